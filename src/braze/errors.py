@@ -1,0 +1,112 @@
+"""Every exception and warning that Braze raises on its own account.
+
+A message answers four questions, in this order: what failed, for which node, where in the user's code,
+and what to do about it. Each answer is a field, so that reports can show them apart.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BrazeError",
+    "BrazeWarning",
+    "CodegenError",
+    "ConfigError",
+    "FallbackError",
+    "InputMismatchError",
+    "InternalError",
+    "LLVMError",
+    "LinkError",
+    "LoweringError",
+    "WorkerError",
+]
+
+
+class BrazeError(Exception):
+    """Base of every error that Braze raises.
+
+    ``what`` says what failed; ``node`` names the operator or IR node; ``where`` is the user's ``file:line``
+    (with the source text where known); ``hint`` says what to do. A class's own hint is ``default_hint``.
+    """
+
+    default_hint: str | None = None
+
+    def __init__(
+        self, what: str, *, node: str | None = None, where: str | None = None, hint: str | None = None
+    ) -> None:
+        super().__init__(what)
+        self.what = what
+        self.node = node
+        self.where = where
+        self.hint = hint if hint is not None else self.default_hint
+
+    def __str__(self) -> str:
+        lines = [self.what]
+        if self.node:
+            lines.append(f"  node:   {self.node}")
+        if self.where:
+            lines.append(f"  where:  {self.where}")
+        if self.hint:
+            lines.append(f"  to do:  {self.hint}")
+        return "\n".join(lines)
+
+    def at(self, *, node: str | None = None, where: str | None = None) -> BrazeError:
+        """Fill in what is still unknown of the place (what is known is kept) and return this same error, so
+        that a caller who knows more can write ``raise error.at(node=...)``."""
+        self.node = self.node or node
+        self.where = self.where or where
+        return self
+
+
+class LoweringError(BrazeError):
+    """An ATen operator could not be turned into IR. The node falls back to eager; strict mode raises."""
+
+    default_hint = "the operator runs as eager PyTorch would run it; set strict=True to see this as an error"
+
+
+class CodegenError(BrazeError):
+    """No machine code could be generated for a kernel. Its nodes fall back to eager; strict mode raises."""
+
+    default_hint = "the kernel's nodes run as eager PyTorch would run them; BRAZE_DEBUG=<folder> keeps its IR"
+
+
+class LLVMError(CodegenError):
+    """LLVM refused a module: it did not parse, verify, or compile."""
+
+    default_hint = "this is a defect of Braze; BRAZE_DEBUG=<folder> keeps the module's text"
+
+
+class WorkerError(BrazeError):
+    """An LLVM worker process died, hung, or could not be started."""
+
+    default_hint = "set BRAZE_LLVM_IN_PROCESS=1 to run LLVM inside this process instead"
+
+
+class LinkError(BrazeError):
+    """Object code could not be linked into the process, most often for a symbol that nobody defines."""
+
+
+class InputMismatchError(BrazeError, ValueError):
+    """A compiled function was called with a tensor that it was not compiled for (dtype, device, rank, sizes,
+    strides or alignment), and no guard of the caller's caught it."""
+
+    default_hint = "call the function through torch.compile, which compiles again for inputs of another kind"
+
+
+class FallbackError(BrazeError):
+    """Strict mode: something would have run as eager PyTorch instead of compiled code."""
+
+    default_hint = "leave strict mode (BRAZE_STRICT=0) to run it as eager PyTorch would"
+
+
+class ConfigError(BrazeError, ValueError):
+    """An option has no such name, or its value has the wrong type or lies out of range."""
+
+
+class InternalError(BrazeError):
+    """A promise that Braze makes to itself was broken."""
+
+    default_hint = "this is a defect of Braze: please report it with the text above"
+
+
+class BrazeWarning(UserWarning):
+    """Something runs, but not as compiled code, or not as well as it could; said once for each place."""
