@@ -225,8 +225,10 @@ def from_environment(environ: Mapping[str, str]) -> Config:
     for key in sorted(k for k in environ if k.startswith("BRAZE_")):
         option = by_env.get(key)
         if option is None:
-            close = difflib.get_close_matches(key, by_env, n=1)
-            hint = f"did you mean {close[0]}?" if close else "`braze doctor` lists them all"
+            close = difflib.get_close_matches(
+                key.removeprefix("BRAZE_"), [e.removeprefix("BRAZE_") for e in by_env], n=1
+            )
+            hint = f"did you mean BRAZE_{close[0]}?" if close else "`braze doctor` lists them all"
             warnings.warn(f"the environment variable {key} is no option of Braze: {hint}", BrazeWarning, 2)
             continue
         changes[option.name] = _parse(option, environ[key])
