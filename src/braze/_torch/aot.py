@@ -1,0 +1,80 @@
+"""AOTAutograd: from the graph that Dynamo captured to functional ATen graphs, forward and backward apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias, cast
+
+import torch
+from torch._dynamo.utils import counters, flatten_graph_inputs
+from torch._functorch.aot_autograd import aot_module_simplified
+from torch._functorch.partitioners import min_cut_rematerialization_partition
+from torch.fx import GraphModule
+
+__all__ = ["BoxedFunction", "GraphCompiler", "boxed", "compile_functional"]
+
+BoxedFunction: TypeAlias = Callable[[list[Any]], Sequence[Any]]
+"""Takes its arguments in one list, which it empties, so that an argument can die as soon as it was read."""
+
+GraphCompiler: TypeAlias = Callable[[GraphModule, Sequence[Any]], BoxedFunction]
+
+
+def boxed(function: BoxedFunction) -> BoxedFunction:
+    """`function`, marked as following the boxed convention."""
+    function._boxed_call = True  # type: ignore[attr-defined]
+    return function
+
+
+def compile_functional(
+    gm: GraphModule,
+    example_inputs: Sequence[Any],
+    *,
+    forward: GraphCompiler,
+    backward: GraphCompiler,
+    inference: GraphCompiler,
+    decompositions: Mapping[Any, Callable[..., Any]],
+) -> Callable[..., Any]:
+    """Make `gm` functional, decompose it, split it, and compile the parts.
+
+    `inference` gets the whole graph where no gradient is asked for. Otherwise `forward` gets the forward half
+    and `backward` the other one: when `backward()` first runs, or at once where sizes are symbolic (its guards
+    must be known by then). Mutations of inputs are `copy_` nodes at the end of the graph. The halves are cut
+    where the least memory has to be kept between them.
+    """
+    if any(isinstance(x, (list, tuple, dict)) for x in example_inputs):
+        # compiled autograd and graphs with nested inputs: AOTAutograd wants a flat list
+
+        def again(flat_gm: Any, flat_inputs: Sequence[Any]) -> Callable[..., Any]:
+            return compile_functional(
+                flat_gm,
+                flat_inputs,
+                forward=forward,
+                backward=backward,
+                inference=inference,
+                decompositions=decompositions,
+            )
+
+        return cast("Callable[..., Any]", flatten_graph_inputs(gm, example_inputs, again))
+
+    def backward_unseen(bw_gm: GraphModule, inputs: Sequence[Any]) -> Any:
+        # the backward may be compiled inside a compiled frame: Dynamo must trace neither it nor its result
+        compiled = torch.compiler.disable(backward, reason="Braze compiles a backward graph")(bw_gm, inputs)
+        return boxed(torch.compiler.disable(compiled, reason="compiled by Braze"))
+
+    counters["aot_autograd"]["total"] += 1
+    try:
+        compiled = aot_module_simplified(
+            gm,
+            list(example_inputs),
+            fw_compiler=cast(Any, forward),
+            bw_compiler=cast(Any, backward_unseen),
+            inference_compiler=cast(Any, inference),
+            partition_fn=min_cut_rematerialization_partition,
+            decompositions=cast(Any, dict(decompositions)),
+            keep_inference_input_mutations=True,
+        )
+    except BaseException:
+        counters["aot_autograd"]["not_ok"] += 1
+        raise
+    counters["aot_autograd"]["ok"] += 1
+    return cast("Callable[..., Any]", torch.compiler.disable(compiled, reason="compiled by Braze"))

@@ -1,0 +1,64 @@
+"""What a compile function can learn from, and must tell, the trace that is going on around it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch._guards import TracingContext, detect_fake_mode
+from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
+from torch.fx import GraphModule
+from torch.fx.passes.fake_tensor_prop import FakeTensorProp
+
+__all__ = ["fake_mode_of",
+    "outside_trace",
+    "propagate", "report_output_strides", "static_inputs", "visible_outputs"]
+
+
+def static_inputs() -> frozenset[int]:
+    """Positions of the graph's inputs that are parameters or buffers: the same storage at every call.
+
+    Empty outside of a trace, and for a backward graph (whose inputs are in another order).
+    """
+    context = TracingContext.try_get()
+    metadata = None if context is None else context.fw_metadata
+    return frozenset() if metadata is None else frozenset(metadata.static_input_indices)
+
+
+def visible_outputs() -> int | None:
+    """How many of a forward graph's outputs, from the first, leave the compiled region: mutated inputs, results
+    and the bases of results that are views. What follows is kept for the backward and seen by nobody else.
+    None where it is not known."""
+    context = TracingContext.try_get()
+    metadata = None if context is None else context.fw_metadata
+    return None if metadata is None else int(metadata.num_forward_returns)
+
+
+def report_output_strides(strides: Sequence[tuple[int, ...] | None]) -> None:
+    """Tell AOTAutograd the strides that the outputs will really have, in elements; None where it shall assume
+    those of the trace. The backward graph is then compiled for the saved tensors as they are."""
+    context = TracingContext.try_get()
+    if context is not None and context.output_strides is not None:
+        context.output_strides.extend(strides)
+
+
+def fake_mode_of(example_inputs: Sequence[Any]) -> FakeTensorMode | None:
+    """The fake mode of the running trace, or of the first fake tensor among the inputs."""
+    return detect_fake_mode(list(example_inputs))
+
+
+@contextmanager
+def outside_trace() -> Iterator[None]:
+    """Inside this block tensors are real: no fake mode, no Python dispatcher, no gradient tracking."""
+    with ExitStack() as stack:
+        stack.enter_context(unset_fake_temporarily())
+        stack.enter_context(torch._C._DisablePythonDispatcher())
+        stack.enter_context(torch.no_grad())
+        yield
+
+
+def propagate(gm: GraphModule, fake_mode: FakeTensorMode, example_inputs: Sequence[Any]) -> None:
+    """Compute ``meta["val"]`` of every node of `gm` again, from `example_inputs`."""
+    FakeTensorProp(gm, mode=fake_mode).propagate_dont_convert_inputs(*example_inputs)

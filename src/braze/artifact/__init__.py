@@ -1,0 +1,1 @@
+"""What a compile leaves behind: callable, and in time storable."""

@@ -1,0 +1,62 @@
+"""The last resort: a graph that could not be compiled, run by eager operators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch.fx import GraphModule
+
+from braze.artifact.output_code import CompiledFxGraph
+from braze.compile.fx_compile import CompileRequest
+
+__all__ = ["run_eagerly"]
+
+
+def run_eagerly(request: CompileRequest, reason: str | None) -> CompiledFxGraph:
+    """The graph of `request` as a callable that runs its nodes one by one, exactly as PyTorch would.
+
+    Outputs get the strides that the trace promised: a caller, and a backward graph compiled for them, may count
+    on those, and an operator may give others than its fake version says.
+    """
+    gm = request.gm
+    gm.recompile()
+    strides = _promised_strides(gm)
+    return CompiledFxGraph(request.name, _runner(gm, strides), tuple(None for _ in strides), reason)
+
+
+def _promised_strides(gm: GraphModule) -> list[tuple[int, ...] | None]:
+    promised: list[tuple[int, ...] | None] = []
+    for value in gm.graph.output_node().args[0]:  # type: ignore[union-attr]
+        meta = value.meta.get("val") if isinstance(value, torch.fx.Node) else None
+        if isinstance(meta, torch.Tensor) and meta.layout is torch.strided:
+            strides = meta.stride()
+            promised.append(tuple(strides) if all(type(s) is int for s in strides) else None)
+        else:
+            promised.append(None)
+    return promised
+
+
+def _runner(
+    gm: GraphModule, promised: Sequence[tuple[int, ...] | None]
+) -> Callable[[list[Any]], Sequence[Any]]:
+    def run(inputs: list[Any]) -> Sequence[Any]:
+        arguments = tuple(inputs)
+        inputs.clear()
+        outputs = list(gm.forward(*arguments))
+        for i, strides in enumerate(promised):
+            if strides is not None and outputs[i].stride() != strides and outputs[i].numel() > 1:
+                outputs[i] = _restrided(outputs[i], strides)
+        return outputs
+
+    return run
+
+
+def _restrided(tensor: torch.Tensor, strides: tuple[int, ...]) -> torch.Tensor:
+    """A copy with the given strides; the same tensor where these differ in dimensions of size 1 only."""
+    pairs = zip(tensor.shape, tensor.stride(), strides, strict=True)
+    if all(size == 1 or have == want for size, have, want in pairs):
+        return tensor
+    result = torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype, device=tensor.device)
+    return result.copy_(tensor)

@@ -1,0 +1,44 @@
+"""Compile a graph here and now, in the calling thread."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+from braze.artifact.output_code import OutputCode
+from braze.compile.eager_graph import run_eagerly
+from braze.compile.fx_compile import CompileRequest
+from braze.errors import BrazeError, BrazeWarning, FallbackError
+
+__all__ = ["InProcessFxCompile", "eager_or_raise"]
+
+
+@dataclass(frozen=True)
+class InProcessFxCompile:
+    """Lower, schedule and generate code in this process. What fails runs as eager PyTorch, with one warning that
+    names the node, the reason and the user's line; `config.strict` raises instead."""
+
+    def compile(self, request: CompileRequest) -> OutputCode:
+        try:
+            # the compiler is loaded for the first graph that needs it: a cache hit or a package never does
+            from braze.compile.pipeline import compile_graph  # noqa: PLC0415
+
+            return compile_graph(request)
+        except Exception as error:
+            return eager_or_raise(request, error)
+
+
+def eager_or_raise(request: CompileRequest, error: Exception) -> OutputCode:
+    """The failure policy for a whole graph. Raises `FallbackError`, or the `BrazeError` itself, in strict mode."""
+    if request.config.strict:
+        if isinstance(error, BrazeError):
+            raise error
+        raise FallbackError(f"{request.name} could not be compiled: {_describe(error)}") from error
+    warnings.warn(
+        f"{request.name} runs as eager PyTorch: {_describe(error)}", BrazeWarning, stacklevel=2
+    )
+    return run_eagerly(request, _describe(error))
+
+
+def _describe(error: Exception) -> str:
+    return str(error) if isinstance(error, BrazeError) else f"{type(error).__name__}: {error}"
