@@ -1,0 +1,1 @@
+"""The loop-level IR: layouts, views, loops, buffers, externs."""

@@ -1,0 +1,1 @@
+"""ATen operators to IR, one file for each family."""

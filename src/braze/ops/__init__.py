@@ -1,0 +1,1 @@
+"""The scalar vocabulary, loop bodies as data, and the reference interpreter."""

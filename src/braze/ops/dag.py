@@ -1,0 +1,384 @@
+"""Loop bodies as data: hash-consed DAGs of scalar operations.
+
+A :class:`Dag` owns the nodes of one compile and guarantees that equal nodes are the same object, so that
+comparison is identity, and inlining a producer into many consumers costs what the shared graph costs. Index
+expressions are :class:`~braze.runtime.expr.Expr`; an index that is computed by other nodes appears in them as an
+:class:`IndirectSymbol`.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+
+from braze.errors import InternalError
+from braze.ops.dtypes import SHORT, integer_limits, is_float, is_integer
+from braze.ops.vocabulary import OPS, REDUCTIONS, SCANS
+from braze.runtime.expr import Expr, ExprLike, Symbol, as_expr
+
+Scalar = bool | int | float
+
+
+class Node:
+    """One scalar operation. Made by a :class:`Dag` only; two nodes of a Dag are equal if they are the same object.
+
+    ``inputs`` are the operands together with the nodes that ``attrs``' index expressions refer to;
+    ``free`` the loop and size symbols on which the value depends.
+    """
+
+    __slots__ = ("args", "attrs", "dtype", "free", "id", "inputs", "op")
+
+    def __init__(
+        self, id: int, op: str, args: tuple[Node, ...], attrs: tuple[object, ...], dtype: torch.dtype
+    ) -> None:
+        self.id = id
+        self.op = op
+        self.args = args
+        self.attrs = attrs
+        self.dtype = dtype
+        self.inputs = args
+        free: frozenset[Symbol] = frozenset().union(*[a.free for a in args]) if args else frozenset()
+        for attr in attrs:
+            if isinstance(attr, Expr):
+                symbols = attr.free_symbols
+                for s in symbols:
+                    if isinstance(s, IndirectSymbol):
+                        self.inputs = (*self.inputs, s.node)
+                        free |= s.node.free
+                free |= frozenset(s for s in symbols if not isinstance(s, IndirectSymbol))
+        if op == "reduction":
+            free -= frozenset(attrs[2])  # type: ignore[call-overload]
+        self.free = free
+
+    @property
+    def buffer(self) -> str:
+        """The buffer that a ``load`` reads."""
+        assert self.op == "load"
+        return self.attrs[0]  # type: ignore[return-value]
+
+    @property
+    def index(self) -> Expr:
+        """The flat element index of a ``load``, or the expression of an ``index_expr``."""
+        return self.attrs[1] if self.op == "load" else self.attrs[0]  # type: ignore[return-value]
+
+    @property
+    def mask(self) -> Node | None:
+        """The node that guards a ``load`` or a check, if one does."""
+        position = 0 if self.op == "load" else 1
+        return self.args[position] if len(self.args) > position else None
+
+    def __repr__(self) -> str:
+        attrs = ", ".join(str(a) for a in self.attrs)
+        args = ", ".join(f"t{a.id}" for a in self.args)
+        return f"t{self.id} = {self.op}({', '.join(p for p in (args, attrs) if p)}): {SHORT[self.dtype]}"
+
+
+class IndirectSymbol(Symbol):
+    """An index that ``node`` (int64) computes at run time, known to lie in ``[0, size - 1]``."""
+
+    __slots__ = ("node",)
+    node: Node
+
+    def __init__(self, node: Node, size: Expr) -> None:
+        super().__init__(f"t{node.id}", 0, size - 1)
+        self.node = node
+
+
+def topological(roots: Iterable[Node], stop: frozenset[Symbol] | None = None) -> list[Node]:
+    """Every node below ``roots``, inputs before users. With ``stop``, only nodes that depend on one of its symbols."""
+    order: list[Node] = []
+    done: set[int] = set()
+    stack: list[tuple[Node, bool]] = [(r, False) for r in reversed(list(roots))]
+    while stack:
+        node, expanded = stack.pop()
+        if expanded:
+            order.append(node)
+            continue
+        if node.id in done or (stop is not None and not _depends(node, stop)):
+            continue
+        done.add(node.id)
+        stack.append((node, True))
+        stack.extend((i, False) for i in reversed(node.inputs) if i.id not in done)
+    return order
+
+
+def _depends(node: Node, symbols: frozenset[Symbol]) -> bool:
+    return not node.free.isdisjoint(symbols) or node.op == "reduction"
+
+
+def _constant_key(value: Scalar) -> object:
+    return struct.pack("<d", value) if isinstance(value, float) else value
+
+
+class Dag:
+    """The nodes of one compile, each made once."""
+
+    def __init__(self) -> None:
+        self._nodes: dict[tuple[object, ...], Node] = {}
+        self._indirect: dict[tuple[int, Expr], IndirectSymbol] = {}
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    # -- making nodes -----------------------------------------------------------------------------------
+    def make(
+        self, op: str, args: tuple[Node, ...], attrs: tuple[object, ...], dtype: torch.dtype
+    ) -> Node:
+        """The node with these fields, new or known. Checks arity only; the named makers below check types."""
+        definition = OPS[op]
+        if not definition.arity[0] <= len(args) <= definition.arity[1]:
+            raise InternalError(f"{op} takes {definition.arity} operands, not {len(args)}")
+        shown = tuple(_constant_key(a) for a in attrs) if op == "constant" else attrs
+        key = (op, dtype, tuple([a.id for a in args]), shown)
+        found = self._nodes.get(key)
+        if found is None:
+            found = self._nodes[key] = Node(len(self._nodes), op, args, attrs, dtype)
+        return found
+
+    def constant(self, value: Scalar, dtype: torch.dtype) -> Node:
+        """A literal, converted to ``dtype`` (integers wrap, as torch's conversion does)."""
+        if dtype is torch.bool:
+            value = bool(value)
+        elif is_float(dtype):
+            value = float(value)
+        else:
+            low, high = integer_limits(dtype)
+            value = (int(value) - low) % (high - low + 1) + low
+        return self.make("constant", (), (value,), dtype)
+
+    def index_expr(self, e: ExprLike, dtype: torch.dtype = torch.int64) -> Node:
+        """An index expression as a value."""
+        e = as_expr(e)
+        if e.constant is not None:
+            return self.constant(e.constant, dtype)
+        symbol = e.symbol
+        if isinstance(symbol, IndirectSymbol):
+            return self.to_dtype(symbol.node, dtype)
+        return self.make("index_expr", (), (e,), dtype)
+
+    def load(self, buffer: str, index: ExprLike, dtype: torch.dtype, mask: Node | None = None) -> Node:
+        """The element of ``buffer`` at flat ``index``; 0, and no access, where ``mask`` is false."""
+        if mask is not None and mask.op == "constant":
+            if not mask.attrs[0]:
+                return self.constant(0, dtype)
+            mask = None
+        return self.make("load", () if mask is None else (mask,), (buffer, as_expr(index)), dtype)
+
+    def indirect(self, node: Node, size: ExprLike) -> Expr:
+        """``node``'s value as an index in ``[0, size - 1]``; the caller vouches for the range."""
+        if node.op == "constant":
+            return as_expr(int(node.attrs[0]))  # type: ignore[call-overload]
+        if node.op == "index_expr" and node.dtype is torch.int64:
+            return node.index
+        size = as_expr(size)
+        node = self.to_dtype(node, torch.int64)
+        found = self._indirect.get((node.id, size))
+        if found is None:
+            found = self._indirect[node.id, size] = IndirectSymbol(node, size)
+        return found.expr
+
+    def check_index(
+        self, node: Node, size: ExprLike, *, wrap: bool, error: str, mask: Node | None = None
+    ) -> Expr:
+        """``node`` as an index into ``size`` elements, checked at run time; negative ones wrap if ``wrap``.
+
+        ``error`` names the exception that the compiled call raises, and its operator and place.
+        """
+        size = as_expr(size)
+        value = self.to_dtype(node, torch.int64)
+        if value.op == "constant" and size.constant is not None:
+            k = int(value.attrs[0])  # type: ignore[call-overload]
+            k = k + size.constant if wrap and k < 0 else k
+            if 0 <= k < size.constant:
+                return as_expr(k)
+        args = (value,) if mask is None else (value, mask)
+        return self.indirect(self.make("check_index", args, (size, wrap, error), torch.int64), size)
+
+    def check_nonzero(self, node: Node, error: str, mask: Node | None = None) -> Node:
+        """``node`` where it is not 0; 1, with the failure recorded, where it is."""
+        if node.op == "constant" and node.attrs[0]:
+            return node
+        args = (node,) if mask is None else (node, mask)
+        return self.make("check_nonzero", args, (error,), node.dtype)
+
+    def op(self, name: str, *args: Node) -> Node:
+        """An operation whose type follows from its operands. Operands must agree in type."""
+        definition = OPS[name]
+        dtype = args[0].dtype
+        if any(a.dtype is not dtype for a in args):
+            raise InternalError(f"{name} of mixed types: {', '.join(SHORT[a.dtype] for a in args)}")
+        bad = (
+            (definition.domain == "float" and not is_float(dtype))
+            or (definition.domain == "int" and not is_integer(dtype))
+            or (definition.domain == "bool" and dtype is not torch.bool)
+            or (definition.domain == "number" and dtype is torch.bool)
+            or (definition.domain == "bits" and is_float(dtype))
+        )
+        if bad or definition.result == "explicit":
+            raise InternalError(f"{name} is not defined for {SHORT[dtype]}")
+        return self.make(name, args, (), torch.bool if definition.result == "bool" else dtype)
+
+    def where(self, condition: Node, a: Node, b: Node) -> Node:
+        """``a`` where ``condition`` holds, else ``b``."""
+        if a is b:
+            return a
+        if condition.op == "constant":
+            return a if condition.attrs[0] else b
+        if a.dtype is not b.dtype or condition.dtype is not torch.bool:
+            raise InternalError("where: operands disagree in type")
+        return self.make("where", (condition, a, b), (), a.dtype)
+
+    def logical_and(self, a: Node, b: Node) -> Node:
+        """``a and b`` of booleans, folding constants."""
+        for x, y in ((a, b), (b, a)):
+            if x.op == "constant":
+                return y if x.attrs[0] else x
+        return a if a is b else self.op("logical_and", a, b)
+
+    def to_dtype(self, node: Node, dtype: torch.dtype) -> Node:
+        """``node`` converted to ``dtype``, as torch converts."""
+        if node.dtype is dtype:
+            return node
+        if node.op == "constant" and dtype not in (torch.float16, torch.bfloat16):
+            value = node.attrs[0]
+            if is_float(node.dtype) and not is_float(dtype) and dtype is not torch.bool:
+                return self.make("to_dtype", (node,), (), dtype)
+            if dtype is torch.float32:
+                value = float(torch.tensor(value, dtype=torch.float32))
+            return self.constant(value, dtype)  # type: ignore[arg-type]
+        if node.op == "index_expr" and dtype is torch.int64 and node.dtype is torch.int32:
+            return self.index_expr(node.index)
+        return self.make("to_dtype", (node,), (), dtype)
+
+    def bitcast(self, node: Node, dtype: torch.dtype) -> Node:
+        """The same bits as another type of the same width."""
+        if node.dtype.itemsize != dtype.itemsize:
+            raise InternalError(f"bitcast from {SHORT[node.dtype]} to {SHORT[dtype]} changes the width")
+        return node if node.dtype is dtype else self.make("bitcast", (node,), (), dtype)
+
+    def random(self, name: str, dtype: torch.dtype, *args: Node) -> Node:
+        """``rand``, ``randn`` (float32) or ``randint64``; operands int64."""
+        return self.make(name, args, (), dtype)
+
+    def reduction(
+        self, kind: str, args: Sequence[Node], rvars: Sequence[Symbol], component: int = 0
+    ) -> Node:
+        """Component ``component`` of the reduction of ``args`` over ``rvars``."""
+        components = REDUCTIONS[kind]
+        if component >= len(components):
+            raise InternalError(f"{kind} has {len(components)} components")
+        if kind in ("argmax", "argmin"):
+            dtype = torch.int64
+        elif kind == "welford" and component == 2:
+            dtype = args[0].dtype
+        else:
+            dtype = args[0].dtype
+        return self.make("reduction", tuple(args), (kind, component, tuple(rvars)), dtype)
+
+    def scan(self, kind: str, arg: Node, var: Symbol) -> Node:
+        """The inclusive scan of ``arg`` along ``var``."""
+        if kind not in SCANS:
+            raise InternalError(f"no scan of kind {kind}")
+        return self.make("scan", (arg,), (kind, var.expr), arg.dtype)
+
+    # -- rewriting --------------------------------------------------------------------------------------
+    def rewrite(self, node: Node, args: tuple[Node, ...], attrs: tuple[object, ...]) -> Node:
+        """``node`` with other operands and attributes, through the folding makers."""
+        if node.op == "load":
+            return self.load(attrs[0], attrs[1], node.dtype, args[0] if args else None)  # type: ignore[arg-type]
+        if node.op == "index_expr":
+            return self.index_expr(attrs[0], node.dtype)  # type: ignore[arg-type]
+        if node.op == "where":
+            return self.where(*args)
+        if node.op == "logical_and":
+            return self.logical_and(*args)
+        if node.op == "to_dtype":
+            return self.to_dtype(args[0], node.dtype)
+        return self.make(node.op, args, attrs, node.dtype)
+
+    def substitute(self, roots: Sequence[Node], mapping: Mapping[Symbol, ExprLike]) -> list[Node]:
+        """``roots`` with symbols replaced in every index; linear in the nodes that depend on them.
+
+        Bound reduction variables are replaced too where ``mapping`` names them by other symbols.
+        """
+        mapping = {s: as_expr(e) for s, e in mapping.items() if as_expr(e).symbol is not s}
+        if not mapping:
+            return list(roots)
+        done: dict[int, Node] = {}
+        for node in topological(roots, frozenset(mapping)):
+            args = tuple([done.get(a.id, a) for a in node.args])
+            attrs = tuple([self._substitute_attr(a, mapping, done) for a in node.attrs])
+            if args != node.args or attrs != node.attrs:
+                done[node.id] = self.rewrite(node, args, attrs)
+        return [done.get(r.id, r) for r in roots]
+
+    def _substitute_attr(
+        self, attr: object, mapping: Mapping[Symbol, ExprLike], done: Mapping[int, Node]
+    ) -> object:
+        if isinstance(attr, Expr):
+            local = dict(mapping)
+            for s in attr.free_symbols:
+                if isinstance(s, IndirectSymbol):
+                    assert s.upper is not None
+                    target = done.get(s.node.id, s.node)
+                    local[s] = self.indirect(target, (s.upper + 1).substitute(mapping))
+            return attr.substitute(local)
+        if isinstance(attr, tuple):  # the variables of a reduction
+            renamed: list[Symbol] = []
+            for s in attr:
+                target_expr = mapping.get(s)
+                if target_expr is None:
+                    renamed.append(s)
+                else:
+                    renamed.extend(sorted(as_expr(target_expr).free_symbols, key=lambda x: x.key))
+            return tuple(dict.fromkeys(renamed))
+        return attr
+
+    def replace(self, roots: Sequence[Node], known: Mapping[int, Node]) -> list[Node]:
+        """``roots`` with the nodes whose ids are in ``known`` replaced (store-to-load forwarding)."""
+        done = dict(known)
+        for node in topological(roots):
+            if node.id in known:
+                continue
+            args = tuple([done.get(a.id, a) for a in node.args])
+            attrs = node.attrs
+            if len(node.inputs) > len(node.args):
+                attrs = tuple([self._substitute_attr(a, {}, done) if isinstance(a, Expr) else a for a in attrs])
+            if args != node.args or attrs != node.attrs:
+                done[node.id] = self.rewrite(node, args, attrs)
+        return [done.get(r.id, r) for r in roots]
+
+    def mask(self, node: Node, condition: Node) -> Node:
+        """``node`` with every load and check below it guarded by ``condition`` as well; no access where it is false."""
+        if condition.op == "constant" and condition.attrs[0]:
+            return node
+        done: dict[int, Node] = {}
+        inside_condition = {n.id for n in topological([condition])}
+        for current in topological([node]):
+            if current.id in inside_condition:
+                continue
+            args = tuple([done.get(a.id, a) for a in current.args])
+            attrs = tuple(
+                [self._substitute_attr(a, {}, done) if isinstance(a, Expr) else a for a in current.attrs]
+            )
+            if current.op == "load":
+                guard = self.logical_and(args[0], condition) if args else condition
+                done[current.id] = self.load(attrs[0], attrs[1], current.dtype, guard)  # type: ignore[arg-type]
+            elif current.op in ("check_index", "check_nonzero"):
+                guard = self.logical_and(args[1], condition) if len(args) > 1 else condition
+                done[current.id] = self.make(current.op, (args[0], guard), attrs, current.dtype)
+            elif args != current.args or attrs != current.attrs:
+                done[current.id] = self.rewrite(current, args, attrs)
+        return done.get(node.id, node)
+
+
+def loads(roots: Iterable[Node]) -> list[Node]:
+    """The distinct ``load`` nodes below ``roots``."""
+    return [n for n in topological(roots) if n.op == "load"]
+
+
+def cost(roots: Iterable[Node]) -> int:
+    """The summed cost of the distinct nodes below ``roots``, by the vocabulary's table."""
+    return sum(OPS[n.op].cost for n in topological(roots))

@@ -1,0 +1,50 @@
+"""Element types: short names, categories, promotion, and the type in which each is computed."""
+
+from __future__ import annotations
+
+import torch
+
+SHORT: dict[torch.dtype, str] = {
+    torch.float64: "f64",
+    torch.float32: "f32",
+    torch.float16: "f16",
+    torch.bfloat16: "bf16",
+    torch.int64: "i64",
+    torch.int32: "i32",
+    torch.int16: "i16",
+    torch.int8: "i8",
+    torch.uint8: "u8",
+    torch.bool: "bool",
+}
+"""The element types that Braze compiles; tensors of any other type are handed to eager operators."""
+
+BY_SHORT: dict[str, torch.dtype] = {name: dtype for dtype, name in SHORT.items()}
+HALF_TYPES = frozenset({torch.float16, torch.bfloat16})
+
+
+def compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The type in which values stored as ``dtype`` are computed: float32 for half types, else itself."""
+    return torch.float32 if dtype in HALF_TYPES else dtype
+
+
+def is_float(dtype: torch.dtype) -> bool:
+    """Whether ``dtype`` is one of the real floating-point types."""
+    return dtype.is_floating_point
+
+
+def is_integer(dtype: torch.dtype) -> bool:
+    """Whether ``dtype`` is an integer type; bool is not."""
+    return not dtype.is_floating_point and not dtype.is_complex and dtype is not torch.bool
+
+
+def is_supported(dtype: torch.dtype) -> bool:
+    """Whether Braze generates code for tensors of ``dtype``."""
+    return dtype in SHORT
+
+
+def integer_limits(dtype: torch.dtype) -> tuple[int, int]:
+    """The least and greatest value of an integer type (0 and 1 for bool)."""
+    if dtype is torch.bool:
+        return 0, 1
+    info = torch.iinfo(dtype)
+    return info.min, info.max

@@ -1,0 +1,78 @@
+"""The printed form of bodies. Values are numbered in the order in which they are computed, so equal stages print
+equal whatever Dag they come from; ``parser`` reads it back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from braze.ops.dag import IndirectSymbol, Node
+from braze.ops.dtypes import SHORT
+from braze.ops.vocabulary import OPS
+from braze.runtime.expr import Expr, ExprLike, Symbol
+
+if TYPE_CHECKING:
+    from braze.ops.kernel import Store
+
+
+class _Names:
+    """Printed names: ``t0, t1, ...`` for values, and indices with those names in place of node ids."""
+
+    def __init__(self, nodes: Iterable[Node]) -> None:
+        self.of = {n.id: f"t{k}" for k, n in enumerate(nodes)}
+
+    def index(self, e: Expr) -> str:
+        mapping: dict[Symbol, ExprLike] = {}
+        for s in e.free_symbols:
+            if isinstance(s, IndirectSymbol):
+                assert s.upper is not None
+                mapping[s] = Symbol(self.of[s.node.id], 0, s.upper).expr
+        return str(e.substitute(mapping))
+
+
+def print_node(node: Node, names: _Names) -> str:
+    """One line: ``t3 = fma(t0, t1, t2)``; types where they do not follow from the operands."""
+    args = [names.of[a.id] for a in node.args]
+    typed = OPS[node.op].result == "explicit"
+    if node.op == "load":
+        text = f"load({node.buffer}, {names.index(node.index)}{''.join(', mask=' + a for a in args)})"
+    elif node.op == "constant":
+        text = repr(node.attrs[0])
+    elif node.op == "index_expr":
+        text = f"index({names.index(node.index)})"
+    elif node.op == "check_index":
+        size, wrap, error = node.attrs
+        assert isinstance(size, Expr)
+        text = f"check_index({args[0]}, {names.index(size)}, wrap={wrap}, error={error!r}{_mask(args)})"
+    elif node.op == "check_nonzero":
+        text = f"check_nonzero({args[0]}, error={node.attrs[0]!r}{_mask(args)})"
+    elif node.op == "reduction":
+        kind, component, rvars = node.attrs
+        over = " ".join(v.name for v in rvars)  # type: ignore[attr-defined]
+        text = f"reduce.{kind}.{component}({', '.join(args)}, over {over})"
+    elif node.op == "scan":
+        text = f"scan.{node.attrs[0]}({args[0]}, along {node.attrs[1]})"
+    else:
+        text = f"{node.op}({', '.join(args)})"
+    return f"{names.of[node.id]} = {text}" + (f": {SHORT[node.dtype]}" if typed else "")
+
+
+def _mask(args: Sequence[str]) -> str:
+    return f", mask={args[1]}" if len(args) > 1 else ""
+
+
+def print_stage(
+    vars: Sequence[Symbol], rvars: Sequence[Symbol], stores: Sequence[Store], nodes: Sequence[Node]
+) -> str:
+    """A stage as indented text: its loops, its values, its stores."""
+    names = _Names(nodes)
+    head = "stage " + (", ".join(f"{v.name} < {v.size}" for v in vars) or "once")
+    if rvars:
+        head += " reduce " + ", ".join(f"{v.name} < {v.size}" for v in rvars)
+    lines = [head + ":"]
+    lines += ["  " + print_node(n, names) for n in nodes]
+    for s in stores:
+        word = "store" if s.mode == "set" else s.mode
+        mask = f", mask={names.of[s.mask.id]}" if s.mask is not None else ""
+        lines.append(f"  {word}({s.buffer}, {names.index(s.index)}, {names.of[s.value.id]}{mask})")
+    return "\n".join(lines)

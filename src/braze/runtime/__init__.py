@@ -1,0 +1,1 @@
+"""Running compiled graphs: expressions, linking, launch plans, threads, memory."""

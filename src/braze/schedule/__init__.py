@@ -1,0 +1,1 @@
+"""Dependencies, fusion, loop order, memory planning, segments."""
