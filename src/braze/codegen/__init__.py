@@ -1,0 +1,1 @@
+"""Code generation: kernels to LLVM IR, Triton source and launch plans."""
