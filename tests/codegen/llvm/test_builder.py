@@ -48,7 +48,8 @@ def run(emit: Callable[[FunctionBuilder], None], *arrays: np.ndarray) -> str:
 
 
 def test_types_are_interned_and_print() -> None:
-    assert Type("float", 16) is V16F and Type("float") is F32
+    assert Type("float", 16) is V16F
+    assert Type("float") is F32
     assert (V16F.text, V16F.suffix, PTR.suffix, F32.text) == ("<16 x float>", "v16f32", "p0", "float")
     with pytest.raises(IRBuildError):
         Type("quad", 2)
@@ -227,7 +228,11 @@ def test_branches(flag: int) -> None:
 def test_pairwise_sum_has_a_fixed_order() -> None:
     values = np.array([1e8, 1, -1e8, 1, 3, 5, 7, 9], np.float32)
     out = np.zeros(1, np.float32)
-    run(lambda fb: fb.store(fb.reduce("fadd", fb.load(fb.params["a0"], Type("float", 8))), fb.params["a1"]), values, out)
+    run(
+        lambda fb: fb.store(fb.reduce("fadd", fb.load(fb.params["a0"], Type("float", 8))), fb.params["a1"]),
+        values,
+        out,
+    )
     a = values
     while a.size > 1:
         a = a[: a.size // 2] + a[a.size // 2 :]

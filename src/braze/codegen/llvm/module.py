@@ -22,7 +22,9 @@ class ModuleBuilder:
         data_layout: data layout string, or None.
     """
 
-    def __init__(self, name: str = "braze", triple: str | None = None, data_layout: str | None = None) -> None:
+    def __init__(
+        self, name: str = "braze", triple: str | None = None, data_layout: str | None = None
+    ) -> None:
         self.name = name
         self.triple = triple
         self.data_layout = data_layout
@@ -63,19 +65,19 @@ class ModuleBuilder:
         self.functions.append(function)
 
     def attributes(self, attributes: Iterable[str]) -> str:
-        """The attribute group (``#0``) that holds these attributes (``nounwind``, ``"target-cpu"="x"``, ...)."""
+        """The attribute group (``#0``) of these attributes (``nounwind``, ``"target-cpu"="x"``, ...)."""
         text = " ".join(attributes)
         return self._attributes.setdefault(text, f"#{len(self._attributes)}")
 
     def metadata(self, text: str, *, distinct: bool = False) -> str:
-        """Append a numbered metadata node; ``text`` is what stands inside ``!{}``, ``$self`` names the node itself."""
+        """Append a numbered metadata node; ``text`` stands inside ``!{}``, ``$self`` is the node itself."""
         reference = f"!{len(self._metadata)}"
         body = text.replace("$self", reference)
         self._metadata.append(f"{reference} = {'distinct ' if distinct else ''}!{{{body}}}")
         return reference
 
     def loop_metadata(self, hints: Iterable[str]) -> str:
-        """A distinct loop id with hints such as ``llvm.loop.unroll.disable`` or ``llvm.loop.unroll.count=4``."""
+        """A distinct loop id with hints like ``llvm.loop.unroll.disable`` or ``llvm.loop.unroll.count=4``."""
         nodes = []
         for hint in hints:
             name, _, count = hint.partition("=")

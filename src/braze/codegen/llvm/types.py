@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+from typing import ClassVar
 
 from braze.errors import CodegenError
 
@@ -46,7 +47,7 @@ _SUFFIX = {"half": "f16", "bfloat": "bf16", "float": "f32", "double": "f64", "pt
 
 
 class IRBuildError(CodegenError):
-    """The builder was asked for IR that LLVM would reject (operand types that differ, a block left open, ...)."""
+    """The builder was asked for IR that LLVM would reject (operand types that differ, an open block, ...)."""
 
 
 class Type:
@@ -59,7 +60,7 @@ class Type:
     """
 
     __slots__ = ("align", "bits", "elem", "is_float", "lanes", "suffix", "text")
-    _made: dict[tuple[str, int], Type] = {}
+    _made: ClassVar[dict[tuple[str, int], Type]] = {}
 
     elem: str
     lanes: int
@@ -164,7 +165,7 @@ def _round_to_single(value: float) -> float:
 
 
 def scalar_literal(value: float, elem: str) -> str:
-    """LLVM's spelling of one element; floats in hexadecimal (rounded to ``elem``), integers wrapped to its width."""
+    """LLVM's spelling of one element; floats in hexadecimal, rounded; integers wrapped."""
     if elem in FLOAT_ELEMS:
         return _float_literal(float(value), elem)
     if elem == "i1":
@@ -182,7 +183,7 @@ _constants: dict[tuple[Type, str], Value] = {}
 
 
 def constant(type: Type, value: float) -> Value:
-    """The constant ``value`` in every lane of ``type`` (a bool, int or float; NaN and infinities are fine)."""
+    """The constant ``value`` in every lane of ``type`` (bool, int or float; NaN and infinities are fine)."""
     # -0.0 == 0.0, 1 == 1.0 == True and NaN != NaN: the text of the number tells them apart.
     key = (type, repr(value))
     found = _constants.get(key)
