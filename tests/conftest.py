@@ -1,9 +1,38 @@
-"""What holds for all tests."""
+"""What holds for every test."""
 
 from __future__ import annotations
 
 import logging
+import os
+import sys
+from collections.abc import Iterator
+
+import hypothesis
+import pytest
+
+# `quick` gives the same examples every time, so that a red build means that the code has changed. `thorough`
+# looks for new ones: HYPOTHESIS_PROFILE=thorough python3 dev.py test tests/ops
+_SLOW_IS_FINE = [hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.data_too_large]
+hypothesis.settings.register_profile(
+    "quick", max_examples=40, derandomize=True, deadline=None, suppress_health_check=_SLOW_IS_FINE
+)
+hypothesis.settings.register_profile(
+    "thorough", max_examples=2000, deadline=None, print_blob=True, suppress_health_check=_SLOW_IS_FINE
+)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 # torch writes a structured trace of each compile to this logger as soon as anybody may be listening, and pytest
 # listens to everything: without this, tests that compile take twice as long.
 logging.getLogger("torch.__trace").propagate = False
+
+
+@pytest.fixture(autouse=True)
+def _clean_state() -> Iterator[None]:
+    """Every test starts from the same random numbers and leaves no compiled code behind for the next."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.manual_seed(0)
+    yield
+    dynamo = sys.modules.get("torch._dynamo")
+    if dynamo is not None and hasattr(dynamo, "reset"):
+        dynamo.reset()

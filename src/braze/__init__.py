@@ -6,6 +6,28 @@ exports beyond that is loaded when it is first used, so that ``import braze`` co
 
 from __future__ import annotations
 
-__all__ = ["__version__"]
+import importlib
+from typing import Any
+
+__all__ = ["__version__", "config", "errors", "explain"]
 
 __version__ = "0.1.0.dev0"
+
+# Exported name -> the module that it is, or that defines it.
+_LAZY = {
+    "config": "braze.config",
+    "errors": "braze.errors",
+    "explain": "braze.inspect.explain",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'braze' has no attribute {name!r}")
+    module = importlib.import_module(_LAZY[name])
+    value = globals()[name] = module if _LAZY[name] == f"braze.{name}" else getattr(module, name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_LAZY])

@@ -1,0 +1,1 @@
+"""The command line: `braze demo`, `braze doctor`."""

@@ -1,0 +1,38 @@
+"""The `braze` command: a group of subcommands, each in its own file."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from braze import __version__
+from braze.cli.demo import demo
+from braze.cli.doctor import doctor
+from braze.errors import BrazeError
+
+__all__ = ["main"]
+
+
+class _Group(click.Group):
+    """A group that shows a `BrazeError` as its message instead of a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrazeError as error:
+            Console(stderr=True).print(Text.assemble(("braze: ", "bold red"), str(error)))
+            sys.exit(1)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="braze %(version)s")
+def main() -> None:
+    """Braze, a tensor compiler for PyTorch: torch.compile(model, backend="braze")."""
+
+
+main.add_command(demo)
+main.add_command(doctor)

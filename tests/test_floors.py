@@ -1,0 +1,107 @@
+"""The house stands: a room imports only from rooms on lower floors, and no deferred import dodges that."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.source_tree import PACKAGE, ROOT, imports, module_name, python_files
+
+# From the top. Rooms on one floor do not import each other, but for the pairs in NEIGHBOURS.
+FLOORS: tuple[frozenset[str], ...] = tuple(
+    map(
+        frozenset,
+        (
+            {"cli", "inspect"},
+            {"frontend"},
+            {"fuser"},
+            {"compile"},
+            {"tuning"},
+            {"codegen"},
+            {"schedule"},
+            {"lowering"},
+            {"templates"},
+            {"ir"},
+            {"ops", "symbolic"},
+            {"artifact", "cache"},
+            {"runtime"},
+            {"_torch"},
+            {"config"},
+            {"errors"},
+        ),
+    )
+)
+NEIGHBOURS = frozenset({("cli", "inspect"), ("ops", "symbolic"), ("artifact", "cache")})
+
+# The package's own face lies above all rooms; only the command line looks at it, as its users do.
+FACE = "braze"
+SEES_THE_FACE = frozenset({"cli"})
+
+# The one lazy seam: the compiler is loaded when a graph has to be compiled, and not before.
+PIPELINE = "braze.compile.pipeline"
+
+HEIGHT = {room: len(FLOORS) - level for level, rooms in enumerate(FLOORS) for room in rooms}
+FILES = python_files(PACKAGE)
+IDS = [str(path.relative_to(PACKAGE)) for path in FILES]
+
+
+def room_of(module: str) -> str:
+    """``braze.ops.dag`` is in ``ops``; what is not in a room belongs to the face."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 and parts[1] in HEIGHT else FACE
+
+
+def allowed(importer: str, imported: str) -> bool:
+    if importer == imported:
+        return True
+    if FACE in (importer, imported):
+        return imported == FACE and importer in SEES_THE_FACE
+    return HEIGHT[imported] < HEIGHT[importer] or (importer, imported) in NEIGHBOURS
+
+
+@pytest.mark.parametrize("path", FILES, ids=IDS)
+def test_a_room_imports_only_from_below(path: Path) -> None:
+    room = room_of(module_name(path))
+    wrong = [
+        f"{path}:{found.line} imports {found.name}"
+        for found in imports(path)
+        if found.name.split(".")[0] == "braze" and not allowed(room, room_of(found.name))
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("path", FILES, ids=IDS)
+def test_the_pipeline_is_the_only_lazy_seam(path: Path) -> None:
+    module = module_name(path)
+    for found in imports(path):
+        ours = found.name.split(".")[0] == "braze"
+        to_pipeline = found.name == PIPELINE or found.name.startswith(PIPELINE + ".")
+        if ours and found.deferred:
+            assert to_pipeline and room_of(module) == "compile", f"{path}:{found.line} defers {found.name}"
+        elif to_pipeline:
+            assert module.startswith(PIPELINE), f"{path}:{found.line} loads the compiler at import"
+
+
+def test_every_folder_is_a_room_of_the_plan() -> None:
+    for folder in sorted(PACKAGE.iterdir()):
+        if folder.is_dir() and folder.name != "__pycache__":
+            assert folder.name in HEIGHT, f"{folder} is no room that the floors know"
+    for folder in {path.parent for path in FILES}:
+        assert (folder / "__init__.py").exists(), f"{folder} has no __init__.py, so it would not be installed"
+
+
+def test_files_stay_small_enough_to_hold_in_the_head() -> None:
+    long = {}
+    for path in [*FILES, ROOT / "dev.py"]:
+        lines = len(path.read_text(encoding="utf-8").splitlines())
+        if lines > 600:
+            long[str(path.relative_to(ROOT))] = lines
+    assert not long
+
+
+def test_the_rule_itself() -> None:
+    assert allowed("codegen", "ops") and not allowed("ops", "codegen")
+    assert allowed("ops", "symbolic") and not allowed("symbolic", "ops")
+    assert not allowed("inspect", "cli") and not allowed("runtime", "artifact")
+    assert allowed("cli", FACE) and not allowed("ir", FACE)
