@@ -1,0 +1,89 @@
+"""What is taken from PyTorch's native libraries and C bindings: symbols for linked code, and the fast ways to
+make and look at tensors, to read the number of threads, and to show a block of work to the profiler."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch._C import _dynamo
+
+__all__ = [
+    "assert_size_stride",
+    "empty_strided_cpu",
+    "find_operator",
+    "native_address",
+    "num_threads",
+    "profiler_enabled",
+    "record_function",
+    "reinterpret_tensor",
+]
+
+_guards = cast(Any, _dynamo.guards)
+
+empty_strided_cpu = cast(
+    "Callable[[Sequence[int], Sequence[int], torch.dtype], torch.Tensor]", _guards._empty_strided_cpu
+)
+"""An uninitialised CPU tensor of these sizes, strides (in elements) and dtype; half the time of
+`torch.empty_strided`."""
+
+assert_size_stride = cast(
+    "Callable[[torch.Tensor, Sequence[int], Sequence[int]], None]", _guards.assert_size_stride
+)
+"""Raises ``AssertionError`` unless a tensor has these sizes, and these strides wherever a size is not 0 or
+1."""
+
+reinterpret_tensor = cast(
+    "Callable[[torch.Tensor, Sequence[int], Sequence[int], int], torch.Tensor]",
+    _guards._reinterpret_tensor,
+)
+"""Another view of a tensor's storage: sizes, strides, and how many elements further on it begins. It is no
+view to autograd, and shares no version counter."""
+
+num_threads = cast("Callable[[], int]", torch.get_num_threads)
+"""Threads of a parallel region started by the calling thread."""
+
+profiler_enabled: Callable[[], bool] = torch._C._autograd._profiler_enabled
+"""Whether a profiler records in the calling thread."""
+
+
+def record_function(name: str) -> AbstractContextManager[Any]:
+    """A block of work that profilers show under ``name``."""
+    return cast("AbstractContextManager[Any]", torch._C._profiler._RecordFunctionFast(name))
+
+
+def find_operator(name: str) -> Callable[..., Any]:
+    """The callable of an operator overload, by its qualified name: ``aten::mm.out``, ``aten::relu`` (for
+    ``.default``). Raises ``AttributeError`` where there is no such operator."""
+    namespace, _, rest = name.partition("::")
+    base, _, overload = rest.partition(".")
+    packet = getattr(getattr(torch.ops, namespace), base)
+    return cast("Callable[..., Any]", getattr(packet, overload or "default"))
+
+
+@lru_cache(maxsize=1)
+def _libraries() -> tuple[ctypes.CDLL, ...]:
+    """Where symbols are looked for. The process comes first, since that is where libtorch_cpu finds its
+    OpenMP runtime (another one may have been preloaded); then libtorch_cpu, with everything it is linked
+    to."""
+    suffix = "dylib" if sys.platform == "darwin" else "so"
+    return (
+        ctypes.CDLL(None),
+        ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / f"libtorch_cpu.{suffix}")),
+    )
+
+
+def native_address(name: str) -> int | None:
+    """The address of a C symbol that the process or PyTorch's libraries define; None where nobody does."""
+    for library in _libraries():
+        try:
+            return ctypes.cast(getattr(library, name), ctypes.c_void_p).value
+        except AttributeError:
+            continue
+    return None
