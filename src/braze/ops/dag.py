@@ -8,15 +8,18 @@ expressions are :class:`~braze.runtime.expr.Expr`; an index that is computed by 
 
 from __future__ import annotations
 
+import ctypes
+import math
 import struct
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cmp_to_key
 
 import torch
 
 from braze.errors import InternalError
-from braze.ops.dtypes import SHORT, integer_limits, is_float, is_integer
+from braze.ops.dtypes import HALF_TYPES, SHORT, integer_limits, is_float, is_integer
 from braze.ops.vocabulary import OPS, REDUCTIONS, SCANS
-from braze.runtime.expr import Expr, ExprLike, Symbol, as_expr
+from braze.runtime.expr import ZERO, Expr, ExprLike, Symbol, as_expr, known_less, known_nonnegative
 
 Scalar = bool | int | float
 
@@ -25,10 +28,11 @@ class Node:
     """One scalar operation. Made by a :class:`Dag` only; two nodes of a Dag are equal if they are the same object.
 
     ``inputs`` are the operands together with the nodes that ``attrs``' index expressions refer to;
-    ``free`` the loop and size symbols on which the value depends.
+    ``free`` the loop and size symbols on which the value depends; ``symbols`` those and the reduction variables
+    that are bound below it.
     """
 
-    __slots__ = ("args", "attrs", "dtype", "free", "id", "inputs", "op")
+    __slots__ = ("args", "attrs", "dtype", "free", "id", "inputs", "op", "symbols")
 
     def __init__(
         self, id: int, op: str, args: tuple[Node, ...], attrs: tuple[object, ...], dtype: torch.dtype
@@ -40,6 +44,7 @@ class Node:
         self.dtype = dtype
         self.inputs = args
         free: frozenset[Symbol] = frozenset().union(*[a.free for a in args]) if args else frozenset()
+        symbols_below: list[frozenset[Symbol]] = [a.symbols for a in args]
         for attr in attrs:
             if isinstance(attr, Expr):
                 symbols = attr.free_symbols
@@ -47,9 +52,14 @@ class Node:
                     if isinstance(s, IndirectSymbol):
                         self.inputs = (*self.inputs, s.node)
                         free |= s.node.free
+                        symbols_below.append(s.node.symbols)
                 free |= frozenset(s for s in symbols if not isinstance(s, IndirectSymbol))
+        below = free.union(*symbols_below)
+        self.symbols = free if below == free else below
         if op == "reduction":
-            free -= frozenset(attrs[2])  # type: ignore[call-overload]
+            bound = frozenset(attrs[2])  # type: ignore[call-overload]
+            self.symbols |= bound
+            free -= bound
         self.free = free
 
     @property
@@ -86,8 +96,9 @@ class IndirectSymbol(Symbol):
         self.node = node
 
 
-def topological(roots: Iterable[Node], stop: frozenset[Symbol] | None = None) -> list[Node]:
-    """Every node below ``roots``, inputs before users. With ``stop``, only nodes that depend on one of its symbols."""
+def topological(roots: Iterable[Node], within: frozenset[Symbol] | None = None) -> list[Node]:
+    """Every node below ``roots``, inputs before users. With ``within``, only nodes that mention, free or bound, one
+    of its symbols."""
     order: list[Node] = []
     done: set[int] = set()
     stack: list[tuple[Node, bool]] = [(r, False) for r in reversed(list(roots))]
@@ -96,7 +107,7 @@ def topological(roots: Iterable[Node], stop: frozenset[Symbol] | None = None) ->
         if expanded:
             order.append(node)
             continue
-        if node.id in done or (stop is not None and not _depends(node, stop)):
+        if node.id in done or (within is not None and within.isdisjoint(node.symbols)):
             continue
         done.add(node.id)
         stack.append((node, True))
@@ -104,12 +115,40 @@ def topological(roots: Iterable[Node], stop: frozenset[Symbol] | None = None) ->
     return order
 
 
-def _depends(node: Node, symbols: frozenset[Symbol]) -> bool:
-    return not node.free.isdisjoint(symbols) or node.op == "reduction"
+def _rebound(symbol: Symbol, target: Expr) -> list[Symbol]:
+    """The loop variables that take the place of the reduction variable ``symbol`` where it becomes ``target``,
+    outermost first: the symbols of ``target`` that are no size of ``symbol`` or of another."""
+    found = target.free_symbols
+    sizes = {s for v in (symbol, *found) if v.upper is not None for s in v.upper.free_symbols}
+
+    def slope(v: Symbol) -> Expr:
+        split = target.coefficient(v)
+        return split[0] if split is not None else ZERO
+
+    def order(a: Symbol, b: Symbol) -> int:
+        return -1 if known_less(slope(b), slope(a)) else int(known_less(slope(a), slope(b)))
+
+    return sorted(sorted(found - sizes, key=lambda v: v.key), key=cmp_to_key(order))
+
+
+def _guarded(value: Node, mask: Node | None) -> tuple[Node, ...]:
+    """The operands of a check: without a mask where the mask always holds."""
+    if mask is None or (mask.op == "constant" and mask.attrs[0]):
+        return (value,)
+    return (value, mask)
 
 
 def _constant_key(value: Scalar) -> object:
     return struct.pack("<d", value) if isinstance(value, float) else value
+
+
+def _rounded(value: float, dtype: torch.dtype) -> float:
+    """``value`` in the precision of ``dtype``; every NaN is the one NaN."""
+    if value != value:
+        return math.nan
+    if dtype is torch.float32:
+        return ctypes.c_float(value).value
+    return value if dtype is torch.float64 else float(torch.tensor(value, dtype=torch.float64).to(dtype))
 
 
 class Dag:
@@ -123,9 +162,7 @@ class Dag:
         return len(self._nodes)
 
     # -- making nodes -----------------------------------------------------------------------------------
-    def make(
-        self, op: str, args: tuple[Node, ...], attrs: tuple[object, ...], dtype: torch.dtype
-    ) -> Node:
+    def make(self, op: str, args: tuple[Node, ...], attrs: tuple[object, ...], dtype: torch.dtype) -> Node:
         """The node with these fields, new or known. Checks arity only; the named makers below check types."""
         definition = OPS[op]
         if not definition.arity[0] <= len(args) <= definition.arity[1]:
@@ -142,7 +179,7 @@ class Dag:
         if dtype is torch.bool:
             value = bool(value)
         elif is_float(dtype):
-            value = float(value)
+            value = _rounded(float(value), dtype)
         else:
             low, high = integer_limits(dtype)
             value = (int(value) - low) % (high - low + 1) + low
@@ -193,14 +230,16 @@ class Dag:
             k = k + size.constant if wrap and k < 0 else k
             if 0 <= k < size.constant:
                 return as_expr(k)
-        args = (value,) if mask is None else (value, mask)
+        if value.op == "index_expr" and known_nonnegative(value.index) and known_less(value.index, size):
+            return value.index
+        args = _guarded(value, mask)
         return self.indirect(self.make("check_index", args, (size, wrap, error), torch.int64), size)
 
     def check_nonzero(self, node: Node, error: str, mask: Node | None = None) -> Node:
         """``node`` where it is not 0; 1, with the failure recorded, where it is."""
         if node.op == "constant" and node.attrs[0]:
             return node
-        args = (node,) if mask is None else (node, mask)
+        args = _guarded(node, mask)
         return self.make("check_nonzero", args, (error,), node.dtype)
 
     def op(self, name: str, *args: Node) -> Node:
@@ -210,7 +249,8 @@ class Dag:
         if any(a.dtype is not dtype for a in args):
             raise InternalError(f"{name} of mixed types: {', '.join(SHORT[a.dtype] for a in args)}")
         bad = (
-            (definition.domain == "float" and not is_float(dtype))
+            dtype in HALF_TYPES
+            or (definition.domain == "float" and not is_float(dtype))
             or (definition.domain == "int" and not is_integer(dtype))
             or (definition.domain == "bool" and dtype is not torch.bool)
             or (definition.domain == "number" and dtype is torch.bool)
@@ -241,13 +281,13 @@ class Dag:
         """``node`` converted to ``dtype``, as torch converts."""
         if node.dtype is dtype:
             return node
-        if node.op == "constant" and dtype not in (torch.float16, torch.bfloat16):
-            value = node.attrs[0]
-            if is_float(node.dtype) and not is_float(dtype) and dtype is not torch.bool:
+        if node.op == "constant" and dtype not in HALF_TYPES:
+            if is_float(node.dtype) and is_integer(
+                dtype
+            ):  # torch's answer to NaN and overflow is not ours to fold
                 return self.make("to_dtype", (node,), (), dtype)
-            if dtype is torch.float32:
-                value = float(torch.tensor(value, dtype=torch.float32))
-            return self.constant(value, dtype)  # type: ignore[arg-type]
+            value = torch.tensor(node.attrs[0], dtype=node.dtype).to(dtype).item()
+            return self.constant(value, dtype)
         if node.op == "index_expr" and dtype is torch.int64 and node.dtype is torch.int32:
             return self.index_expr(node.index)
         return self.make("to_dtype", (node,), (), dtype)
@@ -262,19 +302,17 @@ class Dag:
         """``rand``, ``randn`` (float32) or ``randint64``; operands int64."""
         return self.make(name, args, (), dtype)
 
-    def reduction(
-        self, kind: str, args: Sequence[Node], rvars: Sequence[Symbol], component: int = 0
-    ) -> Node:
-        """Component ``component`` of the reduction of ``args`` over ``rvars``."""
+    def reduction(self, kind: str, args: Sequence[Node], rvars: Sequence[Symbol], component: int = 0) -> Node:
+        """Component ``component`` of the reduction of ``args`` over ``rvars``, in the type of its first operand;
+        positions are int64."""
         components = REDUCTIONS[kind]
         if component >= len(components):
             raise InternalError(f"{kind} has {len(components)} components")
-        if kind in ("argmax", "argmin"):
-            dtype = torch.int64
-        elif kind == "welford" and component == 2:
-            dtype = args[0].dtype
-        else:
-            dtype = args[0].dtype
+        dtype = torch.int64 if kind in ("argmax", "argmin") else args[0].dtype
+        if dtype in HALF_TYPES or (len(args) == 2 and kind not in ("argmax", "argmin")):
+            raise InternalError(
+                f"reduction {kind} is not defined for {', '.join(SHORT[a.dtype] for a in args)}"
+            )
         return self.make("reduction", tuple(args), (kind, component, tuple(rvars)), dtype)
 
     def scan(self, kind: str, arg: Node, var: Symbol) -> Node:
@@ -301,7 +339,9 @@ class Dag:
     def substitute(self, roots: Sequence[Node], mapping: Mapping[Symbol, ExprLike]) -> list[Node]:
         """``roots`` with symbols replaced in every index; linear in the nodes that depend on them.
 
-        Bound reduction variables are replaced too where ``mapping`` names them by other symbols.
+        Bound reduction variables are replaced too; one that becomes an expression (a split, a merge) is bound
+        again by that expression's loop variables, outermost first. No new symbol may be bound already where an
+        old one occurs.
         """
         mapping = {s: as_expr(e) for s, e in mapping.items() if as_expr(e).symbol is not s}
         if not mapping:
@@ -329,10 +369,7 @@ class Dag:
             renamed: list[Symbol] = []
             for s in attr:
                 target_expr = mapping.get(s)
-                if target_expr is None:
-                    renamed.append(s)
-                else:
-                    renamed.extend(sorted(as_expr(target_expr).free_symbols, key=lambda x: x.key))
+                renamed.extend([s] if target_expr is None else _rebound(s, as_expr(target_expr)))
             return tuple(dict.fromkeys(renamed))
         return attr
 
@@ -345,7 +382,9 @@ class Dag:
             args = tuple([done.get(a.id, a) for a in node.args])
             attrs = node.attrs
             if len(node.inputs) > len(node.args):
-                attrs = tuple([self._substitute_attr(a, {}, done) if isinstance(a, Expr) else a for a in attrs])
+                attrs = tuple(
+                    [self._substitute_attr(a, {}, done) if isinstance(a, Expr) else a for a in attrs]
+                )
             if args != node.args or attrs != node.attrs:
                 done[node.id] = self.rewrite(node, args, attrs)
         return [done.get(r.id, r) for r in roots]
@@ -368,7 +407,7 @@ class Dag:
                 done[current.id] = self.load(attrs[0], attrs[1], current.dtype, guard)  # type: ignore[arg-type]
             elif current.op in ("check_index", "check_nonzero"):
                 guard = self.logical_and(args[1], condition) if len(args) > 1 else condition
-                done[current.id] = self.make(current.op, (args[0], guard), attrs, current.dtype)
+                done[current.id] = self.make(current.op, _guarded(args[0], guard), attrs, current.dtype)
             elif args != current.args or attrs != current.attrs:
                 done[current.id] = self.rewrite(current, args, attrs)
         return done.get(node.id, node)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from braze.ops.dag import IndirectSymbol, Node
+from braze.ops.dag import IndirectSymbol, Node, topological
 from braze.ops.dtypes import SHORT
 from braze.ops.vocabulary import OPS
 from braze.runtime.expr import Expr, ExprLike, Symbol
@@ -76,3 +76,10 @@ def print_stage(
         mask = f", mask={names.of[s.mask.id]}" if s.mask is not None else ""
         lines.append(f"  {word}({s.buffer}, {names.index(s.index)}, {names.of[s.value.id]}{mask})")
     return "\n".join(lines)
+
+
+def print_values(roots: Iterable[Node]) -> str:
+    """The values below ``roots``, one a line, the last root last."""
+    nodes = topological(roots)
+    names = _Names(nodes)
+    return "\n".join("  " + print_node(n, names) for n in nodes)

@@ -39,12 +39,33 @@ def _rows() -> list[OpDef]:
     row("index_expr", 0, "any", "explicit", 1, "attrs: (Expr,); an index expression as a value")
     row("load", (0, 1), "any", "explicit", 1, "attrs: (buffer, Expr); optional mask: 0 where it is false")
     # checks
-    row("check_index", (1, 2), "int", "explicit", 3, "attrs: (size, wrap, error); safe index, failure recorded")
-    row("check_nonzero", (1, 2), "int", "same", 2, "attrs: (error,); 1 where the value was 0, failure recorded")
+    row(
+        "check_index",
+        (1, 2),
+        "int",
+        "explicit",
+        3,
+        "attrs: (size, wrap, error); safe index, failure recorded",
+    )
+    row(
+        "check_nonzero",
+        (1, 2),
+        "int",
+        "same",
+        2,
+        "attrs: (error,); 1 where the value was 0, failure recorded",
+    )
     # arithmetic
     row("add sub mul", 2, "number", "same", 1)
     row("truediv", 2, "float", "same", 4)
-    row("floordiv truncdiv mod fmod", 2, "number", "same", 10, "floor/trunc quotient; remainder like //, like C")
+    row(
+        "floordiv truncdiv mod fmod",
+        2,
+        "number",
+        "same",
+        10,
+        "floor/trunc quotient; remainder like //, like C",
+    )
     row("neg abs", 1, "number", "same", 1)
     row("minimum maximum", 2, "any", "same", 1, "NaN if either is NaN")
     row("fma", 3, "float", "same", 1, "a*b + c rounded once")
@@ -55,7 +76,14 @@ def _rows() -> list[OpDef]:
     row("logical_not", 1, "bool", "same", 1)
     row("bitwise_and bitwise_or bitwise_xor", 2, "bits", "same", 1)
     row("bitwise_not", 1, "bits", "same", 1)
-    row("shl shr", 2, "int", "same", 1, "shr is arithmetic on signed types; a shift >= width gives 0 or the sign")
+    row(
+        "shl shr",
+        2,
+        "int",
+        "same",
+        1,
+        "shr is arithmetic on signed types; a shift >= width gives 0 or the sign",
+    )
     row("where", 3, "any", "explicit", 1, "args: (condition, if true, if false)")
     # conversion
     row("to_dtype", 1, "any", "explicit", 1, "attrs: (); converts as torch does")

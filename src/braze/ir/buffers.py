@@ -1,0 +1,128 @@
+"""Buffers: tensors that have, or will have, memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+
+from braze.ir.layout import FixedLayout, FlexibleLayout, Layout, NonOwningLayout
+from braze.ir.loops import Loops
+from braze.ops.dag import Dag
+from braze.ops.kernel import Stage
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where an IR object comes from: ATen operator, name of the graph's node, the user's line."""
+
+    operator: str
+    node: str
+    source: str = ""
+
+    def __str__(self) -> str:
+        return self.operator + (f" at {self.source}" if self.source else "")
+
+
+@dataclass(eq=False)
+class Buffer:
+    """A named tensor in memory. ``storage`` is the buffer whose memory it lies in: itself, unless it does not own any."""
+
+    name: str
+    layout: Layout
+
+    @property
+    def storage(self) -> str:
+        return self.layout.storage if isinstance(self.layout, NonOwningLayout) else self.name
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.layout.dtype
+
+    def fix_layout(self) -> Layout:
+        """From now on the strides are relied on."""
+        if isinstance(self.layout, FlexibleLayout):
+            self.layout = self.layout.fix()
+        return self.layout
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.layout}"
+
+
+@dataclass(eq=False)
+class InputBuffer(Buffer):
+    """An input of the graph; ``static`` if it is a parameter or buffer, the same storage at every call."""
+
+    static: bool = False
+
+
+@dataclass(eq=False)
+class ConstantBuffer(Buffer):
+    """A tensor that the graph holds itself."""
+
+    value: torch.Tensor | None = None
+
+
+@dataclass(eq=False)
+class Operation:
+    """Something that runs, in order. ``origins``: the graph nodes it stands for."""
+
+    name: str
+    origins: list[Origin] = field(default_factory=list, kw_only=True)
+
+    @property
+    def outputs(self) -> list[Buffer]:
+        """The buffers that it makes or writes."""
+        raise NotImplementedError
+
+    def reads(self) -> set[str]:
+        """Storages that it reads."""
+        raise NotImplementedError
+
+    def writes(self) -> set[str]:
+        """Storages that it writes."""
+        return {b.storage for b in self.outputs}
+
+
+@dataclass(eq=False)
+class ComputedBuffer(Operation):
+    """A buffer filled by loops."""
+
+    buffer: Buffer
+    data: Loops
+    dag: Dag = field(repr=False)
+    _stage: Stage | None = field(default=None, init=False, repr=False)
+
+    @property
+    def outputs(self) -> list[Buffer]:
+        return [self.buffer]
+
+    @property
+    def stage(self) -> Stage:
+        """The loops that fill the buffer, storing into its storage."""
+        if self._stage is None:
+            layout = self.buffer.fix_layout()
+            self._stage = self.data.stage(self.dag, self.buffer.storage, layout.index)
+        return self._stage
+
+    def reads(self) -> set[str]:
+        names = {n.buffer for n in self.stage.loads}
+        if any(s.mode != "set" for s in self.stage.stores):
+            names.add(self.buffer.storage)
+        return names
+
+    def __str__(self) -> str:
+        head = f"{self.buffer} = {self.data.kind}"
+        if self.origins:
+            head += "  # " + "; ".join(dict.fromkeys(map(str, self.origins)))
+        return head + "\n" + "\n".join("  " + line for line in str(self.stage).splitlines())
+
+
+def owned(name: str, layout: Layout) -> Buffer:
+    """A buffer with memory of its own."""
+    return Buffer(
+        name,
+        layout
+        if isinstance(layout, FlexibleLayout)
+        else FixedLayout(layout.dtype, layout.size, layout.stride, layout.offset, layout.device),
+    )

@@ -1,0 +1,201 @@
+"""The IR of one graph: inputs, buffers, operations in order, outputs. Lowering fills it, the scheduler reads it."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from braze.ir.boxes import ReinterpretView, StorageBox, TensorBox
+from braze.ir.buffers import Buffer, ComputedBuffer, ConstantBuffer, InputBuffer, Operation, Origin, owned
+from braze.ir.externs import TensorRef
+from braze.ir.layout import FixedLayout, FlexibleLayout, Layout, NonOwningLayout, contiguous_strides
+from braze.ir.loops import Loops, Pointwise, Scatter, Sizes, loop_indices
+from braze.ir.views import BaseView
+from braze.ops.dag import Dag, loads
+from braze.runtime.expr import Expr
+
+GraphOutput = TensorRef | Expr | None | bool | float | torch.dtype | Any
+
+
+@dataclass(eq=False)
+class Graph:
+    """One graph. ``inputs`` are in calling order: tensors, integers (as expressions), or ``None``.
+    ``known_symbols``: the names of the size symbols that have a value when the graph runs so far.
+
+    ``operations`` is a valid order of execution: an operation comes after those whose results it reads, and
+    writes to one storage keep their order.
+    """
+
+    dag: Dag = field(default_factory=Dag)
+    inputs: list[InputBuffer | Expr | None] = field(default_factory=list)
+    operations: list[Operation] = field(default_factory=list)
+    buffers: dict[str, Buffer] = field(default_factory=dict)
+    outputs: list[GraphOutput] = field(default_factory=list)
+    known_symbols: set[str] = field(default_factory=set)
+    current: Origin | None = None
+    _unrealized: weakref.WeakSet[StorageBox] = field(default_factory=weakref.WeakSet, repr=False)
+
+    # -- names ------------------------------------------------------------------------------------------
+    def buffer_name(self) -> str:
+        """A name for a new buffer."""
+        return f"buf{len(self.buffers)}"
+
+    def _declare(self, buffer: Buffer) -> Buffer:
+        self.buffers[buffer.name] = buffer
+        return buffer
+
+    def add_input(self, name: str, layout: Layout, static: bool) -> TensorBox:
+        """Declare a tensor input."""
+        buffer = InputBuffer(name, layout, static)
+        self._declare(buffer)
+        for e in (*layout.size, *layout.stride):
+            self.know(e)
+        self.inputs.append(buffer)
+        return TensorBox.of(buffer)
+
+    def add_constant(self, value: torch.Tensor, layout: Layout) -> TensorBox:
+        """Declare a tensor that the graph holds."""
+        buffer = ConstantBuffer(f"const{len(self.buffers)}", layout, value)
+        self._declare(buffer)
+        return TensorBox.of(buffer)
+
+    def new_buffer(self, layout: Layout) -> Buffer:
+        """Declare a buffer with memory of its own."""
+        return self._declare(owned(self.buffer_name(), layout))
+
+    def alias_buffer(self, layout: Layout, storage: str) -> Buffer:
+        """Declare a name for (a part of) another buffer's storage."""
+        inner = NonOwningLayout(
+            layout.dtype, layout.size, layout.stride, layout.offset, layout.device, storage=storage
+        )
+        return self._declare(Buffer(self.buffer_name(), inner))
+
+    def know(self, e: Expr) -> None:
+        """An integer of value ``e`` is at hand when the graph runs: if ``e`` is a symbol, it is known from here on."""
+        if e.symbol is not None:
+            self.known_symbols.add(e.symbol.name)
+
+    def add_operation(self, operation: Operation) -> None:
+        """Append an operation; its results are declared."""
+        self.operations.append(operation)
+        for buffer in operation.outputs:
+            self._declare(buffer)
+
+    def operation_name(self) -> str:
+        """A name for the next operation."""
+        return f"op{len(self.operations)}"
+
+    # -- loops and boxes --------------------------------------------------------------------------------
+    def box(self, loops: Loops) -> TensorBox:
+        """A tensor made of ``loops``. All but pointwise loops are stored at once."""
+        storage = StorageBox(loops, origins=[self.current] if self.current else [])
+        box = TensorBox(storage)
+        if isinstance(loops, Pointwise):
+            self._unrealized.add(storage)
+        else:
+            self.realize(box)
+        return box
+
+    def realize(self, box: TensorBox) -> Buffer | ReinterpretView:
+        """Make sure that the tensor is in memory; loops become a computed buffer."""
+        storage = box.data
+        if isinstance(storage, ReinterpretView):
+            return storage
+        if isinstance(storage.data, Buffer):
+            return storage.data
+        loops = storage.data
+        layout = self._layout_for(loops, storage.stride_hint)
+        buffer = self.new_buffer(layout)
+        self.operations.append(
+            ComputedBuffer(self.operation_name(), buffer, loops, self.dag, origins=list(storage.origins))
+        )
+        storage.data = buffer
+        self._unrealized.discard(storage)
+        return buffer
+
+    def realize_into(self, box: TensorBox, target: Layout, storage: str) -> Buffer:
+        """Compute the tensor into (a part of) an existing storage, described by ``target``."""
+        self.flush(storage)
+        loops = Pointwise(target.dtype, box.size, box.load(self.dag, loop_indices(box.size)))
+        buffer = self.alias_buffer(target, storage)
+        origins = [*(box.data.origins if isinstance(box.data, StorageBox) else [])]
+        if self.current is not None and self.current not in origins:
+            origins.append(self.current)
+        self.operations.append(
+            ComputedBuffer(self.operation_name(), buffer, loops, self.dag, origins=origins)
+        )
+        return buffer
+
+    def scatter_into(self, loops: Scatter, target: Layout, storage: str) -> Buffer:
+        """Scatter ``loops`` into an existing storage, described by ``target``."""
+        self.flush(storage)
+        buffer = self.alias_buffer(target, storage)
+        origins = [self.current] if self.current else []
+        self.operations.append(
+            ComputedBuffer(self.operation_name(), buffer, loops, self.dag, origins=origins)
+        )
+        return buffer
+
+    def flush(self, storage: str) -> None:
+        """Store every pending tensor that reads ``storage``, because it is about to be written."""
+        for pending in sorted(
+            self._unrealized, key=lambda s: s.data.value.id if isinstance(s.data, Loops) else -1
+        ):
+            if isinstance(pending.data, Loops):
+                if any(n.buffer == storage for n in loads([pending.data.value])):
+                    self.realize(TensorBox(pending))
+
+    def _layout_for(self, loops: Loops, hint: Sizes | None) -> Layout:
+        size = loops.size
+        if hint is not None:
+            candidate = FixedLayout(loops.dtype, size, hint)
+            if candidate.is_dense:
+                return candidate
+        return FlexibleLayout(loops.dtype, size, contiguous_strides(size))
+
+    def view(self, box: TensorBox, view: BaseView) -> TensorBox:
+        """A view: of the memory where strides can express it, else of the values."""
+        content = box.content
+        if isinstance(content, (Buffer, ReinterpretView)):
+            if isinstance(content, Buffer):
+                content.fix_layout()
+            layout = view.layout(content.layout)
+            if layout is not None:
+                buffer = content if isinstance(content, Buffer) else content.buffer
+                return TensorBox(ReinterpretView(buffer, layout))
+        elif not isinstance(content, Pointwise):
+            self.realize(box)
+            return self.view(box, view)
+        value = box.load(self.dag, view.indices(loop_indices(view.size)))
+        return self.box(Pointwise(box.dtype, view.size, value))
+
+    def ref(self, box: TensorBox) -> TensorRef:
+        """The tensor as an extern's argument or a graph's output, in memory."""
+        content = self.realize(box)
+        if isinstance(content, Buffer):
+            return TensorRef(content, content.fix_layout())
+        content.buffer.fix_layout()
+        return TensorRef(content.buffer, content.layout)
+
+    # -- printing ---------------------------------------------------------------------------------------
+    def __str__(self) -> str:
+        lines = ["graph("]
+        for item in self.inputs:
+            if isinstance(item, InputBuffer):
+                lines.append(f"  {item}{'  (static)' if item.static else ''},")
+            else:
+                lines.append(f"  {item}: {'unused' if item is None else 'int'},")
+        lines.append("):")
+        for op in self.operations:
+            lines.extend("  " + line for line in str(op).splitlines())
+        lines.append("  return " + ", ".join(map(str, self.outputs)))
+        return "\n".join(lines)
+
+
+def layout_like(dtype: torch.dtype, size: Sequence[Expr]) -> FixedLayout:
+    """A fixed row-major layout."""
+    return FixedLayout(dtype, tuple(size), contiguous_strides(size))

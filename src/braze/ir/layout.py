@@ -1,0 +1,153 @@
+"""Where the elements of a tensor lie in its storage: sizes, strides, offset."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from braze.ops.dtypes import SHORT
+from braze.runtime.expr import ONE, ZERO, Expr, as_expr, known_nonnegative, product
+
+Sizes = tuple[Expr, ...]
+
+
+def contiguous_strides(size: Sequence[Expr]) -> Sizes:
+    """Row-major strides of ``size``; a dimension of size 0 counts as 1, as in torch."""
+    strides: list[Expr] = []
+    running = ONE
+    for s in reversed(size):
+        strides.append(running)
+        if s.constant != 0:
+            running = running * s
+    return tuple(reversed(strides))
+
+
+def strides_in_order(size: Sequence[Expr], order: Sequence[int]) -> Sizes:
+    """Dense strides with ``order`` listing the dimensions from innermost to outermost."""
+    strides: list[Expr] = [ONE] * len(size)
+    running = ONE
+    for dim in order:
+        strides[dim] = running
+        if size[dim].constant != 0:
+            running = running * size[dim]
+    return tuple(strides)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Element type, sizes, strides and offset (in elements) of a tensor in its storage."""
+
+    dtype: torch.dtype
+    size: Sizes
+    stride: Sizes
+    offset: Expr = ZERO
+    device: torch.device = torch.device("cpu")
+
+    def index(self, indices: Sequence[Expr]) -> Expr:
+        """The flat element index of one element."""
+        total = self.offset
+        for i, s in zip(indices, self.stride, strict=True):
+            total = total + i * s
+        return total
+
+    @property
+    def numel(self) -> Expr:
+        return product(self.size)
+
+    @property
+    def extent(self) -> Expr:
+        """One more than the greatest flat index that is addressed (0 for an empty tensor)."""
+        if any(s.constant == 0 for s in self.size):
+            return ZERO
+        last = self.offset
+        for n, s in zip(self.size, self.stride, strict=True):
+            last = last + (n - 1) * s
+        return last + 1
+
+    @property
+    def is_contiguous(self) -> bool:
+        """Row-major without gaps; strides of dimensions of size 1 do not matter."""
+        expected = contiguous_strides(self.size)
+        return all(
+            n.constant == 1 or a == b for n, a, b in zip(self.size, self.stride, expected, strict=True)
+        )
+
+    @property
+    def is_dense(self) -> bool:
+        """Without gaps and without overlap, in some order of the dimensions."""
+        running = ONE
+        for dim in stride_order(self.size, self.stride):
+            if self.size[dim].constant == 1:
+                continue
+            if self.stride[dim] != running:
+                return False
+            running = running * self.size[dim]
+        return True
+
+    def __str__(self) -> str:
+        size = ", ".join(map(str, self.size))
+        text = f"{SHORT.get(self.dtype, str(self.dtype))}[{size}]"
+        if not self.is_contiguous:
+            text += f" strides ({', '.join(map(str, self.stride))})"
+        if self.offset != ZERO:
+            text += f" + {self.offset}"
+        return text
+
+
+@dataclass(frozen=True)
+class FixedLayout(Layout):
+    """Sizes, strides and offset that nothing may change."""
+
+    __str__ = Layout.__str__
+
+
+@dataclass(frozen=True)
+class FlexibleLayout(Layout):
+    """A dense layout whose order of dimensions may still be chosen: nobody has relied on the strides yet."""
+
+    __str__ = Layout.__str__
+
+    def fix(self, stride: Sequence[Expr] | None = None) -> FixedLayout:
+        """The layout with its present strides, or others, for good."""
+        return FixedLayout(
+            self.dtype, self.size, self.stride if stride is None else tuple(stride), self.offset, self.device
+        )
+
+
+@dataclass(frozen=True)
+class NonOwningLayout(Layout):
+    """Elements that lie in another buffer's storage, called ``storage``: a piece of it, or all of it, written
+    in place."""
+
+    storage: str = ""
+
+    def __str__(self) -> str:
+        return f"{Layout.__str__(self)} in {self.storage}"
+
+
+def stride_order(size: Sequence[Expr], stride: Sequence[Expr]) -> list[int]:
+    """The dimensions from innermost to outermost, by increasing stride; ties keep the later one inside."""
+
+    def key(dim: int) -> tuple[int, int, int]:
+        value = stride[dim].constant
+        if value is None:
+            low = stride[dim].bounds()[0]
+            value = max(low or 0, 1)
+            return (value, len(stride[dim].terms[0][0]) if stride[dim].terms else 0, -dim)
+        return (value, 0, -dim)
+
+    dims = sorted(range(len(size)), key=key)
+    # Symbolic strides: a pass of adjacent swaps where the order is provable otherwise.
+    for a in range(len(dims) - 1):
+        if known_nonnegative(stride[dims[a]] - stride[dims[a + 1]] - 1):
+            dims[a], dims[a + 1] = dims[a + 1], dims[a]
+    return dims
+
+
+def from_example(
+    dtype: torch.dtype, size: Sequence[Expr | int], stride: Sequence[Expr | int], offset: Expr | int = 0
+) -> FixedLayout:
+    """A fixed layout from ints or expressions."""
+    return FixedLayout(dtype, tuple(map(as_expr, size)), tuple(map(as_expr, stride)), as_expr(offset))

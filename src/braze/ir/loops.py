@@ -1,0 +1,150 @@
+"""Loops: tensors that are described by a body for each element and not yet stored anywhere.
+
+The loop variables are canonical (``i0, i1, ...`` for the dimensions, ``r0, ...`` for reduced ones, dimensions of
+size 1 having none), so that two loops over the same sizes share their body's nodes. Values are of the compute
+type of ``dtype``: float32 for half types, the element type itself otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from braze.ops.dag import Dag, Node
+from braze.ops.dtypes import SHORT
+from braze.ops.kernel import Stage, Store
+from braze.ops.printer import print_values
+from braze.runtime.expr import ONE, ZERO, Expr, ExprLike, Symbol, as_expr, product
+
+Sizes = tuple[Expr, ...]
+
+
+def loop_indices(size: Sequence[Expr], prefix: str = "i") -> tuple[Expr, ...]:
+    """The index of each dimension: a loop variable, or 0 where the size is 1."""
+    return tuple(ZERO if s == ONE else Symbol(f"{prefix}{d}", 0, s - 1).expr for d, s in enumerate(size))
+
+
+def loop_vars(indices: Sequence[Expr]) -> tuple[Symbol, ...]:
+    """The variables among ``indices``, in order."""
+    return tuple(s for s in (i.symbol for i in indices) if s is not None)
+
+
+@dataclass(frozen=True, eq=False)
+class Loops:
+    """A tensor of ``size`` whose element at ``indices`` is ``value``."""
+
+    dtype: torch.dtype
+    size: Sizes
+    value: Node
+
+    @property
+    def indices(self) -> tuple[Expr, ...]:
+        return loop_indices(self.size)
+
+    @property
+    def vars(self) -> tuple[Symbol, ...]:
+        return loop_vars(self.indices)
+
+    @property
+    def rvars(self) -> tuple[Symbol, ...]:
+        return ()
+
+    def stage(self, dag: Dag, buffer: str, index: Callable[[Sequence[Expr]], Expr]) -> Stage:
+        """The loops as a stage that stores every element to ``buffer`` at ``index(indices)``."""
+        value = dag.to_dtype(self.value, self.dtype)
+        return Stage(self.vars, self.rvars, (Store(buffer, index(self.indices), value),))
+
+    @property
+    def kind(self) -> str:
+        return type(self).__name__
+
+    def __str__(self) -> str:
+        size = ", ".join(map(str, self.size))
+        return f"{self.kind} {SHORT[self.dtype]}[{size}]\n{print_values([self.value])}"
+
+
+@dataclass(frozen=True, eq=False)
+class Pointwise(Loops):
+    """Every element on its own. Views of it are other bodies: ``at`` substitutes indices."""
+
+    __str__ = Loops.__str__
+
+    def at(self, dag: Dag, indices: Sequence[ExprLike]) -> Node:
+        """The value at ``indices``."""
+        mapping = {
+            own.symbol: as_expr(new)
+            for own, new in zip(self.indices, indices, strict=True)
+            if own.symbol is not None
+        }
+        return dag.substitute([self.value], mapping)[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Reduction(Loops):
+    """Every element reduced over ``ranges``; ``value`` is a ``reduction`` node (or made of some, all over the same
+    variables)."""
+
+    ranges: Sizes
+    reduction_kind: str
+
+    __str__ = Loops.__str__
+
+    @property
+    def rvars(self) -> tuple[Symbol, ...]:
+        return loop_vars(loop_indices(self.ranges, "r"))
+
+    @property
+    def reduction_numel(self) -> Expr:
+        return product(self.ranges)
+
+    @property
+    def kind(self) -> str:
+        return f"{type(self).__name__}({self.reduction_kind})"
+
+
+@dataclass(frozen=True, eq=False)
+class WelfordReduction(Reduction):
+    """One component (mean, sum of squared deviations, count) of a variance in a single pass.
+
+    Source: B. P. Welford, Technometrics 4 (1962); merged by T. F. Chan et al., COMPSTAT 1982."""
+
+    __str__ = Loops.__str__
+
+
+@dataclass(frozen=True, eq=False)
+class OnlineSoftmaxReduction(Reduction):
+    """One component (maximum, sum of exponentials) of a softmax in a single pass.
+
+    Source: M. Milakov, N. Gimelshein, "Online normalizer calculation for softmax" (2018)."""
+
+    __str__ = Loops.__str__
+
+
+@dataclass(frozen=True, eq=False)
+class Scan(Loops):
+    """Every element from all those before it along one dimension; ``value`` is a ``scan`` node."""
+
+    dim: int
+
+    __str__ = Loops.__str__
+
+
+@dataclass(frozen=True, eq=False)
+class Scatter(Loops):
+    """Every element written to a computed place of an existing buffer: flat index ``target`` of its storage.
+
+    ``size`` is that of the loops, not of the buffer. Elements where ``mask`` is false are not written.
+    """
+
+    target: Expr
+    mode: str = "set"
+    mask: Node | None = None
+
+    __str__ = Loops.__str__
+
+    def stage(self, dag: Dag, buffer: str, index: Callable[[Sequence[Expr]], Expr]) -> Stage:
+        value = dag.to_dtype(self.value, self.dtype)
+        store = Store(buffer, self.target, value, self.mode, self.mask)  # type: ignore[arg-type]
+        return Stage(self.vars, (), (store,))

@@ -1,0 +1,145 @@
+"""Calling operators whole: externs by design, and fallbacks to eager PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from braze._torch.schema import bind, is_operator, operator_info
+from braze.ir.boxes import TensorBox
+from braze.ir.buffers import Buffer
+from braze.ir.externs import (
+    ExternKernel,
+    ExternKernelAlloc,
+    ExternKernelOut,
+    FallbackKernel,
+    MultiOutput,
+    MutationOutput,
+    TensorRef,
+    leaves,
+    map_leaves,
+)
+from braze.ir.layout import FixedLayout, NonOwningLayout
+from braze.lowering.registry import Extern
+
+if TYPE_CHECKING:
+    from braze.lowering.graph import GraphLowering
+
+
+def call_extern(ctx: GraphLowering, extern: Extern) -> Any:
+    """Call the current node's operator whole, into planned memory where its out-variant allows."""
+    args, kwargs = stored_args(ctx, ctx.node.args, ctx.node.kwargs)
+    example = ctx.example
+    name = ctx.graph.operation_name()
+    if extern.out is not None and isinstance(example, torch.Tensor):
+        layout = _layout(ctx, example)
+        if layout.is_dense:
+            result = Buffer(ctx.graph.buffer_name(), layout)
+            kernel: ExternKernel = ExternKernelOut(
+                name, extern.out, args, kwargs, [result], origins=[ctx.origin]
+            )
+            ctx.graph.add_operation(kernel)
+            return TensorBox.of(result)
+    results, tree = _results(ctx, example, name)
+    kernel = ExternKernelAlloc(name, ctx.node.target, args, kwargs, results, origins=[ctx.origin])
+    ctx.graph.add_operation(kernel)
+    return tree
+
+
+def call_fallback(ctx: GraphLowering, reason: str) -> Any:
+    """Run the current node as eager PyTorch runs it, honouring what its schema says of writing and aliasing."""
+    args, kwargs = stored_args(ctx, ctx.node.args, ctx.node.kwargs)
+    mutated, aliases = _effects(ctx, args, kwargs)
+    for storage in mutated:
+        ctx.graph.flush(storage)
+    name = ctx.graph.operation_name()
+    results, tree = _results(ctx, ctx.example, name)
+    kernel = FallbackKernel(
+        name,
+        ctx.node.target,
+        args,
+        kwargs,
+        results,
+        origins=[ctx.origin],
+        reason=reason,
+        mutated=mutated,
+        aliases={r.name: set(aliases) for r in results} if aliases else {},
+    )
+    for result in results:
+        for dim, size in enumerate(result.layout.size):
+            symbol = size.symbol
+            if symbol is not None and symbol.name not in ctx.graph.known_symbols:
+                kernel.binds.append((symbol.name, result.name, dim))
+                ctx.graph.know(size)
+    ctx.graph.add_operation(kernel)
+    return tree
+
+
+def stored_args(
+    ctx: GraphLowering, args: Sequence[Any], kwargs: dict[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    """The arguments as an extern takes them, every tensor in memory."""
+
+    def store(leaf: Any) -> Any:
+        return ctx.graph.ref(leaf) if isinstance(leaf, TensorBox) else leaf
+
+    return map_leaves(ctx.args_of(tuple(args)), store), map_leaves(ctx.args_of(dict(kwargs)), store)
+
+
+def mutation(ctx: GraphLowering, ref: TensorRef) -> TensorBox:
+    """The tensor behind ``ref`` as it is after something wrote to it."""
+    layout = ref.layout
+    later = NonOwningLayout(
+        layout.dtype, layout.size, layout.stride, layout.offset, layout.device, storage=ref.buffer.storage
+    )
+    buffer = MutationOutput(ctx.graph.buffer_name(), later)
+    ctx.graph.buffers[buffer.name] = buffer
+    return TensorBox.of(buffer)
+
+
+def _layout(ctx: GraphLowering, example: torch.Tensor) -> FixedLayout:
+    return FixedLayout(
+        example.dtype, ctx.exprs(example.shape), ctx.exprs(example.stride()), device=example.device
+    )
+
+
+def _results(ctx: GraphLowering, example: Any, producer: str) -> tuple[list[Buffer], Any]:
+    """A buffer for each tensor in ``example``, and ``example``'s structure with tensor boxes in it."""
+    results: list[Buffer] = []
+
+    def build(value: Any, path: tuple[int, ...]) -> Any:
+        if isinstance(value, torch.Tensor):
+            name = f"buf{len(ctx.graph.buffers) + len(results)}"
+            layout = _layout(ctx, value)
+            buffer = MultiOutput(name, layout, producer, path) if path else Buffer(name, layout)
+            results.append(buffer)
+            return TensorBox.of(buffer)
+        if isinstance(value, (tuple, list)):
+            return type(value)([build(v, (*path, k)) for k, v in enumerate(value)])
+        if isinstance(value, torch.SymInt):
+            return ctx.expr(value)
+        return value
+
+    return results, build(example, ())
+
+
+def _effects(ctx: GraphLowering, args: Any, kwargs: dict[str, Any]) -> tuple[set[str], set[str]]:
+    """The storages that the current call may write to, and those that its results may share."""
+    everything = {x.buffer.storage for x in leaves((args, kwargs)) if isinstance(x, TensorRef)}
+    target = ctx.node.target
+    if not is_operator(target):
+        return set(), everything  # a higher-order operator or a function: nothing is known of its results
+    written: set[str] = set()
+    shared: set[str] = set()
+    info = operator_info(target)
+    bound = bind(target, args, kwargs)
+    returned = frozenset().union(*[r.alias for r in info.returns]) if info.returns else frozenset()
+    for argument in info.arguments:
+        storages = {x.buffer.storage for x in leaves(bound[argument.name]) if isinstance(x, TensorRef)}
+        if argument.written:
+            written |= storages
+        if argument.alias & returned:
+            shared |= storages
+    return written, shared

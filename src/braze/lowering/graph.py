@@ -1,0 +1,300 @@
+"""From an FX graph of ATen operators to the IR: one walk, one lowering call for each node."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.fx import GraphModule, Node
+
+from braze.config import Config
+from braze.errors import BrazeError, FallbackError, LoweringError
+from braze.ir.boxes import StorageBox, TensorBox
+from braze.ir.buffers import Origin
+from braze.ir.graph import Graph
+from braze.ir.layout import FixedLayout
+from braze.ir.loops import Loops, Pointwise, Reduction, Sizes, loop_indices, loop_vars
+from braze.lowering.calls import call_extern, call_fallback
+from braze.lowering.registry import EXTERNS, LOWERINGS, Unsupported
+from braze.lowering.sizes import SizeTable
+from braze.lowering.source import operator_name, source_of
+from braze.ops import dag as ops_dag
+from braze.ops.dtypes import compute_dtype, is_supported
+from braze.ops.vocabulary import OPS
+from braze.runtime.expr import Expr, as_expr
+
+MULTI_USE_COST = 12
+"""A value with several users is stored once instead of computed again where it costs at least this much ..."""
+MULTI_USE_LOADS = 3
+"""... or reads at least so many elements."""
+MAX_LOADS = 32
+"""A body that reads more elements than this is stored, so that kernels keep to a readable size."""
+
+
+class GraphLowering:
+    """The state of one lowering: the graph being built, the node being lowered, what is known of sizes.
+
+    Family modules get it as ``ctx``. ``fallbacks`` lists (origin, reason) of what eager operators will run.
+    """
+
+    def __init__(self, gm: GraphModule, config: Config, static_inputs: frozenset[int] = frozenset()) -> None:
+        self.gm = gm
+        self.config = config
+        self.static_inputs = static_inputs
+        self.graph = Graph()
+        self.dag = self.graph.dag
+        self.sizes = SizeTable()
+        self.fallbacks: list[tuple[Origin, str]] = []
+        self.node: Node = next(iter(gm.graph.nodes))
+        self._env: dict[Node, Any] = {}
+        self._position = 0
+
+    # -- the walk ---------------------------------------------------------------------------------------
+    def run(self) -> Graph:
+        """Lower the whole graph. Raises ``LoweringError`` where not even a fallback is possible."""
+        for node in self.gm.graph.nodes:
+            self.node = node
+            self.graph.current = Origin(operator_name(node), node.name, source_of(node))
+            try:
+                self._env[node] = getattr(self, f"_{node.op}")(node)
+            except BrazeError:
+                raise
+            except Exception as error:
+                raise LoweringError(
+                    f"lowering failed: {type(error).__name__}: {error}",
+                    node=f"{node.name} ({operator_name(node)})",
+                    where=source_of(node) or None,
+                ) from error
+        return self.graph
+
+    def _placeholder(self, node: Node) -> Any:
+        position, self._position = self._position, self._position + 1
+        value = node.meta.get("val")
+        if isinstance(value, torch.Tensor):
+            if value.layout is not torch.strided or value.device.type != "cpu":
+                raise LoweringError(f"input {node.name} is a {value.layout} tensor on {value.device}")
+            # An input starts at its own data pointer, whatever offset it has in its storage.
+            layout = FixedLayout(value.dtype, self.exprs(value.shape), self.exprs(value.stride()))
+            return self.graph.add_input(node.name, layout, position in self.static_inputs)
+        if isinstance(value, (int, torch.SymInt)) and not isinstance(value, bool):
+            e = self.expr(value)
+            self.graph.inputs.append(e)
+            self.graph.know(e)
+            return e
+        if value is None:
+            self.graph.inputs.append(None)
+            return None
+        raise LoweringError(f"input {node.name} is a {type(value).__name__}")
+
+    def _get_attr(self, node: Node) -> Any:
+        value: Any = self.gm
+        for part in str(node.target).split("."):
+            value = getattr(value, part)
+        if not isinstance(value, torch.Tensor):
+            return value
+        layout = FixedLayout(value.dtype, self.exprs(value.shape), self.exprs(value.stride()))
+        return self.graph.add_constant(value, layout)
+
+    def _call_function(self, node: Node) -> Any:
+        value = node.meta.get("val")
+        if isinstance(value, (torch.SymInt, int)) and not isinstance(value, bool):
+            known = self.sizes.try_expr(value)
+            if known is not None and self.sizes.is_bound(known, self.graph):
+                return known
+        if node.target is operator.getitem:
+            container, key = self.args_of(node.args)
+            return container[key]
+        if node.target in EXTERNS:
+            return call_extern(self, EXTERNS[node.target])
+        lowering = LOWERINGS.get(node.target)
+        reason = "no lowering for this operator" if lowering is None else self._unsupported_types(node)
+        if lowering is not None and reason is None:
+            try:
+                result = lowering(self, *self.args_of(node.args), **self.args_of(node.kwargs))
+                return self._settle(node, result)
+            except Unsupported as refusal:
+                reason = str(refusal)
+        return self.fallback(reason)
+
+    def fallback(self, reason: str) -> Any:
+        """Run the current node by eager operators. Raises ``FallbackError`` in strict mode."""
+        origin = self.origin
+        if self.config.strict:
+            raise FallbackError(
+                f"{origin.operator} would run as eager PyTorch: {reason}",
+                node=origin.node,
+                where=origin.source or None,
+            )
+        self.fallbacks.append((origin, reason))
+        return call_fallback(self, reason)
+
+    def _output(self, node: Node) -> None:
+        values = node.args[0]
+        assert isinstance(values, (list, tuple))
+        for value in self.args_of(tuple(values)):
+            self.graph.outputs.append(self.graph.ref(value) if isinstance(value, TensorBox) else value)
+
+    def _unsupported_types(self, node: Node) -> str | None:
+        for value in (node, *node.all_input_nodes):
+            for tensor in _tensors(value.meta.get("val")):
+                if not is_supported(tensor.dtype):
+                    return f"{tensor.dtype} is not compiled"
+                if tensor.layout is not torch.strided or tensor.device.type != "cpu":
+                    return f"{tensor.layout} tensors on {tensor.device} are not compiled"
+        return None
+
+    def _settle(self, node: Node, result: Any) -> Any:
+        """Note eager's strides, and store now what would be computed several times or grow too large."""
+        if isinstance(result, TensorBox) and isinstance(result.data, StorageBox):
+            box = result.data
+            value = node.meta.get("val")
+            if isinstance(value, torch.Tensor) and isinstance(box.data, Loops):
+                box.stride_hint = self.exprs(value.stride())
+                if self._worth_storing(box.data.value, len(node.users)):
+                    self.graph.realize(result)
+        return result
+
+    def _worth_storing(self, value: ops_dag.Node, users: int) -> bool:
+        cost = reads = 0
+        for n in _first(value, 256):
+            cost += OPS[n.op].cost
+            reads += n.op == "load"
+        if reads > MAX_LOADS:
+            return True
+        return users > 1 and (cost >= MULTI_USE_COST or reads >= MULTI_USE_LOADS)
+
+    # -- what lowerings use -----------------------------------------------------------------------------
+    @property
+    def origin(self) -> Origin:
+        """The graph node being lowered."""
+        assert self.graph.current is not None
+        return self.graph.current
+
+    @property
+    def example(self) -> Any:
+        """The fake result of the current node: its dtype, sizes and strides are eager's."""
+        return self.node.meta.get("val")
+
+    @property
+    def out_dtype(self) -> torch.dtype:
+        """The current node's element type (of the first result)."""
+        return _tensors(self.example)[0].dtype
+
+    @property
+    def out_size(self) -> Sizes:
+        """The current node's sizes (of the first result)."""
+        return self.exprs(_tensors(self.example)[0].shape)
+
+    def args_of(self, tree: Any) -> Any:
+        """FX arguments with nodes replaced by what they were lowered to, symbolic integers by expressions."""
+        if isinstance(tree, Node):
+            return self._env[tree]
+        if isinstance(tree, (tuple, list)):
+            return (
+                type(tree)(self.args_of(t) for t in tree)
+                if type(tree) in (tuple, list)
+                else [self.args_of(t) for t in tree]
+            )
+        if isinstance(tree, Mapping):
+            return {k: self.args_of(v) for k, v in tree.items()}
+        if isinstance(tree, torch.SymInt):
+            return self.expr(tree)
+        return tree
+
+    def expr(self, value: Any) -> Expr:
+        """An int, SymInt or Expr as an expression."""
+        return value if isinstance(value, Expr) else self.sizes.expr(value)
+
+    def exprs(self, values: Sequence[Any]) -> Sizes:
+        """Several of them."""
+        return tuple([self.expr(v) for v in values])
+
+    def pointwise(
+        self, size: Sequence[Expr], dtype: torch.dtype, fn: Callable[[tuple[Expr, ...]], ops_dag.Node]
+    ) -> TensorBox:
+        """A tensor whose element at ``indices`` is ``fn(indices)``, a node of ``compute_dtype(dtype)``."""
+        size = tuple(size)
+        value = self.dag.to_dtype(fn(loop_indices(size)), compute_dtype(dtype))
+        return self.graph.box(Pointwise(dtype, size, value))
+
+    def broadcast_load(self, box: TensorBox, indices: Sequence[Expr], size: Sequence[Expr]) -> ops_dag.Node:
+        """The element of ``box``, broadcast to ``size``, at ``indices``."""
+        lead = len(size) - box.ndim
+        own = [
+            as_expr(0) if n.constant == 1 and size[d + lead].constant != 1 else indices[d + lead]
+            for d, n in enumerate(box.size)
+        ]
+        return box.load(self.dag, own)
+
+    def elementwise(
+        self,
+        fn: Callable[..., ops_dag.Node],
+        *inputs: TensorBox | float | int | bool | Expr,
+        compute: torch.dtype,
+        out: torch.dtype | None = None,
+    ) -> TensorBox:
+        """``fn`` of the broadcast inputs, each converted to ``compute`` first; the result is of type ``out`` (the
+        current node's by default) and of the current node's sizes."""
+        out = self.out_dtype if out is None else out
+        size = self.out_size
+        compute = compute_dtype(compute)
+
+        def value(indices: tuple[Expr, ...]) -> ops_dag.Node:
+            nodes = []
+            for x in inputs:
+                if isinstance(x, TensorBox):
+                    nodes.append(self.dag.to_dtype(self.broadcast_load(x, indices, size), compute))
+                elif isinstance(x, Expr):
+                    nodes.append(self.dag.index_expr(x, compute))
+                else:
+                    nodes.append(self.dag.constant(x, compute))
+            return fn(*nodes)
+
+        return self.pointwise(size, out, value)
+
+    def reduction(
+        self,
+        kind: str,
+        dtype: torch.dtype,
+        size: Sequence[Expr],
+        ranges: Sequence[Expr],
+        fn: Callable[[tuple[Expr, ...], tuple[Expr, ...]], Sequence[ops_dag.Node]],
+        *,
+        component: int = 0,
+        cls: type[Reduction] = Reduction,
+    ) -> TensorBox:
+        """A tensor of ``size``, each element reduced over ``ranges``: ``fn(indices, reduced indices)`` gives the
+        operands of the reduction (one; value and position for argmax and argmin)."""
+        size, ranges = tuple(size), tuple(ranges)
+        rindices = loop_indices(ranges, "r")
+        operands = fn(loop_indices(size), rindices)
+        node = self.dag.reduction(kind, operands, loop_vars(rindices), component)
+        node = self.dag.to_dtype(node, compute_dtype(dtype))
+        return self.graph.box(cls(dtype, size, node, ranges, kind))
+
+    def check(self, exception: type[BaseException]) -> str:
+        """What a failed check of the current node raises, in the form that check nodes carry."""
+        from_source = self.origin.source.replace("|", "/")
+        return f"{exception.__name__}|{self.origin.operator}|{from_source}"
+
+
+def _first(root: ops_dag.Node, limit: int) -> list[ops_dag.Node]:
+    """The nodes below ``root``, at most about ``limit`` of them: enough to weigh it at constant cost."""
+    seen = {root.id: root}
+    stack = [root]
+    while stack and len(seen) < limit:
+        for i in stack.pop().inputs:
+            if i.id not in seen:
+                seen[i.id] = i
+                stack.append(i)
+    return list(seen.values())
+
+
+def _tensors(value: Any) -> list[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        return [value]
+    if isinstance(value, (tuple, list)):
+        return [t for v in value for t in _tensors(v)]
+    return []

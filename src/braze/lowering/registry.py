@@ -1,0 +1,50 @@
+"""Which operator is lowered by which function. Filled at import by the family modules, read-only afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+Lowering = Callable[..., Any]
+F = TypeVar("F", bound=Lowering)
+
+LOWERINGS: dict[Any, Lowering] = {}
+"""Operator (an ``OpOverload`` or one of ``braze.ir.prims``) -> function ``(ctx, *args, **kwargs)`` that returns a
+TensorBox, an Expr, or a tuple or list of them."""
+
+
+@dataclass(frozen=True)
+class Extern:
+    """An operator that is called whole by design: why, and its variant that writes into given memory, where that
+    variant really does so (many out-variants compute and copy)."""
+
+    reason: str
+    out: Any = None
+
+
+EXTERNS: dict[Any, Extern] = {}
+"""Operators that are called whole by design. They do not count as fallbacks."""
+
+
+def lowers(*operators: Any) -> Callable[[F], F]:
+    """Register the decorated function as the lowering of ``operators``. It may raise ``Unsupported`` to decline."""
+
+    def register(fn: F) -> F:
+        for operator in operators:
+            if operator in LOWERINGS:
+                raise ValueError(f"{operator} has a lowering already")
+            LOWERINGS[operator] = fn
+        return fn
+
+    return register
+
+
+def calls_whole(reason: str, *operators: Any, out: Any = None) -> None:
+    """Declare operators that are externs by design; ``out`` is the out-variant of a single one."""
+    for operator in operators:
+        EXTERNS[operator] = Extern(reason, out)
+
+
+class Unsupported(Exception):
+    """Raised by a lowering that cannot express this particular call; the message is the reason shown to users."""

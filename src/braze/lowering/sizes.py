@@ -1,0 +1,49 @@
+"""Sizes of the traced tensors as expressions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from braze._torch.shapes import expression_of, range_of
+from braze.runtime.expr import Expr, as_expr
+from braze.symbolic.from_sympy import SymbolTable, to_expr
+
+if TYPE_CHECKING:
+    from braze.ir.graph import Graph
+
+
+class SizeTable:
+    """Converts PyTorch's symbolic integers, giving each symbol its bounds, once."""
+
+    def __init__(self) -> None:
+        self._ranges: dict[str, tuple[int, int | None]] = {}
+        self._symbols = SymbolTable(self._range)
+        self._known: dict[Any, Expr] = {}
+
+    def _range(self, name: str) -> tuple[int, int | None]:
+        return self._ranges.get(name, (0, None))
+
+    def expr(self, value: int | torch.SymInt) -> Expr:
+        """The expression of an int or SymInt. Raises ``Unsupported`` for what the grammar cannot say."""
+        if isinstance(value, int):
+            return as_expr(value)
+        expression, environment = expression_of(value)
+        found = self._known.get(expression)
+        if found is None:
+            for symbol in getattr(expression, "free_symbols", ()):
+                self._ranges.setdefault(str(symbol), range_of(symbol, environment))
+            found = self._known[expression] = to_expr(expression, self._symbols)
+        return found
+
+    def try_expr(self, value: int | torch.SymInt) -> Expr | None:
+        """The same, or ``None`` where it cannot be said."""
+        try:
+            return self.expr(value)
+        except (ValueError, TypeError, NotImplementedError):
+            return None
+
+    def is_bound(self, e: Expr, graph: Graph) -> bool:
+        """Whether every symbol of ``e`` has a value when the graph runs: from an input's sizes, or computed."""
+        return all(s.name in graph.known_symbols for s in e.free_symbols)
