@@ -1,0 +1,216 @@
+"""One (operator, dtype) pair of PyTorch's operator database: compiled, compared with eager, and judged."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import itertools
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+
+from tests import support
+from tests.numerics import Disagreement, assert_agrees, in_float64
+
+DTYPES = {"float32": torch.float32, "int64": torch.int64}
+# Operators whose result is memory that nobody wrote.
+UNINITIALISED = frozenset(
+    ("empty", "empty_like", "empty_permuted", "empty_strided", "new_empty", "new_empty_strided")
+)
+# Backends that draw other random numbers than eager even when they are asked for eager's.
+OWN_RANDOM = frozenset(("inductor",))
+
+Status = Literal["ok", "wrong", "no graph", "no sample", "crashed", "timeout"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """An operator, by the database's full name, and a dtype, by name."""
+
+    op: str
+    dtype: str
+
+    def __str__(self) -> str:
+        return f"{self.op} {self.dtype}"
+
+
+@dataclasses.dataclass
+class Verdict:
+    """What became of a pair.
+
+    status: "ok" or "wrong" for pairs with at least one graph; "no sample" where eager has no result for any sample.
+    strict: whether every sample compiled in strict mode with no other extern than those that are kept whole;
+    `fallbacks` says why not. seconds: compiling and running, all samples.
+    """
+
+    op: str
+    dtype: str
+    status: Status
+    reason: str = ""
+    strict: bool = False
+    fallbacks: list[str] = dataclasses.field(default_factory=list)
+    graphs: int = 0
+    samples: int = 0
+    seconds: float = 0.0
+
+    @property
+    def pair(self) -> Pair:
+        return Pair(self.op, self.dtype)
+
+    @property
+    def has_graph(self) -> bool:
+        return self.status in ("ok", "wrong", "crashed", "timeout")
+
+
+class Database:
+    """PyTorch's `op_db` by full name. Importing it takes seconds and changes torch's defaults, so workers do."""
+
+    def __init__(self) -> None:
+        from torch.testing._internal.common_methods_invocations import op_db
+
+        self._by_name = {self._name(op): op for op in op_db}
+        if len(self._by_name) != len(op_db):
+            raise RuntimeError("two operators of the database have one name")
+
+    @staticmethod
+    def _name(op: Any) -> str:
+        return f"{op.name}.{op.variant_test_name}" if op.variant_test_name else str(op.name)
+
+    def pairs(self) -> list[Pair]:
+        """All pairs of an operator and one of `DTYPES` that it takes, sorted."""
+        found = [
+            Pair(name, dtype_name)
+            for name, op in self._by_name.items()
+            for dtype_name, dtype in DTYPES.items()
+            if dtype in op.dtypes
+        ]
+        return sorted(found, key=lambda pair: (pair.op, pair.dtype))
+
+    def samples(self, pair: Pair, count: int) -> list[tuple[Callable[..., Any], list[Any], dict[str, Any]]]:
+        """The first samples of a pair: (function, arguments, keyword arguments), the same ones each time."""
+        op = self._by_name[pair.op]
+        torch.manual_seed(1234)
+        samples = op.sample_inputs("cpu", DTYPES[pair.dtype], requires_grad=False)
+        return [(op.op, [s.input, *s.args], dict(s.kwargs)) for s in itertools.islice(samples, count)]
+
+
+def judge(database: Database, pair: Pair, backend: str, count: int) -> Verdict:
+    """Compiles and runs the first `count` samples of a pair. Raises what generating the samples raises."""
+    verdict = Verdict(pair.op, pair.dtype, "no sample", strict=True)
+    problems: list[str] = []
+    for number, (function, args, kwargs) in enumerate(database.samples(pair, count)):
+        try:
+            eager = _eager(function, args, kwargs, seed=1)
+            values = pair.op not in UNINITIALISED
+            random = values and not _same(eager, _eager(function, args, kwargs, seed=2))
+        except Exception:  # Not a sample that eager has a result for; anything may be wrong with it.
+            continue
+        verdict.samples += 1
+        problem = _sample(verdict, _Sample(function, args, kwargs, eager, values, random), backend)
+        if problem:
+            problems.append(f"sample {number}: {problem}")
+    if verdict.samples:
+        verdict.status = "wrong" if problems else "ok" if verdict.graphs else "no graph"
+    verdict.strict = verdict.strict and verdict.graphs > 0
+    verdict.reason = " | ".join(problems)
+    return verdict
+
+
+@dataclasses.dataclass
+class _Sample:
+    function: Callable[..., Any]
+    args: Sequence[Any]
+    kwargs: dict[str, Any]
+    eager: Any
+    values: bool
+    random: bool
+
+    def compare(self, actual: Any, values: bool) -> str:
+        """The first lines of what is wrong, or nothing."""
+
+        def reference() -> Any:
+            return _eager(self.function, in_float64(list(self.args)), in_float64(self.kwargs), seed=1)
+
+        try:
+            assert_agrees(actual, self.eager, reference, check_values=values)
+        except Disagreement as error:
+            return "; ".join(line.strip() for line in str(error).splitlines()[1:4]) or str(error)
+        return ""
+
+
+def _sample(verdict: Verdict, sample: _Sample, backend: str) -> str:
+    """Compiles one sample, strictly first; adds to the verdict; returns what is wrong, or nothing."""
+    result, error, stats = _compiled(sample, backend, strict=True)
+    verdict.graphs += stats.graphs
+    reasons = [str(fallback) for fallback in stats.fallbacks]
+    reasons += [f"{name}: called in ATen" for name in stats.foreign_externs]
+    values = sample.values and not sample.random
+    if error is not None and backend == "braze":
+        strict_error = describe(error)
+        result, error, stats = _compiled(sample, backend, strict=False)
+        verdict.graphs += stats.graphs
+        reasons = [str(fallback) for fallback in stats.fallbacks] or [strict_error]
+        values = sample.values
+    elif sample.random and backend not in OWN_RANDOM:
+        # Own random numbers are compared in kind only; asked for eager's, they have to be eager's.
+        if error is None:
+            problem = sample.compare(result, values=False)
+            if problem:
+                return problem
+        result, error, _ = _compiled(sample, backend, strict=False, fallback_random=True)
+        values = sample.values
+    if reasons or error is not None:
+        verdict.strict = False
+        verdict.fallbacks += [reason for reason in reasons if reason not in verdict.fallbacks]
+    if error is not None:
+        return f"raises {describe(error)}"
+    return sample.compare(result, values)
+
+
+def _compiled(
+    sample: _Sample, backend: str, *, strict: bool, fallback_random: bool = False
+) -> tuple[Any, Exception | None, support.Stats]:
+    support.reset()
+
+    def call(args: list[Any], kwargs: dict[str, Any]) -> Any:
+        return sample.function(*args, **kwargs)
+
+    random = fallback_random or (sample.random and not strict)
+    compiled = support.compile_with(call, backend, strict=strict, fallback_random=random)
+    args, kwargs = copy.deepcopy(list(sample.args)), copy.deepcopy(sample.kwargs)
+    result, error = None, None
+    with support.watch(backend) as stats, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(1)
+        try:
+            result = {"result": compiled(args, kwargs), "arguments": args, "keywords": kwargs}
+        except Exception as caught:  # Whatever a compiler raises is a finding.
+            error = caught
+    return result, error, stats
+
+
+def _eager(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], seed: int) -> Any:
+    """Result and arguments after the call (which may have been written to)."""
+    args, kwargs = copy.deepcopy(list(args)), copy.deepcopy(kwargs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(seed)
+        return {"result": function(*args, **kwargs), "arguments": args, "keywords": kwargs}
+
+
+def _same(one: Any, other: Any) -> bool:
+    try:
+        assert_agrees(one, other)
+    except Disagreement:
+        return False
+    return True
+
+
+def describe(error: BaseException) -> str:
+    """The error at the bottom of a chain, in one line: Dynamo wraps what a backend raises."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {' '.join(lines[:2])[:300]}"
