@@ -7,6 +7,7 @@ from typing import Any, TypeAlias, cast
 
 import torch
 from torch._dynamo.utils import counters, flatten_graph_inputs
+from torch._functorch import config as functorch_config
 from torch._functorch.aot_autograd import aot_module_simplified
 from torch._functorch.partitioners import min_cut_rematerialization_partition
 from torch.fx import GraphModule
@@ -32,6 +33,7 @@ def compile_functional(
     forward: GraphCompiler,
     backward: GraphCompiler,
     inference: GraphCompiler,
+    simplify_joint: Callable[[GraphModule], object],
     decompositions: Mapping[Any, Callable[..., Any]],
 ) -> Callable[..., Any]:
     """Make `gm` functional, decompose it, split it, and compile the parts.
@@ -39,7 +41,8 @@ def compile_functional(
     `inference` gets the whole graph where no gradient is asked for. Otherwise `forward` gets the forward half
     and `backward` the other one: when `backward()` first runs, or at once where sizes are symbolic (its guards
     must be known by then). Mutations of inputs are `copy_` nodes at the end of the graph. The halves are cut
-    where the least memory has to be kept between them.
+    where the least memory has to be kept between them; `simplify_joint` sees the joint graph before the cut, and
+    may change it in place.
     """
     if any(isinstance(x, (list, tuple, dict)) for x in example_inputs):
         # compiled autograd and graphs with nested inputs: AOTAutograd wants a flat list
@@ -51,6 +54,7 @@ def compile_functional(
                 forward=forward,
                 backward=backward,
                 inference=inference,
+                simplify_joint=simplify_joint,
                 decompositions=decompositions,
             )
 
@@ -61,6 +65,12 @@ def compile_functional(
         compiled = torch.compiler.disable(backward, reason="Braze compiles a backward graph")(bw_gm, inputs)
         return boxed(torch.compiler.disable(compiled, reason="compiled by Braze"))
 
+    def partition(joint: GraphModule, inputs: Any, **kwargs: Any) -> tuple[GraphModule, GraphModule]:
+        simplify_joint(joint)
+        # the partitioner's own search for common subexpressions would import TorchInductor
+        with functorch_config.patch(cse=False):
+            return min_cut_rematerialization_partition(joint, inputs, **kwargs)
+
     counters["aot_autograd"]["total"] += 1
     try:
         compiled = aot_module_simplified(
@@ -69,7 +79,7 @@ def compile_functional(
             fw_compiler=cast(Any, forward),
             bw_compiler=cast(Any, backward_unseen),
             inference_compiler=cast(Any, inference),
-            partition_fn=min_cut_rematerialization_partition,
+            partition_fn=partition,
             decompositions=cast(Any, dict(decompositions)),
             keep_inference_input_mutations=True,
         )

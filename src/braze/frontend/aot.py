@@ -15,6 +15,7 @@ from braze._torch.tracing import fake_mode_of
 from braze.compile.fx_compile import CompileRequest, FxCompile, GraphKind
 from braze.config import Config
 from braze.frontend.decompositions import decompositions
+from braze.frontend.passes import cse
 from braze.frontend.passes.pipeline import run_passes
 
 __all__ = ["compile_dynamo_graph"]
@@ -63,6 +64,7 @@ def compile_dynamo_graph(
         forward=lambda part, inputs: compile_part(part, inputs, "forward"),
         backward=lambda part, inputs: compile_part(part, inputs, "backward"),
         inference=lambda part, inputs: compile_part(part, inputs, "inference"),
+        simplify_joint=cse.run,
         decompositions=decompositions(config),
     )
 

@@ -1,14 +1,85 @@
-"""Which ATen operators are taken apart before lowering, and which are kept whole."""
+"""Which ATen operators are taken apart before lowering, and which are kept whole.
+
+The table starts from PyTorch's for its core operator set. What is added takes more apart, down to a small set of
+operators with lowerings; Braze's own decompositions (`braze.frontend.decomps`) replace PyTorch's where a form that
+fuses better exists. `KEPT` lists what PyTorch would take apart and Braze keeps whole, and why.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+import functools
+from collections.abc import Mapping
 
-from braze._torch import decomps
+import torch
+
+from braze._torch import decomps as torch_decomps
 from braze.config import Config
+from braze.frontend.decomps import activations, elementwise, indexing, losses, norms
+from braze.frontend.decomps.common import Table
+
+__all__ = ["KEPT", "decompositions"]
+
+aten = torch.ops.aten
+
+KEPT: Mapping[str, str] = {
+    "scaled_dot_product_attention": "it chooses between attention kernels, one of which is the next one",
+    "_scaled_dot_product_flash_attention_for_cpu": "never materialises the scores; its backward counts on it",
+    "baddbmm": "one call with its scale and addend, instead of a product and two passes over it",
+    "grid_sampler_2d": "its decomposition gathers four times with as many index tensors",
+    "_chunk_cat": "made for collectives, which take it whole",
+}
+
+_ALSO = (
+    # normalisation: their statistics and their elementwise part fuse
+    aten._native_batch_norm_legit,
+    aten._native_batch_norm_legit_functional,
+    aten._native_batch_norm_legit_no_training,
+    aten._batch_norm_with_update,
+    aten._batch_norm_with_update_functional,
+    aten._batch_norm_no_update,
+    aten.native_batch_norm,
+    aten.batch_norm_backward,
+    # resampling becomes indexed loads and arithmetic
+    aten._adaptive_avg_pool2d,
+    aten.upsample_bilinear2d,
+    aten.upsample_nearest2d,
+    aten.upsample_trilinear3d,
+    aten.upsample_bicubic2d,
+    # views and copies with a longer name
+    aten.repeat,
+    aten.narrow_copy,
+    aten.permute_copy,
+    aten.view_copy,
+    aten.as_strided_copy,
+    aten.unbind_copy,
+    aten.tril_indices,
+    aten.triu_indices,
+    aten.diagonal_scatter,
+    # arithmetic
+    aten.addmv,
+    aten._addmm_activation,
+    aten.alpha_dropout,
+    aten.dist,
+    aten.linalg_vector_norm,
+    aten.rrelu_with_noise_backward,
+    aten.special_erfcx,
+)
 
 
-def decompositions(config: Config) -> Mapping[Any, Callable[..., Any]]:
-    """The table for one compile."""
-    return decomps.core_table()
+def decompositions(config: Config) -> Table:
+    """Operator -> decomposition, for one compile. The caller must not change it."""
+    return _table()
+
+
+@functools.cache
+def _table() -> Table:
+    table = torch_decomps.core_table()
+    table.update(torch_decomps.table_of(_ALSO))
+    for own in (activations, elementwise, indexing, losses, norms):
+        table.update(own.TABLE)
+    return {op: fn for op, fn in table.items() if _is_wanted(op)}
+
+
+def _is_wanted(operator: object) -> bool:
+    packet = getattr(operator, "overloadpacket", operator)
+    return getattr(packet, "__name__", "") not in KEPT

@@ -1,0 +1,115 @@
+"""What an ATen operator's schema says: its arguments, what it writes to, what its results alias."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch._ops import HigherOrderOperator, OpOverload
+
+__all__ = ["Argument", "OperatorInfo", "bind", "is_higher_order", "is_operator", "operator_info"]
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One argument or result. `type` is the schema's own spelling ("Tensor", "Tensor[]", "SymInt[]", "float?").
+    `alias` names the storages that it shares with others of the same call; `written`: the call writes to it."""
+
+    name: str
+    type: str
+    keyword_only: bool
+    default: object
+    has_default: bool
+    alias: frozenset[str]
+    written: bool
+
+
+@dataclass(frozen=True)
+class OperatorInfo:
+    """An operator's schema.
+
+    `mutates`: it writes to an argument. `is_view`: a result shares storage with an argument and nothing is
+    written. `random`: it draws from a generator. `data_dependent`: the shape or value of its result, as seen by
+    the trace, depends on tensor contents.
+    """
+
+    name: str
+    arguments: tuple[Argument, ...]
+    returns: tuple[Argument, ...]
+    mutates: bool
+    is_view: bool
+    random: bool
+    data_dependent: bool
+
+    @property
+    def is_pure(self) -> bool:
+        """Equal arguments give equal results, at any time."""
+        return not (self.mutates or self.random or self.data_dependent)
+
+
+def is_operator(target: object) -> bool:
+    """Whether a node's target is an operator with a schema (an ATen operator, or one of a library)."""
+    return isinstance(target, OpOverload)
+
+
+def is_higher_order(target: object) -> bool:
+    """Whether a node's target takes graphs or functions: `cond`, `while_loop`, `auto_functionalized`, ..."""
+    return isinstance(target, HigherOrderOperator)
+
+
+@functools.cache
+def operator_info(operator: Any) -> OperatorInfo:
+    """The schema of an `OpOverload`. Computed once for each operator."""
+    schema = operator._schema
+    arguments = tuple(_argument(a) for a in schema.arguments)
+    returns = tuple(_argument(r) for r in schema.returns)
+    tags = operator.tags
+    return OperatorInfo(
+        name=str(operator),
+        arguments=arguments,
+        returns=returns,
+        mutates=bool(schema.is_mutable),
+        is_view=not schema.is_mutable and any(r.alias for r in returns),
+        random=torch.Tag.nondeterministic_seeded in tags,
+        data_dependent=torch.Tag.data_dependent_output in tags or torch.Tag.dynamic_output_shape in tags,
+    )
+
+
+def _argument(argument: Any) -> Argument:
+    alias = argument.alias_info
+    return Argument(
+        name=argument.name,
+        type=str(argument.type),
+        keyword_only=bool(getattr(argument, "kwarg_only", False)),
+        default=argument.default_value if argument.has_default_value() else None,
+        has_default=bool(argument.has_default_value()),
+        alias=frozenset() if alias is None else frozenset(alias.before_set) | frozenset(alias.after_set),
+        written=alias is not None and bool(alias.is_write),
+    )
+
+
+def bind(operator: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Values by argument name, defaults filled in.
+
+    Raises TypeError where an argument without default is missing, or one has no such place.
+    """
+    info = operator_info(operator)
+    bound: dict[str, Any] = {}
+    if len(args) > len(info.arguments):
+        raise TypeError(f"{info.name} takes {len(info.arguments)} arguments, not {len(args)}")
+    for position, argument in enumerate(info.arguments):
+        if position < len(args):
+            bound[argument.name] = args[position]
+        elif argument.name in kwargs:
+            bound[argument.name] = kwargs[argument.name]
+        elif argument.has_default:
+            bound[argument.name] = argument.default
+        else:
+            raise TypeError(f"{info.name} misses its argument {argument.name!r}")
+    unknown = kwargs.keys() - bound.keys()
+    if unknown:
+        raise TypeError(f"{info.name} has no argument {sorted(unknown)[0]!r}")
+    return bound

@@ -1,0 +1,118 @@
+"""Symbolic sizes: what the trace knows of them, what it may still learn, and what must hold at run time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, TypeAlias, cast
+
+import torch
+from torch.fx.experimental import symbolic_shapes as shapes
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+__all__ = [
+    "RuntimeAssert",
+    "Size",
+    "expression_of",
+    "guard",
+    "guard_int",
+    "hint",
+    "is_symbolic",
+    "is_unbacked",
+    "range_of",
+    "runtime_asserts",
+    "shape_env_of",
+    "true_if_known",
+    "true_or_guard",
+]
+
+Size: TypeAlias = "int | torch.SymInt"
+
+
+def is_symbolic(value: object) -> bool:
+    """Whether `value` is a symbolic integer, float or boolean."""
+    return isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool))
+
+
+def expression_of(value: torch.SymInt | torch.SymFloat | torch.SymBool) -> tuple[Any, ShapeEnv]:
+    """The sympy expression of a symbolic value, simplified by what the trace knows, and the trace's ShapeEnv."""
+    node = value.node
+    # a symbol that was found to be a constant is replaced by it
+    return node.shape_env.simplify(node.expr), node.shape_env
+
+
+def shape_env_of(values: Iterable[Any]) -> ShapeEnv | None:
+    """The ShapeEnv of the first symbolic number, or fake tensor made with one, among `values`."""
+    for value in values:
+        if is_symbolic(value):
+            return cast("ShapeEnv | None", value.node.shape_env)
+        env = getattr(getattr(value, "fake_mode", None), "shape_env", None)
+        if env is not None:
+            return cast(ShapeEnv, env)
+    return None
+
+
+def hint(value: Any) -> int | None:
+    """The number that a symbolic integer stood for in the trace; None for one that depends on data."""
+    if not is_symbolic(value):
+        return int(value)
+    found = value.node.maybe_as_int() if hasattr(value.node, "maybe_as_int") else None
+    if found is not None:
+        return int(found)
+    # `SymNode.hint` gives None for an unbacked symbol
+    known = value.node.hint
+    return None if known is None else int(known)
+
+
+def guard(condition: bool | torch.SymBool) -> bool:
+    """Decide `condition` for good: the answer of the trace becomes a guard, and another one compiles again.
+    Raises where the condition depends on data."""
+    return shapes.guard_bool(condition)
+
+
+def guard_int(value: Size) -> int:
+    """The value of a size, made a constant of the compiled graph by a guard."""
+    return shapes.guard_int(value)
+
+
+def true_if_known(condition: bool | torch.SymBool) -> bool:
+    """Whether `condition` holds for every size that the guards so far admit. Adds no guard."""
+    return bool(shapes.statically_known_true(condition))
+
+
+def true_or_guard(condition: bool | torch.SymBool) -> bool:
+    """Like `guard`, but False where the condition depends on data."""
+    return bool(shapes.guard_or_false(condition))
+
+
+def is_unbacked(env: ShapeEnv, symbol: Any) -> bool:
+    """Whether a symbol's value comes out of the graph's data (`nonzero`, `item`) instead of its inputs."""
+    return bool(env.is_unbacked_symint(symbol))
+
+
+def range_of(symbol: Any, env: ShapeEnv) -> tuple[int, int | None]:
+    """The least and greatest value of a symbol; None where it has no bound."""
+    known = env.var_to_range.get(symbol)
+    if known is None:
+        return 0, None
+    # sympy has infinities of its own, and PyTorch adds one for integers: none of them is an Integer
+    lower = int(known.lower) if known.lower.is_Integer else 0
+    upper = int(known.upper) if known.upper.is_Integer else None
+    return lower, upper
+
+
+@dataclass(frozen=True)
+class RuntimeAssert:
+    """Something that the trace assumed of data-dependent sizes. `condition` is a sympy boolean."""
+
+    condition: Any
+    message: str
+
+
+def runtime_asserts(env: ShapeEnv) -> list[RuntimeAssert]:
+    """What the graph must check while it runs, because it could not be guarded before."""
+    return [
+        RuntimeAssert(deferred.expr, str(deferred.msg))
+        for for_symbol in env.deferred_runtime_asserts.values()
+        for deferred in for_symbol
+    ]

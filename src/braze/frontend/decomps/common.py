@@ -1,0 +1,26 @@
+"""What the decompositions share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+__all__ = ["Decomposition", "Table", "HALF_TYPES", "computation", "computation_dtype"]
+
+Decomposition: TypeAlias = Callable[..., Any]
+Table: TypeAlias = dict[Any, Decomposition]
+
+HALF_TYPES = (torch.float16, torch.bfloat16)
+
+
+def computation_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype in which arithmetic on `dtype` is done: float32 for the half types, itself otherwise."""
+    return torch.float32 if dtype in HALF_TYPES else dtype
+
+
+def computation(x: Tensor) -> Tensor:
+    """`x` in its computation dtype."""
+    return x.to(torch.float32) if x.dtype in HALF_TYPES else x

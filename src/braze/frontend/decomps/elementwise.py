@@ -1,0 +1,129 @@
+"""Elementwise operators in terms of the few that are lowered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from braze.frontend.decomps.common import Table, computation
+
+__all__ = ["TABLE"]
+
+aten = torch.ops.aten
+
+
+def pow_scalar(x: Tensor, exponent: float) -> Tensor:
+    """The powers that eager computes without `pow`, in the same way."""
+    if isinstance(exponent, (torch.SymInt, torch.SymFloat)) or x.is_complex() or x.dtype is torch.bool:
+        return NotImplemented
+    if isinstance(exponent, float) and not x.is_floating_point():
+        x = x.to(torch.get_default_dtype())
+    wide = computation(x)
+    if exponent == 1:
+        return wide.clone().to(x.dtype)
+    if exponent == 2:
+        return (wide * wide).to(x.dtype)
+    if exponent == 3:
+        return (wide * wide * wide).to(x.dtype)
+    if not x.is_floating_point():
+        return NotImplemented
+    if exponent == 0.5:
+        return torch.sqrt(x)
+    if exponent == -0.5:
+        return torch.rsqrt(x)
+    if exponent == -1:
+        return torch.reciprocal(x)
+    if exponent == -2:
+        return torch.reciprocal(wide * wide).to(x.dtype)
+    return NotImplemented
+
+
+def _result_dtype(*operands: Tensor) -> torch.dtype:
+    dtype = torch.result_type(operands[0], operands[1])
+    for operand in operands[2:]:
+        dtype = torch.promote_types(dtype, operand.dtype) if operand.ndim else dtype
+    return dtype
+
+
+def addcmul(x: Tensor, first: Tensor, second: Tensor, *, value: float = 1) -> Tensor:
+    """x + value * first * second."""
+    dtype = _result_dtype(x, first, second)
+    product = computation(first) * computation(second)
+    scaled = product if value == 1 else product * value
+    return (computation(x) + scaled).to(dtype)
+
+
+def addcdiv(x: Tensor, first: Tensor, second: Tensor, *, value: float = 1) -> Tensor:
+    """x + value * first / second, for floating types."""
+    if not all(t.is_floating_point() for t in (x, first, second)):
+        return NotImplemented
+    dtype = _result_dtype(x, first, second)
+    numerator = computation(first) if value == 1 else computation(first) * value
+    return (computation(x) + numerator / computation(second)).to(dtype)
+
+
+def lerp(x: Tensor, end: Tensor, weight: Tensor | float) -> Tensor:
+    """x + weight * (end - x), computed from the nearer end, as eager does, so that weight 1 gives `end` exactly."""
+    start, stop = computation(x), computation(end)
+    span = stop - start
+    if not isinstance(weight, Tensor):
+        near = abs(weight) < 0.5
+        return (start + span * weight if near else stop - span * (1 - weight)).to(x.dtype)
+    if x.is_complex():
+        return NotImplemented
+    wide = computation(weight)
+    return torch.where(wide.abs() < 0.5, start + wide * span, stop - span * (1 - wide)).to(x.dtype)
+
+
+def scalar_tensor(
+    value: float,
+    *,
+    dtype: torch.dtype | None = None,
+    layout: torch.layout | None = None,
+    device: torch.device | None = None,
+    pin_memory: bool | None = None,
+) -> Tensor:
+    """A constant without dimensions."""
+    return torch.full([], value, dtype=dtype or torch.get_default_dtype(), layout=layout, device=device)
+
+
+def copy(x: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
+    """`source` with the dtype, device and shape of `x`, in memory of its own."""
+    moved = source.to(device=x.device, dtype=x.dtype)
+    same = moved is source
+    expanded = moved.expand(x.shape)
+    return expanded.clone(memory_format=torch.contiguous_format) if same else expanded.contiguous()
+
+
+def full_like(
+    x: Tensor,
+    value: Any,
+    *,
+    dtype: torch.dtype | None = None,
+    layout: torch.layout | None = None,
+    device: torch.device | None = None,
+    pin_memory: bool | None = None,
+    memory_format: torch.memory_format | None = None,
+) -> Tensor:
+    """A constant of the shape of `x`: it does not depend on what `x` holds, and `full` says so."""
+    if memory_format not in (None, torch.preserve_format, torch.contiguous_format):
+        return NotImplemented
+    if memory_format is not torch.contiguous_format and not x.is_contiguous():
+        return NotImplemented
+    return torch.full(
+        x.shape, value, dtype=dtype or x.dtype, layout=layout or x.layout, device=device or x.device
+    )
+
+
+TABLE: Table = {
+    aten.pow.Tensor_Scalar: pow_scalar,
+    aten.addcmul.default: addcmul,
+    aten.addcdiv.default: addcdiv,
+    aten.lerp.Scalar: lerp,
+    aten.lerp.Tensor: lerp,
+    aten.scalar_tensor.default: scalar_tensor,
+    aten.copy.default: copy,
+    aten.full_like.default: full_like,
+}

@@ -1,0 +1,116 @@
+"""Operators that choose elements, in terms of slices, `index` and `index_put`."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from braze.frontend.decomps.common import Table, computation
+
+__all__ = ["TABLE"]
+
+aten = torch.ops.aten
+
+_SUM, _MEAN = 0, 1
+
+
+def split_with_sizes(x: Tensor, sizes: list[int], dim: int = 0) -> list[Tensor]:
+    """Each part as a slice, so that no node has several results."""
+    parts, start = [], 0
+    for size in sizes:
+        parts.append(aten.slice.Tensor(x, dim, start, start + size))
+        start += size
+    return parts
+
+
+def index_select(x: Tensor, dim: int, index: Tensor) -> Tensor:
+    """`index` along one dimension."""
+    if x.ndim == 0:
+        return NotImplemented
+    index = index.view([-1]) if index.ndim == 0 else index
+    return aten.index.Tensor(x, [None] * (dim % x.ndim) + [index])
+
+
+def _bag_of_position(indices: Tensor, offsets: Tensor) -> Tensor:
+    """For each position of `indices` the number of its bag: bags that start there or before, minus one."""
+    starts = torch.zeros([indices.shape[0] + 1], dtype=indices.dtype, device=indices.device)
+    ones = torch.ones_like(offsets, dtype=indices.dtype)
+    starts = aten.index_put.default(starts, [offsets], ones, True)
+    return torch.cumsum(starts, 0)[: indices.shape[0]] - 1
+
+
+def embedding_bag(
+    weight: Tensor,
+    indices: Tensor,
+    offsets: Tensor,
+    scale_grad_by_freq: bool = False,
+    mode: int = 0,
+    sparse: bool = False,
+    per_sample_weights: Tensor | None = None,
+    include_last_offset: bool = False,
+    padding_idx: int = -1,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Sums or means of rows of `weight`: an indexed load and an accumulating `index_put`. Not for mode "max".
+
+    Returns the bags, the bag of each position, the number of rows in each bag, and an empty tensor.
+    """
+    if mode not in (_SUM, _MEAN) or sparse:
+        return NotImplemented
+    bags = offsets.shape[0] - (1 if include_last_offset else 0)
+    bag = _bag_of_position(indices, offsets)
+    rows = computation(aten.embedding.default(weight, indices))
+    if per_sample_weights is not None:
+        rows = rows * per_sample_weights.unsqueeze(1)
+    counted = torch.ones_like(indices)
+    if padding_idx >= 0:
+        counted = (indices != padding_idx).to(indices.dtype)
+        rows = torch.where((indices != padding_idx).unsqueeze(1), rows, 0.0)
+    total = torch.zeros([bags, weight.shape[1]], dtype=rows.dtype, device=weight.device)
+    total = aten.index_put.default(total, [bag], rows, True)
+    size = torch.zeros([bags], dtype=indices.dtype, device=indices.device)
+    size = aten.index_put.default(size, [bag], counted, True)
+    if mode == _MEAN:
+        total = total / torch.clamp(size, min=1).unsqueeze(1)
+    return total.to(weight.dtype), bag, size, torch.zeros([0], dtype=indices.dtype, device=indices.device)
+
+
+def embedding_bag_backward(
+    grad: Tensor,
+    indices: Tensor,
+    offsets: Tensor,
+    offset2bag: Tensor,
+    bag_size: Tensor,
+    maximum_indices: Tensor,
+    num_weights: int,
+    scale_grad_by_freq: bool,
+    mode: int,
+    sparse: bool,
+    per_sample_weights: Tensor | None,
+    padding_idx: int = -1,
+) -> Tensor:
+    """Each row's share of its bag's gradient, accumulated into the table."""
+    if mode not in (_SUM, _MEAN) or sparse:
+        return NotImplemented
+    grad = computation(grad)
+    if mode == _MEAN:
+        grad = grad / torch.clamp(bag_size, min=1).unsqueeze(1)
+    rows = aten.index.Tensor(grad, [offset2bag])
+    if per_sample_weights is not None:
+        rows = rows * per_sample_weights.unsqueeze(1)
+    if scale_grad_by_freq:
+        count = torch.zeros([num_weights], dtype=indices.dtype, device=indices.device)
+        count = aten.index_put.default(count, [indices], torch.ones_like(indices), True)
+        rows = rows / aten.index.Tensor(count, [indices]).unsqueeze(1)
+    if padding_idx >= 0:
+        rows = torch.where((indices != padding_idx).unsqueeze(1), rows, 0.0)
+    table = torch.zeros([num_weights, grad.shape[1]], dtype=rows.dtype, device=grad.device)
+    return aten.index_put.default(table, [indices], rows, True)
+
+
+TABLE: Table = {
+    aten.split_with_sizes.default: split_with_sizes,
+    aten.index_select.default: index_select,
+    aten._embedding_bag.default: embedding_bag,
+    aten._embedding_bag_forward_only.default: embedding_bag,
+    aten._embedding_bag_backward.default: embedding_bag_backward,
+}
