@@ -2,8 +2,8 @@
 
 A :class:`Dag` owns the nodes of one compile and guarantees that equal nodes are the same object, so that
 comparison is identity, and inlining a producer into many consumers costs what the shared graph costs. Index
-expressions are :class:`~braze.runtime.expr.Expr`; an index that is computed by other nodes appears in them as an
-:class:`IndirectSymbol`.
+expressions are :class:`~braze.runtime.expr.Expr`; an index that is computed by other nodes appears in them as
+an :class:`IndirectSymbol`.
 """
 
 from __future__ import annotations
@@ -25,14 +25,17 @@ Scalar = bool | int | float
 
 
 class Node:
-    """One scalar operation. Made by a :class:`Dag` only; two nodes of a Dag are equal if they are the same object.
+    """One scalar operation. Made by a :class:`Dag` only; two nodes of a Dag are equal if they are the same
+    object.
 
     ``inputs`` are the operands together with the nodes that ``attrs``' index expressions refer to;
-    ``free`` the loop and size symbols on which the value depends; ``symbols`` those and the reduction variables
-    that are bound below it.
+    ``free`` the loop and size symbols on which the value depends; ``symbols`` those and the reduction
+    variables that are bound below it.
     """
 
     __slots__ = ("args", "attrs", "dtype", "free", "id", "inputs", "op", "symbols")
+    free: frozenset[Symbol]
+    symbols: frozenset[Symbol]
 
     def __init__(
         self, id: int, op: str, args: tuple[Node, ...], attrs: tuple[object, ...], dtype: torch.dtype
@@ -97,8 +100,8 @@ class IndirectSymbol(Symbol):
 
 
 def topological(roots: Iterable[Node], within: frozenset[Symbol] | None = None) -> list[Node]:
-    """Every node below ``roots``, inputs before users. With ``within``, only nodes that mention, free or bound, one
-    of its symbols."""
+    """Every node below ``roots``, inputs before users. With ``within``, only nodes that mention, free or
+    bound, one of its symbols."""
     order: list[Node] = []
     done: set[int] = set()
     stack: list[tuple[Node, bool]] = [(r, False) for r in reversed(list(roots))]
@@ -116,8 +119,8 @@ def topological(roots: Iterable[Node], within: frozenset[Symbol] | None = None) 
 
 
 def _rebound(symbol: Symbol, target: Expr) -> list[Symbol]:
-    """The loop variables that take the place of the reduction variable ``symbol`` where it becomes ``target``,
-    outermost first: the symbols of ``target`` that are no size of ``symbol`` or of another."""
+    """The loop variables that take the place of the reduction variable ``symbol`` where it becomes
+    ``target``, outermost first: the symbols of ``target`` that are no size of ``symbol`` or of another."""
     found = target.free_symbols
     sizes = {s for v in (symbol, *found) if v.upper is not None for s in v.upper.free_symbols}
 
@@ -138,7 +141,7 @@ def _guarded(value: Node, mask: Node | None) -> tuple[Node, ...]:
     return (value, mask)
 
 
-def _constant_key(value: Scalar) -> object:
+def _constant_key(value: object) -> object:
     return struct.pack("<d", value) if isinstance(value, float) else value
 
 
@@ -167,7 +170,7 @@ class Dag:
         definition = OPS[op]
         if not definition.arity[0] <= len(args) <= definition.arity[1]:
             raise InternalError(f"{op} takes {definition.arity} operands, not {len(args)}")
-        shown = tuple(_constant_key(a) for a in attrs) if op == "constant" else attrs
+        shown = tuple(map(_constant_key, attrs)) if op == "constant" else attrs
         key = (op, dtype, tuple([a.id for a in args]), shown)
         found = self._nodes.get(key)
         if found is None:
@@ -303,8 +306,8 @@ class Dag:
         return self.make(name, args, (), dtype)
 
     def reduction(self, kind: str, args: Sequence[Node], rvars: Sequence[Symbol], component: int = 0) -> Node:
-        """Component ``component`` of the reduction of ``args`` over ``rvars``, in the type of its first operand;
-        positions are int64."""
+        """Component ``component`` of the reduction of ``args`` over ``rvars``, in the type of its first
+        operand; positions are int64."""
         components = REDUCTIONS[kind]
         if component >= len(components):
             raise InternalError(f"{kind} has {len(components)} components")
@@ -340,8 +343,8 @@ class Dag:
         """``roots`` with symbols replaced in every index; linear in the nodes that depend on them.
 
         Bound reduction variables are replaced too; one that becomes an expression (a split, a merge) is bound
-        again by that expression's loop variables, outermost first. No new symbol may be bound already where an
-        old one occurs.
+        again by that expression's loop variables, outermost first. No new symbol may be bound already where
+        an old one occurs.
         """
         mapping = {s: as_expr(e) for s, e in mapping.items() if as_expr(e).symbol is not s}
         if not mapping:
@@ -390,7 +393,9 @@ class Dag:
         return [done.get(r.id, r) for r in roots]
 
     def mask(self, node: Node, condition: Node) -> Node:
-        """``node`` with every load and check below it guarded by ``condition`` as well; no access where it is false."""
+        """``node`` with every load and check below it guarded by ``condition`` as well; no access where it is
+        false.
+        """
         if condition.op == "constant" and condition.attrs[0]:
             return node
         done: dict[int, Node] = {}

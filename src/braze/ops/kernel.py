@@ -1,11 +1,12 @@
 """Kernels as data: loop nests whose stages hold bodies. What the scheduler makes and code generators take.
 
 A kernel runs its stages in order for each point of its outer loops. A stage loops over its own ``vars``;
-reduction nodes in its bodies loop over ``rvars`` inside them. So softmax over rows is one kernel with the rows
-outside and three stages: a maximum, a sum, and the quotients.
+reduction nodes in its bodies loop over ``rvars`` inside them. So softmax over rows is one kernel with the
+rows outside and three stages: a maximum, a sum, and the quotients.
 
 Stages talk through buffers. A ``local`` buffer does not outlive its kernel: where it is indexed by no stage
-variable it is one value for each outer point and stays in a register; otherwise it is a row of scratch memory.
+variable it is one value for each outer point and stays in a register; otherwise it is a row of scratch
+memory.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ class Store:
 
 @dataclass(frozen=True)
 class Stage:
-    """For each point of ``vars``: the reductions over ``rvars`` that the stores need, then the stores in order.
+    """For each point of ``vars``: the reductions over ``rvars`` that the stores need, then the stores in
+    order.
 
     All reduction nodes of a stage run over the same ``rvars``, and none depends on another. A scan runs along
     one of ``vars``, and all scans of a stage along the same one.

@@ -1,5 +1,5 @@
-"""The printed form of bodies. Values are numbered in the order in which they are computed, so equal stages print
-equal whatever Dag they come from; ``parser`` reads it back."""
+"""The printed form of bodies. Values are numbered in the order in which they are computed, so equal stages
+print equal whatever Dag they come from; ``parser`` reads it back."""
 
 from __future__ import annotations
 

@@ -31,7 +31,6 @@ Words = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
 def philox(seed: torch.Tensor, offset: torch.Tensor) -> Words:
     """The four output words, int64 tensors with values in [0, 2^32), of int64 tensors that broadcast."""
-    seed, offset = torch.broadcast_tensors(seed, offset)
     zero = torch.zeros_like(offset)
     c0, c1, c2, c3 = offset & WORD, (offset >> 32) & WORD, zero, zero
     k0, k1 = seed & WORD, (seed >> 32) & WORD
@@ -61,7 +60,7 @@ def randint64(
 ) -> torch.Tensor:
     """Uniform int64 in [low, high); ``high > low``, their difference taken as unsigned."""
     x0, x1, _, _ = philox(seed, offset)
-    bits, span = torch.broadcast_tensors(x0 | (x1 << 32), high - low)
+    bits, span = x0 | (x1 << 32), high - low
     # torch has no unsigned remainder
     rest = bits.contiguous().numpy().view("uint64") % span.contiguous().numpy().view("uint64")
     return low + torch.from_numpy(rest.view("int64"))

@@ -2,6 +2,25 @@
 
 Every operation is one row: how many operands, which operand types, what type comes out, and a rough cost (in
 simple vector instructions for each vector) that fusion decisions use. Handlers cover exactly this table.
+
+What the table leaves open, torch's function of the same name decides, and these rules:
+
+- A masked-off load gives 0 and touches no memory. ``check_index`` gives 0 where the index is out of range,
+else the
+  (wrapped) index, and ``check_nonzero`` 1 where the value is 0, masked or not; a mask only keeps the failure
+  from being recorded. Where an index expression contains an index into 0 elements, which no check can pass, a
+  load gives 0, a store does nothing, and neither touches memory.
+- Integer arithmetic wraps, also in the quotient of the least integer and -1. A shift by a negative amount is
+one by
+  the type's width. Converting a NaN or a value out of range to an integer type gives anything, as in torch.
+- ``minimum``, ``maximum`` and the reductions and scans of these names give NaN if any operand is NaN.
+- A reduction over nothing gives its identity: 0, 1, False, True, the extreme value of the type (an infinity
+for
+  floating types), position 0. ``online_softmax``'s sum is 0 where its maximum is minus infinity.
+- Sums and products may be associated in any way, but in one way that does not depend on the number of
+threads.
+- All values of a stage are computed, at each point, before its stores; the stores then happen in order.
+- Random operations are defined in :mod:`braze.ops.random`.
 """
 
 from __future__ import annotations
@@ -15,7 +34,9 @@ Result = Literal["same", "bool", "explicit"]
 
 @dataclass(frozen=True)
 class OpDef:
-    """One operation. ``result``: ``same`` type as the operands, ``bool``, or ``explicit`` (given by the node)."""
+    """One operation. ``result``: ``same`` type as the operands, ``bool``, or ``explicit`` (given by the
+    node).
+    """
 
     name: str
     arity: tuple[int, int]
@@ -128,8 +149,8 @@ REDUCTIONS: dict[str, tuple[str, ...]] = {
     "welford": ("mean", "m2", "count"),
     "online_softmax": ("maximum", "sum of exp(x - maximum)"),
 }
-"""Each kind of reduction and the names of its components. argmax and argmin take (value, position) and give the
-least position of an extremum, a NaN counting as the extremum, as torch does."""
+"""Each kind of reduction and the names of its components. argmax and argmin take (value, position) and give
+the least position of an extremum, a NaN counting as the extremum, as torch does."""
 
 SCANS = ("sum", "prod", "max", "min")
 STORE_MODES = ("set", "atomic_add")

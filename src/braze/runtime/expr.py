@@ -2,10 +2,11 @@
 
 An :class:`Expr` is an immutable polynomial with integer coefficients over *atoms*: symbols, floor divisions,
 remainders, minima and maxima. It is kept in one canonical form, so that equal expressions compare equal, hash
-equal and print equal. Every symbol carries its bounds, so simplification needs no context: ``(i0*64 + r0) // 64``
-is ``i0`` where ``r0`` is known to lie in ``[0, 63]``.
+equal and print equal. Every symbol carries its bounds, so simplification needs no context:
+``(i0*64 + r0) // 64`` is ``i0`` where ``r0`` is known to lie in ``[0, 63]``.
 
-The printed form is Python: it parses back (:func:`parse_expr`), evaluates, and is what generated code contains.
+The printed form is Python: it parses back (:func:`parse_expr`), evaluates, and is what generated code
+contains.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from math import gcd
 from typing import Union
 
 ExprLike = Union["Expr", int]
-Bound = Union[int, None]
+Bound = int | None
 Monomial = tuple["Atom", ...]
 
 
@@ -195,7 +196,9 @@ class Expr:
             self.key = terms[0][0][0].key
         else:
             self.key = "+".join([f"{c}{''.join(['*' + a.key for a in m])}" for m, c in terms]) or "0"
-        self._hash = hash(self.key)
+        # An Expr equals the int whose value it is, so it hashes like it.
+        value = self.constant
+        self._hash = hash(self.key) if value is None else hash(value)
         self._bounds: tuple[Bound, Bound] | None = None
         self._free: frozenset[Symbol] | None = None
 
@@ -276,7 +279,9 @@ class Expr:
         return self._bounds
 
     def coefficient(self, symbol: Symbol) -> tuple[Expr, Expr] | None:
-        """``(c, rest)`` with ``self == c*symbol + rest``, neither containing ``symbol``; ``None`` if not linear."""
+        """``(c, rest)`` with ``self == c*symbol + rest``, neither containing ``symbol``; ``None`` if not
+        linear.
+        """
         inside: list[tuple[Monomial, int]] = []
         rest: list[tuple[Monomial, int]] = []
         for mono, c in self.terms:
@@ -358,7 +363,9 @@ class Expr:
         return total
 
     def evaluate(self, env: Mapping[str, int]) -> int:
-        """The value where each symbol's name is looked up in ``env``. Raises ``KeyError`` on a missing one."""
+        """The value where each symbol's name is looked up in ``env``. Raises ``KeyError`` on a missing
+        one.
+        """
         total = 0
         for mono, c in self.terms:
             for atom in mono:
@@ -417,6 +424,8 @@ def _join_divmod(items: list[tuple[Monomial, int]]) -> list[tuple[Monomial, int]
 
 
 def _product_bounds(mono: Monomial) -> tuple[Bound, Bound]:
+    if len(mono) == 1:
+        return mono[0].bounds()
     lo: Bound = 1
     hi: Bound = 1
     for atom in mono:
@@ -470,30 +479,44 @@ def _atom_expr(atom: Atom) -> Expr:
 def known_nonnegative(e: Expr, depth: int = 8) -> bool:
     """Whether ``e >= 0`` follows from the bounds of its symbols (sound, not complete).
 
-    Loop variables of symbolic size are replaced by whichever end of their range makes ``e`` smallest.
+    Where interval arithmetic does not decide, a symbol in which ``e`` is linear is replaced by whichever end
+    of its range makes ``e`` smallest; loop variables of symbolic size first, so that their sizes can cancel.
     """
     lo = e.bounds()[0]
-    if lo is not None:
-        return lo >= 0
-    if depth == 0:
+    if lo is not None and lo >= 0:
+        return True
+    if depth == 0 or _bounds_are_exact(e):
         return False
-    for symbol in sorted(e.free_symbols, key=_atom_key):
-        if symbol.upper is None or symbol.upper.constant is not None:
-            continue
+    for symbol in sorted(e.free_symbols, key=_elimination_order):
         split = e.coefficient(symbol)
         if split is None:
             continue
         slope, rest = split
         if known_nonnegative(slope, depth - 1):
             return known_nonnegative(rest + slope * symbol.lower, depth - 1)
-        if known_nonnegative(-slope, depth - 1):
+        if symbol.upper is not None and known_nonnegative(-slope, depth - 1):
             return known_nonnegative(rest + slope * symbol.upper, depth - 1)
-    # A size symbol without an upper bound: shift it to start at zero, where every coefficient must be >= 0.
-    for symbol in sorted(e.free_symbols, key=_atom_key):
-        split = e.coefficient(symbol)
-        if split is not None and symbol.upper is None and known_nonnegative(split[0], depth - 1):
-            return known_nonnegative(split[1] + split[0] * symbol.lower, depth - 1)
     return False
+
+
+def _bounds_are_exact(e: Expr) -> bool:
+    """Whether ``e`` is a sum of multiples of different symbols with numeric bounds: nothing is left to
+    cancel.
+    """
+    return all(
+        not mono
+        or (
+            len(mono) == 1
+            and isinstance(mono[0], Symbol)
+            and mono[0].upper is not None
+            and mono[0].upper.constant is not None
+        )
+        for mono, _ in e.terms
+    )
+
+
+def _elimination_order(symbol: Symbol) -> tuple[bool, str]:
+    return symbol.upper is None or symbol.upper.constant is not None, symbol.key
 
 
 def known_less(a: ExprLike, b: ExprLike) -> bool:
@@ -573,7 +596,9 @@ def floordiv(num: ExprLike, den: ExprLike) -> Expr:
 
 
 def mod(num: ExprLike, den: ExprLike) -> Expr:
-    """``num % den`` (sign of ``den``), simplified by the bounds of the symbols inside. ``den`` is positive."""
+    """``num % den`` (sign of ``den``), simplified by the bounds of the symbols inside. ``den`` is
+    positive.
+    """
     num, den = as_expr(num), as_expr(den)
     k = den.constant
     if k is not None:
@@ -659,9 +684,10 @@ def parse_expr(text: str, symbols: Mapping[str, Symbol]) -> Expr:
             return -build(node.operand)
         if isinstance(node, ast.BinOp) and type(node.op) in _BINARY:
             return _BINARY[type(node.op)](build(node.left), build(node.right))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.keywords:
-            if node.func.id in ("min", "max") and node.args:
-                return _extremum(map(build, node.args), least=node.func.id == "min")
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args and not node.keywords:
+            name = node.func.id
+            if name in ("min", "max"):
+                return _extremum(map(build, node.args), least=name == "min")
         raise ValueError(f"not an integer expression: {ast.unparse(node)!r} in {text!r}")
 
     try:
