@@ -21,10 +21,6 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
-# torch writes a structured trace of each compile to this logger as soon as anybody may be listening, and pytest
-# listens to everything: without this, tests that compile take twice as long.
-logging.getLogger("torch.__trace").propagate = False
-
 
 @pytest.fixture(autouse=True)
 def _clean_state() -> Iterator[None]:
@@ -32,6 +28,9 @@ def _clean_state() -> Iterator[None]:
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.manual_seed(0)
+        # torch writes a structured trace of each compile to this logger if anybody listens, which takes as
+        # long as the compile; and pytest listens to every logger that does not pass its records on.
+        logging.getLogger("torch.__trace").propagate = True
     yield
     dynamo = sys.modules.get("torch._dynamo")
     if dynamo is not None and hasattr(dynamo, "reset"):

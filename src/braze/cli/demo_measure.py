@@ -22,6 +22,7 @@ from braze.errors import BrazeError
 
 __all__ = ["Measured", "has_cpp_compiler", "measure"]
 
+CHILD = ("-m", "braze.cli.demo_child")
 ROUNDS = 8
 ROUND_SECONDS = 0.4
 PATIENCE_SECONDS = 240.0
@@ -61,7 +62,7 @@ class _Child:
         if measured.way == "inductor":
             environment["TORCHINDUCTOR_CACHE_DIR"] = str(folder / "inductor")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "braze.cli.demo_child", measured.way, str(folder)],
+            [sys.executable, *CHILD, measured.way, str(folder)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

@@ -50,12 +50,12 @@ def _state(row: Measured) -> RenderableType:
 def comparison(rows: Sequence[Measured]) -> RenderableType:
     """The ways of running the model side by side, with what is known so far."""
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=True)
-    table.add_column("")
+    table.add_column("", no_wrap=True, min_width=13)
     table.add_column("first call", justify="right", min_width=10)
     table.add_column("a call", justify="right", min_width=10)
     table.add_column("vs eager", justify="right")
-    table.add_column("largest difference", justify="right")
-    table.add_column("", min_width=12)
+    table.add_column("difference", justify="right")
+    table.add_column("", no_wrap=True)
     eager = rows[0]
     for row in rows:
         first = "" if row.first_seconds is None else f"{row.first_seconds:.2f} s"
@@ -130,17 +130,21 @@ def kernels(report: dict[str, Any]) -> RenderableType:
     return Group(title, table, *notes)
 
 
-def closing(rows: Sequence[Measured], seconds: float, *, compared: bool) -> RenderableType:
+def closing(rows: Sequence[Measured], seconds: float) -> RenderableType:
     """The last lines: the gain in words, and how long the whole thing took."""
     by_way = {row.way: row for row in rows}
     braze, inductor = by_way["braze"], by_way.get("inductor")
     lines = []
-    if braze.first_seconds and inductor is not None and inductor.first_seconds:
+    if inductor is None:
+        lines.append("TorchInductor is not here: it would need a C++ compiler.")
+    elif braze.failed is None and braze.first_seconds and inductor.first_seconds:
         saved = inductor.first_seconds - braze.first_seconds
-        lines.append(f"Braze's first call came {saved:.1f} s before TorchInductor's." if saved > 0 else "")
-    if not compared:
-        lines.append(
-            "No C++ compiler was looked for by Braze; TorchInductor would need one, so it was left out."
-        )
-    lines.append(f"({seconds:.0f} s in all)")
-    return Padding(Text("\n".join(filter(None, lines)), "dim"), (0, 0, 1, 2))
+        if saved > 0:
+            lines.append(
+                f"Braze's first call came {saved:.1f} s before TorchInductor's, without a C++ compiler."
+            )
+    lines.append(
+        "First calls are cold, each in a new process; a call is the median of calls made in turns. "
+        f"{seconds:.0f} s in all."
+    )
+    return Padding(Text("\n".join(lines), "dim"), (0, 0, 1, 2))
