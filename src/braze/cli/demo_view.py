@@ -9,7 +9,6 @@ from typing import Any
 from rich import box
 from rich.bar import Bar
 from rich.console import Group, RenderableType
-from rich.markup import escape
 from rich.padding import Padding
 from rich.panel import Panel
 from rich.spinner import Spinner
@@ -119,9 +118,7 @@ def kernels(report: dict[str, Any]) -> RenderableType:
         table.add_section()
         for row in sorted(report["externs"], key=lambda row: -row["share"]):
             add(row, "")
-    notes = [
-        Text(f"  runs as eager PyTorch: {escape(fallback)}", "yellow") for fallback in report["fallbacks"]
-    ]
+    notes = [Text(f"  runs as eager PyTorch: {fallback}", "yellow") for fallback in report["fallbacks"]]
     if report["graph_breaks"]:
         notes.append(Text(f"  graph breaks: {report['graph_breaks']}", "yellow"))
     title = Text.assemble(
