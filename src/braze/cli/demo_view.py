@@ -133,7 +133,7 @@ def closing(rows: Sequence[Measured], seconds: float) -> RenderableType:
     braze, inductor = by_way["braze"], by_way.get("inductor")
     lines = []
     if inductor is None:
-        lines.append("TorchInductor is not here: it would need a C++ compiler.")
+        lines.append("TorchInductor is left out; it needs a C++ compiler.")
     elif braze.failed is None and braze.first_seconds and inductor.first_seconds:
         saved = inductor.first_seconds - braze.first_seconds
         if saved > 0:
