@@ -17,6 +17,7 @@ __all__ = [
     "LLVMError",
     "LinkError",
     "LoweringError",
+    "ParseError",
     "WorkerError",
 ]
 
@@ -96,6 +97,10 @@ class FallbackError(BrazeError):
     """Strict mode: something would have run as eager PyTorch instead of compiled code."""
 
     default_hint = "leave strict mode (BRAZE_STRICT=0) to run it as eager PyTorch would"
+
+
+class ParseError(BrazeError, ValueError):
+    """A text is not the printed form that it should be."""
 
 
 class ConfigError(BrazeError, ValueError):

@@ -33,7 +33,8 @@ class Node:
     variables that are bound below it.
     """
 
-    __slots__ = ("args", "attrs", "dtype", "free", "id", "inputs", "op", "symbols")
+    __slots__ = ("args", "attrs", "depth", "dtype", "free", "id", "inputs", "op", "symbols")
+    depth: int
     free: frozenset[Symbol]
     symbols: frozenset[Symbol]
 
@@ -51,12 +52,12 @@ class Node:
         for attr in attrs:
             if isinstance(attr, Expr):
                 symbols = attr.free_symbols
-                for s in symbols:
-                    if isinstance(s, IndirectSymbol):
-                        self.inputs = (*self.inputs, s.node)
-                        free |= s.node.free
-                        symbols_below.append(s.node.symbols)
+                for n in indirect_nodes(attr):
+                    self.inputs = (*self.inputs, n)
+                    free |= n.free
+                    symbols_below.append(n.symbols)
                 free |= frozenset(s for s in symbols if not isinstance(s, IndirectSymbol))
+        self.depth = 1 + max([n.depth for n in self.inputs], default=-1)
         below = free.union(*symbols_below)
         self.symbols = free if below == free else below
         if op == "reduction":
@@ -97,6 +98,12 @@ class IndirectSymbol(Symbol):
     def __init__(self, node: Node, size: Expr) -> None:
         super().__init__(f"t{node.id}", 0, size - 1)
         self.node = node
+
+
+def indirect_nodes(e: Expr) -> list[Node]:
+    """The nodes that compute indices in ``e``, in an order that depends on nothing but their graph."""
+    found = {s.node.id: s.node for s in e.free_symbols if isinstance(s, IndirectSymbol)}
+    return sorted(found.values(), key=lambda n: (n.depth, n.id))
 
 
 def topological(roots: Iterable[Node], within: frozenset[Symbol] | None = None) -> list[Node]:

@@ -18,7 +18,7 @@ from typing import Literal
 
 import torch
 
-from braze.ops.dag import Node, loads, topological
+from braze.ops.dag import Node, indirect_nodes, loads, topological
 from braze.ops.dtypes import SHORT
 from braze.ops.printer import print_stage
 from braze.runtime.expr import Expr, Symbol
@@ -43,8 +43,7 @@ class Store:
     @property
     def roots(self) -> list[Node]:
         """The nodes this store evaluates: value, mask, and those that its index refers to."""
-        from_index = [s.node for s in self.index.free_symbols if hasattr(s, "node")]
-        return [self.value, *([self.mask] if self.mask is not None else []), *from_index]
+        return [self.value, *([self.mask] if self.mask is not None else []), *indirect_nodes(self.index)]
 
 
 @dataclass(frozen=True)
@@ -118,7 +117,7 @@ class Kernel:
         raise KeyError(name)
 
     def __str__(self) -> str:
-        sizes = f"; {', '.join(f'{s.name} >= {s.lower}' for s in self.sizes)}" if self.sizes else ""
+        sizes = f"; {', '.join(map(_print_size, self.sizes))}" if self.sizes else ""
         lines = [f"kernel {self.name}({', '.join(map(str, self.buffers))}{sizes}):"]
         indent = "  "
         if self.outer:
@@ -127,6 +126,10 @@ class Kernel:
         for stage in self.stages:
             lines.extend(indent + line for line in str(stage).splitlines())
         return "\n".join(lines)
+
+
+def _print_size(s: Symbol) -> str:
+    return f"{s.name} >= {s.lower}" if s.upper is None else f"{s.lower} <= {s.name} <= {s.upper}"
 
 
 def referenced(stages: Iterable[Stage]) -> tuple[set[str], set[str]]:
