@@ -17,12 +17,15 @@ from torch._C import _dynamo
 __all__ = [
     "assert_size_stride",
     "empty_strided_cpu",
+    "fast_operator",
     "find_operator",
     "native_address",
     "num_threads",
     "profiler_enabled",
     "record_function",
+    "reinterpret_bytes",
     "reinterpret_tensor",
+    "same_tensors",
 ]
 
 _guards = cast(Any, _dynamo.guards)
@@ -46,11 +49,58 @@ reinterpret_tensor = cast(
 """Another view of a tensor's storage: sizes, strides, and how many elements further on it begins. It is no
 view to autograd, and shares no version counter."""
 
-num_threads = cast("Callable[[], int]", torch.get_num_threads)
+num_threads: Callable[[], int] = torch.get_num_threads
 """Threads of a parallel region started by the calling thread."""
 
 profiler_enabled: Callable[[], bool] = torch._C._autograd._profiler_enabled
 """Whether a profiler records in the calling thread."""
+
+
+def reinterpret_bytes(
+    base: torch.Tensor, dtype: torch.dtype, sizes: Sequence[int], strides: Sequence[int], offset: int
+) -> torch.Tensor:
+    """`reinterpret_tensor` with another dtype, which ``offset`` and ``strides`` count in; the base's first
+    byte must lie at a multiple of its size in the storage, or this raises ``ValueError``."""
+    start = base.storage_offset() * base.dtype.itemsize
+    if start % dtype.itemsize:
+        raise ValueError(f"byte {start} of a storage is no place for a {dtype}")
+    with torch.no_grad():
+        view = torch.empty(0, dtype=dtype, device=base.device)
+        at = start // dtype.itemsize + offset
+        return view.set_(base.untyped_storage(), at, tuple(sizes), tuple(strides))
+
+
+def same_tensors(tensors: Sequence[torch.Tensor]) -> Callable[..., bool]:
+    """A fast test whether other tensors are like these in every way that matters to compiled code: class,
+    dtype, device, sizes, strides, and how the dispatcher sees them. It keeps no tensor alive."""
+    return cast(
+        "Callable[..., bool]",
+        _guards.TensorGuards(
+            *tensors,
+            dynamic_dims_sizes=[list(t.shape) for t in tensors],
+            dynamic_dims_strides=[list(t.stride()) for t in tensors],
+        ).check,
+    )
+
+
+_FAST_NAMES = frozenset(
+    """
+    mm addmm bmm baddbmm mv addmv dot addbmm convolution sort topk embedding
+    avg_pool1d max_pool2d_with_indices native_layer_norm
+    """.split()
+)
+
+
+def fast_operator(name: str) -> Callable[..., Any]:
+    """`find_operator`, or where it costs less per call the function behind it: the hand-written argument
+    parser of ``torch.<name>`` (a third less than the operator's), else the overload's own binding. They take
+    the same arguments and end in the same dispatcher entry."""
+    operator = find_operator(name)
+    namespace, _, rest = name.partition("::")
+    base, _, overload = rest.partition(".")
+    if namespace == "aten" and base in _FAST_NAMES and overload in ("", "default", "out"):
+        return cast("Callable[..., Any]", getattr(torch, base))
+    return cast("Callable[..., Any]", getattr(operator, "_op", operator))
 
 
 def record_function(name: str) -> AbstractContextManager[Any]:

@@ -1,0 +1,158 @@
+"""The checks of a compiled call: of its inputs, of what externs return, and of what machine code reports."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import torch
+
+from braze._torch.native import same_tensors
+from braze.errors import BrazeError, InputMismatchError, InternalError
+from braze.runtime.expr import Expr
+from braze.runtime.plan import CheckTensor, ErrorEntry, Plan
+
+__all__ = ["ErrorBlock", "ErrorWords", "InputChecker", "describe_difference", "item"]
+
+_LEARN_TIMES: Final = 16
+
+
+def item(value: Any) -> Any:
+    """The number in a one-element tensor; a number stays what it is."""
+    return value.item() if isinstance(value, torch.Tensor) else value
+
+
+def _text(values: Sequence[object]) -> str:
+    return f"[{', '.join('any' if v is None else str(v) for v in values)}]"
+
+
+def _values(wanted: Sequence[Expr | None], numbers: Mapping[str, int]) -> list[int | None]:
+    return [None if e is None else e.evaluate(numbers) for e in wanted]
+
+
+def describe_difference(check: CheckTensor, tensor: Any, numbers: Mapping[str, int]) -> str | None:
+    """How a tensor differs from what `check` wants of it; None where it does not. ``numbers`` are the values
+    of the symbols. The stride of a dimension of size 0 or 1 does not count."""
+    if not isinstance(tensor, torch.Tensor):
+        return f"it is no tensor but {type(tensor).__name__}"
+    if tensor.dtype is not check.dtype:
+        return f"its dtype is {tensor.dtype}, and not {check.dtype}"
+    if (tensor.device.type if check.device == "cpu" else str(tensor.device)) != check.device:
+        return f"it is on {tensor.device}, and not on {check.device}"
+    if tensor.dim() != len(check.sizes):
+        return f"it has {tensor.dim()} dimensions, and not {len(check.sizes)}"
+    sizes = _values(check.sizes, numbers)
+    if any(want is not None and want != have for want, have in zip(sizes, tensor.shape, strict=True)):
+        return f"its sizes are {_text(tensor.shape)}, and not {_text(sizes)}"
+    strides = _values(check.strides, numbers)
+    if tensor.numel() and any(
+        want is not None and want != have and size > 1
+        for want, have, size in zip(strides, tensor.stride(), tensor.shape, strict=True)
+    ):
+        return f"its strides are {_text(tensor.stride())}, and not {_text(strides)}"
+    return None
+
+
+class InputChecker:
+    """The slow side of a plan's tensor checks: telling what is wrong, and learning what is right."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+
+    @staticmethod
+    def is_fixed(check: CheckTensor) -> bool:
+        """Whether a check states every size and stride as a plain number."""
+        return all(e is not None and e.constant is not None for e in (*check.sizes, *check.strides))
+
+    def learner(self, checks: Sequence[CheckTensor], names: dict[str, Any], fast: str) -> Callable[..., None]:
+        """A function that checks tensors one by one, and then puts a fast test for tensors like these at
+        ``names[fast]``, so that it is seldom called again."""
+        left = _LEARN_TIMES
+
+        def learn(*tensors: Any) -> None:
+            nonlocal left
+            for check, tensor in zip(checks, tensors, strict=True):
+                difference = describe_difference(check, tensor, {})
+                if difference is not None:
+                    raise self._error(check, difference)
+            if left > 0:
+                left -= 1
+                names[fast] = same_tensors(tensors)
+
+        return learn
+
+    def _error(self, check: CheckTensor, difference: str) -> BrazeError:
+        place = ""
+        if check.tensor in self.plan.inputs:
+            place = f" (number {self.plan.inputs.index(check.tensor) + 1} of {len(self.plan.inputs)})"
+        what = f"{self.plan.name} was not compiled for its input {check.tensor}{place}"
+        return InputMismatchError(f"{what}: {difference}")
+
+    def mismatch(self, values: Mapping[str, Any], error: Exception) -> Exception:
+        """What to raise after a check of the inputs failed. ``values`` are the function's variables."""
+        if isinstance(error, InputMismatchError):
+            return error
+        for check in self.plan.instructions:
+            if isinstance(check, CheckTensor) and check.origin == "input" and check.tensor in values:
+                try:
+                    difference = describe_difference(check, values[check.tensor], values)
+                except KeyError:  # a size that was to be read from what turned out to be no such tensor
+                    continue
+                if difference is not None:
+                    return self._error(check, difference)
+        return error
+
+    def unexpected(self, position: int, values: Mapping[str, Any], error: Exception) -> Exception:
+        """What to raise after the check at ``position`` failed, which is not one of an input's."""
+        check = self.plan.instructions[position]
+        assert isinstance(check, CheckTensor)
+        difference = describe_difference(check, values[check.tensor], values)
+        if difference is None:
+            return error
+        if check.origin == "input":
+            return self._error(check, difference)
+        return InternalError(f"{check.origin} did not return what its trace said: {difference}")
+
+
+class ErrorBlock:
+    """Four words that machine code writes a failed check to: id, value, bound, reserved."""
+
+    __slots__ = ("address", "words")
+
+    def __init__(self) -> None:
+        self.words = (ctypes.c_int64 * 4)()
+        self.address = ctypes.addressof(self.words)
+
+
+class ErrorWords:
+    """Error blocks of one plan; a call takes one and, unless something failed, gives it back."""
+
+    def __init__(self, entries: Sequence[ErrorEntry]) -> None:
+        self._entries = {entry.id: entry for entry in entries}
+        self._spare: list[ErrorBlock] = []
+        self._sink = ErrorBlock()
+
+    @property
+    def sink(self) -> int:
+        """The address for code that reports nothing."""
+        return self._sink.address
+
+    def take(self) -> ErrorBlock:
+        """A block of zeros for the caller alone."""
+        try:
+            return self._spare.pop()
+        except IndexError:
+            return ErrorBlock()
+
+    def give(self, block: ErrorBlock) -> None:
+        """Back for the next call; it holds zeros."""
+        self._spare.append(block)
+
+    def exception(self, block: ErrorBlock) -> Exception:
+        """The exception for what was reported."""
+        number, value, bound, _ = block.words
+        entry = self._entries.get(number)
+        if entry is None:
+            return InternalError(f"machine code reported the unknown error {number} ({value}, {bound})")
+        return entry.check.error(value, bound)

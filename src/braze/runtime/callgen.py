@@ -1,0 +1,535 @@
+"""From a launch plan to one Python function.
+
+The function's source is straight-line and can be read (``function.source``): operators and machine code are
+bound when it is made, sizes are written out where they are known, and there is no dispatch on instructions.
+What a call costs beyond its kernels is what stands there.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import linecache
+import struct
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Final, TypeAlias, cast
+
+import torch
+
+from braze._torch import native
+from braze.errors import LinkError
+from braze.runtime.call_checks import ErrorWords, InputChecker, item
+from braze.runtime.expr import Expr
+from braze.runtime.linker import LinkedCode
+from braze.runtime.memory import Block, workspaces
+from braze.runtime.plan import (
+    Allocate,
+    Arg,
+    Assert,
+    BindItem,
+    BindSize,
+    BufferArg,
+    CallExtern,
+    CheckTensor,
+    Event,
+    Free,
+    Instruction,
+    LoadConstant,
+    Pattern,
+    Plan,
+    Ref,
+    Return,
+    RunSegment,
+    Slice,
+    View,
+    Workspace,
+)
+from braze.runtime.threads import team_size
+from braze.runtime.verify import verify
+
+__all__ = ["CompiledCall", "Instrument", "build", "source_of"]
+
+CompiledCall: TypeAlias = Callable[[list[Any]], list[Any]]
+"""Takes its arguments in one list, which it empties."""
+
+Instrument: TypeAlias = Callable[[Event], AbstractContextManager[object]]
+"""Makes the context in which a kernel or an extern runs, to time it or to show it under its name."""
+
+_TINY_WORK: Final = 2048
+"""Work below which a segment keeps the interpreter's lock: letting go of it costs as much as the work."""
+
+_FROM_ADDRESS = ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_int64)
+_FROM_ADDRESS_LOCKED = ctypes.PYFUNCTYPE(None, ctypes.c_char_p, ctypes.c_int64)
+
+_numbers = itertools.count()
+
+
+def build(
+    plan: Plan,
+    code: LinkedCode | None = None,
+    constants: Mapping[str, torch.Tensor] | None = None,
+    *,
+    externs: Mapping[str, Callable[..., Any]] | None = None,
+    instrument: Instrument | None = None,
+    min_parallel_work: int = 32768,
+) -> CompiledCall:
+    """Turn a plan into a function.
+
+    Args:
+        plan: checked by `verify` first.
+        code: exports every entry of the plan; the function keeps it alive. None for a plan without segments.
+        constants: tensors by the keys of `LoadConstant`.
+        externs: callables by the keys of ``python::<key>`` targets.
+        instrument: run the kernels of segments one by one, each in ``instrument(event)``; externs as well.
+        min_parallel_work: work from which a segment gets `team_size` threads instead of one.
+
+    Returns a function that may be called from several threads at once, and inside itself. Externs run in the
+    grad mode of the caller, so that has to be one without gradients. Under a profiler every kernel shows
+    under its own name. Attributes: ``source`` and ``plan``. It raises `InputMismatchError` for inputs that
+    the code was not made for, and what the plan's error table says where a check of machine code failed.
+
+    Raises `PlanError`, and `LinkError` where the code lacks an entry or an operator does not exist.
+    """
+    verify(plan)
+    writer = _Writer(plan, code, constants or {}, externs or {}, min_parallel_work, instrument)
+    function = writer.function()
+    if instrument is None and any(isinstance(i, RunSegment) for i in plan.instructions):
+        profiled: list[CompiledCall] = []
+
+        def run_profiled(args: list[Any]) -> list[Any]:
+            if not profiled:
+                profiled.append(
+                    _Writer(plan, code, constants or {}, externs or {}, min_parallel_work, _record).function()
+                )
+            return profiled[0](args)
+
+        writer.names["_profiled"] = run_profiled
+    return function
+
+
+def source_of(function: CompiledCall) -> str:
+    """The Python source of a function that `build` made."""
+    return str(cast(Any, function).source)
+
+
+def _record(event: Event) -> AbstractContextManager[object]:
+    return native.record_function(event.name)
+
+
+def _bytes_of(values: Sequence[Expr]) -> str:
+    return f"({', '.join(map(str, values))}{',' if len(values) == 1 else ''})"
+
+
+def _constant(*groups: Sequence[Expr]) -> bool:
+    return all(e.constant is not None for group in groups for e in group)
+
+
+class _Writer:
+    """Writes the function of one plan. ``names`` are the globals of the generated code."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        code: LinkedCode | None,
+        constants: Mapping[str, torch.Tensor],
+        externs: Mapping[str, Callable[..., Any]],
+        min_parallel_work: int,
+        instrument: Instrument | None,
+    ) -> None:
+        self.plan = plan
+        self.code = code
+        self.constants = constants
+        self.externs = externs
+        self.min_parallel_work = min_parallel_work
+        self.instrument = instrument
+        self.lines: list[str] = []
+        self.errors = ErrorWords(plan.errors)
+        self.checker = InputChecker(plan)
+        self.names: dict[str, Any] = {
+            "_code": code,
+            "_empty": native.empty_strided_cpu,
+            "_same": native.assert_size_stride,
+            "_view": native.reinterpret_tensor,
+            "_team": team_size,
+            "_take": workspaces.take,
+            "_give": workspaces.give,
+            "_item": item,
+            "_errors": self.errors,
+        }
+        self._bound: dict[tuple[str, Any], str] = {}
+        self._slices: dict[str, Slice] = {}
+        self._workspaces: list[str] = []
+        self._checked = any(isinstance(i, RunSegment) and i.checked for i in plan.instructions)
+        self._survey()
+
+    # -- what the whole plan tells ----------------------------------------------------------------------
+    def _survey(self) -> None:
+        """Which slices have to be tensors, which pointers are used more than once, which views can be
+        kept."""
+        self._tensors: set[str] = set()
+        self._pointer_uses: dict[str, int] = {}
+        self._kept: dict[str, list[Slice | View]] = {}
+        kept_home: dict[str, str] = {}
+        for one in self.plan.instructions:
+            match one:
+                case RunSegment():
+                    for buffer in one.buffers:
+                        self._pointer_uses[buffer.name] = self._pointer_uses.get(buffer.name, 0) + 1
+                case CallExtern():
+                    self._note_args([*one.args, *(value for _, value in one.kwargs)])
+                case View():
+                    self._tensors.add(one.base)
+                case BindSize() | CheckTensor():
+                    self._tensors.add(one.tensor)
+                case BindItem():
+                    self._tensors.add(one.source)
+                case _:
+                    pass
+        for one in self.plan.instructions:
+            if isinstance(one, Slice):
+                self._slices[one.out] = one
+                if one.out in self._tensors and _constant(one.sizes, one.strides, [one.offset]):
+                    self._kept.setdefault(one.workspace, []).append(one)
+                    kept_home[one.out] = one.workspace
+            elif (
+                isinstance(one, View)
+                and one.base in kept_home
+                and one.dtype is None
+                and _constant(one.sizes, one.strides, [one.offset])
+            ):
+                self._kept[kept_home[one.base]].append(one)
+                kept_home[one.out] = kept_home[one.base]
+        self._kept_names = set(kept_home)
+
+    def _note_args(self, values: Sequence[Arg]) -> None:
+        for value in values:
+            if isinstance(value, Ref):
+                self._tensors.add(value.name)
+            elif isinstance(value, tuple):
+                self._note_args(value)
+
+    # -- the function -----------------------------------------------------------------------------------
+    def function(self) -> CompiledCall:
+        plan = self.plan
+        if plan.inputs:
+            self._line(f"{', '.join(plan.inputs)}{',' if len(plan.inputs) == 1 else ''} = args")
+        self._line("args.clear()")
+        head = self._head()
+        for position, one in enumerate(plan.instructions[head:], head):
+            self._write(position, one)
+        profiled = self.instrument is None and any(isinstance(i, RunSegment) for i in plan.instructions)
+        lines = [f"def {_identifier(plan.name)}(args):"]
+        if profiled:
+            self.names["_profiling"] = native.profiler_enabled
+            lines += ["    if _profiling():", "        return _profiled(args)"]
+        lines += [f"    {line}" for line in self.lines]
+        source = "\n".join(lines) + "\n"
+        filename = f"<braze {plan.name} {next(_numbers)}>"
+        # the text is ours: its names are identifiers, and values are bound, not written
+        exec(compile(source, filename, "exec"), self.names)
+        function = self.names.pop(_identifier(plan.name))
+        function._boxed_call = True
+        function.source = source
+        function.plan = plan
+        linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
+        weakref.finalize(function, linecache.cache.pop, filename, None).atexit = False
+        return cast(CompiledCall, function)
+
+    def _line(self, text: str) -> None:
+        self.lines.append(text)
+
+    def _bind(self, stem: str, value: Any) -> str:
+        """A global for a value; the same one for the same object."""
+        key = (stem, id(value))
+        if key not in self._bound:
+            name = f"_{stem}"
+            if name in self.names:
+                name = f"_{stem}_{len(self._bound)}"
+            self._bound[key] = name
+            self.names[name] = value
+        return self._bound[key]
+
+    def _dtype(self, dtype: torch.dtype) -> str:
+        return self._bind(str(dtype).removeprefix("torch."), dtype)
+
+    def _head(self) -> int:
+        """Reading sizes from inputs, and checking inputs, in one block; the position of what follows it."""
+        head = 0
+        body: list[str] = []
+        fixed: list[CheckTensor] = []
+        place = 0
+        for one in self.plan.instructions:
+            if isinstance(one, BindSize) and one.tensor in self.plan.inputs:
+                body.append(self._size(one))
+            elif isinstance(one, CheckTensor) and one.origin == "input" and one.tensor in self.plan.inputs:
+                if InputChecker.is_fixed(one):
+                    place = place if fixed else len(body)
+                    fixed.append(one)
+                else:
+                    body += self._check(one)
+            else:
+                break
+            head += 1
+        if fixed:
+            tensors = ", ".join(check.tensor for check in fixed)
+            self.names["_known"] = lambda *tensors: False
+            self.names["_learn"] = self.checker.learner(fixed, self.names, "_known")
+            body[place:place] = [f"if not _known({tensors}):", f"    _learn({tensors})"]
+        if body:
+            self.names["_mismatch"] = self.checker.mismatch
+            self._line("try:")
+            self.lines += [f"    {line}" for line in body]
+            self._line("except Exception as error:")
+            self._line("    raise _mismatch(locals(), error) from None")
+        return head
+
+    @staticmethod
+    def _size(one: BindSize) -> str:
+        read = {"size": "shape[%d]", "stride": "stride(%d)", "storage_offset": "storage_offset()"}[one.kind]
+        return f"{one.out} = {one.tensor}.{read % one.dim if '%' in read else read}"
+
+    def _check(self, one: CheckTensor) -> list[str]:
+        """Lines that raise ``AssertionError`` unless the tensor is as it should be."""
+        name = one.tensor
+        device = f"not {name}.is_cpu" if one.device == "cpu" else f"str({name}.device) != {one.device!r}"
+        lines = [f"if {name}.dtype is not {self._dtype(one.dtype)} or {device}:", "    raise AssertionError"]
+        sizes = [e for e in one.sizes if e is not None]
+        strides = [e for e in one.strides if e is not None]
+        if len(sizes) == len(one.sizes) and len(strides) == len(one.strides):
+            return [*lines, f"_same({name}, {_bytes_of(sizes)}, {_bytes_of(strides)})"]
+        tests = [f"{name}.dim() == {len(one.sizes)}"]
+        tests += [f"{name}.shape[{i}] == {e}" for i, e in enumerate(one.sizes) if e is not None]
+        tests += [
+            f"({name}.stride({i}) == {e} or {name}.shape[{i}] < 2)"
+            for i, e in enumerate(one.strides)
+            if e is not None
+        ]
+        return [*lines, f"if not ({' and '.join(tests)}):", "    raise AssertionError"]
+
+    # -- one instruction --------------------------------------------------------------------------------
+    def _write(self, position: int, one: Instruction) -> None:
+        match one:
+            case BindSize():
+                self._line(self._size(one))
+            case BindItem():
+                value = f"_item({one.source})"
+                self._line(f"{one.out} = int({value})" if one.as_int else f"{one.out} = {value}")
+            case CheckTensor():
+                self.names["_unexpected"] = self.checker.unexpected
+                self._line("try:")
+                self.lines += [f"    {line}" for line in self._check(one)]
+                self._line("except Exception as error:")
+                self._line(f"    raise _unexpected({position}, locals(), error) from None")
+            case LoadConstant():
+                if one.key not in self.constants:
+                    raise LinkError(f"plan {self.plan.name} was not given the constant {one.key!r}")
+                self._line(f"{one.out} = {self._bind('constant', self.constants[one.key])}")
+            case Allocate():
+                self._allocate(one)
+            case Workspace():
+                self._workspace(one)
+            case Slice():
+                self._slice(one)
+            case View():
+                self._reinterpret(one)
+            case RunSegment():
+                self._segment(position, one)
+            case CallExtern():
+                self._extern(position, one)
+            case Assert():
+                self._line(f"if not ({one.left}) {one.comparison} ({one.right}):")
+                self._line(f"    raise RuntimeError({one.message!r})")
+            case Free():
+                self._free(one.names)
+            case Return():
+                for name in self._workspaces:
+                    self._line(f"_give({name})")
+                if self._checked:
+                    self._line("_errors.give(failure)")
+                self._line(f"return [{', '.join(map(self._arg, one.values))}]")
+
+    def _allocate(self, one: Allocate) -> None:
+        shape = f"{_bytes_of(one.sizes)}, {_bytes_of(one.strides)}"
+        dtype = self._dtype(one.dtype)
+        if one.device == "cpu":
+            self._line(f"{one.out} = _empty({shape}, {dtype})")
+        else:
+            make = self._bind("empty_strided", torch.empty_strided)
+            self._line(f"{one.out} = {make}({shape}, dtype={dtype}, device={one.device!r})")
+
+    def _workspace(self, one: Workspace) -> None:
+        self._line(f"{one.out} = _take({one.nbytes})")
+        self._workspaces.append(one.out)
+        kept = self._kept.get(one.out)
+        if not kept:
+            return
+        key = object()
+        names = ", ".join(view.out for view in kept)
+        self.names[f"_{one.out}_key"] = key
+        self.names[f"_{one.out}_views"] = _view_maker(kept, key)
+        self._line(f"{names}, = {one.out}.views.get(_{one.out}_key) or _{one.out}_views({one.out})")
+        weakref.finalize(self.names[f"_{one.out}_views"], workspaces.forget_views, key).atexit = False
+
+    def _slice(self, one: Slice) -> None:
+        if one.out in self._tensors and one.out not in self._kept_names:
+            dtype = self._dtype(one.dtype)
+            shape = f"{_bytes_of(one.sizes)}, {_bytes_of(one.strides)}"
+            self._line(f"{one.out} = {one.workspace}.tensor({one.offset}, {dtype}, {shape})")
+
+    def _reinterpret(self, one: View) -> None:
+        if one.out in self._kept_names:
+            return
+        shape = f"{_bytes_of(one.sizes)}, {_bytes_of(one.strides)}"
+        if one.dtype is None:
+            self._line(f"{one.out} = _view({one.base}, {shape}, {one.offset})")
+        else:
+            make = self._bind("view_as", native.reinterpret_bytes)
+            self._line(f"{one.out} = {make}({one.base}, {self._dtype(one.dtype)}, {shape}, {one.offset})")
+
+    def _free(self, names: Sequence[str]) -> None:
+        gone = []
+        for name in names:
+            if name in self._workspaces:
+                self._workspaces.remove(name)
+                self._line(f"_give({name})")
+                gone.append(name)
+            elif name in self._slices and name not in self._tensors:
+                continue  # never was a tensor
+            elif name not in self._kept_names:
+                gone.append(name)
+        if gone:
+            self._line(f"del {', '.join(gone)}")
+
+    # -- machine code -----------------------------------------------------------------------------------
+    def _pointer(self, buffer: BufferArg) -> str:
+        name, extra = buffer.name, buffer.offset
+        one = self._slices.get(name)
+        if one is not None:
+            name, extra = one.workspace, one.offset + extra
+        if name in self._workspaces:
+            base = f"{name}.address"
+        elif self._pointer_uses[name] > 1:
+            base = f"p_{name}_"
+            if base not in self._bound.values():
+                self._bound[("pointer", name)] = base
+                self._line(f"{base} = {name}.data_ptr()")
+        else:
+            base = f"{name}.data_ptr()"
+        return base if extra == 0 else f"{base} + {extra}"
+
+    def _symbol(self, entry: str, work: Expr) -> str:
+        if self.code is None:
+            raise LinkError(f"plan {self.plan.name} runs {entry!r}, and no code was given")
+        tiny = work.constant is not None and work.constant < _TINY_WORK
+        make = _FROM_ADDRESS_LOCKED if tiny else _FROM_ADDRESS
+        return self._bind(_identifier(entry), make(self.code.address(entry)))
+
+    def _segment(self, position: int, one: RunSegment) -> None:
+        if one.checked:
+            if "failure = _errors.take()" not in self.lines:
+                self._line("failure = _errors.take()")
+            error = "failure.address"
+        else:
+            error = str(self.errors.sink)
+        values = [error, *map(self._pointer, one.buffers), *map(str, one.sizes)]
+        pack = self.names.setdefault(f"_pack{len(values)}", struct.Struct(f"={len(values)}q").pack)
+        assert pack is not None
+        args = f"_pack{len(values)}({', '.join(values)})"
+        work = one.work.constant
+        if work is None:
+            threads = f"_team() if {one.work} >= {self.min_parallel_work} else 1"
+        else:
+            threads = "_team()" if work >= self.min_parallel_work else "1"
+        if self.instrument is None:
+            self._line(f"{self._symbol(one.entry, one.work)}({args}, {threads})")
+        else:
+            self._line(f"values = {args}")
+            self._line(f"threads = {threads}")
+            parts = [("kernel", k.name, k.entry) for k in one.kernels] or [("segment", one.entry, one.entry)]
+            for index, (kind, name, entry) in enumerate(parts):
+                self._instrumented(
+                    Event(kind, name, position, index), f"{self._symbol(entry, one.work)}(values, threads)"
+                )
+        if one.checked:
+            self._line("if failure.words[0]:")
+            self._line("    raise _errors.exception(failure)")
+
+    def _instrumented(self, event: Event, call: str) -> None:
+        if self.instrument is None:
+            self._line(call)
+            return
+        self.names["_instrument"] = self.instrument
+        self._line(f"with _instrument({self._bind('event', event)}):")
+        self._line(f"    {call}")
+
+    # -- externs ----------------------------------------------------------------------------------------
+    def _extern(self, position: int, one: CallExtern) -> None:
+        args = [self._arg(a) for a in one.args] + [f"{key}={self._arg(a)}" for key, a in one.kwargs]
+        call = f"{self._operator(one.target)}({', '.join(args)})"
+        unused: list[str] = []
+        if one.outs is not None:
+            call = f"{self._pattern(one.outs, unused)} = {call}"
+        self._instrumented(Event("extern", one.target, position, 0), call)
+        if unused:
+            self._line(f"del {', '.join(unused)}")
+
+    def _operator(self, target: str) -> str:
+        namespace, _, name = target.partition("::")
+        if namespace == "python":
+            if name not in self.externs:
+                raise LinkError(f"plan {self.plan.name} was not given the callable {target}")
+            return self._bind(_identifier(name), self.externs[name])
+        try:
+            operator = native.fast_operator(target)
+        except AttributeError as error:
+            raise LinkError(f"plan {self.plan.name}: this PyTorch has no {target}") from error
+        return self._bind(_identifier(name), operator)
+
+    def _pattern(self, pattern: Pattern, unused: list[str]) -> str:
+        if isinstance(pattern, tuple):
+            inner = ", ".join(self._pattern(part, unused) for part in pattern)
+            return f"({inner},)" if len(pattern) == 1 else f"({inner})"
+        if pattern is None:
+            unused.append(f"unused{len(unused)}_")
+            return unused[-1]
+        return pattern
+
+    def _arg(self, value: Arg) -> str:
+        if isinstance(value, tuple):
+            return f"[{', '.join(map(self._arg, value))}]"
+        if value is None or isinstance(value, (Ref, Expr, bool, int)):
+            return str(value)
+        if isinstance(value, str):
+            return repr(value)
+        if isinstance(value, torch.dtype):
+            return self._dtype(value)
+        return self._bind("value", value)
+
+
+def _identifier(name: str) -> str:
+    text = "".join(c if c.isalnum() or c == "_" else "_" for c in name)
+    return text if text.isidentifier() else f"g{text}"
+
+
+def _view_maker(views: Sequence[Slice | View], key: object) -> Callable[[Block], tuple[torch.Tensor, ...]]:
+    """A function that makes these tensors of a block, and keeps them with it."""
+
+    def ints(values: Sequence[Expr]) -> tuple[int, ...]:
+        return tuple([v.evaluate({}) for v in values])
+
+    def make(block: Block) -> tuple[torch.Tensor, ...]:
+        made: dict[str, torch.Tensor] = {}
+        with torch.inference_mode(False):  # they will be used in every mode
+            for one in views:
+                shape = ints(one.sizes), ints(one.strides)
+                offset = one.offset.evaluate({})
+                if isinstance(one, Slice):
+                    made[one.out] = block.tensor(offset, one.dtype, *shape)
+                else:
+                    made[one.out] = native.reinterpret_tensor(made[one.base], *shape, offset)
+        block.views[key] = tuple(made.values())
+        return tuple(made.values())
+
+    return make

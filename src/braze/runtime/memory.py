@@ -1,0 +1,115 @@
+"""Workspaces: blocks of memory that are kept between calls.
+
+A fresh block of 32 MiB and more is mapped by the operating system at each allocation, and its page faults
+cost as much as the kernels that use it. So blocks go back to a pool, from which the next call takes the one
+that was used last. A block belongs to one call at a time: calls in other threads and calls inside a call get
+others.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Any
+
+import torch
+
+from braze._torch.native import empty_strided_cpu, reinterpret_tensor
+
+__all__ = ["Block", "WorkspacePool", "release", "workspaces"]
+
+_KEPT_BYTES = 1 << 30
+_ROUND = 1 << 16
+
+
+class Block:
+    """Memory of ``nbytes`` bytes at ``address``, aligned to 64.
+
+    ``views`` keeps tensors that were made of it, under keys of their makers' choosing.
+    """
+
+    __slots__ = ("_bases", "address", "nbytes", "views")
+
+    def __init__(self, nbytes: int) -> None:
+        with torch.inference_mode(False):  # tensors of a kept block are used in every mode
+            data = empty_strided_cpu((nbytes,), (1,), torch.uint8)
+        self.nbytes = nbytes
+        self.address = data.data_ptr()
+        self.views: dict[Any, Any] = {}
+        self._bases = {torch.uint8: data}
+
+    def tensor(
+        self, offset: int, dtype: torch.dtype, sizes: tuple[int, ...], strides: tuple[int, ...]
+    ) -> torch.Tensor:
+        """A tensor at ``offset`` bytes, a multiple of the dtype's size; strides in elements."""
+        base = self._bases.get(dtype)
+        if base is None:
+            with torch.inference_mode(False):
+                base = self._bases[dtype] = self._bases[torch.uint8].view(dtype)
+        return reinterpret_tensor(base, sizes, strides, offset // dtype.itemsize)
+
+
+class WorkspacePool:
+    """Blocks that wait for their next call, the last used on top; at most ``limit`` bytes of them."""
+
+    def __init__(self, limit: int = _KEPT_BYTES) -> None:
+        self.limit = limit
+        self._lock = threading.Lock()
+        self._blocks: list[Block] = []
+        self._bytes = 0
+
+    def take(self, nbytes: int) -> Block:
+        """A block of at least ``nbytes``, for the caller alone until `give`. What is not given back is freed
+        with its last reference."""
+        with self._lock:
+            blocks = self._blocks
+            for i in range(len(blocks) - 1, -1, -1):
+                if blocks[i].nbytes >= nbytes:
+                    block = blocks.pop(i)
+                    self._bytes -= block.nbytes
+                    return block
+            if blocks:  # none is large enough: the last used makes room for a larger one
+                self._bytes -= blocks.pop().nbytes
+        return Block(-(-max(nbytes, 1) // _ROUND) * _ROUND)
+
+    def give(self, block: Block) -> None:
+        """Back for the next call; it is freed instead where the pool would hold more than its limit."""
+        with self._lock:
+            if self._bytes + block.nbytes <= self.limit:
+                self._blocks.append(block)
+                self._bytes += block.nbytes
+
+    def forget_views(self, key: object) -> None:
+        """Drop what is kept under ``key`` in waiting blocks."""
+        with self._lock:
+            for block in self._blocks:
+                block.views.pop(key, None)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that wait."""
+        return self._bytes
+
+    def release(self) -> int:
+        """Free every block that waits; how many bytes that were."""
+        with self._lock:
+            freed, self._bytes = self._bytes, 0
+            self._blocks.clear()
+        return freed
+
+    def after_fork(self) -> None:
+        """In a forked child: a thread that is gone may have held the lock."""
+        self._lock = threading.Lock()
+
+
+workspaces = WorkspacePool()
+"""The process's pool."""
+
+
+def release() -> int:
+    """Give the memory that waits in `workspaces` back to the system; how many bytes that were."""
+    return workspaces.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=workspaces.after_fork)

@@ -1,0 +1,393 @@
+"""The launch plan: what a call of a compiled graph does, as data of a closed instruction set.
+
+A plan is straight-line. Its names stand for tensors and for numbers; sizes, strides and offsets are
+expressions over the names of numbers. `braze.runtime.verify` checks a plan, `braze.runtime.callgen` turns it
+into one Python function, and it prints as a program that one can read::
+
+    plan graph0(arg0):
+      s0 = arg0.shape[0]
+      check arg0: float32[s0, 16] stride (16, 1) on cpu
+      buf0 = allocate float32[s0, 16] stride (16, 1) on cpu
+      run seg0(arg0, buf0; s0) work s0*16 kernels fused_add_relu
+      return buf0
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, TypeAlias, Union
+
+import torch
+
+from braze.runtime.checks import Check
+from braze.runtime.expr import ZERO, Expr, ExprLike, as_expr
+
+__all__ = [
+    "Allocate",
+    "Arg",
+    "Assert",
+    "BindItem",
+    "BindSize",
+    "BufferArg",
+    "CallExtern",
+    "CheckTensor",
+    "ErrorEntry",
+    "Event",
+    "Free",
+    "Instruction",
+    "KernelEntry",
+    "LoadConstant",
+    "Pattern",
+    "Plan",
+    "Ref",
+    "Return",
+    "RunSegment",
+    "Slice",
+    "View",
+    "Workspace",
+    "exprs",
+]
+
+
+@dataclass(frozen=True)
+class Ref:
+    """A tensor or number by its name, as an argument."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+Arg: TypeAlias = Union[
+    "Ref",
+    Expr,
+    int,
+    float,
+    complex,
+    bool,
+    str,
+    torch.dtype,
+    torch.device,
+    torch.layout,
+    torch.memory_format,
+    "tuple[Arg, ...]",
+    None,
+]
+"""What an extern's argument may be; a tuple stands for a list."""
+
+Pattern: TypeAlias = Union[str, "tuple[Pattern, ...]", None]
+"""How a result is taken apart: a name for it, None for what nobody needs, a tuple for a list or tuple."""
+
+COMPARISONS: Final = {"==": "==", "!=": "!=", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
+
+
+def exprs(values: Sequence[ExprLike]) -> tuple[Expr, ...]:
+    """Each value as an `Expr`: for writing sizes and strides as plain integers."""
+    return tuple([as_expr(v) for v in values])
+
+
+def _list(values: Sequence[object]) -> str:
+    return ", ".join("_" if v is None else str(v) for v in values)
+
+
+def _dtype(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _shape(dtype: torch.dtype, sizes: Sequence[object], strides: Sequence[object]) -> str:
+    return f"{_dtype(dtype)}[{_list(sizes)}] stride ({_list(strides)})"
+
+
+def _arg(value: Arg) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_arg, value))}]"
+    return repr(value) if isinstance(value, str) else str(value).removeprefix("torch.")
+
+
+def _pattern(value: Pattern) -> str:
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_pattern, value))})"
+    return "_" if value is None else value
+
+
+@dataclass(frozen=True)
+class BindSize:
+    """``out`` becomes a property of a tensor: its ``size``, ``stride`` (elements) or ``storage_offset``
+    (``dim`` unused)."""
+
+    out: str
+    tensor: str
+    dim: int = 0
+    kind: str = "size"
+
+    def __str__(self) -> str:
+        word = {"size": "shape[%d]", "stride": "stride(%d)", "storage_offset": "storage_offset()"}[self.kind]
+        return f"{self.out} = {self.tensor}.{word % self.dim if '%' in word else word}"
+
+
+@dataclass(frozen=True)
+class BindItem:
+    """``out`` becomes the Python number of a one-element tensor or of a number; ``as_int`` makes it an
+    integer (``True`` is 1), which expressions may then use."""
+
+    out: str
+    source: str
+    as_int: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.out} = {'int' if self.as_int else 'item'}({self.source})"
+
+
+@dataclass(frozen=True)
+class CheckTensor:
+    """Check a tensor against what the code was made for. None stands for a size or stride that it does not
+    rely on. ``origin`` is ``input``, or the operator that was expected to return it like this."""
+
+    tensor: str
+    dtype: torch.dtype
+    sizes: tuple[Expr | None, ...]
+    strides: tuple[Expr | None, ...]
+    device: str = "cpu"
+    origin: str = "input"
+
+    def __str__(self) -> str:
+        of = "" if self.origin == "input" else f" from {self.origin}"
+        return f"check {self.tensor}: {_shape(self.dtype, self.sizes, self.strides)} on {self.device}{of}"
+
+
+@dataclass(frozen=True)
+class LoadConstant:
+    """``out`` becomes the constant tensor of that key."""
+
+    out: str
+    key: str
+
+    def __str__(self) -> str:
+        return f"{self.out} = constant {self.key!r}"
+
+
+@dataclass(frozen=True)
+class Allocate:
+    """``out`` becomes a new, uninitialised tensor; strides in elements."""
+
+    out: str
+    dtype: torch.dtype
+    sizes: tuple[Expr, ...]
+    strides: tuple[Expr, ...]
+    device: str = "cpu"
+
+    def __str__(self) -> str:
+        return f"{self.out} = allocate {_shape(self.dtype, self.sizes, self.strides)} on {self.device}"
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """``out`` becomes a block of at least ``nbytes`` bytes, aligned to 64, which holds anything at first. It
+    goes back when it is freed, or else when the call returns; nothing in it may outlive that."""
+
+    out: str
+    nbytes: Expr
+
+    def __str__(self) -> str:
+        return f"{self.out} = workspace {self.nbytes} bytes"
+
+
+@dataclass(frozen=True)
+class Slice:
+    """``out`` becomes a tensor at ``offset`` bytes in a workspace."""
+
+    out: str
+    workspace: str
+    offset: Expr
+    dtype: torch.dtype
+    sizes: tuple[Expr, ...]
+    strides: tuple[Expr, ...]
+
+    def __str__(self) -> str:
+        shape = _shape(self.dtype, self.sizes, self.strides)
+        return f"{self.out} = {self.workspace}[{self.offset}] as {shape}"
+
+
+@dataclass(frozen=True)
+class View:
+    """``out`` becomes a view of a tensor's storage that begins ``offset`` elements (of the view's dtype)
+    after the tensor's own beginning. ``dtype`` None: the tensor's; another one reinterprets the bytes, which
+    its own begin must be a multiple of."""
+
+    out: str
+    base: str
+    sizes: tuple[Expr, ...]
+    strides: tuple[Expr, ...]
+    offset: Expr
+    dtype: torch.dtype | None = None
+
+    def __str__(self) -> str:
+        dtype = "" if self.dtype is None else _dtype(self.dtype)
+        shape = f"{dtype}[{_list(self.sizes)}] stride ({_list(self.strides)})"
+        return f"{self.out} = view {self.base} + {self.offset} as {shape}"
+
+
+@dataclass(frozen=True)
+class BufferArg:
+    """A pointer for a segment: where a tensor begins, or ``offset`` bytes after that. A workspace counts as a
+    tensor of bytes."""
+
+    name: str
+    offset: Expr = ZERO
+
+    def __str__(self) -> str:
+        return self.name if self.offset == 0 else f"{self.name} + {self.offset}"
+
+
+@dataclass(frozen=True)
+class KernelEntry:
+    """One kernel of a segment: the name people see, and the symbol of a function with the segment's own
+    signature and arguments that runs this kernel alone. Used under a profiler and by `explain`."""
+
+    name: str
+    entry: str
+
+
+@dataclass(frozen=True)
+class RunSegment:
+    """Call machine code: ``void entry(int64 *args, int64 threads)``.
+
+    ``args[0]`` points to the error words ``int64[4]``: id (0: no error), value, bound, reserved. Then come
+    the buffers' pointers and then the sizes. ``work`` decides whether it is worth more than one thread (see
+    ``config.min_parallel_work``). ``checked``: it may write to the error words (otherwise they are not looked
+    at).
+    """
+
+    entry: str
+    buffers: tuple[BufferArg, ...]
+    sizes: tuple[Expr, ...]
+    work: Expr
+    kernels: tuple[KernelEntry, ...] = ()
+    checked: bool = False
+
+    def __str__(self) -> str:
+        sizes = f"; {_list(self.sizes)}" if self.sizes else ""
+        kernels = f" kernels {_list([k.name for k in self.kernels])}" if self.kernels else ""
+        checked = " checked" if self.checked else ""
+        return f"run {self.entry}({_list(self.buffers)}{sizes}) work {self.work}{kernels}{checked}"
+
+
+@dataclass(frozen=True)
+class CallExtern:
+    """Call an operator by its qualified name (``aten::mm.out``, ``higher_order::cond``), or a Python callable
+    that is bound when the plan is loaded (``python::<key>``). ``where`` is the user's line."""
+
+    target: str
+    args: tuple[Arg, ...]
+    kwargs: tuple[tuple[str, Arg], ...] = ()
+    outs: Pattern = None
+    where: str | None = None
+
+    def __str__(self) -> str:
+        args = [_arg(a) for a in self.args] + [f"{k}={_arg(a)}" for k, a in self.kwargs]
+        out = "" if self.outs is None else f"{_pattern(self.outs)} = "
+        return f"{out}call {self.target}({', '.join(args)})"
+
+
+@dataclass(frozen=True)
+class Assert:
+    """Raise ``RuntimeError(message)`` unless the comparison holds."""
+
+    left: Expr
+    comparison: str
+    right: Expr
+    message: str
+
+    def __str__(self) -> str:
+        return f"assert {self.left} {self.comparison} {self.right}, {self.message!r}"
+
+
+@dataclass(frozen=True)
+class Free:
+    """These names end here: tensors are let go, a workspace is given back."""
+
+    names: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"free {_list(self.names)}"
+
+
+@dataclass(frozen=True)
+class Return:
+    """The end of the call, with its results."""
+
+    values: tuple[Arg, ...]
+
+    def __str__(self) -> str:
+        return f"return {', '.join(map(_arg, self.values))}".rstrip()
+
+
+Instruction: TypeAlias = (
+    BindSize
+    | BindItem
+    | CheckTensor
+    | LoadConstant
+    | Allocate
+    | Workspace
+    | Slice
+    | View
+    | RunSegment
+    | CallExtern
+    | Assert
+    | Free
+    | Return
+)
+
+
+@dataclass(frozen=True)
+class Event:
+    """What an instrumented call runs at one moment: a ``kernel``, a whole ``segment`` or an ``extern``, by
+    its name, the position of its instruction, and which kernel of a segment it is."""
+
+    kind: str
+    name: str
+    instruction: int
+    index: int
+
+
+@dataclass(frozen=True)
+class ErrorEntry:
+    """The check that machine code means by a positive ``id`` in its error words."""
+
+    id: int
+    check: Check
+
+    def __str__(self) -> str:
+        return f"error {self.id}: {self.check.encode()}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole call: the names of its inputs (tensors, numbers, or what an extern takes), the instructions, of
+    which the last and no other is a `Return`, and the errors that its segments may report. ``numbers`` are
+    those of the inputs that are integers, which expressions may use."""
+
+    name: str
+    inputs: tuple[str, ...]
+    instructions: tuple[Instruction, ...]
+    errors: tuple[ErrorEntry, ...] = ()
+    numbers: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        inputs = [f"{name}: int" if name in self.numbers else name for name in self.inputs]
+        lines = [f"plan {self.name}({', '.join(inputs)}):"]
+        lines += [f"  {instruction}" for instruction in self.instructions]
+        lines += [f"  {error}" for error in self.errors]
+        return "\n".join(lines)
+
+    @property
+    def entries(self) -> tuple[str, ...]:
+        """The symbols that the linked code must export: segments, and kernels on their own."""
+        names: dict[str, None] = {}
+        for instruction in self.instructions:
+            if isinstance(instruction, RunSegment):
+                names[instruction.entry] = None
+                names.update({kernel.entry: None for kernel in instruction.kernels})
+        return tuple(names)
