@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import torch
 from torch._decomp import core_aten_decompositions, get_decompositions
 
-__all__ = ["core_table", "table_of"]
+__all__ = ["core_table", "multiply_add", "table_of"]
 
 
 def core_table() -> dict[Any, Callable[..., Any]]:
@@ -18,3 +19,9 @@ def core_table() -> dict[Any, Callable[..., Any]]:
 def table_of(operators: Iterable[Any]) -> dict[Any, Callable[..., Any]]:
     """PyTorch's decompositions of these operators, overloads or packets; those it has none for are left out."""
     return dict(get_decompositions(list(operators)))
+
+
+def multiply_add() -> Any | None:
+    """``prims.fma(a, b, c)``, which Dynamo writes for some optimisers since torch 2.12; None where there is none."""
+    packet = getattr(torch.ops.prims, "fma", None)
+    return None if packet is None else packet.default

@@ -21,6 +21,8 @@ __all__ = [
     "is_unbacked",
     "range_of",
     "runtime_asserts",
+    "same_layout",
+    "same_size",
     "shape_env_of",
     "true_if_known",
     "true_or_guard",
@@ -116,3 +118,20 @@ def runtime_asserts(env: ShapeEnv) -> list[RuntimeAssert]:
         for for_symbol in env.deferred_runtime_asserts.values()
         for deferred in for_symbol
     ]
+
+
+def same_size(a: Size, b: Size) -> bool:
+    """Whether two sizes are equal as far as can be seen without adding a guard."""
+    if isinstance(a, int) and isinstance(b, int):
+        return a == b
+    if isinstance(a, int) or isinstance(b, int):
+        return False
+    return bool(a.node.expr == b.node.expr)
+
+
+def same_layout(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether two tensors have the same sizes and strides, as far as can be seen without adding a guard."""
+    return a.ndim == b.ndim and all(
+        same_size(x, y)
+        for x, y in (*zip(a.shape, b.shape, strict=True), *zip(a.stride(), b.stride(), strict=True))
+    )

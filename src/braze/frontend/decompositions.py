@@ -77,6 +77,9 @@ def _table() -> Table:
     table.update(torch_decomps.table_of(_ALSO))
     for own in (activations, elementwise, indexing, losses, norms):
         table.update(own.TABLE)
+    multiply_add = torch_decomps.multiply_add()
+    if multiply_add is not None:
+        table[multiply_add] = elementwise.multiply_add
     return {op: fn for op, fn in table.items() if _is_wanted(op)}
 
 

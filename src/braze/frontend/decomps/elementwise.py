@@ -9,7 +9,7 @@ from torch import Tensor
 
 from braze.frontend.decomps.common import Table, computation
 
-__all__ = ["TABLE"]
+__all__ = ["TABLE", "multiply_add"]
 
 aten = torch.ops.aten
 
@@ -62,6 +62,11 @@ def addcdiv(x: Tensor, first: Tensor, second: Tensor, *, value: float = 1) -> Te
     dtype = _result_dtype(x, first, second)
     numerator = computation(first) if value == 1 else computation(first) * value
     return (computation(x) + numerator / computation(second)).to(dtype)
+
+
+def multiply_add(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+    """a * b + c."""
+    return a * b + c
 
 
 def lerp(x: Tensor, end: Tensor, weight: Tensor | float) -> Tensor:

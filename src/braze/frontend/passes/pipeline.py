@@ -5,10 +5,19 @@ from __future__ import annotations
 from torch.fx import GraphModule
 
 from braze.config import Config
+from braze.frontend.passes import constants, cse, dce, random, views
 
 __all__ = ["run_passes"]
 
 
 def run_passes(gm: GraphModule, config: Config) -> None:
-    """Simplify `gm` in place. What it computes, mutates and returns stays the same."""
-    gm.graph.eliminate_dead_code()
+    """Simplify `gm` in place. What it computes, mutates and returns stays the same; the order of its mutations
+    too."""
+    dce.run(gm)
+    if not config.fallback_random:
+        random.run(gm)
+    constants.run(gm)
+    views.run(gm)
+    # views and casts that were removed make more nodes equal
+    cse.run(gm)
+    dce.run(gm)

@@ -1,0 +1,36 @@
+"""Dead code: nodes that nobody reads and that do nothing else."""
+
+from __future__ import annotations
+
+from torch.fx import GraphModule, Node
+
+from braze._torch import schema
+from braze.frontend.passes.effects import is_pure
+from braze.ir import prims
+
+__all__ = ["run"]
+
+
+def run(gm: GraphModule) -> bool:
+    """Erase unread nodes, last first, so that one sweep finds chains of them."""
+    changed = False
+    for node in reversed(list(gm.graph.nodes)):
+        if not node.users and _is_removable(node):
+            gm.graph.erase_node(node)
+            changed = True
+    return changed
+
+
+def _is_removable(node: Node) -> bool:
+    if node.op == "get_attr":
+        return True
+    if node.op != "call_function":
+        return False
+    if is_pure(node) or node.target in prims.METAS:
+        return True
+    if not schema.is_operator(node.target):
+        return False
+    info = schema.operator_info(node.target)
+    # an operator without a result is there to check something; one whose result's size depends on data binds a
+    # symbol that a check elsewhere may name
+    return bool(info.returns) and not info.mutates and not info.data_dependent
