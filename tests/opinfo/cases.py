@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import itertools
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -70,6 +71,11 @@ class Database:
     def __init__(self) -> None:
         from torch.testing._internal.common_methods_invocations import op_db
 
+        for name, module in list(sys.modules.items()):
+            # Random operators are wrapped in this, which seeds the generator and so keeps Dynamo from tracing them;
+            # the generator is seeded here before every call.
+            if name.startswith("torch.testing._internal.") and hasattr(module, "wrapper_set_seed"):
+                module.wrapper_set_seed = _call
         self._by_name = {self._name(op): op for op in op_db}
         if len(self._by_name) != len(op_db):
             raise RuntimeError("two operators of the database have one name")
@@ -96,16 +102,22 @@ class Database:
         return [(op.op, [s.input, *s.args], dict(s.kwargs)) for s in itertools.islice(samples, count)]
 
 
+def _call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    return function(*args, **kwargs)
+
+
 def judge(database: Database, pair: Pair, backend: str, count: int) -> Verdict:
     """Compiles and runs the first `count` samples of a pair. Raises what generating the samples raises."""
     verdict = Verdict(pair.op, pair.dtype, "no sample", strict=True)
     problems: list[str] = []
+    excuse = ""
     for number, (function, args, kwargs) in enumerate(database.samples(pair, count)):
         try:
             eager = _eager(function, args, kwargs, seed=1)
             values = pair.op not in UNINITIALISED
             random = values and not _same(eager, _eager(function, args, kwargs, seed=2))
-        except Exception:  # Not a sample that eager has a result for; anything may be wrong with it.
+        except Exception as error:  # Not a sample that eager has a result for; anything may be wrong with it.
+            excuse = describe(error)
             continue
         verdict.samples += 1
         problem = _sample(verdict, _Sample(function, args, kwargs, eager, values, random), backend)
@@ -114,7 +126,7 @@ def judge(database: Database, pair: Pair, backend: str, count: int) -> Verdict:
     if verdict.samples:
         verdict.status = "wrong" if problems else "ok" if verdict.graphs else "no graph"
     verdict.strict = verdict.strict and verdict.graphs > 0
-    verdict.reason = " | ".join(problems)
+    verdict.reason = " | ".join(problems) if verdict.samples else excuse
     return verdict
 
 

@@ -25,13 +25,14 @@ START_SECONDS = 180.0
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """backend, samples for each pair, torch threads of a worker, seconds that a pair may take, pairs that a worker
-    judges before a new one takes over (so that what compilers keep does not pile up)."""
+    judges before a new one takes over (so that what compilers keep does not pile up). module: what a worker runs."""
 
     backend: str
     samples: int = 2
     threads: int = 1
     limit: float = 90.0
     renew: int = 250
+    module: str = "tests.opinfo.worker"
 
 
 class Worker:
@@ -40,7 +41,7 @@ class Worker:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._errors = tempfile.TemporaryFile()
-        command = [sys.executable, "-m", "tests.opinfo.worker", settings.backend]
+        command = [sys.executable, "-m", settings.module, settings.backend]
         self._process = subprocess.Popen(
             [*command, str(settings.samples), str(settings.threads)],
             stdin=subprocess.PIPE,

@@ -1,0 +1,45 @@
+"""Every operator of PyTorch's operator database, against eager and against the recorded lists.
+
+`python -m tests.opinfo.run --write` makes the lists anew, which is due whenever one of them shrinks.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests import support
+from tests.opinfo.pool import Settings, all_pairs, judge_all, shard
+from tests.opinfo.report import RIGHT_FLOOR, STRICT_FLOOR, Lists
+
+SHARDS = 8
+# Beside other test processes one worker is enough; alone, the tests take what there is.
+JOBS = 1 if "PYTEST_XDIST_WORKER" in os.environ else os.cpu_count() or 1
+
+
+@pytest.mark.parametrize("number", range(1, SHARDS + 1))
+def test_results_and_fallbacks_are_no_worse_than_recorded(number: int) -> None:
+    settings = Settings(support.BACKEND)
+    pairs = shard(all_pairs(settings), number, SHARDS)
+    found, recorded = Lists.of(judge_all(pairs, settings, JOBS)), Lists.read()
+    for name in ("wrong", "fallback", "no_graph", "no_sample"):
+        new = {
+            str(pair): reason
+            for pair, reason in getattr(found, name).items()
+            if pair not in getattr(recorded, name)
+        }
+        assert not new, f"new in expected/{name}.jsonl: {new}"
+
+
+def test_the_recorded_lists_are_within_what_is_promised() -> None:
+    recorded = Lists.read()
+    assert recorded.right() >= RIGHT_FLOOR
+    assert recorded.strict("float32") >= STRICT_FLOOR
+
+
+def test_the_recorded_lists_speak_of_the_operators_that_there_are() -> None:
+    pairs, recorded = all_pairs(Settings(support.BACKEND)), Lists.read()
+    assert sum(recorded.total.values()) == len(pairs)
+    for name in Lists.FILES:
+        assert set(getattr(recorded, name)) <= set(pairs)
