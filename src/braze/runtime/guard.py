@@ -1,0 +1,175 @@
+"""Boolean expressions over integer expressions: the guards that compiled code was specialised on.
+
+The grammar is closed: a comparison ``e >= 0`` or ``e == 0``, ``and``, ``or``, ``not``, and the two constants.
+Each is kept in one canonical form, in which ``not`` is pushed down to ``!=``. The printed form is Python: it
+parses back (:func:`parse_guard`), evaluates, and is what generated code contains.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from braze.runtime.expr import Expr, ExprLike, Symbol, as_expr, expr_from_ast, known_nonnegative
+
+__all__ = ["FALSE", "TRUE", "BoolExpr", "all_of", "any_of", "compare", "negate", "parse_guard"]
+
+Relation = Literal["==", "!=", "<", "<=", ">", ">="]
+
+
+@dataclass(frozen=True)
+class BoolExpr:
+    """A condition on symbols. Made by ``compare``, ``all_of``, ``any_of`` and ``negate``, not directly.
+
+    ``kind``: ``and`` and ``or`` over ``parts`` (``and`` of none is true, ``or`` of none is false), or a
+    relation of
+    ``e`` to zero, which is ``>=``, ``==`` or ``!=``.
+    """
+
+    kind: Literal["and", "or", ">=", "==", "!="]
+    parts: tuple[BoolExpr, ...] = ()
+    e: Expr | None = None
+
+    @property
+    def constant(self) -> bool | None:
+        """The truth value if this is a constant, else ``None``."""
+        return None if self.parts or self.e is not None else self.kind == "and"
+
+    @cached_property
+    def free_symbols(self) -> frozenset[Symbol]:
+        """Every symbol that the condition mentions."""
+        own = frozenset() if self.e is None else self.e.free_symbols
+        return own.union(*[p.free_symbols for p in self.parts])
+
+    def evaluate(self, env: Mapping[str, int]) -> bool:
+        """The truth value where each symbol's name is looked up in ``env``. Raises ``KeyError`` on a missing
+        one.
+        """
+        if self.e is None:
+            values = (p.evaluate(env) for p in self.parts)
+            return all(values) if self.kind == "and" else any(values)
+        value = self.e.evaluate(env)
+        if self.kind == ">=":
+            return value >= 0
+        return (value == 0) == (self.kind == "==")
+
+    def substitute(self, mapping: Mapping[Symbol, ExprLike]) -> BoolExpr:
+        """Replace symbols and simplify again."""
+        if self.e is not None:
+            return compare(self.e.substitute(mapping), self.kind, 0)  # type: ignore[arg-type]
+        combine = all_of if self.kind == "and" else any_of
+        return combine([p.substitute(mapping) for p in self.parts])
+
+    def __str__(self) -> str:
+        if self.e is not None:
+            positive = Expr(tuple(t for t in self.e.terms if t[1] > 0))
+            return f"{positive} {self.kind} {positive - self.e}"
+        if not self.parts:
+            return str(self.kind == "and")
+        inner = [f"({p})" if p.e is None and p.parts else str(p) for p in self.parts]
+        return f" {self.kind} ".join(inner)
+
+    __repr__ = __str__
+
+
+TRUE = BoolExpr("and")
+FALSE = BoolExpr("or")
+
+
+def compare(a: ExprLike, relation: Relation, b: ExprLike) -> BoolExpr:
+    """``a`` related to ``b``; a constant where the bounds of the symbols decide."""
+    difference = as_expr(a) - b
+    if relation == ">":
+        return _nonnegative(difference - 1)
+    if relation == ">=":
+        return _nonnegative(difference)
+    if relation == "<":
+        return _nonnegative(-difference - 1)
+    if relation == "<=":
+        return _nonnegative(-difference)
+    if difference.terms and difference.terms[0][1] < 0:
+        difference = -difference
+    if difference.constant is not None:
+        return TRUE if (difference.constant == 0) == (relation == "==") else FALSE
+    if known_nonnegative(difference - 1) or known_nonnegative(-difference - 1):
+        return FALSE if relation == "==" else TRUE
+    return BoolExpr(relation, e=difference)
+
+
+def _nonnegative(e: Expr) -> BoolExpr:
+    if known_nonnegative(e):
+        return TRUE
+    return FALSE if known_nonnegative(-e - 1) else BoolExpr(">=", e=e)
+
+
+def negate(condition: BoolExpr) -> BoolExpr:
+    """``not condition``, with the negation pushed down to the comparisons."""
+    if condition.e is None:
+        combine = any_of if condition.kind == "and" else all_of
+        return combine([negate(p) for p in condition.parts])
+    if condition.kind == ">=":
+        return compare(condition.e, "<", 0)
+    return compare(condition.e, "!=" if condition.kind == "==" else "==", 0)
+
+
+def all_of(conditions: Iterable[BoolExpr]) -> BoolExpr:
+    """The conjunction, flattened, without duplicates, in order of first mention."""
+    return _combine("and", conditions)
+
+
+def any_of(conditions: Iterable[BoolExpr]) -> BoolExpr:
+    """The disjunction, flattened, without duplicates, in order of first mention."""
+    return _combine("or", conditions)
+
+
+def _combine(kind: Literal["and", "or"], conditions: Iterable[BoolExpr]) -> BoolExpr:
+    found: dict[BoolExpr, None] = {}
+    for c in conditions:
+        if c.constant is not None:
+            if c.constant != (kind == "and"):
+                return c
+        elif c.kind == kind:
+            found.update(dict.fromkeys(c.parts))
+        else:
+            found[c] = None
+    if len(found) == 1:
+        return next(iter(found))
+    return BoolExpr(kind, tuple(found))
+
+
+_RELATIONS: dict[type[ast.cmpop], Relation] = {
+    ast.Eq: "==",
+    ast.NotEq: "!=",
+    ast.Lt: "<",
+    ast.LtE: "<=",
+    ast.Gt: ">",
+    ast.GtE: ">=",
+}
+
+
+def parse_guard(text: str, symbols: Mapping[str, Symbol]) -> BoolExpr:
+    """Parse the printed form; every name must be in ``symbols``. Raises ``ValueError`` on anything else."""
+
+    def build(node: ast.expr) -> BoolExpr:
+        if isinstance(node, ast.Constant) and isinstance(node.value, bool):
+            return TRUE if node.value else FALSE
+        if isinstance(node, ast.BoolOp):
+            combine: Callable[[Iterable[BoolExpr]], BoolExpr]
+            combine = all_of if isinstance(node.op, ast.And) else any_of
+            return combine([build(v) for v in node.values])
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+            return negate(build(node.operand))
+        if isinstance(node, ast.Compare) and all(type(op) in _RELATIONS for op in node.ops):
+            sides = [expr_from_ast(n, symbols) for n in (node.left, *node.comparators)]
+            relations = [_RELATIONS[type(op)] for op in node.ops]
+            return all_of([compare(a, r, b) for a, r, b in zip(sides, relations, sides[1:], strict=False)])
+        raise ValueError(f"not a condition: {ast.unparse(node)!r}")
+
+    try:
+        tree = ast.parse(text.strip(), mode="eval")
+    except SyntaxError as error:
+        raise ValueError(f"not a condition: {text!r}") from error
+    return build(tree.body)
