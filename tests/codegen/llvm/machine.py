@@ -1,19 +1,36 @@
-"""Compile LLVM assembly for this machine in the test process, and the native functions made from it."""
+"""Compile LLVM assembly for this machine in the test process, run vector functions on arrays, and count ULPs."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Callable, Sequence
 
 import llvmlite.binding as llvm
+import numpy as np
 import torch
 
-__all__ = ["compile_module", "target_machine"]
+from braze.codegen.llvm.builder import I64, PTR, FunctionBuilder, ModuleBuilder, Type, Value, constant
+
+__all__ = ["VECTOR_BITS", "array_function", "compile_module", "loop_module", "target_machine", "ulp_errors"]
 
 llvm.initialize_native_target()
 llvm.initialize_native_asmprinter()
 # SLEEF's functions are exported by the library that torch has loaded already.
 llvm.load_library_permanently(os.path.join(os.path.dirname(torch.__file__), "lib", "libtorch_cpu.so"))
+
+VECTOR_BITS = 512 if llvm.get_host_cpu_features().get("avx512f") else 256
+
+NUMPY_ELEMS = {
+    "float": np.float32,
+    "double": np.float64,
+    "half": np.float16,
+    "bfloat": np.uint16,
+    "i8": np.int8,
+    "i16": np.int16,
+    "i32": np.int32,
+    "i64": np.int64,
+}
 
 
 def target_machine() -> llvm.TargetMachine:
@@ -34,6 +51,60 @@ def compile_module(text: str) -> llvm.ExecutionEngine:
     return engine
 
 
-def native(engine: llvm.ExecutionEngine, name: str, restype: object, *argtypes: object) -> ctypes._CFuncPtr:
-    """The compiled function as a ctypes function."""
-    return ctypes.CFUNCTYPE(restype, *argtypes)(engine.get_function_address(name))  # type: ignore[arg-type]
+Body = Callable[..., Value | Sequence[Value]]
+
+
+def loop_module(body: Body, inputs: Sequence[str], outputs: Sequence[str], lanes: int) -> str:
+    """A module with ``void f(ptr in.., ptr out.., i64 n)``: ``body(fb, *values)`` over arrays, n % lanes == 0."""
+    module = ModuleBuilder("loop", vector_bits=VECTOR_BITS)
+    names = [f"a{i}" for i in range(len(inputs) + len(outputs))]
+    fb = FunctionBuilder(module, "f", [*[(n, PTR, "noalias") for n in names], ("n", I64)])
+    with fb.for_range(constant(I64, 0), fb.params["n"], lanes) as loop:
+        values = [
+            fb.load(fb.gep(fb.params[name], loop.index, elem), Type(elem, lanes))
+            for name, elem in zip(names, inputs, strict=False)
+        ]
+        results = body(fb, *values)
+        for name, result in zip(
+            names[len(inputs) :], [results] if isinstance(results, Value) else results, strict=True
+        ):
+            fb.store(result, fb.gep(fb.params[name], loop.index, result.type.elem))
+    fb.ret()
+    return module.text()
+
+
+def array_function(
+    body: Body, inputs: Sequence[str], outputs: Sequence[str], lanes: int
+) -> Callable[..., list[np.ndarray]]:
+    """The compiled loop as a function of arrays (of a multiple of ``lanes`` elements) that returns new arrays."""
+    engine = compile_module(loop_module(body, inputs, outputs, lanes))
+    count = len(inputs) + len(outputs)
+    native = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * count, ctypes.c_int64)(
+        engine.get_function_address("f")
+    )
+
+    def function(*arrays: np.ndarray) -> list[np.ndarray]:
+        size = arrays[0].size
+        if size % lanes:
+            raise ValueError(f"{size} elements are no multiple of {lanes} lanes")
+        out = [np.empty(size, NUMPY_ELEMS[elem]) for elem in outputs]
+        native(*[a.ctypes.data for a in (*arrays, *out)], size)
+        return out
+
+    function.engine = engine  # type: ignore[attr-defined]
+    function.native = native  # type: ignore[attr-defined]
+    return function
+
+
+def ulp_errors(got: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+    """|got - reference| in units of the float32 spacing at the reference (float64), subnormal spacing included.
+
+    Equal NaN or infinite results count 0, a NaN or infinity that should not be there counts as infinite.
+    """
+    exponent = (reference.view(torch.int64) >> 52) & 0x7FF
+    exponent.clamp_(1023 - 126, 1023 + 127)
+    spacing = ((exponent - 23) << 52).view(torch.float64)
+    error = (got.double() - reference).abs_().div_(spacing)
+    rounded = reference.float()
+    same = (got == rounded) | (got.isnan() & rounded.isnan())
+    return torch.where(same, error.clamp(max=0.5).nan_to_num(0.0), error.nan_to_num(torch.inf))

@@ -3,7 +3,8 @@
 LLVM's own C++ builders would need LLVM in the process that generates code, and an error in them aborts it.
 Text needs neither; operand types are compared here, so that a mistake is a Python exception.
 
-Rules that hold for all IR of Braze: no fast-math flags, fused multiply-add only where ``fma`` is asked for, addresses only through :meth:`FunctionBuilder.gep`, alignment always written.
+Rules that hold for all IR of Braze: no fast-math flags, fused multiply-add only where ``fma`` is asked for,
+addresses only through :meth:`FunctionBuilder.gep`, alignment always written.
 """
 
 from __future__ import annotations
@@ -95,8 +96,8 @@ class Phi(Value):
 class Loop:
     """What :meth:`FunctionBuilder.for_range` yields.
 
-    ``index`` and ``carried`` hold the current iteration's values; :meth:`set_next` states the next ones (a
-    carried value that is never set stays what it is); after the ``with`` block ``results`` holds the final ones.
+    ``index`` and ``carried`` hold the current iteration's values; :meth:`set_next` states the next ones
+    (a value that is never set stays what it is); after the ``with`` block ``results`` holds the final ones.
     """
 
     __slots__ = ("carried", "index", "next_values", "results")
@@ -365,7 +366,7 @@ class FunctionBuilder(VectorEmitter):
     def masked_load(
         self, pointer: Value, type: Type, mask: Value, other: Operand = 0, align: int | None = None
     ) -> Value:
-        """Load the lanes where ``mask`` is true; ``other`` elsewhere, no memory touched. One lane: a branch."""
+        """Load the lanes where ``mask`` is true; ``other`` elsewhere, memory untouched. One lane: a branch."""
         self._check_mask(mask, type.lanes)
         fill = self.operand(other, type)
         if type.lanes == 1:

@@ -20,14 +20,21 @@ class ModuleBuilder:
         name: the module's name, seen in LLVM's messages.
         triple: target triple, or None to leave it to the target machine.
         data_layout: data layout string, or None.
+        vector_bits: the widest vector register of the target. Calls to vector functions outside the module pass
+            vectors of this width, so it must be what the target has (256 needs AVX, 512 AVX-512).
     """
 
     def __init__(
-        self, name: str = "braze", triple: str | None = None, data_layout: str | None = None
+        self,
+        name: str = "braze",
+        triple: str | None = None,
+        data_layout: str | None = None,
+        vector_bits: int = 256,
     ) -> None:
         self.name = name
         self.triple = triple
         self.data_layout = data_layout
+        self.vector_bits = vector_bits
         self.functions: list[FunctionBuilder] = []
         self._defined: set[str] = set()
         self._declared: dict[str, str] = {}

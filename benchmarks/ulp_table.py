@@ -1,0 +1,155 @@
+"""The accuracy of every float32 function of one argument over all 2**32 inputs, and its speed beside eager's.
+
+    python -m benchmarks.ulp_table                 # every function, a few minutes each
+    python -m benchmarks.ulp_table exp tanh        # some
+    python -m benchmarks.ulp_table --stride 97     # one input in 97
+    python -m benchmarks.ulp_table --write         # put the table into docs/vector-math.md as well
+
+The reference is torch's float64 function, right to about 1e-16.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from braze.codegen.llvm.vecmath import emit
+from tests.codegen.llvm.machine import VECTOR_BITS, array_function, ulp_errors
+
+DOCUMENT = Path(__file__).parents[1] / "docs" / "vector-math.md"
+START, END = "<!-- table: benchmarks/ulp_table.py -->", "<!-- end of table -->"
+CHUNK = 1 << 20
+
+UNARY: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], tuple[float, float]]] = {
+    "exp": (torch.exp, (-20, 20)),
+    "exp2": (torch.exp2, (-20, 20)),
+    "expm1": (torch.expm1, (-5, 5)),
+    "log": (torch.log, (0, 100)),
+    "log1p": (torch.log1p, (-1, 100)),
+    "log2": (torch.log2, (0, 100)),
+    "log10": (torch.log10, (0, 100)),
+    "sqrt": (torch.sqrt, (0, 100)),
+    "rsqrt": (torch.rsqrt, (0, 100)),
+    "sin": (torch.sin, (-100, 100)),
+    "cos": (torch.cos, (-100, 100)),
+    "tan": (torch.tan, (-100, 100)),
+    "asin": (torch.asin, (-1, 1)),
+    "acos": (torch.acos, (-1, 1)),
+    "atan": (torch.atan, (-5, 5)),
+    "sinh": (torch.sinh, (-10, 10)),
+    "cosh": (torch.cosh, (-10, 10)),
+    "tanh": (torch.tanh, (-5, 5)),
+    "asinh": (torch.asinh, (-10, 10)),
+    "acosh": (torch.acosh, (1, 10)),
+    "atanh": (torch.atanh, (-1, 1)),
+    "sigmoid": (torch.sigmoid, (-10, 10)),
+    "erf": (torch.erf, (-4, 4)),
+    "erfc": (torch.erfc, (-4, 8)),
+    "erfinv": (torch.erfinv, (-1, 1)),
+    "lgamma": (torch.lgamma, (0, 20)),
+}
+"""Function -> eager's, and the interval that speed is measured on."""
+
+
+@dataclass
+class Row:
+    """One line of the table."""
+
+    name: str
+    error: float
+    where: float
+    braze_ns: float
+    eager_ns: float
+
+
+def accuracy(name: str, stride: int) -> tuple[float, float]:
+    """Largest error in ULP and the input it belongs to, over every ``stride``-th bit pattern."""
+    lanes = VECTOR_BITS // 32
+    function = array_function(lambda fb, x: emit(fb, name, x), ["float"], ["float"], lanes)
+    reference = UNARY[name][0]
+    worst, where = -1.0, 0.0
+    for start in range(-(2**31), 2**31, CHUNK * stride):
+        bits = np.arange(start, min(start + CHUNK * stride, 2**31), stride, dtype=np.int64).astype(np.int32)
+        bits = np.resize(bits, -(-bits.size // lanes) * lanes)
+        x = bits.view(np.float32)
+        (got,) = function(x)
+        errors = ulp_errors(torch.from_numpy(got), reference(torch.from_numpy(x).double()))
+        at = int(errors.argmax())
+        if errors[at] > worst:
+            worst, where = float(errors[at]), float(x[at])
+    return worst, where
+
+
+def speed(name: str, size: int = 1 << 16) -> tuple[float, float]:
+    """Nanoseconds an element on one core, ours and eager's, on an array of 256 KiB."""
+    reference, (low, high) = UNARY[name]
+    lanes = VECTOR_BITS // 32
+    function = array_function(lambda fb, x: emit(fb, name, x), ["float"], ["float"], lanes)
+    x = torch.empty(size).uniform_(low, high)
+    out = torch.empty(size)
+    native = function.native  # type: ignore[attr-defined]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        ours = best(lambda: native(x.data_ptr(), out.data_ptr(), size))
+        eager = best(lambda: reference(x, out=out))  # type: ignore[call-arg]
+    finally:
+        torch.set_num_threads(threads)
+    return ours / size * 1e9, eager / size * 1e9
+
+
+def best(call: Callable[[], object]) -> float:
+    """Seconds of the fastest of many calls."""
+    shortest = float("inf")
+    for _ in range(300):
+        start = time.perf_counter()
+        call()
+        shortest = min(shortest, time.perf_counter() - start)
+    return shortest
+
+
+def markdown(rows: list[Row]) -> str:
+    """The table for the document."""
+    lines = ["| function | max error (ULP) | at | Braze (ns/element) | eager (ns/element) |", "| --- | ---: | ---: | ---: | ---: |"]
+    lines += [f"| `{r.name}` | {r.error:.3f} | {r.where:.9g} | {r.braze_ns:.2f} | {r.eager_ns:.2f} |" for r in rows]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("names", nargs="*", choices=[*UNARY, []], help="functions; all by default")
+    parser.add_argument("--stride", type=int, default=1, help="take one bit pattern in so many")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/vector-math.md")
+    options = parser.parse_args()
+    console = Console()
+    rows = []
+    for name in options.names or UNARY:
+        start = time.perf_counter()
+        error, where = accuracy(name, options.stride)
+        rows.append(Row(name, error, where, *speed(name)))
+        console.print(f"{name:8} {error:8.3f} ULP at {where:.9g}  ({time.perf_counter() - start:.0f} s)", highlight=False)
+    table = Table(title=f"float32, {2**32 // options.stride:,} inputs, {VECTOR_BITS}-bit vectors, one core")
+    table.add_column("function")
+    for heading in ("max ULP", "at", "Braze ns", "eager ns", "faster by"):
+        table.add_column(heading, justify="right")
+    for r in rows:
+        ratio = f"{r.eager_ns / r.braze_ns:.1f}x"
+        table.add_row(r.name, f"{r.error:.3f}", f"{r.where:.6g}", f"{r.braze_ns:.2f}", f"{r.eager_ns:.2f}", ratio)
+    console.print(table)
+    if options.write:
+        text = DOCUMENT.read_text()
+        before, after = text.split(START)[0], text.split(END)[1]
+        DOCUMENT.write_text(f"{before}{START}\n\n{markdown(rows)}\n\n{END}{after}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,306 @@
+"""The loop plan: how the loops of a kernel become machine loops, decided before any code is written.
+
+A plan is a pure function of a kernel and a vector width, and prints as what it says. For each stage it names the
+variable that lies on vector lanes, the order of the others, the copies of the body that run interleaved, how tails
+and reductions are done, and what kind of memory access every load and store becomes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from braze.codegen.llvm.plan_cost import access_kind, body_cost, choose_vector, extent
+from braze.ops.dag import IndirectSymbol, Node
+from braze.ops.kernel import Kernel, Stage
+from braze.runtime.expr import ONE, Expr, Symbol, as_expr, maximum, product
+
+__all__ = ["Chunk", "LoopPlan", "StagePlan", "Strip", "plan_kernel"]
+
+Strategy = Literal["pointwise", "row", "column", "scan", "once"]
+Tail = Literal["none", "mask", "scalar"]
+
+_STRIP_TRIPS = 128
+_WELFORD_STRIP = 4096
+_CHUNK_ELEMENTS = 16384
+_MAX_CHUNKS = 64
+_SPLIT_UNITS = 16
+_SPLIT_ELEMENTS = 1 << 17
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A reduction loop is cut into strips of ``length`` iterations, whose results are added up one by one: long
+    sums stay accurate, and a variance finds its strip in the cache for its second pass."""
+
+    var: Symbol
+    length: int
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A reduction is split over threads: ``count`` chunks of ``length`` iterations of ``var``, each with a partial
+    result, combined in order after a barrier. Neither number depends on the threads."""
+
+    var: Symbol
+    length: Expr
+    count: Expr
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """One stage. ``loops``: the variables run one by one, outermost first; ``rloops``: the reduction variables, the
+    vector one last; ``unroll``: copies of the body; ``block``: elements of the vector variable that threads take
+    as one unit (0: whole rows); ``serial``: one thread does everything."""
+
+    strategy: Strategy
+    loops: tuple[Symbol, ...]
+    vector: Symbol | None
+    lanes: int
+    unroll: int
+    tail: Tail
+    rloops: tuple[Symbol, ...] = ()
+    strip: Strip | None = None
+    chunk: Chunk | None = None
+    block: int = 0
+    serial: bool = False
+    accesses: tuple[str, ...] = ()
+
+    def lines(self) -> list[str]:
+        """The plan as text, one fact a line."""
+        head = self.strategy
+        if self.vector is not None:
+            copies = f", {self.unroll} copies" if self.unroll > 1 else ""
+            head += f": {self.vector.name} on {self.lanes} lanes{copies}, tail {self.tail}"
+        out = [head]
+        if self.loops:
+            out.append("loops " + ", ".join(v.name for v in self.loops))
+        if self.rloops:
+            out.append("reduces " + ", ".join(v.name for v in self.rloops))
+        if self.strip is not None:
+            out.append(f"strips of {self.strip.length} {self.strip.var.name}")
+        if self.chunk is not None:
+            out.append(f"split into {self.chunk.count} chunks of {self.chunk.length} {self.chunk.var.name}")
+        if self.block:
+            assert self.vector is not None
+            out.append(f"threads take blocks of {self.block} {self.vector.name}")
+        if self.serial:
+            out.append("on one thread")
+        out += self.accesses
+        return out
+
+
+@dataclass(frozen=True)
+class LoopPlan:
+    """A kernel's plan. ``outer`` empty: every stage is a phase of its own, partitioned by itself, with a barrier
+    before the next; else threads share out the outer points and run all stages for each. ``outer_vector``: the
+    outer variable that lies on lanes throughout all stages, if one does."""
+
+    lanes: int
+    outer: tuple[Symbol, ...]
+    outer_vector: Symbol | None
+    stages: tuple[StagePlan, ...]
+
+    def __str__(self) -> str:
+        lines = [f"plan for {self.lanes} lanes:"]
+        indent = "  "
+        if self.outer:
+            lines.append("  threads share " + ", ".join(v.name for v in self.outer) + ":")
+            indent = "    "
+        for stage in self.stages:
+            text = stage.lines()
+            lines.append(indent + text[0])
+            lines += [indent + "  " + line for line in text[1:]]
+        return "\n".join(lines)
+
+
+def plan_kernel(kernel: Kernel, lanes: int, masks: bool) -> LoopPlan:
+    """The plan of ``kernel`` for vectors of ``lanes`` 32-bit elements; ``masks``: the target has masked memory
+    access for all element types (AVX-512)."""
+    outer = tuple(v for v in kernel.outer)
+    stages = tuple(_plan_stage(kernel, s, lanes, masks, partitioned=not outer) for s in kernel.stages)
+    return LoopPlan(lanes, outer, None, stages)
+
+
+def _plan_stage(kernel: Kernel, stage: Stage, lanes: int, masks: bool, partitioned: bool) -> StagePlan:
+    atomic = any(s.mode != "set" for s in stage.stores)
+    if atomic:
+        return _describe(stage, StagePlan("pointwise", stage.vars, None, 1, 1, "none", serial=True))
+    if any(n.op == "scan" for n in stage.nodes):
+        return _describe(stage, _plan_scan(stage, lanes, masks, partitioned))
+    if stage.rvars and stage.reductions:
+        return _describe(stage, _plan_reduction(stage, lanes, masks, partitioned))
+    if not stage.vars:
+        return _describe(stage, StagePlan("once", (), None, 1, 1, "none"))
+    vector = choose_vector(stage, stage.vars, lanes, masks)
+    unroll = _unroll(stage, vector, lanes)
+    loops = tuple(v for v in stage.vars if v != vector)
+    block = _block(loops, vector, lanes, unroll) if partitioned else 0
+    return _describe(
+        stage, StagePlan("pointwise", loops, vector, lanes, unroll, _tail(lanes, masks), block=block)
+    )
+
+
+def _tail(lanes: int, masks: bool) -> Tail:
+    if lanes == 1:
+        return "none"
+    return "mask" if masks else "scalar"
+
+
+def _unroll(stage: Stage, vector: Symbol | None, lanes: int) -> int:
+    cost = body_cost(stage, vector)
+    most = 4 if cost <= 12 else 2 if cost <= 40 else 1
+    n = None if vector is None else extent(vector)
+    if n is not None:
+        while most > 1 and n < most * lanes:
+            most //= 2
+    return most
+
+
+def _block(loops: tuple[Symbol, ...], vector: Symbol | None, lanes: int, unroll: int) -> int:
+    """Whole rows as units where there are many; else blocks, so that a few long rows are shared out too."""
+    rows = product(v.size for v in loops).constant
+    if vector is None or (rows is not None and rows >= 64):
+        return 0
+    group = lanes * unroll
+    return max(1, 1024 // group) * group
+
+
+def _plan_scan(stage: Stage, lanes: int, masks: bool, partitioned: bool) -> StagePlan:
+    scan = next(n for n in stage.nodes if n.op == "scan")
+    along = scan.attrs[1].symbol  # type: ignore[attr-defined]
+    others = tuple(v for v in stage.vars if v != along)
+    vector = choose_vector(stage, others, lanes, masks, scalar_allowed=True)
+    loops = tuple(v for v in others if v != vector)
+    if vector is None:
+        return StagePlan("scan", loops, None, 1, 1, "none", rloops=(along,))
+    block = lanes if partitioned else 0
+    return StagePlan("scan", loops, vector, lanes, 1, _tail(lanes, masks), rloops=(along,), block=block)
+
+
+def _plan_reduction(stage: Stage, lanes: int, masks: bool, partitioned: bool) -> StagePlan:
+    vector = choose_vector(stage, (*stage.vars, *stage.rvars), lanes, masks)
+    row = vector in stage.rvars
+    loops = tuple(v for v in stage.vars if v != vector)
+    rloops = tuple(v for v in stage.rvars if v != vector)
+    cost = body_cost(stage, vector)
+    unroll = 4 if cost <= 20 else 2 if cost <= 60 else 1
+    n = None if vector is None else extent(vector)
+    if n is not None:
+        while unroll > 1 and n < unroll * lanes:
+            unroll //= 2
+    if row:
+        assert vector is not None
+        rloops = (*rloops, vector)
+    elif vector is None:
+        unroll = 1
+    group = lanes * unroll if row else 1
+    kinds = {n.attrs[0] for n in stage.reductions}
+    strip = _strip(rloops, vector if row else None, group, kinds, lanes * unroll)
+    block = 0
+    if partitioned and not row and vector is not None:
+        block = lanes * unroll
+    chunk = _chunk(stage, loops, vector, row, rloops, strip, group, block) if partitioned else None
+    return StagePlan(
+        "row" if row else "column",
+        loops,
+        vector,
+        lanes if vector is not None else 1,
+        unroll,
+        _tail(lanes, masks),
+        rloops=rloops,
+        strip=strip,
+        chunk=chunk,
+        block=block,
+    )
+
+
+def _strip(
+    rloops: tuple[Symbol, ...], vector: Symbol | None, group: int, kinds: set[object], width: int
+) -> Strip | None:
+    if not kinds & {"sum", "prod", "welford"}:
+        return None
+    most = _STRIP_TRIPS
+    if "welford" in kinds:
+        most = max(1, min(most, _WELFORD_STRIP // width))
+    trips = 1
+    for var in reversed(rloops):
+        n = extent(var)
+        step = group if var == vector else 1
+        here = None if n is None else -(-n // step)
+        if here is None or trips * here > most:
+            return Strip(var, max(1, most // trips) * step)
+        trips *= here
+    return None
+
+
+def _chunk(
+    stage: Stage,
+    loops: tuple[Symbol, ...],
+    vector: Symbol | None,
+    row: bool,
+    rloops: tuple[Symbol, ...],
+    strip: Strip | None,
+    group: int,
+    block: int,
+) -> Chunk | None:
+    units = product(v.size for v in loops)
+    if not row and vector is not None:
+        units = units * ((vector.size + block - 1) // block)
+    count = units.constant
+    if count is None or count >= _SPLIT_UNITS:
+        return None
+    total = product(v.size for v in (*stage.vars, *rloops)).constant
+    if total is not None and total < _SPLIT_ELEMENTS:
+        return None
+    allowed = rloops if strip is None else rloops[: rloops.index(strip.var) + 1]
+    var = max(allowed, key=lambda v: extent(v) or 1 << 62)
+    inner = product(v.size for v in stage.vars).constant or 1
+    for v in rloops:
+        if v != var:
+            inner *= extent(v) or 1
+    step = group if row and var == vector else 1
+    if strip is not None and strip.var == var:
+        step = strip.length
+    least = -(-max(1, _CHUNK_ELEMENTS // inner) // step) * step
+    wanted = maximum(as_expr(least), ((var.size + _MAX_CHUNKS - 1) // _MAX_CHUNKS + step - 1) // step * step)
+    return Chunk(var, wanted, (var.size + wanted - 1) // wanted)
+
+
+def _describe(stage: Stage, plan: StagePlan) -> StagePlan:
+    accesses = []
+    for node in stage.loads:
+        accesses.append(f"load {node.buffer}: {access_kind(node.index, plan.vector, plan.lanes)}")
+    for store in stage.stores:
+        word = "store" if store.mode == "set" else store.mode
+        accesses.append(f"{word} {store.buffer}: {access_kind(store.index, plan.vector, plan.lanes)}")
+    fields = {**plan.__dict__, "accesses": tuple(dict.fromkeys(accesses))}
+    return StagePlan(**fields)
+
+
+def depends_on_reduction(stage: Stage) -> set[int]:
+    """The ids of the nodes that use a reduction's result."""
+    found: set[int] = set()
+    for node in stage.nodes:
+        if node.op == "reduction" or any(a.id in found for a in node.inputs):
+            found.add(node.id)
+    return found
+
+
+def feeds_reduction(stage: Stage) -> set[int]:
+    """The ids of the nodes that some reduction needs."""
+    found: set[int] = set()
+    for node in reversed(stage.nodes):
+        if node.op == "reduction" or node.id in found:
+            found.update(i.id for i in node.inputs)
+    return found
+
+
+def unit_product(vars: tuple[Symbol, ...]) -> Expr:
+    """How many points the variables have together."""
+    return product(v.size for v in vars) if vars else ONE
+
+
+def indirect_nodes(e: Expr) -> list[Node]:
+    """The nodes that an index refers to."""
+    return [s.node for s in e.free_symbols if isinstance(s, IndirectSymbol)]

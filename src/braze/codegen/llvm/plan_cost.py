@@ -1,0 +1,82 @@
+"""What the loop plan knows about cost: kinds of memory access, the price of a body, the best vector variable."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from braze.codegen.llvm.emit_index import lane_step
+from braze.ops.kernel import Stage
+from braze.ops.vocabulary import OPS
+from braze.runtime.expr import Expr, Symbol
+
+__all__ = ["access_kind", "body_cost", "choose_vector", "extent"]
+
+_ASSUMED_EXTENT = 1024
+_HORIZONTAL_COST = 24
+
+
+def extent(var: Symbol) -> int | None:
+    """A loop's extent if it is a number, else None."""
+    return var.size.constant
+
+
+def access_kind(e: Expr, var: Symbol | None, lanes: int) -> str:
+    """What a memory access at ``e`` becomes when ``var`` lies on ``lanes`` lanes."""
+    if var is None or lanes == 1:
+        return "scalar"
+    step = lane_step(e, var, lanes, aligned=True)
+    if step is None:
+        return "gather"
+    k = step.constant
+    return {0: "uniform", 1: "contiguous", -1: "reversed"}.get(k or 0) if k in (0, 1, -1) else f"stride {step}"  # type: ignore[return-value]
+
+
+def body_cost(stage: Stage, var: Symbol | None) -> int:
+    """The price of one copy of the body in vector instructions, without memory access."""
+    return sum(OPS[n.op].cost for n in stage.nodes if n.op != "load" and (var is None or var in n.free))
+
+
+def _memory_cost(e: Expr, var: Symbol, lanes: int, store: bool) -> float:
+    kind = access_kind(e, var, lanes)
+    if kind == "uniform":
+        return 0.3
+    if kind in ("contiguous", "reversed"):
+        return 2.0 if store else 1.0
+    return lanes * (1.5 if store else 1.0) + (6.0 if kind == "gather" else 0.0)
+
+
+def _cost(stage: Stage, var: Symbol, lanes: int, masks: bool) -> float:
+    total = float(body_cost(stage, var))
+    for node in stage.loads:
+        if var in node.free:
+            total += _memory_cost(node.index, var, lanes, store=False)
+    for store in stage.stores:
+        total += _memory_cost(store.index, var, lanes, store=True) if var not in stage.rvars else 0.0
+    n = extent(var) or _ASSUMED_EXTENT
+    if masks:
+        steps = -(-n // lanes)
+    else:
+        steps = n // lanes + n % lanes
+    price = total * steps / max(n, 1)
+    if var in stage.rvars:
+        price += _HORIZONTAL_COST * len(stage.reductions) / max(n, 1)
+    return price
+
+
+def choose_vector(
+    stage: Stage, candidates: Sequence[Symbol], lanes: int, masks: bool, scalar_allowed: bool = False
+) -> Symbol | None:
+    """The variable to put on vector lanes: the one with the least estimated price for an element; a later one wins
+    a tie. With ``scalar_allowed``, None where scalar code is estimated to be cheaper."""
+    if not candidates:
+        return None
+    best, price = None, float("inf")
+    for var in candidates:
+        here = _cost(stage, var, lanes, masks)
+        if here <= price:
+            best, price = var, here
+    if scalar_allowed:
+        scalar = body_cost(stage, None) + len(stage.loads) + len(stage.stores)
+        if scalar < price:
+            return None
+    return best
