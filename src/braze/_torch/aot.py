@@ -12,7 +12,7 @@ from torch._functorch.aot_autograd import aot_module_simplified
 from torch._functorch.partitioners import min_cut_rematerialization_partition
 from torch.fx import GraphModule
 
-__all__ = ["BoxedFunction", "GraphCompiler", "boxed", "compile_functional"]
+__all__ = ["BoxedFunction", "GraphCompiler", "boxed", "compile_functional", "untraced"]
 
 BoxedFunction: TypeAlias = Callable[[list[Any]], Sequence[Any]]
 """Takes its arguments in one list, which it empties, so that an argument can die as soon as it was read."""
@@ -24,6 +24,12 @@ def boxed(function: BoxedFunction) -> BoxedFunction:
     """`function`, marked as following the boxed convention."""
     function._boxed_call = True  # type: ignore[attr-defined]
     return function
+
+
+def untraced(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function`, which Dynamo calls and does not trace, where it is called from a compiled frame."""
+    disabled: Callable[..., Any] = torch._dynamo.disable(function, reason="compiled by Braze")  # type: ignore[no-untyped-call]
+    return disabled
 
 
 def compile_functional(
@@ -38,12 +44,11 @@ def compile_functional(
 ) -> Callable[..., Any]:
     """Make `gm` functional, decompose it, split it, and compile the parts.
 
-    `inference` gets the whole graph where no gradient is asked for. Otherwise `forward` gets the forward half
-    and `backward` the other one: when `backward()` first runs, or at once where sizes are symbolic (its guards
-    must be known by then). Mutations of inputs are `copy_` nodes at the end of the graph. The halves are cut
-    where the least memory has to be kept between them; `simplify_joint` sees the joint graph before the cut, and
-    may change it in place.
-    """
+    `inference` gets the whole graph where no gradient is asked for. Otherwise `forward` gets the forward
+    half and `backward` the other one: when `backward()` first runs, or at once where sizes are symbolic
+    (its guards must be known by then). Mutations of inputs are `copy_` nodes at the end of the graph. The
+    halves are cut where the least memory has to be kept between them; `simplify_joint` sees the joint graph
+    before the cut, and may change it in place."""
     if any(isinstance(x, (list, tuple, dict)) for x in example_inputs):
         # compiled autograd and graphs with nested inputs: AOTAutograd wants a flat list
 
@@ -58,12 +63,11 @@ def compile_functional(
                 decompositions=decompositions,
             )
 
-        return cast("Callable[..., Any]", flatten_graph_inputs(gm, example_inputs, again))
+        return flatten_graph_inputs(gm, example_inputs, again)
 
     def backward_unseen(bw_gm: GraphModule, inputs: Sequence[Any]) -> Any:
         # the backward may be compiled inside a compiled frame: Dynamo must trace neither it nor its result
-        compiled = torch.compiler.disable(backward, reason="Braze compiles a backward graph")(bw_gm, inputs)
-        return boxed(torch.compiler.disable(compiled, reason="compiled by Braze"))
+        return boxed(untraced(untraced(backward)(bw_gm, inputs)))
 
     def partition(joint: GraphModule, inputs: Any, **kwargs: Any) -> tuple[GraphModule, GraphModule]:
         simplify_joint(joint)
@@ -87,4 +91,4 @@ def compile_functional(
         counters["aot_autograd"]["not_ok"] += 1
         raise
     counters["aot_autograd"]["ok"] += 1
-    return cast("Callable[..., Any]", torch.compiler.disable(compiled, reason="compiled by Braze"))
+    return untraced(compiled)

@@ -17,11 +17,12 @@ def core_table() -> dict[Any, Callable[..., Any]]:
 
 
 def table_of(operators: Iterable[Any]) -> dict[Any, Callable[..., Any]]:
-    """PyTorch's decompositions of these operators, overloads or packets; those it has none for are left out."""
+    """PyTorch's decompositions of these operators, overloads or packets; it may lack some."""
     return dict(get_decompositions(list(operators)))
 
 
 def multiply_add() -> Any | None:
-    """``prims.fma(a, b, c)``, which Dynamo writes for some optimisers since torch 2.12; None where there is none."""
+    """``prims.fma(a, b, c)``, which Dynamo writes for some optimisers since torch 2.12; None where there is
+    none."""
     packet = getattr(torch.ops.prims, "fma", None)
     return None if packet is None else packet.default

@@ -15,8 +15,9 @@ __all__ = ["Argument", "OperatorInfo", "bind", "is_higher_order", "is_operator",
 
 @dataclass(frozen=True)
 class Argument:
-    """One argument or result. `type` is the schema's own spelling ("Tensor", "Tensor[]", "SymInt[]", "float?").
-    `alias` names the storages that it shares with others of the same call; `written`: the call writes to it."""
+    """One argument or result. `type` is the schema's own spelling ("Tensor", "Tensor[]", "SymInt[]",
+    "float?"). `alias` names the storages that it shares with others of the same call; `written`: the call
+    writes to it."""
 
     name: str
     type: str
@@ -32,9 +33,8 @@ class OperatorInfo:
     """An operator's schema.
 
     `mutates`: it writes to an argument. `is_view`: a result shares storage with an argument and nothing is
-    written. `random`: it draws from a generator. `data_dependent`: the shape or value of its result, as seen by
-    the trace, depends on tensor contents.
-    """
+    written. `random`: it draws from a generator. `data_dependent`: the shape or value of its result, as
+    seen by the trace, depends on tensor contents."""
 
     name: str
     arguments: tuple[Argument, ...]

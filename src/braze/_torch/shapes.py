@@ -37,7 +37,7 @@ def is_symbolic(value: object) -> bool:
 
 
 def expression_of(value: torch.SymInt | torch.SymFloat | torch.SymBool) -> tuple[Any, ShapeEnv]:
-    """The sympy expression of a symbolic value, simplified by what the trace knows, and the trace's ShapeEnv."""
+    """A symbolic value's sympy expression, simplified by what the trace knows, and the trace's ShapeEnv."""
     node = value.node
     # a symbol that was found to be a constant is replaced by it
     return node.shape_env.simplify(node.expr), node.shape_env

@@ -12,9 +12,14 @@ from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.fx import GraphModule
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
-__all__ = ["fake_mode_of",
+__all__ = [
+    "fake_mode_of",
     "outside_trace",
-    "propagate", "report_output_strides", "static_inputs", "visible_outputs"]
+    "propagate",
+    "report_output_strides",
+    "static_inputs",
+    "visible_outputs",
+]
 
 
 def static_inputs() -> frozenset[int]:
@@ -28,9 +33,9 @@ def static_inputs() -> frozenset[int]:
 
 
 def visible_outputs() -> int | None:
-    """How many of a forward graph's outputs, from the first, leave the compiled region: mutated inputs, results
-    and the bases of results that are views. What follows is kept for the backward and seen by nobody else.
-    None where it is not known."""
+    """How many of a forward graph's outputs, from the first, leave the compiled region: mutated inputs,
+    results and the bases of results that are views. What follows is kept for the backward and seen by
+    nobody else. None where it is not known."""
     context = TracingContext.try_get()
     metadata = None if context is None else context.fw_metadata
     return None if metadata is None else int(metadata.num_forward_returns)

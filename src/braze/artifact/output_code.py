@@ -9,16 +9,16 @@ from typing import Any, Protocol, TypeAlias
 __all__ = ["CompiledFxGraph", "OutputCode", "OutputStrides"]
 
 OutputStrides: TypeAlias = tuple["tuple[int, ...] | None", ...]
-"""For each output of a graph its strides in elements; None where they are those of the trace, or no tensor's."""
+"""For each output of a graph its strides in elements; None where they are those of the trace, or no tensor's.
+"""
 
 
 class OutputCode(Protocol):
     """A compiled graph.
 
-    `run` takes the graph's inputs in one list, empties that list (so that an input can die when it has been read)
-    and returns the graph's outputs, None for those that have no value. `output_strides` says how the outputs lie
-    in memory, for the sizes that the graph was traced with.
-    """
+    `run` takes the graph's inputs in one list, empties that list (so that an input can die when it has been
+    read) and returns the graph's outputs, None for those that have no value. `output_strides` says how the
+    outputs lie in memory, for the sizes that the graph was traced with."""
 
     @property
     def run(self) -> Callable[[list[Any]], Sequence[Any]]: ...

@@ -17,9 +17,8 @@ __all__ = ["run_eagerly"]
 def run_eagerly(request: CompileRequest, reason: str | None) -> CompiledFxGraph:
     """The graph of `request` as a callable that runs its nodes one by one, exactly as PyTorch would.
 
-    Outputs get the strides that the trace promised: a caller, and a backward graph compiled for them, may count
-    on those, and an operator may give others than its fake version says.
-    """
+    Outputs get the strides that the trace promised: a caller, and a backward graph compiled for them, may
+    count on those, and an operator may give others than its fake version says."""
     gm = request.gm
     gm.recompile()
     strides = _promised_strides(gm)

@@ -20,17 +20,16 @@ class CompileRequest:
     """One graph to compile, and all that is known of it.
 
     Attributes:
-        gm: functional ATen graph. Each node has its fake tensor (or symbolic integer) in ``meta["val"]``; the
-            only mutations are `copy_` to placeholders. `braze.ir.prims` lists the functions in it that are not
-            ATen's. The strategy owns the graph and may change it.
+        gm: functional ATen graph. Each node has its fake tensor (or symbolic integer) in ``meta["val"]``;
+            the only mutations are `copy_` to placeholders. `braze.ir.prims` lists the functions in it that
+            are not ATen's. The strategy owns the graph and may change it.
         example_inputs: fake tensors and (symbolic) integers, one for each placeholder.
         static_inputs: positions of inputs that are parameters or buffers.
-        visible_outputs: the first so many outputs leave the compiled region, and lie in memory as traced; the
-            others are kept for the backward, and the compiler may choose their strides.
+        visible_outputs: the first so many outputs leave the compiled region, and lie in memory as traced;
+            the others are kept for the backward, and the compiler may choose their strides.
         config: the options of this compile.
         kind: what the graph is for.
-        graph_id: number of the Dynamo graph in this process; a forward and its backward share it.
-    """
+        graph_id: number of the Dynamo graph in this process; a forward and its backward share it."""
 
     gm: GraphModule
     example_inputs: tuple[Any, ...]

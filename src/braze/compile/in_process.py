@@ -15,8 +15,8 @@ __all__ = ["InProcessFxCompile", "eager_or_raise"]
 
 @dataclass(frozen=True)
 class InProcessFxCompile:
-    """Lower, schedule and generate code in this process. What fails runs as eager PyTorch, with one warning that
-    names the node, the reason and the user's line; `config.strict` raises instead."""
+    """Lower, schedule and generate code in this process. What fails runs as eager PyTorch, with one warning
+    that names the node, the reason and the user's line; `config.strict` raises instead."""
 
     def compile(self, request: CompileRequest) -> OutputCode:
         try:
@@ -29,14 +29,13 @@ class InProcessFxCompile:
 
 
 def eager_or_raise(request: CompileRequest, error: Exception) -> OutputCode:
-    """The failure policy for a whole graph. Raises `FallbackError`, or the `BrazeError` itself, in strict mode."""
+    """The failure policy for a whole graph. Raises `FallbackError`, or the `BrazeError` itself, in strict
+    mode."""
     if request.config.strict:
         if isinstance(error, BrazeError):
             raise error
         raise FallbackError(f"{request.name} could not be compiled: {_describe(error)}") from error
-    warnings.warn(
-        f"{request.name} runs as eager PyTorch: {_describe(error)}", BrazeWarning, stacklevel=2
-    )
+    warnings.warn(f"{request.name} runs as eager PyTorch: {_describe(error)}", BrazeWarning, stacklevel=2)
     return run_eagerly(request, _describe(error))
 
 

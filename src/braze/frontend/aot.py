@@ -26,8 +26,8 @@ _graph_ids = itertools.count()
 def compile_dynamo_graph(
     gm: GraphModule, example_inputs: Sequence[Any], config: Config, compiler: FxCompile
 ) -> Callable[..., Any]:
-    """A callable with the signature of `gm`, made of graphs that `compiler` compiled, differentiable where the
-    inputs require gradients."""
+    """A callable with the signature of `gm`, made of graphs that `compiler` compiled, differentiable where
+    the inputs require gradients."""
     graph_id = next(_graph_ids)
     static_names: set[str] = set()
 
@@ -72,8 +72,8 @@ def compile_dynamo_graph(
 def _adopt_inputs(gm: GraphModule, example_inputs: Sequence[Any]) -> None:
     """Make the graph's metadata that of `example_inputs`.
 
-    A backward graph was traced with the strides of the trace; the forward may have been compiled to give others.
-    """
+    A backward graph was traced with the strides of the trace; the forward may have been compiled to give
+    others."""
     placeholders = gm.graph.find_nodes(op="placeholder")
     changed = False
     for node, value in zip(placeholders, example_inputs, strict=True):

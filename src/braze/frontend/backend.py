@@ -56,7 +56,8 @@ def braze(
 
 
 def make_backend(compiler: FxCompile) -> Callable[..., Callable[..., Any]]:
-    """A backend, to be given to `torch.compile(backend=...)` itself, that compiles its graphs with `compiler`."""
+    """A backend, to be given to `torch.compile(backend=...)` itself, that compiles its graphs with
+    `compiler`."""
 
     def backend(
         gm: GraphModule,
@@ -71,7 +72,7 @@ def make_backend(compiler: FxCompile) -> Callable[..., Callable[..., Any]]:
 
 
 def register() -> None:
-    """Make the name "braze" known to `torch.compile` where the installed package's entry point is not seen."""
+    """Make the name "braze" known to `torch.compile` where the package's entry point is not seen."""
     dynamo.register_backend("braze", braze)
 
 

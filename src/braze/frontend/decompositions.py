@@ -1,9 +1,9 @@
 """Which ATen operators are taken apart before lowering, and which are kept whole.
 
-The table starts from PyTorch's for its core operator set. What is added takes more apart, down to a small set of
-operators with lowerings; Braze's own decompositions (`braze.frontend.decomps`) replace PyTorch's where a form that
-fuses better exists. `KEPT` lists what PyTorch would take apart and Braze keeps whole, and why.
-"""
+The table starts from PyTorch's for its core operator set. What is added takes more apart, down to a small
+set of operators with lowerings; Braze's own decompositions (`braze.frontend.decomps`) replace PyTorch's
+where a form that fuses better exists. `KEPT` lists what PyTorch would take apart and Braze keeps whole, and
+why."""
 
 from __future__ import annotations
 

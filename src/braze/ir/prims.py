@@ -1,8 +1,7 @@
 """Functions that Braze's graph passes put into an FX graph beside ATen's operators.
 
-Each is an ordinary function on real tensors: a graph that holds them can be run by eager operators, and means the
-same there as in compiled code. `METAS` gives their results' metadata.
-"""
+Each is an ordinary function on real tensors: a graph that holds them can be run by eager operators, and
+means the same there as in compiled code. `METAS` gives their results' metadata."""
 
 from __future__ import annotations
 
@@ -67,5 +66,5 @@ METAS: Mapping[Callable[..., Any], Callable[..., Tensor]] = {
     randn: _float_meta,
     randint: _int_meta,
 }
-"""For each function one with the same arguments that gives a tensor of the right shape and dtype, to be called in
-the trace's fake mode."""
+"""For each function one with the same arguments that gives a tensor of the right shape and dtype, to be
+called in the trace's fake mode."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,7 +54,7 @@ def silu_backward(grad: Tensor, x: Tensor) -> Tensor:
     return (computation(grad) * s * (1.0 + wide * (1.0 - s))).to(x.dtype)
 
 
-def sigmoid_backward(grad: Tensor, out: Tensor) -> Tensor:
+def sigmoid_backward(grad: Tensor, out: Tensor) -> Any:
     """grad * (1 - out) * out, for real tensors."""
     if out.is_complex():
         return NotImplemented
@@ -61,7 +62,7 @@ def sigmoid_backward(grad: Tensor, out: Tensor) -> Tensor:
     return (computation(grad) * ((1.0 - wide) * wide)).to(out.dtype)
 
 
-def tanh_backward(grad: Tensor, out: Tensor) -> Tensor:
+def tanh_backward(grad: Tensor, out: Tensor) -> Any:
     """grad * (1 - out^2), for real tensors."""
     if out.is_complex():
         return NotImplemented

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-__all__ = ["Decomposition", "Table", "HALF_TYPES", "computation", "computation_dtype"]
+__all__ = ["HALF_TYPES", "Decomposition", "Table", "computation", "computation_dtype"]
 
 Decomposition: TypeAlias = Callable[..., Any]
 Table: TypeAlias = dict[Any, Decomposition]

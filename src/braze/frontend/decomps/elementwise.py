@@ -14,7 +14,7 @@ __all__ = ["TABLE", "multiply_add"]
 aten = torch.ops.aten
 
 
-def pow_scalar(x: Tensor, exponent: float) -> Tensor:
+def pow_scalar(x: Tensor, exponent: Any) -> Any:
     """The powers that eager computes without `pow`, in the same way."""
     if isinstance(exponent, (torch.SymInt, torch.SymFloat)) or x.is_complex() or x.dtype is torch.bool:
         return NotImplemented
@@ -55,7 +55,7 @@ def addcmul(x: Tensor, first: Tensor, second: Tensor, *, value: float = 1) -> Te
     return (computation(x) + scaled).to(dtype)
 
 
-def addcdiv(x: Tensor, first: Tensor, second: Tensor, *, value: float = 1) -> Tensor:
+def addcdiv(x: Tensor, first: Tensor, second: Tensor, *, value: float = 1) -> Any:
     """x + value * first / second, for floating types."""
     if not all(t.is_floating_point() for t in (x, first, second)):
         return NotImplemented
@@ -69,8 +69,9 @@ def multiply_add(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
     return a * b + c
 
 
-def lerp(x: Tensor, end: Tensor, weight: Tensor | float) -> Tensor:
-    """x + weight * (end - x), computed from the nearer end, as eager does, so that weight 1 gives `end` exactly."""
+def lerp(x: Tensor, end: Tensor, weight: Tensor | float) -> Any:
+    """x + weight * (end - x), computed from the nearer end, as eager does, so that weight 1 gives `end`
+    exactly."""
     start, stop = computation(x), computation(end)
     span = stop - start
     if not isinstance(weight, Tensor):
@@ -111,7 +112,7 @@ def full_like(
     device: torch.device | None = None,
     pin_memory: bool | None = None,
     memory_format: torch.memory_format | None = None,
-) -> Tensor:
+) -> Any:
     """A constant of the shape of `x`: it does not depend on what `x` holds, and `full` says so."""
     if memory_format not in (None, torch.preserve_format, torch.contiguous_format):
         return NotImplemented

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -23,7 +25,7 @@ def split_with_sizes(x: Tensor, sizes: list[int], dim: int = 0) -> list[Tensor]:
     return parts
 
 
-def index_select(x: Tensor, dim: int, index: Tensor) -> Tensor:
+def index_select(x: Tensor, dim: int, index: Tensor) -> Any:
     """`index` along one dimension."""
     if x.ndim == 0:
         return NotImplemented
@@ -49,7 +51,7 @@ def embedding_bag(
     per_sample_weights: Tensor | None = None,
     include_last_offset: bool = False,
     padding_idx: int = -1,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> Any:
     """Sums or means of rows of `weight`: an indexed load and an accumulating `index_put`. Not for mode "max".
 
     Returns the bags, the bag of each position, the number of rows in each bag, and an empty tensor.
@@ -87,7 +89,7 @@ def embedding_bag_backward(
     sparse: bool,
     per_sample_weights: Tensor | None,
     padding_idx: int = -1,
-) -> Tensor:
+) -> Any:
     """Each row's share of its bag's gradient, accumulated into the table."""
     if mode not in (_SUM, _MEAN) or sparse:
         return NotImplemented

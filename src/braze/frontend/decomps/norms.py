@@ -1,4 +1,5 @@
-"""Softmax and the normalisations, in forms whose reductions and elementwise parts fuse into one pass over a row."""
+"""Softmax and the normalisations, in forms whose reductions and elementwise parts fuse into one pass over a
+row."""
 
 from __future__ import annotations
 
@@ -36,8 +37,9 @@ def log_softmax(x: Tensor, dim: int, half_to_float: bool) -> Tensor:
 def native_layer_norm(
     x: Tensor, normalized_shape: list[int], weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Normalise over the last dimensions. Mean and reciprocal deviation keep those dimensions with size 1, and
-    have the dtype that eager gives them: the weight's where input and weight differ, the input's otherwise."""
+    """Normalise over the last dimensions. Mean and reciprocal deviation keep those dimensions with size 1,
+    and have the dtype that eager gives them: the weight's where input and weight differ, the input's
+    otherwise."""
     dims = list(range(x.ndim - len(normalized_shape), x.ndim))
     wide = computation(x.contiguous())
     variance, mean = torch.var_mean(wide, dim=dims, correction=0, keepdim=True)

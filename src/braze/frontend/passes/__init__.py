@@ -1,1 +1,1 @@
-"""Graph passes: each file one rewrite of a functional ATen graph, `run(gm) -> bool` (did it change anything)."""
+"""Graph passes: each file one rewrite of a functional ATen graph; `run(gm)` says whether it changed it."""

@@ -1,10 +1,11 @@
-"""Constant folding of literals: a tensor that holds one number everywhere, known at compile time, is a `full`."""
+"""Constant folding of literals: a tensor that holds one number everywhere, known at compile time, is a
+`full`."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Union
+from typing import Any, TypeAlias
 
 import torch
 from torch.fx import GraphModule, Node
@@ -18,7 +19,7 @@ __all__ = ["run"]
 
 aten = torch.ops.aten
 
-Number = Union[int, float, bool]
+Number: TypeAlias = "int | float | bool"
 
 _RESHAPING = frozenset(
     {
@@ -177,14 +178,14 @@ def _drop_neutral(gm: GraphModule, node: Node, known: dict[Node, _Literal], leav
     if node.target not in _NEUTRAL or len(node.args) != 2 or node.kwargs or node in leaving:
         return False
     x, other = node.args
-    if node.target is aten.mul.Tensor or node.target is aten.add.Tensor:
-        if not isinstance(x, Node) or x in known:
-            x, other = other, x
+    commutes = node.target in (aten.mul.Tensor, aten.add.Tensor)
+    if commutes and (not isinstance(x, Node) or x in known):
+        x, other = other, x
     literal = known.get(other) if isinstance(other, Node) else None
     number = literal.value if literal is not None else other
     if not isinstance(x, Node) or not isinstance(number, (bool, int, float)):
         return False
-    if number != _NEUTRAL[node.target] or math.copysign(1.0, number) < 0:  # type: ignore[index]
+    if number != _NEUTRAL[node.target] or math.copysign(1.0, number) < 0:
         return False
     before, after = x.meta["val"], node.meta["val"]
     if node.target is aten.add.Tensor and after.is_floating_point():

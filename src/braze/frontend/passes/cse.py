@@ -35,8 +35,8 @@ def run(gm: GraphModule) -> bool:
 
 
 def _key(value: Any) -> object:
-    """`value` as something hashable that is equal for arguments of equal meaning only (0, 0.0, -0.0 and False are
-    four different arguments)."""
+    """`value` as something hashable that is equal for arguments of equal meaning only (0, 0.0, -0.0 and
+    False are four different arguments)."""
     if isinstance(value, Node):
         return value
     if isinstance(value, (list, tuple)):

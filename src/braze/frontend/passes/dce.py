@@ -31,6 +31,5 @@ def _is_removable(node: Node) -> bool:
     if not schema.is_operator(node.target):
         return False
     info = schema.operator_info(node.target)
-    # an operator without a result is there to check something; one whose result's size depends on data binds a
-    # symbol that a check elsewhere may name
+    # no result: it is there to check something; a size that depends on data: a check elsewhere may name it
     return bool(info.returns) and not info.mutates and not info.data_dependent

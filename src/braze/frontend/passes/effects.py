@@ -18,7 +18,7 @@ _UNINITIALISED = frozenset(
 
 
 def is_pure(node: Node) -> bool:
-    """Whether a node computes the same value whenever it is given the same arguments, and does nothing else."""
+    """Whether a node gives the same value whenever it has the same arguments, and does nothing else."""
     target: Any = node.target
     if node.op != "call_function":
         return False
@@ -55,17 +55,15 @@ def is_view(node: Node) -> bool:
 def view_base(node: Node) -> Node:
     """The node whose memory a chain of views looks at; `node` itself where it is no view."""
     while True:
-        if node.target is operator.getitem and is_view(node.all_input_nodes[0]):
-            node = node.all_input_nodes[0]
-        elif is_view(node):
+        if (node.target is operator.getitem and is_view(node.all_input_nodes[0])) or is_view(node):
             node = node.all_input_nodes[0]
         else:
             return node
 
 
 def aliases_output(gm: GraphModule) -> set[Node]:
-    """The nodes whose memory leaves the graph: its outputs, and what these are views of. Two of them must stay
-    two tensors even where they hold the same values, because the caller may write to one."""
+    """The nodes whose memory leaves the graph: its outputs, and what these are views of. Two of them must
+    stay two tensors even where they hold the same values, because the caller may write to one."""
     found: set[Node] = set()
     for node in gm.graph.output_node().all_input_nodes:
         while node not in found:

@@ -11,8 +11,8 @@ __all__ = ["run_passes"]
 
 
 def run_passes(gm: GraphModule, config: Config) -> None:
-    """Simplify `gm` in place. What it computes, mutates and returns stays the same; the order of its mutations
-    too."""
+    """Simplify `gm` in place. What it computes, mutates and returns stays the same; the order of its
+    mutations too."""
     dce.run(gm)
     if not config.fallback_random:
         random.run(gm)

@@ -1,8 +1,8 @@
 """Random operators become functions of (seed, position), which fuse like any other elementwise operator.
 
-A graph draws its seeds from torch's generator in one call, so that `torch.manual_seed` reproduces; the numbers are
-not eager's. What has no such form (`multinomial`, `randperm`, a generator given by the user) stays as it is.
-"""
+A graph draws its seeds from torch's generator in one call, so that `torch.manual_seed` reproduces; the
+numbers are not eager's. What has no such form (`multinomial`, `randperm`, a generator given by the user)
+stays as it is."""
 
 from __future__ import annotations
 
@@ -103,7 +103,9 @@ class _Rewriter:
         return self.cast(r, dtype)
 
     def cast(self, node: Node, dtype: torch.dtype) -> Node:
-        return node if node.meta["val"].dtype is dtype else self.call(aten._to_copy.default, node, dtype=dtype)
+        return (
+            node if node.meta["val"].dtype is dtype else self.call(aten._to_copy.default, node, dtype=dtype)
+        )
 
     def affine(self, node: Node, scale: Any, shift: Any) -> Node:
         return self.call(aten.add.Tensor, self.call(aten.mul.Tensor, node, scale), shift)
@@ -200,7 +202,9 @@ def _exponential(r: _Rewriter, self: Node, lambd: float, **_: Any) -> None:
 def _geometric(r: _Rewriter, self: Node, p: float, **_: Any) -> None:
     # the number of trials until success, at least 1
     negative = r.call(aten.neg.default, r.uniform(r.sizes(self)))
-    trials = r.call(aten.mul.Tensor, r.call(aten.log1p.default, negative), 1 / math.log1p(-p) if p < 1 else 0.0)
+    trials = r.call(
+        aten.mul.Tensor, r.call(aten.log1p.default, negative), 1 / math.log1p(-p) if p < 1 else 0.0
+    )
     whole = r.call(aten.clamp.default, r.call(aten.ceil.default, trials), 1.0)
     r.replace(r.cast(whole, _dtype(r)))
 

@@ -93,13 +93,14 @@ def _looks_the_same(node: Node) -> bool:
 
 
 def _merges_outputs(node: Node, outputs: set[Node]) -> bool:
-    """Whether without the node the graph would return one tensor object where it returned two, or an input."""
+    """Whether without it the graph would return one tensor object where it returned two, or an input."""
     source: Any = node.args[0]
     return node in outputs and (source in outputs or source.op != "call_function")
 
 
 def _may_share(node: Node, leaving: set[Node], written: set[Node]) -> bool:
-    """Whether a copy may be the original: nobody outside gets hold of both, and nothing is written in between."""
+    """Whether a copy may be the original: nobody outside gets hold of both, and nothing is written in
+    between."""
     source: Any = node.args[0]
     base = view_base(source)
     if base in written:
