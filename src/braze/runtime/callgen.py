@@ -262,7 +262,7 @@ class _Writer:
         place = 0
         for one in self.plan.instructions:
             if isinstance(one, BindSize) and one.tensor in self.plan.inputs:
-                body.append(self._size(one))
+                body.append(str(one))
             elif isinstance(one, CheckTensor) and one.origin == "input" and one.tensor in self.plan.inputs:
                 if InputChecker.is_fixed(one):
                     place = place if fixed else len(body)
@@ -284,11 +284,6 @@ class _Writer:
             self._line("except Exception as error:")
             self._line("    raise _mismatch(locals(), error) from None")
         return head
-
-    @staticmethod
-    def _size(one: BindSize) -> str:
-        read = {"size": "shape[%d]", "stride": "stride(%d)", "storage_offset": "storage_offset()"}[one.kind]
-        return f"{one.out} = {one.tensor}.{read % one.dim if '%' in read else read}"
 
     def _check(self, one: CheckTensor) -> list[str]:
         """Lines that raise ``AssertionError`` unless the tensor is as it should be."""
@@ -312,7 +307,7 @@ class _Writer:
     def _write(self, position: int, one: Instruction) -> None:
         match one:
             case BindSize():
-                self._line(self._size(one))
+                self._line(str(one))
             case BindItem():
                 value = f"_item({one.source})"
                 self._line(f"{one.out} = int({value})" if one.as_int else f"{one.out} = {value}")

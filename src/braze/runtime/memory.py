@@ -8,8 +8,6 @@ others.
 
 from __future__ import annotations
 
-import os
-import threading
 from typing import Any
 
 import torch
@@ -50,56 +48,60 @@ class Block:
 
 
 class WorkspacePool:
-    """Blocks that wait for their next call, the last used on top; at most ``limit`` bytes of them."""
+    """Blocks that wait for their next call, the last used on top; at most about ``limit`` bytes of them.
+
+    The list is only touched by its own atomic methods, so the common case takes no lock.
+    """
 
     def __init__(self, limit: int = _KEPT_BYTES) -> None:
         self.limit = limit
-        self._lock = threading.Lock()
         self._blocks: list[Block] = []
-        self._bytes = 0
 
     def take(self, nbytes: int) -> Block:
         """A block of at least ``nbytes``, for the caller alone until `give`. What is not given back is freed
         with its last reference."""
-        with self._lock:
-            blocks = self._blocks
-            for i in range(len(blocks) - 1, -1, -1):
-                if blocks[i].nbytes >= nbytes:
-                    block = blocks.pop(i)
-                    self._bytes -= block.nbytes
-                    return block
-            if blocks:  # none is large enough: the last used makes room for a larger one
-                self._bytes -= blocks.pop().nbytes
+        try:
+            block = self._blocks.pop()
+        except IndexError:
+            return self._new(nbytes)
+        return block if block.nbytes >= nbytes else self._search(block, nbytes)
+
+    def _search(self, small: Block, nbytes: int) -> Block:
+        """The uppermost block that is large enough, below one that is not; a new one takes that one's
+        place."""
+        others: list[Block] = []
+        try:
+            while (block := self._blocks.pop()).nbytes < nbytes:
+                others.append(block)
+        except IndexError:
+            self._blocks.extend(reversed(others))
+            return self._new(nbytes)
+        self._blocks.extend([*reversed(others), small])
+        return block
+
+    @staticmethod
+    def _new(nbytes: int) -> Block:
         return Block(-(-max(nbytes, 1) // _ROUND) * _ROUND)
 
     def give(self, block: Block) -> None:
         """Back for the next call; it is freed instead where the pool would hold more than its limit."""
-        with self._lock:
-            if self._bytes + block.nbytes <= self.limit:
-                self._blocks.append(block)
-                self._bytes += block.nbytes
+        if block.nbytes + (self.nbytes if self._blocks else 0) <= self.limit:
+            self._blocks.append(block)
 
     def forget_views(self, key: object) -> None:
         """Drop what is kept under ``key`` in waiting blocks."""
-        with self._lock:
-            for block in self._blocks:
-                block.views.pop(key, None)
+        for block in self._blocks.copy():
+            block.views.pop(key, None)
 
     @property
     def nbytes(self) -> int:
         """Bytes that wait."""
-        return self._bytes
+        return sum([block.nbytes for block in self._blocks.copy()])
 
     def release(self) -> int:
         """Free every block that waits; how many bytes that were."""
-        with self._lock:
-            freed, self._bytes = self._bytes, 0
-            self._blocks.clear()
-        return freed
-
-    def after_fork(self) -> None:
-        """In a forked child: a thread that is gone may have held the lock."""
-        self._lock = threading.Lock()
+        blocks, self._blocks = self._blocks, []
+        return sum(block.nbytes for block in blocks)
 
 
 workspaces = WorkspacePool()
@@ -109,7 +111,3 @@ workspaces = WorkspacePool()
 def release() -> int:
     """Give the memory that waits in `workspaces` back to the system; how many bytes that were."""
     return workspaces.release()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=workspaces.after_fork)

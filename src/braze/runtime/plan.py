@@ -123,8 +123,14 @@ class BindSize:
     kind: str = "size"
 
     def __str__(self) -> str:
-        word = {"size": "shape[%d]", "stride": "stride(%d)", "storage_offset": "storage_offset()"}[self.kind]
-        return f"{self.out} = {self.tensor}.{word % self.dim if '%' in word else word}"
+        return f"{self.out} = {self.expression}"
+
+    @property
+    def expression(self) -> str:
+        """What to read, as Python."""
+        if self.kind == "size":
+            return f"{self.tensor}.shape[{self.dim}]"
+        return f"{self.tensor}.{self.kind}({self.dim if self.kind == 'stride' else ''})"
 
 
 @dataclass(frozen=True)

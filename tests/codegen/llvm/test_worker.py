@@ -64,7 +64,8 @@ def test_compiles_object_assembly_and_ir(pool: Pool) -> None:
 
 @pytest.mark.parametrize("level", [0, 1, 2, 3])
 def test_every_level_compiles(pool: Pool, level: int) -> None:
-    text = "define i64 @f(i64 %x) {\n %a = mul i64 %x, 6\n %b = mul i64 %x, 6\n %c = sub i64 %a, %b\n ret i64 %c\n}\n"
+    lines = ["%a = mul i64 %x, 6", "%b = mul i64 %x, 6", "%c = sub i64 %a, %b", "ret i64 %c"]
+    text = "\n".join(["define i64 @f(i64 %x) {", *lines, "}"])
     made = pool.compile(text, cpu=CPU, opt_level=level, emit=("opt_ir",)).result()
     assert ("mul" in made.opt_ir) == (level == 0)
     assert made.object == b""
@@ -94,8 +95,8 @@ def test_unknown_emit_is_refused(pool: Pool) -> None:
 def test_module_that_does_not_parse_or_verify(pool: Pool) -> None:
     with pytest.raises(LLVMError, match="doesn't match function result type"):
         pool.compile("define void @f() { ret i32 0 }", cpu=CPU).result()
+    text = "define i32 @f() {\n %a = add i32 %b, 1\n %b = add i32 1, 1\n ret i32 %a\n}\n"
     with pytest.raises(LLVMError, match="does not dominate"):
-        text = "define i32 @f() {\n %a = add i32 %b, 1\n %b = add i32 1, 1\n ret i32 %a\n}\n"
         pool.compile(text, cpu=CPU).result()
     assert pool.compile(constant_function(2), cpu=CPU).result().object
 

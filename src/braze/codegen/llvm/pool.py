@@ -178,15 +178,13 @@ class Pool:
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout=5.0)
+            self._close_wake()
 
     def forget(self) -> None:
         """After ``fork``, in the child: let go of the parent's workers and touch nothing else."""
         for worker in self._state.workers:
             worker.forget()
-        for fd in (self._wake_read, self._wake_write):
-            if fd >= 0:
-                os.close(fd)
-        self._wake_read = self._wake_write = -1
+        self._close_wake()
 
     # -- inside; the lock is held where the name says nothing else --------------------------------------
     def _reason(self) -> str | None:
@@ -232,6 +230,12 @@ class Pool:
             if free is None or len(free.jobs) >= _QUEUED_PER_WORKER:
                 return
             free.give(state.pending.popleft(), self.deadline)
+
+    def _close_wake(self) -> None:
+        fds, self._wake_read, self._wake_write = (self._wake_read, self._wake_write), -1, -1
+        for fd in fds:
+            if fd >= 0:
+                os.close(fd)
 
     def _wake(self) -> None:
         if self._wake_write >= 0:
