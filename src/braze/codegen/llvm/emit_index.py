@@ -194,7 +194,9 @@ class IndexEmitter(ScopeEmitter):
         found = ctx.vectors.get(key)
         if found is None:
             step = self.step(e, ctx)
-            found = self._lanes_linear(e, step, ctx, elem) if step is not None else self._lanes_sum(e, ctx, elem)
+            found = (
+                self._lanes_linear(e, step, ctx, elem) if step is not None else self._lanes_sum(e, ctx, elem)
+            )
             self.remember(ctx.vectors, key, found)
         return found
 
@@ -251,7 +253,9 @@ class IndexEmitter(ScopeEmitter):
         if found is None:
             parts = [self.lanes_of(p, ctx, elem) for p in atom.parts]
             den = atom.den if isinstance(atom, FloorDiv | Mod) else ONE
-            found = self._divide(atom, parts) if den.constant is not None else self._divide_wide(atom, parts, ctx)
+            found = (
+                self._divide(atom, parts) if den.constant is not None else self._divide_wide(atom, parts, ctx)
+            )
             self.remember(ctx.vectors, key, found)
         return found
 
@@ -316,4 +320,3 @@ class IndexEmitter(ScopeEmitter):
             elif not all(self._is_bound(m) for p in atom.parts for m, _ in p.terms):
                 return False
         return True
-

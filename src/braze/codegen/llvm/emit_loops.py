@@ -180,10 +180,11 @@ class LoopEmitter(ValueEmitter):
         if not loops:
             body()
             return
-        with self.fb.for_range(self.i64(0), self.scalar(loops[0].size), runs=True, label=loops[0].name) as loop:
-            with self.bind(loops[0], loop.index):
-                self.prepare(ctxs)
-                self.nest(loops[1:], ctxs, body)
+        with self.fb.for_range(
+            self.i64(0), self.scalar(loops[0].size), runs=True, label=loops[0].name
+        ) as loop, self.bind(loops[0], loop.index):
+            self.prepare(ctxs)
+            self.nest(loops[1:], ctxs, body)
 
     # -- lanes ------------------------------------------------------------------------------------------
     def lane_segments(self, plan: StagePlan, start: Value, stop: Value) -> list[LaneSegment]:
@@ -236,10 +237,9 @@ class LoopEmitter(ValueEmitter):
         """One part of a loop over lanes."""
         with self.fb.for_range(
             segment.start, segment.stop, segment.step, carried, runs=segment.runs, label=var.name
-        ) as loop:
-            with self.bind(var, loop.index):
-                ctxs = self.contexts(var, segment, loop.index)
-                loop.set_next(*body(ctxs, loop.carried))
+        ) as loop, self.bind(var, loop.index):
+            ctxs = self.contexts(var, segment, loop.index)
+            loop.set_next(*body(ctxs, loop.carried))
         return loop.results
 
     def contexts(self, var: Symbol, segment: LaneSegment, index: Value) -> list[Lanes]:

@@ -67,15 +67,15 @@ class MemoryEmitter(IndexEmitter):
             k = step.constant
             if k is not None:
                 width = "i32" if abs(k) * ctx.lanes < 2**31 else "i64"
-                return self.fb.gep(first, self.fb.vector_const(width, [k * i for i in range(ctx.lanes)]), elem)
+                return self.fb.gep(
+                    first, self.fb.vector_const(width, [k * i for i in range(ctx.lanes)]), elem
+                )
             steps = self.fb.splat(self.scalar(step), ctx.lanes)
             return self.fb.gep(first, self.fb.mul(steps, self.fb.lane_ids(steps.type)), elem)
         uniform = tuple(t for t in e.terms if not t[0] or not self.expr_varies(Expr((t,)), ctx))
         varying = Expr(tuple(t for t in e.terms if t not in uniform))
         width = "i32" if fits_32(varying) else "i64"
-        return self.fb.gep(
-            self.pointer(buffer, Expr(uniform)), self.lanes_of(varying, ctx, width), elem
-        )
+        return self.fb.gep(self.pointer(buffer, Expr(uniform)), self.lanes_of(varying, ctx, width), elem)
 
     def load(self, buffer: str, e: Expr, mask: Node | None, ctx: Lanes, varies: bool) -> Value:
         """The elements at ``e``; zero and no access where ``mask`` is false. A scalar unless ``varies``."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from braze.codegen.llvm.builder import Value
 from braze.codegen.llvm.emit_convert import convert
@@ -93,19 +93,25 @@ class StageEmitter(ReductionEmitter):
 
     def emit_row(self, start: Value | None, stop: Value | None) -> None:
         """What runs inside the scalar loops: a loop over lanes, or a single point."""
+        self.over_lanes(start, stop, self.emit_point)
+
+    def over_lanes(
+        self, start: Value | None, stop: Value | None, point: Callable[[list[Lanes]], None]
+    ) -> None:
+        """``point`` for each group of lanes of the stage's vector variable, or once if none of its variables is."""
         plan = self.plan
         if plan.vector is None or plan.vector not in self.stage.vars:
-            self.emit_point([Lanes()])
+            point([Lanes()])
             return
         self.prepare_splats(plan.vector, plan.lanes)
         if start is None or stop is None:
             start, stop = self.i64(0), self.scalar(plan.vector.size)
+
+        def body(ctxs: list[Lanes], carried: list[Value]) -> list[Value]:
+            point(ctxs)
+            return []
+
         for segment in self.lane_segments(plan, start, stop):
-
-            def body(ctxs: list[Lanes], carried: list[Value]) -> list[Value]:
-                self.emit_point(ctxs)
-                return []
-
             self.lane_loop(plan.vector, segment, [], body)
 
     def emit_point(self, ctxs: list[Lanes]) -> None:
@@ -115,10 +121,10 @@ class StageEmitter(ReductionEmitter):
                 self.emit_reductions(ctxs)
             self.held_back = frozenset()
             for ctx in ctxs:
-                self.emit_rest(ctx)
+                self.emit_after_reduction(ctx)
             self.held_back = self.after_reductions
 
-    def emit_rest(self, ctx: Lanes) -> None:
+    def emit_after_reduction(self, ctx: Lanes) -> None:
         """Whatever of one copy is not emitted yet, then its stores."""
         self.emit_ready(self.stage.nodes, [ctx])
         self.emit_stores(ctx)

@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 import torch
 
-from braze.codegen.llvm.builder import I64, PTR, Type, Value, constant
+from braze.codegen.llvm.builder import FunctionBuilder, Type, Value, constant
 from braze.codegen.llvm.emit_convert import convert, register_type
 from braze.codegen.llvm.emit_memory import MemoryEmitter
 from braze.codegen.llvm.emit_scope import Lanes
 from braze.codegen.llvm.math_ops import emit_math, has_math
 from braze.errors import CodegenError
 from braze.ops.dag import Node
-from braze.ops.dtypes import HALF_TYPES, is_float, is_integer
+from braze.ops.dtypes import HALF_TYPES, is_float
 from braze.runtime.expr import Expr
 
 __all__ = ["ValueEmitter"]
@@ -21,6 +21,42 @@ __all__ = ["ValueEmitter"]
 _FLOAT_COMPARE = {"eq": "oeq", "ne": "une", "lt": "olt", "le": "ole", "gt": "ogt", "ge": "oge"}
 _BITS = {"bitwise_and": "and", "bitwise_or": "or", "bitwise_xor": "xor",
          "logical_and": "and", "logical_or": "or", "logical_xor": "xor"}  # fmt: skip
+
+_Simple = Callable[[FunctionBuilder, Value, Value, Value], Value]
+
+
+def _isinf(fb: FunctionBuilder, a: Value, _b: Value, _c: Value) -> Value:
+    return fb.fcmp("oeq", fb.fabs(a), float("inf"))
+
+
+def _signbit(fb: FunctionBuilder, a: Value, _b: Value, _c: Value) -> Value:
+    return fb.icmp("slt", fb.bitcast(a, a.type.with_elem(f"i{a.type.bits}")), 0)
+
+
+_SIMPLE_FLOAT: dict[str, _Simple] = {
+    "add": lambda fb, a, b, c: fb.fadd(a, b),
+    "sub": lambda fb, a, b, c: fb.fsub(a, b),
+    "mul": lambda fb, a, b, c: fb.fmul(a, b),
+    "truediv": lambda fb, a, b, c: fb.fdiv(a, b),
+    "fma": lambda fb, a, b, c: fb.fma(a, b, c),
+    "neg": lambda fb, a, b, c: fb.fneg(a),
+    "abs": lambda fb, a, b, c: fb.fabs(a),
+    "sqrt": lambda fb, a, b, c: fb.sqrt(a),
+    "floor": lambda fb, a, b, c: fb.floor(a),
+    "ceil": lambda fb, a, b, c: fb.ceil(a),
+    "trunc": lambda fb, a, b, c: fb.ftrunc(a),
+    "round": lambda fb, a, b, c: fb.roundeven(a),
+    "copysign": lambda fb, a, b, c: fb.copysign(a, b),
+    "isnan": lambda fb, a, b, c: fb.fcmp("uno", a, a),
+    "isinf": _isinf,
+    "signbit": _signbit,
+}
+_SIMPLE_INT: dict[str, _Simple] = {
+    "add": lambda fb, a, b, c: fb.add(a, b),
+    "sub": lambda fb, a, b, c: fb.sub(a, b),
+    "mul": lambda fb, a, b, c: fb.mul(a, b),
+    "neg": lambda fb, a, b, c: fb.sub(fb.zero(a.type), a),
+}
 
 
 class ValueEmitter(MemoryEmitter):
@@ -74,8 +110,10 @@ class ValueEmitter(MemoryEmitter):
         if not varies:
             return convert(self.fb, self.scalar(e), torch.int64, node.dtype)
         lo, hi = e.bounds()
-        small = lo is not None and hi is not None and -(2**31) <= lo and hi < 2**31
-        if node.dtype is torch.int32 or (small and self.step(e, ctx) is not None and node.dtype is not torch.int64):
+        small = lo is not None and hi is not None and lo >= -(2**31) and hi < 2**31
+        if node.dtype is torch.int32 or (
+            small and self.step(e, ctx) is not None and node.dtype is not torch.int64
+        ):
             return convert(self.fb, self.lanes_of(e, ctx, "i32"), torch.int32, node.dtype)
         return convert(self.fb, self.lanes_of(e, ctx, "i64"), torch.int64, node.dtype)
 
@@ -93,7 +131,10 @@ class ValueEmitter(MemoryEmitter):
             return fb.select(args[0], args[1], args[2])
         simple = _SIMPLE_FLOAT.get(op) if is_float(dtype) else _SIMPLE_INT.get(op)
         if simple is not None:
-            return simple(self, args)
+            a, b, c = (*args, *args[:1], *args[:1])[:3]
+            return simple(fb, a, b, c)
+        if op == "abs":
+            return args[0] if dtype is torch.uint8 else self._int_abs(args[0])
         if op in _FLOAT_COMPARE:
             return self._compare(op, args, dtype)
         if op in _BITS:
@@ -109,6 +150,9 @@ class ValueEmitter(MemoryEmitter):
         if op in ("rand", "randn", "randint64") or has_math(op):
             return emit_math(fb, op, args)
         raise CodegenError(f"no machine code for {op} of {dtype}", node=op)
+
+    def _int_abs(self, a: Value) -> Value:
+        return self.fb.select(self.fb.icmp("slt", a, 0), self.fb.sub(self.fb.zero(a.type), a), a)
 
     def _compare(self, op: str, args: list[Value], dtype: torch.dtype) -> Value:
         if is_float(dtype):
@@ -232,9 +276,8 @@ class ValueEmitter(MemoryEmitter):
     def _first_lane(self, failed: Value) -> Value | None:
         if failed.type.lanes == 1:
             return None
-        packed = self.fb.bitcast(failed, _INT_OF_LANES[failed.type.lanes])
-        wide = self.fb.zext(packed, "i64")
-        return self.fb.intrinsic("llvm.cttz", I64, (wide, constant(Type("i1"), False)))
+        lanes = Type("i32", failed.type.lanes)
+        return self.fb.reduce("umin", self.fb.select(failed, self.fb.lane_ids(lanes), failed.type.lanes))
 
     def _lane_at(self, value: Value, lane: Value | None) -> Value:
         if lane is None:

@@ -28,7 +28,9 @@ def access_kind(e: Expr, var: Symbol | None, lanes: int) -> str:
     if step is None:
         return "gather"
     k = step.constant
-    return {0: "uniform", 1: "contiguous", -1: "reversed"}.get(k or 0) if k in (0, 1, -1) else f"stride {step}"  # type: ignore[return-value]
+    return (
+        {0: "uniform", 1: "contiguous", -1: "reversed"}.get(k or 0) if k in (0, 1, -1) else f"stride {step}"
+    )  # type: ignore[return-value]
 
 
 def body_cost(stage: Stage, var: Symbol | None) -> int:

@@ -135,7 +135,9 @@ class Reducer:
             values = [fb.select(mask, v, -math.inf) for v in values]
         tops = list(values)
         while len(tops) > 1:
-            pairs = [self.extremum(False, a, b, self.dtype) for a, b in zip(tops[::2], tops[1::2], strict=False)]
+            pairs = [
+                self.extremum(False, a, b, self.dtype) for a, b in zip(tops[::2], tops[1::2], strict=False)
+            ]
             tops = pairs + (tops[-1:] if len(tops) % 2 else [])
         top = self.extremum(False, maximum, tops[0], self.dtype)
         shift = self._finite(fb, top)

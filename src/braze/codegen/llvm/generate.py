@@ -1,0 +1,342 @@
+"""From a kernel to LLVM IR text: one module for each kernel, with names that depend on nothing but its content.
+
+Native interface of every function that is emitted here (a *phase* of a kernel)::
+
+    void @<name>(ptr %err, ptr %b0, ptr %b1, ..., i64 %s0, ..., ptr %scratch, i64 %errbase, i64 %tid, i64 %nt)
+
+with the kernel's buffers that are not local, in order, its sizes, in order, its scratch memory (64-byte aligned),
+the number that is added to a failed check's id, and which thread of how many this is. Phases of one kernel run one
+after another with a barrier between them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+
+from braze.codegen.llvm.builder import I1, I64, PTR, FunctionBuilder, ModuleBuilder, Type, Value
+from braze.codegen.llvm.emit_memory import MEMORY
+from braze.codegen.llvm.emit_scope import Lanes
+from braze.codegen.llvm.emit_stage import StageEmitter
+from braze.codegen.llvm.plan import LoopPlan, StagePlan, plan_kernel
+from braze.codegen.llvm.target import Target
+from braze.errors import CodegenError
+from braze.ops.dtypes import SHORT
+from braze.ops.kernel import BufferArg, Kernel, Stage
+from braze.runtime.expr import ZERO, Expr, Symbol, as_expr, product
+
+__all__ = ["KernelCode", "generate"]
+
+_ERROR_FUNCTION = "braze_record_failure"
+_PLACEHOLDER = "braze_kernel"
+_ROW_ALIGN = 64
+
+
+@dataclass(frozen=True)
+class KernelCode:
+    """The code of one kernel.
+
+    ``functions``: the phases' symbols, each of the interface above. ``text``: the module. ``buffers`` and
+    ``sizes``: the kernel's own names, in argument order. ``scratch_shared + nt * scratch_thread`` bytes of scratch
+    are needed (expressions over the sizes). ``checks[k]`` is the check whose failure is reported as id
+    ``errbase + k + 1``. ``parallel``: more than one thread can be of use.
+    """
+
+    name: str
+    functions: tuple[str, ...]
+    text: str
+    plan: LoopPlan
+    buffers: tuple[str, ...]
+    sizes: tuple[str, ...]
+    scratch_shared: Expr
+    scratch_thread: Expr
+    checks: tuple[str, ...]
+    parallel: bool
+
+
+def _rounded(e: Expr, to: int) -> Expr:
+    return (e + (to - 1)) // to * to
+
+
+class KernelEmitter(StageEmitter):
+    """Emits the phases of one kernel into one module."""
+
+    def __init__(self, kernel: Kernel, plan: LoopPlan, module: ModuleBuilder) -> None:
+        super().__init__()
+        self.kernel = kernel
+        self.loop_plan = plan
+        self.module = module
+        self.args = tuple(b for b in kernel.buffers if b.role != "local")
+        self.number = {b.name: k for k, b in enumerate(self.args)}
+        self.dtypes = {b.name: b.dtype for b in kernel.buffers}
+        self.checks: list[str] = []
+        self.functions: list[str] = []
+        self.scratch_shared: Expr = ZERO
+        self.scratch_thread: Expr = ZERO
+        self.scratch_at: dict[str, tuple[Expr, str, bool]] = {}
+        self.scalar_locals = self._place_locals()
+        self.locals: dict[str, Value] = {}
+
+    # -- locals -------------------------------------------------------------------------------------------
+    def _place_locals(self) -> frozenset[str]:
+        """Locals that are one value for each outer point stay in registers; the others get rows of scratch."""
+        inner: set[Symbol] = {v for s in self.kernel.stages for v in s.vars}
+        used: dict[str, bool] = {}
+        for stage in self.kernel.stages:
+            for name, index in [(n.buffer, n.index) for n in stage.loads] + [
+                (s.buffer, s.index) for s in stage.stores
+            ]:
+                used[name] = used.get(name, False) or not index.free_symbols.isdisjoint(inner)
+        in_registers = set()
+        shared = not self.loop_plan.outer
+        for b in self.kernel.buffers:
+            if b.role != "local" or b.name not in used:
+                continue
+            if not used[b.name] and not shared:
+                in_registers.add(b.name)
+                continue
+            row = b.numel if shared else self._row_extent(b)
+            size = _rounded(row * b.dtype.itemsize, _ROW_ALIGN)
+            if shared:
+                self.scratch_at[b.name] = (self.scratch_shared, MEMORY[b.dtype], True)
+                self.scratch_shared = self.scratch_shared + size
+            else:
+                self.scratch_at[b.name] = (self.scratch_thread, MEMORY[b.dtype], False)
+                self.scratch_thread = self.scratch_thread + size
+        return frozenset(in_registers)
+
+    def _row_extent(self, b: BufferArg) -> Expr:
+        """One more than the greatest index into a row."""
+        greatest: Expr | None = None
+        for stage in self.kernel.stages:
+            for store in stage.stores:
+                if store.buffer == b.name:
+                    index = self.local_index(b.name, store.index)
+                    top = index.substitute({v: v.size - 1 for v in stage.vars})
+                    greatest = top if greatest is None or top != greatest else greatest
+        if greatest is None:
+            raise CodegenError(f"local buffer {b.name} is never written", node=self.kernel.name)
+        return greatest + 1
+
+    def local_index(self, buffer: str, e: Expr) -> Expr:
+        """Inside a row of a thread's own scratch: the index without its outer part."""
+        if self.loop_plan.outer and buffer in self.dtypes and self._role(buffer) == "local":
+            return e.substitute(dict.fromkeys(self.kernel.outer, 0))
+        return e
+
+    def _role(self, buffer: str) -> str:
+        return self.kernel.buffer(buffer).role
+
+    # -- memory -------------------------------------------------------------------------------------------
+    def dtype_of(self, buffer: str) -> torch.dtype:
+        """A buffer's element type."""
+        return self.dtypes[buffer]
+
+    def memory_elem(self, buffer: str) -> str:
+        """The LLVM type of a buffer's elements in memory."""
+        if buffer in self.scratch_at:
+            return self.scratch_at[buffer][1]
+        return MEMORY[self.dtypes[buffer]]
+
+    def base_pointer(self, buffer: str) -> Value:
+        """The address of a buffer's first element."""
+        if buffer not in self.scratch_at:
+            return self.fb.params[f"b{self.number[buffer]}"]
+        return self.scratch_pointers[buffer]
+
+    def load(self, buffer: str, e: Expr, mask: object, ctx: Lanes, varies: bool) -> Value:  # type: ignore[override]
+        """As in memory; a local that lives in a register is just its value."""
+        if buffer in self.scalar_locals:
+            return self.locals[buffer]
+        return super().load(buffer, self.local_index(buffer, e), mask, ctx, varies)  # type: ignore[arg-type]
+
+    # -- functions ----------------------------------------------------------------------------------------
+    def begin_function(self) -> None:
+        """Open the next phase: its parameters, and the sizes as bound variables."""
+        name = f"{_PLACEHOLDER}_{len(self.functions)}"
+        self.functions.append(name)
+        params: list[tuple[str, Type]] = [("err", PTR)]
+        params += [(f"b{k}", PTR) for k in range(len(self.args))]
+        params += [(f"s{k}", I64) for k in range(len(self.kernel.sizes))]
+        params += [("scratch", PTR), ("errbase", I64), ("tid", I64), ("nt", I64)]
+        self.fb = FunctionBuilder(self.module, name, params)
+        self.err, self.err_base = self.fb.params["err"], self.fb.params["errbase"]
+        self.tid, self.nthreads = self.fb.params["tid"], self.fb.params["nt"]
+        for table in (self.bound, self.values, self.node_levels, self.scalars, self.pointers, self.splats):
+            table.clear()
+        self._log.clear()
+        self.level = 0
+        for k, s in enumerate(self.kernel.sizes):
+            self.bound[s] = (0, self.fb.params[f"s{k}"])
+        self.scratch_pointers: dict[str, Value] = {}
+
+    def bind_scratch(self) -> None:
+        """Addresses of scratch rows, at the head of the function."""
+        own: Value | None = None
+        for name, (offset, _, shared) in self.scratch_at.items():
+            base = self.fb.params["scratch"]
+            if not shared:
+                if own is None:
+                    start = self.fb.mul(self.tid, self.scalar(self.scratch_thread))
+                    own = self.fb.gep(base, self.fb.add(start, self.scalar(self.scratch_shared)), "i8")
+                base = own
+            at = self.scalar(offset)
+            self.scratch_pointers[name] = self.fb.gep(base, at, "i8") if offset.terms else base
+
+    def _error_function(self) -> None:
+        """``void (ptr err, i64 id, i64 value, i64 bound)``: the first failure wins."""
+        if self.module.is_defined(_ERROR_FUNCTION):
+            return
+        fb = FunctionBuilder(
+            self.module,
+            _ERROR_FUNCTION,
+            [("err", PTR), ("id", I64), ("value", I64), ("bound", I64)],
+            attributes=("nounwind", "noinline", "cold"),
+            linkage="internal",
+        )
+        pair = fb._emit(I64, "cmpxchg ptr %err, i64 0, i64 %id monotonic monotonic, align 8")
+        first = fb._emit(I1, f"extractvalue {{ i64, i1 }} {pair.text}, 1")
+        with fb.if_then(first):
+            fb.store(fb.params["value"], fb.gep(fb.params["err"], self.i64(1), "i64"))
+            fb.store(fb.params["bound"], fb.gep(fb.params["err"], self.i64(2), "i64"))
+        fb.ret()
+
+    # -- phases -------------------------------------------------------------------------------------------
+    def emit(self) -> None:
+        """Emit all phases."""
+        if self.loop_plan.outer:
+            self._emit_outer()
+            return
+        chunks: list[tuple[Stage, StagePlan, Symbol | None]] = []
+        for number, (stage, plan) in enumerate(zip(self.kernel.stages, self.loop_plan.stages, strict=True)):
+            chunk = None
+            if plan.chunk is not None:
+                chunk = Symbol(f"c{number}", 0, plan.chunk.count - 1)
+                self._place_partials(stage, plan, plan.chunk.count)
+            chunks.append((stage, plan, chunk))
+        for stage, plan, chunk in chunks:
+            if chunk is not None:
+                self._phase(lambda s=stage, p=plan, c=chunk: self._emit_chunks(s, p, c))  # type: ignore[misc]
+                self._phase(lambda s=stage, p=plan, c=chunk: self._emit_merge(s, p, c))  # type: ignore[misc]
+            else:
+                self._phase(lambda s=stage, p=plan: self.emit_partitioned(s, p))  # type: ignore[misc]
+
+    def _phase(self, body: object) -> None:
+        self.begin_function()
+        self.bind_scratch()
+        body()  # type: ignore[operator]
+        self.fb.ret()
+
+    def _emit_outer(self) -> None:
+        self.begin_function()
+        self.bind_scratch()
+        shared = StagePlan("once", (), None, 1, 1, "none")
+
+        def point(_start: Value | None, _stop: Value | None) -> None:
+            for stage, plan in zip(self.kernel.stages, self.loop_plan.stages, strict=True):
+                self.emit_nested(stage, plan)
+
+        self.shared_loop(self.loop_plan.outer, shared, point)
+        self.fb.ret()
+
+    # -- split reductions ---------------------------------------------------------------------------------
+    def _place_partials(self, stage: Stage, plan: StagePlan, count: Expr) -> None:
+        self.find_users(stage)
+        kept = product(v.size for v in stage.vars)
+        lanes = plan.lanes if plan.strategy != "row" else 1
+        for red in self.reductions:
+            for component, type in enumerate(red.reducer.types(lanes)):
+                elem = "i8" if type.elem == "i1" else type.elem
+                name = f"{self.partial_name(red, component)}"
+                self.scratch_at[name] = (self.scratch_shared, elem, True)
+                size = _rounded(kept * count * Type(elem).align, _ROW_ALIGN)
+                self.scratch_shared = self.scratch_shared + size
+
+    def _emit_chunks(self, stage: Stage, plan: StagePlan, chunk: Symbol) -> None:
+        """Phase one of a split reduction: this thread's chunks."""
+        assert plan.chunk is not None
+        split = plan.chunk
+        self.begin_stage(stage, plan)
+        point = [Lanes()]
+        with self.unless_empty((*stage.vars, *plan.rloops)), self.scope():
+            self.prepare(point)
+
+            def group(ctxs: list[Lanes]) -> None:
+                with self.scope():
+                    self.prepare(ctxs)
+                    low = self.fb.mul(self.scalar(chunk.expr), self.scalar(split.length))
+                    high = self.fb.integer_minmax(
+                        "smin", self.fb.add(low, self.scalar(split.length)), self.scalar(split.var.size)
+                    )
+                    states = self.reduced(ctxs, {split.var: (low, high)})
+                    self.store_partials(ctxs, chunk.expr, states)
+
+            def rows(start: Value | None, stop: Value | None) -> None:
+                self.prepare(point)
+                self.over_lanes(start, stop, group)
+
+            self.shared_loop((*plan.loops, chunk), plan, rows)
+
+    def _emit_merge(self, stage: Stage, plan: StagePlan, chunk: Symbol) -> None:
+        """Phase two: merge the chunks' results, then what follows the reduction."""
+        assert plan.chunk is not None
+        count = plan.chunk.count
+        self.begin_stage(stage, plan)
+        point = [Lanes()]
+        with self.unless_empty(stage.vars), self.scope():
+
+            def group(ctxs: list[Lanes]) -> None:
+                with self.scope():
+                    states = self.merge_partials(ctxs, chunk, self.scalar(count))
+                    self.remember_results(ctxs, states)
+                    self.held_back = frozenset()
+                    for ctx in ctxs:
+                        self.emit_after_reduction(ctx)
+
+            def rows(start: Value | None, stop: Value | None) -> None:
+                self.over_lanes(start, stop, group)
+
+            self.shared_loop(plan.loops, plan, rows)
+
+
+def generate(kernel: Kernel, target: Target | int, masks: bool | None = None) -> KernelCode:
+    """The code of ``kernel`` for a target (or a number of 32-bit lanes; ``masks`` then says whether all element
+    types have masked access). Raises ``CodegenError`` for what has no machine form."""
+    lanes = target if isinstance(target, int) else target.lanes
+    if masks is None:
+        masks = lanes >= 16
+    for b in kernel.buffers:
+        if b.dtype not in SHORT:
+            raise CodegenError(f"no machine code for elements of {b.dtype}", node=kernel.name)
+    plan = plan_kernel(kernel, lanes, masks)
+    module = ModuleBuilder(_PLACEHOLDER, vector_bits=max(128, 32 * lanes))
+    emitter = KernelEmitter(kernel, plan, module)
+    emitter.emit()
+    text = module.text()
+    name = "k_" + hashlib.sha256(text.encode()).hexdigest()[:20]
+    text = text.replace(_PLACEHOLDER, name)
+    return KernelCode(
+        kernel.name,
+        tuple(f.replace(_PLACEHOLDER, name) for f in emitter.functions),
+        text,
+        plan,
+        tuple(b.name for b in emitter.args),
+        tuple(s.name for s in kernel.sizes),
+        emitter.scratch_shared,
+        emitter.scratch_thread,
+        tuple(emitter.checks),
+        any(not s.serial for s in plan.stages),
+    )
+
+
+def default_sizes(kernel: Kernel) -> dict[str, int]:
+    """No size at all; for kernels whose every extent is a number."""
+    return {s.name: s.lower for s in kernel.sizes}
+
+
+def scratch_bytes(code: KernelCode, sizes: dict[str, int], nthreads: int) -> int:
+    """Bytes of scratch for a call with these sizes."""
+    shared = as_expr(code.scratch_shared).evaluate(sizes)
+    return shared + nthreads * as_expr(code.scratch_thread).evaluate(sizes)
