@@ -66,12 +66,16 @@ def show(tree: Any) -> str:
 
 @dataclass(eq=False)
 class ExternKernel(Operation):
-    """A call of ``target`` (an ``OpOverload``, a higher-order operator, or a Python callable)."""
+    """A call of ``target`` (an ``OpOverload``, a higher-order operator, or a Python callable).
+
+    ``pattern``: what the call returns, with the names of ``results`` in it: a name, ``None``, or a tuple of such.
+    """
 
     target: Any
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     results: list[Buffer] = field(default_factory=list)
+    pattern: Any = None
 
     @property
     def outputs(self) -> list[Buffer]:

@@ -42,8 +42,8 @@ def call_extern(ctx: GraphLowering, extern: Extern) -> Any:
             )
             ctx.graph.add_operation(kernel)
             return TensorBox.of(result)
-    results, tree = _results(ctx, example, name)
-    kernel = ExternKernelAlloc(name, ctx.node.target, args, kwargs, results, origins=[ctx.origin])
+    results, tree, pattern = _results(ctx, example, name)
+    kernel = ExternKernelAlloc(name, ctx.node.target, args, kwargs, results, pattern, origins=[ctx.origin])
     ctx.graph.add_operation(kernel)
     return tree
 
@@ -55,13 +55,14 @@ def call_fallback(ctx: GraphLowering, reason: str) -> Any:
     for storage in mutated:
         ctx.graph.flush(storage)
     name = ctx.graph.operation_name()
-    results, tree = _results(ctx, ctx.example, name)
+    results, tree, pattern = _results(ctx, ctx.example, name)
     kernel = FallbackKernel(
         name,
         ctx.node.target,
         args,
         kwargs,
         results,
+        pattern,
         origins=[ctx.origin],
         reason=reason,
         mutated=mutated,
@@ -105,24 +106,25 @@ def _layout(ctx: GraphLowering, example: torch.Tensor) -> FixedLayout:
     )
 
 
-def _results(ctx: GraphLowering, example: Any, producer: str) -> tuple[list[Buffer], Any]:
-    """A buffer for each tensor in ``example``, and ``example``'s structure with tensor boxes in it."""
+def _results(ctx: GraphLowering, example: Any, producer: str) -> tuple[list[Buffer], Any, Any]:
+    """A buffer for each tensor in ``example``; ``example``'s structure with tensor boxes in it, and with the
+    buffers' names."""
     results: list[Buffer] = []
 
-    def build(value: Any, path: tuple[int, ...]) -> Any:
+    def build(value: Any, path: tuple[int, ...]) -> tuple[Any, Any]:
         if isinstance(value, torch.Tensor):
             name = f"buf{len(ctx.graph.buffers) + len(results)}"
             layout = _layout(ctx, value)
             buffer = MultiOutput(name, layout, producer, path) if path else Buffer(name, layout)
             results.append(buffer)
-            return TensorBox.of(buffer)
+            return TensorBox.of(buffer), name
         if isinstance(value, (tuple, list)):
-            return type(value)([build(v, (*path, k)) for k, v in enumerate(value)])
-        if isinstance(value, torch.SymInt):
-            return ctx.expr(value)
-        return value
+            parts = [build(v, (*path, k)) for k, v in enumerate(value)]
+            return [box for box, _ in parts], tuple([name for _, name in parts])
+        return (ctx.expr(value) if isinstance(value, torch.SymInt) else value), None
 
-    return results, build(example, ())
+    tree, pattern = build(example, ())
+    return results, tree, pattern
 
 
 def _effects(ctx: GraphLowering, args: Any, kwargs: dict[str, Any]) -> tuple[set[str], set[str]]:

@@ -11,20 +11,21 @@ memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
 import torch
 
-from braze.ops.dag import Node, indirect_nodes, loads, topological
+from braze.ops.dag import Dag, IndirectSymbol, Node, indirect_nodes, loads, topological
 from braze.ops.dtypes import SHORT
 from braze.ops.printer import print_stage
-from braze.runtime.expr import Expr, Symbol
+from braze.runtime.expr import Expr, ExprLike, Symbol
 
 StoreMode = Literal["set", "atomic_add"]
 Role = Literal["in", "out", "inout", "local"]
+NO_MAPPING: Mapping[Symbol, ExprLike] = {}
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,26 @@ class Store:
     def roots(self) -> list[Node]:
         """The nodes this store evaluates: value, mask, and those that its index refers to."""
         return [self.value, *([self.mask] if self.mask is not None else []), *indirect_nodes(self.index)]
+
+    def rewritten(
+        self,
+        dag: Dag,
+        rewrite: Callable[[Sequence[Node]], Sequence[Node]],
+        mapping: Mapping[Symbol, ExprLike] = NO_MAPPING,
+    ) -> Store:
+        """The store with its nodes passed through ``rewrite``, and ``mapping`` applied to its index."""
+        computed = [s for s in self.index.free_symbols if isinstance(s, IndirectSymbol)]
+        roots = [self.value, *([self.mask] if self.mask is not None else []), *(s.node for s in computed)]
+        new = list(rewrite(roots))
+        local: dict[Symbol, ExprLike] = dict(mapping)
+        for s, node in zip(computed, new[len(new) - len(computed) :], strict=True):
+            local[s] = dag.indirect(node, s.size.substitute(mapping))
+        mask = new[1] if self.mask is not None else None
+        return replace(self, index=self.index.substitute(local), value=new[0], mask=mask)
+
+    def substituted(self, dag: Dag, mapping: Mapping[Symbol, ExprLike]) -> Store:
+        """The store with symbols replaced throughout."""
+        return self.rewritten(dag, lambda roots: dag.substitute(roots, mapping), mapping)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,385 @@
+"""From a schedule, and the native code of its segments, to the launch plan.
+
+A *storage* of the schedule is one name in the plan: an input, a constant, a tensor allocated because it leaves the
+graph, a result of an extern, or a range of the workspace. Externs see tensors: views of storages are made where
+they are first needed and kept until their storage dies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from braze.errors import CodegenError
+from braze.ir.buffers import ConstantBuffer, InputBuffer
+from braze.ir.externs import (
+    BindSymbol,
+    ConcatKernel,
+    ExternKernel,
+    ExternKernelOut,
+    FallbackKernel,
+    TensorRef,
+    leaves,
+    map_leaves,
+)
+from braze.ir.graph import Graph
+from braze.ir.layout import Layout
+from braze.runtime.expr import ZERO, Expr, Symbol
+from braze.runtime.plan import (
+    Allocate,
+    BindItem,
+    BindSize,
+    BufferArg,
+    CallExtern,
+    CheckTensor,
+    ErrorEntry,
+    Free,
+    Instruction,
+    KernelEntry,
+    LoadConstant,
+    Plan,
+    Ref,
+    Return,
+    RunSegment,
+    Slice,
+    View,
+    Workspace,
+)
+from braze.schedule.memory import aligned
+from braze.schedule.schedule import ExternStep, Schedule, Segment
+
+WORKSPACE = "workspace"
+
+
+@dataclass(frozen=True)
+class SegmentCall:
+    """How a segment is called: see ``RunSegment``. ``buffers`` are storages, or numbers of ``scratch`` areas (sizes
+    in bytes) that the segment needs for itself while it runs."""
+
+    entry: str
+    buffers: tuple[str | int, ...]
+    sizes: tuple[Symbol, ...]
+    scratch: tuple[Expr, ...]
+    kernels: tuple[KernelEntry, ...]
+    checked: bool
+
+
+@dataclass(frozen=True)
+class BuiltPlan:
+    """A plan, with the tensors and callables that it names."""
+
+    plan: Plan
+    constants: dict[str, torch.Tensor]
+    externs: dict[str, Callable[..., Any]]
+
+
+def build_plan(
+    schedule: Schedule, calls: Sequence[SegmentCall], errors: Sequence[ErrorEntry], name: str
+) -> BuiltPlan:
+    """The launch plan of ``schedule``; ``calls`` are those of its segments, in order. Raises ``CodegenError`` where
+    a size cannot be found among the inputs."""
+    return _Builder(schedule, list(calls), name).build(tuple(errors))
+
+
+@dataclass(eq=False)
+class _Builder:
+    schedule: Schedule
+    calls: list[SegmentCall]
+    name: str
+    out: list[Instruction] = field(default_factory=list)
+    constants: dict[str, torch.Tensor] = field(default_factory=dict)
+    externs: dict[str, Callable[..., Any]] = field(default_factory=dict)
+    known: set[str] = field(default_factory=set)
+    tensors: set[str] = field(default_factory=set)
+    views: dict[tuple[str, object], str] = field(default_factory=dict)
+
+    @property
+    def graph(self) -> Graph:
+        return self.schedule.graph
+
+    def build(self, errors: tuple[ErrorEntry, ...]) -> BuiltPlan:
+        inputs, numbers = self._inputs()
+        self._constants()
+        scratch_base = aligned(self.schedule.memory.size)
+        scratch = max_size([sum_sizes(c.scratch) for c in self.calls])
+        total = scratch_base + scratch
+        workspace_ready = False
+        calls = iter(self.calls)
+        last = self._last_uses()
+        for k, step in enumerate(self.schedule.steps):
+            if not workspace_ready and total != ZERO and self._known_size(total):
+                self.out.append(Workspace(WORKSPACE, total))
+                workspace_ready = True
+            if isinstance(step, Segment):
+                self._segment(step, next(calls), scratch_base)
+            else:
+                self._extern(step)
+            self._free(last.get(k, ()))
+        self.out.append(Return(tuple(self._output(o) for o in self.graph.outputs)))
+        plan = Plan(self.name, tuple(inputs), tuple(self.out), errors, tuple(numbers))
+        return BuiltPlan(plan, self.constants, self.externs)
+
+    # -- the beginning ----------------------------------------------------------------------------------
+    def _inputs(self) -> tuple[list[str], list[str]]:
+        names: list[str] = []
+        numbers: list[str] = []
+        for k, item in enumerate(self.graph.inputs):
+            if isinstance(item, InputBuffer):
+                names.append(item.name)
+                self.tensors.add(item.name)
+                continue
+            symbol = item.symbol if item is not None else None
+            if symbol is not None and symbol.name not in names:
+                names.append(symbol.name)
+                numbers.append(symbol.name)
+                self.known.add(symbol.name)
+            else:
+                names.append(f"unused{k}")
+        buffers = [b for b in self.graph.inputs if isinstance(b, InputBuffer)]
+        for buffer in buffers:
+            for kind, values in (("size", buffer.layout.size), ("stride", buffer.layout.stride)):
+                for dim, e in enumerate(values):
+                    if e.symbol is not None and e.symbol.name not in self.known:
+                        self.known.add(e.symbol.name)
+                        self.out.append(BindSize(e.symbol.name, buffer.name, dim, kind))
+        for buffer in buffers:
+            layout = buffer.layout
+            for e in (*layout.size, *layout.stride):
+                if not self._known_size(e):
+                    raise CodegenError(f"the size {e} of input {buffer.name} follows from no input")
+            strides = tuple(
+                None if n.constant == 1 else s for n, s in zip(layout.size, layout.stride, strict=True)
+            )
+            self.out.append(CheckTensor(buffer.name, layout.dtype, layout.size, strides, layout.device.type))
+        return names, numbers
+
+    def _known_size(self, e: Expr) -> bool:
+        return all(s.name in self.known for s in e.free_symbols)
+
+    def _constants(self) -> None:
+        used = self._used_storages()
+        for name, buffer in self.graph.buffers.items():
+            if isinstance(buffer, ConstantBuffer) and name in used:
+                assert buffer.value is not None
+                self.constants[name] = buffer.value
+                self.tensors.add(name)
+                self.out.append(LoadConstant(name, name))
+
+    def _used_storages(self) -> set[str]:
+        used = {o.buffer.storage for o in self.graph.outputs if isinstance(o, TensorRef)}
+        for step in self.schedule.steps:
+            used |= self._touched(step)
+        return used
+
+    def _touched(self, step: Segment | ExternStep) -> set[str]:
+        if isinstance(step, ExternStep):
+            return step.op.reads() | step.op.writes()
+        return {b.name for k in step.kernels for b in k.kernel.buffers if b.role != "local"}
+
+    def _last_uses(self) -> dict[int, list[str]]:
+        """By step: storages with a tensor of their own that nobody uses afterwards."""
+        kept = {o.buffer.storage for o in self.graph.outputs if isinstance(o, TensorRef)}
+        last: dict[str, int] = {}
+        for k, step in enumerate(self.schedule.steps):
+            for storage in self._touched(step):
+                last[storage] = k
+        by_step: dict[int, list[str]] = {}
+        for storage, k in last.items():
+            if storage not in kept and storage not in self.schedule.memory.offsets:
+                by_step.setdefault(k, []).append(storage)
+        return {k: sorted(v) for k, v in by_step.items()}
+
+    # -- the steps --------------------------------------------------------------------------------------
+    def _allocate(self, storage: str) -> None:
+        """Make the tensor of a storage that leaves the graph, before it is first written."""
+        if storage in self.tensors or storage in self.schedule.memory.offsets:
+            return
+        layout = self.graph.buffers[storage].layout
+        self.tensors.add(storage)
+        self.out.append(Allocate(storage, layout.dtype, layout.size, layout.stride, layout.device.type))
+
+    def _pointer(self, storage: str) -> BufferArg:
+        offset = self.schedule.memory.offsets.get(storage)
+        return BufferArg(storage) if offset is None else BufferArg(WORKSPACE, offset)
+
+    def _segment(self, segment: Segment, call: SegmentCall, scratch_base: Expr) -> None:
+        areas: list[Expr] = []
+        running = scratch_base
+        for size in call.scratch:
+            areas.append(running)
+            running = running + aligned(size)
+        pointers: list[BufferArg] = []
+        for item in call.buffers:
+            if isinstance(item, int):
+                pointers.append(BufferArg(WORKSPACE, areas[item]))
+            else:
+                self._allocate(item)
+                pointers.append(self._pointer(item))
+        self.out.append(
+            RunSegment(
+                call.entry,
+                tuple(pointers),
+                tuple(s.expr for s in call.sizes),
+                segment.work,
+                call.kernels,
+                call.checked,
+            )
+        )
+
+    def _extern(self, step: ExternStep) -> None:
+        op = step.op
+        if isinstance(op, ConcatKernel):
+            self._allocate(op.buffer.storage)
+        elif isinstance(op, BindSymbol):
+            self.out.append(BindItem(op.symbol, self._tensor(op.source)))
+            self.known.add(op.symbol)
+        elif isinstance(op, ExternKernel):
+            self._call(op)
+        else:
+            raise CodegenError(f"no instruction for {type(op).__name__}")
+
+    def _call(self, op: ExternKernel) -> None:
+        outs: Any = op.pattern
+        kwargs = dict(op.kwargs)
+        if isinstance(op, ExternKernelOut):
+            (result,) = op.results
+            self._allocate(result.storage)
+            kwargs["out"] = TensorRef(result, result.layout)
+            outs = None
+        else:
+            self.tensors.update(r.name for r in op.results)
+        args, kwargs = map_leaves((op.args, kwargs), self._leaf)
+        target = self._target(op)
+        if any(not _storable(x) for x in leaves((args, kwargs))):
+            key = f"call{len(self.externs)}"
+            self.externs[key], args = _closed_over(op.target, args, kwargs)
+            target, kwargs = f"python::{key}", {}
+        where = op.origins[0].source if op.origins else None
+        self.out.append(
+            CallExtern(
+                target,
+                tuple(map(_as_arg, args)),
+                tuple((k, _as_arg(v)) for k, v in kwargs.items()),
+                outs,
+                where or None,
+            )
+        )
+        if isinstance(op, FallbackKernel):
+            for symbol, result_name, dim in op.binds:
+                self.out.append(BindSize(symbol, result_name, dim))
+                self.known.add(symbol)
+
+    def _target(self, op: ExternKernel) -> str:
+        schema = getattr(op.target, "_schema", None)
+        if schema is not None:
+            overload = f".{schema.overload_name}" if schema.overload_name else ""
+            return f"{schema.name}{overload}"
+        key = f"{getattr(op.target, '__name__', 'call')}{len(self.externs)}"
+        self.externs[key] = op.target
+        return f"python::{key}"
+
+    def _leaf(self, leaf: Any) -> Any:
+        return Ref(self._tensor(leaf)) if isinstance(leaf, TensorRef) else leaf
+
+    def _tensor(self, ref: TensorRef) -> str:
+        """The name of a tensor with the geometry of ``ref``; made now if there is none."""
+        storage = ref.buffer.storage
+        base = self.graph.buffers[storage].layout
+        offset = self.schedule.memory.offsets.get(storage)
+        layout = ref.layout
+        if offset is None and _same_geometry(layout, base):
+            return storage
+        key = (storage, (layout.size, layout.stride, layout.offset, layout.dtype))
+        found = self.views.get(key)
+        if found is not None:
+            return found
+        name = self.views[key] = f"{storage}_{sum(s == storage for s, _ in self.views)}"
+        if offset is None:
+            dtype = None if layout.dtype is base.dtype else layout.dtype
+            self.out.append(View(name, storage, layout.size, layout.stride, layout.offset, dtype))
+        else:
+            begin = offset + layout.offset * layout.dtype.itemsize
+            self.out.append(Slice(name, WORKSPACE, begin, layout.dtype, layout.size, layout.stride))
+        return name
+
+    def _free(self, storages: Sequence[str]) -> None:
+        names = [s for s in storages if s in self.tensors]
+        gone = set(storages)
+        for key in [k for k in self.views if k[0] in gone]:
+            names.append(self.views.pop(key))
+        if names:
+            self.tensors.difference_update(names)
+            self.out.append(Free(tuple(names)))
+
+    # -- the end ----------------------------------------------------------------------------------------
+    def _output(self, value: Any) -> Any:
+        if isinstance(value, TensorRef):
+            self._allocate(value.buffer.storage)
+            return Ref(self._tensor(value))
+        return _as_arg(value)
+
+
+def _same_geometry(a: Layout, b: Layout) -> bool:
+    strides = all(n.constant == 1 or x == y for n, x, y in zip(a.size, a.stride, b.stride, strict=False))
+    return a.size == b.size and strides and a.offset == b.offset and a.dtype is b.dtype
+
+
+def max_size(sizes: Sequence[Expr]) -> Expr:
+    """The greatest of some sizes in bytes; their sum where they cannot be compared."""
+    constants = [s.constant for s in sizes if s.constant is not None]
+    total = Expr(()) + (max(constants) if constants else 0)
+    for s in dict.fromkeys(s for s in sizes if s.constant is None):
+        total = total + s
+    return total
+
+
+def sum_sizes(sizes: Sequence[Expr]) -> Expr:
+    """The bytes that areas of these sizes take one after another."""
+    total = ZERO
+    for s in sizes:
+        total = total + aligned(s)
+    return total
+
+
+_PLAIN = (
+    Ref,
+    Expr,
+    int,
+    float,
+    complex,
+    bool,
+    str,
+    torch.dtype,
+    torch.device,
+    torch.layout,
+    torch.memory_format,
+    type(None),
+)
+
+
+def _storable(leaf: Any) -> bool:
+    return isinstance(leaf, _PLAIN)
+
+
+def _as_arg(value: Any) -> Any:
+    return tuple(map(_as_arg, value)) if isinstance(value, (tuple, list)) else value
+
+
+def _closed_over(
+    target: Any, args: Any, kwargs: dict[str, Any]
+) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """``target`` with those arguments that a plan cannot hold (graphs, generators, ...) bound in a function of the
+    others."""
+    passed = [x for x in leaves((args, kwargs)) if isinstance(x, (Ref, Expr))]
+
+    def call(*values: Any) -> Any:
+        given = iter(values)
+        new_args, new_kwargs = map_leaves(
+            (args, kwargs), lambda x: next(given) if isinstance(x, (Ref, Expr)) else x
+        )
+        return target(*new_args, **new_kwargs)
+
+    return call, tuple(passed)

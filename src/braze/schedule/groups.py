@@ -1,0 +1,143 @@
+"""Groups of operations that are to become one kernel, while they grow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from braze.ops.dag import Dag, Node, loads, topological
+from braze.ops.kernel import Store
+from braze.runtime.expr import Expr, Symbol, product
+from braze.schedule.nodes import SchedulerNode
+
+
+@dataclass(eq=False)
+class StageDraft:
+    """A stage in the making: see :class:`braze.ops.kernel.Stage`. Its stores still name every buffer."""
+
+    vars: tuple[Symbol, ...]
+    rvars: tuple[Symbol, ...]
+    stores: list[Store]
+    _loads: list[Node] | None = field(default=None, repr=False)
+
+    @property
+    def nodes(self) -> list[Node]:
+        """Every node below the stores, inputs before users."""
+        return topological(r for s in self.stores for r in s.roots)
+
+    @property
+    def loads(self) -> list[Node]:
+        """The distinct loads below the stores."""
+        if self._loads is None:
+            self._loads = loads(r for s in self.stores for r in s.roots)
+        return self._loads
+
+    @property
+    def reads(self) -> set[str]:
+        return {n.buffer for n in self.loads}
+
+    @property
+    def indices(self) -> list[Expr]:
+        """Every index with which memory is touched."""
+        return [n.index for n in self.loads] + [s.index for s in self.stores]
+
+    @property
+    def iterations(self) -> Expr:
+        return product(v.size for v in (*self.vars, *self.rvars))
+
+    def absorb(self, other: StageDraft) -> None:
+        """Run ``other``'s stores in this stage too, after its own."""
+        self.rvars = self.rvars or other.rvars
+        self.stores = [*self.stores, *other.stores]
+        self._loads = None
+
+
+@dataclass(eq=False)
+class Group:
+    """Operations in one kernel, or a single operation that is no kernel (then it has no stages).
+
+    ``outer`` is ``None`` while there is one stage, whose loops are all its own.
+    """
+
+    members: list[SchedulerNode]
+    outer: tuple[Symbol, ...] | None
+    stages: list[StageDraft]
+    reads: set[str]
+    writes: set[str]
+    deps: set[int]
+    has_scan: bool = False
+
+    @staticmethod
+    def of(node: SchedulerNode) -> Group:
+        """The group of one node."""
+        stage = node.stage
+        drafts = [] if stage is None else [StageDraft(stage.vars, stage.rvars, list(stage.stores))]
+        scan = stage is not None and any(n.op == "scan" for n in stage.nodes)
+        return Group([node], None, drafts, set(node.reads), set(node.writes), set(node.deps), scan)
+
+    @property
+    def last(self) -> int:
+        """The position of the last member."""
+        return self.members[-1].position
+
+    @property
+    def label(self) -> str:
+        """How refusals name the group: its last member."""
+        return self.members[-1].op.name
+
+    def copy(self) -> Group:
+        """A draft that can be changed without changing this group."""
+        stages = [StageDraft(s.vars, s.rvars, list(s.stores), s._loads) for s in self.stages]
+        return Group(
+            list(self.members),
+            self.outer,
+            stages,
+            set(self.reads),
+            set(self.writes),
+            set(self.deps),
+            self.has_scan,
+        )
+
+    def add(self, node: SchedulerNode) -> None:
+        """Take ``node``, whose loops are in the stages already, as a member."""
+        self.members.append(node)
+        self.reads |= node.reads
+        self.writes |= node.writes
+        self.deps |= node.deps
+
+    def split(self, dag: Dag, mapping: dict[Symbol, Expr], position: int) -> None:
+        """Replace loop variables by the ones they were split into; those of a stage in stage ``position`` only."""
+        changed = {v: e for v, e in mapping.items() if e.symbol != v}
+        if not changed:
+            return
+        from_outer = {v: e for v, e in changed.items() if v in (self.outer or ())}
+        for k, stage in enumerate(self.stages):
+            local = changed if k == position else from_outer
+            if not local:
+                continue
+            stage.stores = [s.substituted(dag, local) for s in stage.stores]
+            stage.vars = expand(stage.vars, local)
+            stage.rvars = expand(stage.rvars, local)
+            stage._loads = None
+        if self.outer is not None:
+            self.outer = expand(self.outer, from_outer)
+
+
+def expand(variables: tuple[Symbol, ...], mapping: dict[Symbol, Expr]) -> tuple[Symbol, ...]:
+    """Loop variables after a mapping that may split them, outermost first.
+
+    A split variable's expression is a mixed-radix number of the new ones: the greater the factor, the further out.
+    """
+    out: list[Symbol] = []
+    for v in variables:
+        e = mapping.get(v)
+        if e is None:
+            out.append(v)
+            continue
+        digits: list[tuple[int, Symbol]] = []
+        for s in e.free_symbols - v.size.free_symbols:
+            split = e.coefficient(s)
+            assert split is not None
+            digits.append((split[0].bounds()[0] or 0, s))
+        digits.sort(key=lambda d: -d[0])
+        out.extend(s for _, s in digits)
+    return tuple(out)

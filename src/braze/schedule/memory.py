@@ -1,0 +1,83 @@
+"""Memory planning: which storages share which bytes of the workspace.
+
+Storages get *slots*. A slot is free again after the last step that touches its storage; a new storage takes the
+smallest free slot that holds it without wasting more than half, or a new one. Static sizes only share with static
+ones, symbolic sizes with equal ones. Slots lie one after another, aligned to cache lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from braze.runtime.expr import ZERO, Expr
+
+ALIGNMENT = 64
+"""Bytes: a cache line, and the widest vector."""
+
+
+@dataclass
+class _Slot:
+    size: Expr
+    free: bool = False
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """``offsets``: the place of each storage in the workspace, in bytes; ``size``: the whole workspace.
+
+    ``slots``: which storages share a slot, by number, for finding conflicts."""
+
+    offsets: dict[str, Expr]
+    slots: dict[str, int]
+    size: Expr
+
+    def __str__(self) -> str:
+        lines = [f"workspace of {self.size} bytes"]
+        lines += [f"  {name} at {offset}" for name, offset in self.offsets.items()]
+        return "\n".join(lines)
+
+
+def aligned(size: Expr) -> Expr:
+    """``size`` rounded up to a multiple of the alignment."""
+    return (size + (ALIGNMENT - 1)) // ALIGNMENT * ALIGNMENT
+
+
+def plan_memory(
+    births: Sequence[Sequence[str]], deaths: Sequence[Sequence[str]], sizes: Mapping[str, Expr]
+) -> MemoryPlan:
+    """Assign slots. ``births[k]`` and ``deaths[k]``: storages first and last touched by step ``k``; ``sizes`` in
+    bytes. What dies in a step is reused from the next one on."""
+    slots: list[_Slot] = []
+    place: dict[str, int] = {}
+    for born, dying in zip(births, deaths, strict=True):
+        for name in born:
+            place[name] = _take(slots, aligned(sizes[name]))
+        for name in dying:
+            slots[place[name]].free = True
+    offsets: list[Expr] = []
+    running = ZERO
+    for slot in slots:
+        offsets.append(running)
+        running = running + slot.size
+    return MemoryPlan({n: offsets[k] for n, k in place.items()}, place, running)
+
+
+def _take(slots: list[_Slot], size: Expr) -> int:
+    best: int | None = None
+    for k, slot in enumerate(slots):
+        if not slot.free:
+            continue
+        if slot.size == size:
+            best = k
+            break
+        have, want = slot.size.constant, size.constant
+        if have is None or want is None or have < want or have > 2 * want + 4096:
+            continue
+        smaller = best is None or (slots[best].size.constant or 0) > have
+        best = k if smaller else best
+    if best is None:
+        slots.append(_Slot(size))
+        return len(slots) - 1
+    slots[best].free = False
+    return best
