@@ -78,14 +78,20 @@ def bare_name(op: str) -> str:
     return name.split(".")[0]
 
 
+def backend_by_name(name: str) -> Callable[..., Any]:
+    """The Dynamo backend of that name, as a function of a graph and example inputs."""
+    from torch._dynamo import lookup_backend  # heavy, and needed only for backends other than Braze
+
+    backend: Callable[..., Any] = lookup_backend(name)
+    return backend
+
+
 class _Counting:
     """A Dynamo backend that counts the graphs which it passes on to another one."""
 
     def __init__(self, name: str) -> None:
-        from torch._dynamo import lookup_backend  # heavy, and needed only for backends other than Braze
-
         self.graphs = 0
-        self._inner = lookup_backend(name)
+        self._inner = backend_by_name(name)
 
     def __call__(
         self, graph: torch.fx.GraphModule, inputs: Sequence[Any], **kwargs: Any
