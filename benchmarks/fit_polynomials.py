@@ -46,7 +46,9 @@ def rounded(value: mp.mpf, bits: int) -> mp.mpf:
     return mp.mpf(float(value))
 
 
-def remez(xs: Sequence[mp.mpf], ys: Sequence[mp.mpf], ws: Sequence[mp.mpf], powers: Sequence[int]) -> list[mp.mpf]:
+def remez(
+    xs: Sequence[mp.mpf], ys: Sequence[mp.mpf], ws: Sequence[mp.mpf], powers: Sequence[int]
+) -> list[mp.mpf]:
     """Coefficients of x**powers that minimise max |w (y - p)| over the points (discrete exchange algorithm)."""
     count = len(powers) + 1
     step = (len(xs) - 1) / (count - 1)
@@ -63,9 +65,7 @@ def remez(xs: Sequence[mp.mpf], ys: Sequence[mp.mpf], ws: Sequence[mp.mpf], powe
             b[row] = ys[i]
         solution = mp.lu_solve(a, b)
         coefficients = [solution[k] for k in range(count - 1)]
-        errors = [
-            w * (y - mp.fdot(row, coefficients)) for w, y, row in zip(ws, ys, table, strict=True)
-        ]
+        errors = [w * (y - mp.fdot(row, coefficients)) for w, y, row in zip(ws, ys, table, strict=True)]
         extrema: list[int] = []
         for i, error in enumerate(errors):
             if extrema and (errors[extrema[-1]] > 0) == (error > 0):
@@ -81,7 +81,9 @@ def remez(xs: Sequence[mp.mpf], ys: Sequence[mp.mpf], ws: Sequence[mp.mpf], powe
     return coefficients
 
 
-def lawson(xs: Sequence[mp.mpf], ys: Sequence[mp.mpf], ws: Sequence[mp.mpf], powers: Sequence[int]) -> list[mp.mpf]:
+def lawson(
+    xs: Sequence[mp.mpf], ys: Sequence[mp.mpf], ws: Sequence[mp.mpf], powers: Sequence[int]
+) -> list[mp.mpf]:
     """As :func:`remez`, by iteratively reweighted least squares in float64.
 
     Enough for float32 coefficients, and sound where the exchange is not: when low powers are fixed already, the rest
@@ -137,17 +139,19 @@ def series(direct: Function, terms: Callable[[int], mp.mpf], near: float = 0.05)
 
 EXP_TAIL = series(lambda r: (mp.exp(r) - 1 - r) / r**2, lambda k: 1 / mp.factorial(k + 2))
 EXP2_TAIL = series(lambda r: (mp.mpf(2) ** r - 1) / r, lambda k: mp.log(2) ** (k + 1) / mp.factorial(k + 1))
-LOG_TAIL = series(lambda f: (mp.log1p(f) - f) / f**2, lambda k: -mp.mpf(-1) ** k / (k + 2))
+LOG_TAIL = series(lambda f: (mp.log1p(f) - f) / f**2, lambda k: -(mp.mpf(-1) ** k) / (k + 2))
 SIN_TAIL = series(
     lambda z: (mp.sin(mp.sqrt(z)) - mp.sqrt(z)) / mp.sqrt(z) ** 3,
-    lambda k: -mp.mpf(-1) ** k / mp.factorial(2 * k + 3),
+    lambda k: -(mp.mpf(-1) ** k) / mp.factorial(2 * k + 3),
 )
-COS_TAIL = series(lambda z: (mp.cos(mp.sqrt(z)) - 1) / z, lambda k: -mp.mpf(-1) ** k / mp.factorial(2 * k + 2))
+COS_TAIL = series(
+    lambda z: (mp.cos(mp.sqrt(z)) - 1) / z, lambda k: -(mp.mpf(-1) ** k) / mp.factorial(2 * k + 2)
+)
 SINH_TAIL = series(
     lambda z: (mp.sinh(mp.sqrt(z)) - mp.sqrt(z)) / mp.sqrt(z) ** 3, lambda k: 1 / mp.factorial(2 * k + 3)
 )
 ATAN_TAIL = series(
-    lambda z: (mp.atan(mp.sqrt(z)) - mp.sqrt(z)) / mp.sqrt(z) ** 3, lambda k: -mp.mpf(-1) ** k / (2 * k + 3)
+    lambda z: (mp.atan(mp.sqrt(z)) - mp.sqrt(z)) / mp.sqrt(z) ** 3, lambda k: -(mp.mpf(-1) ** k) / (2 * k + 3)
 )
 ATANH_TAIL = series(
     lambda z: (mp.atanh(mp.sqrt(z)) - mp.sqrt(z)) / mp.sqrt(z) ** 3, lambda k: mp.mpf(1) / (2 * k + 3)
@@ -199,8 +203,8 @@ FITS: dict[str, Fit] = {
                    lambda f: f * f / mp.log1p(f), (-0.5,)),
     "ERF_SMALL_F32": Fit("erf(x) / x - 1, in x^2, |x| <= 1", lambda z: ERF_RATIO(z) - 1, 0.0, 1.0, 6, 24,
                          lambda z: 1 / ERF_RATIO(z)),
-    "ERF_LARGE_F32": Fit("-log(erfc(x)) / x, 1 <= x <= 4", lambda x: -mp.log(mp.erfc(x)) / x, 0.99, 4.0, 6, 24,
-                         lambda x: x * mp.erfc(x)),
+    "ERF_LARGE_F32": Fit("log2(erfc(1 + u)), 0 <= u <= 3", lambda u: mp.log(mp.erfc(1 + u), 2), 0.0, 3.0, 6, 24,
+                         lambda u: mp.erfc(1 + u)),
     "EXP_LITE": Fit("(exp(r) - 1 - r) / r^2, |r| <= ln(2)/2", EXP_TAIL, -LN2_HALF, LN2_HALF, 6, 53, lambda r: r * r),
     "LOG_LITE": Fit("(log(1 + f) - f) / f^2, sqrt(1/2) <= 1 + f <= sqrt(2)", LOG_TAIL, SQRT_HALF - 1, SQRT2 - 1, 11, 53,
                     lambda f: f * f / mp.log1p(f)),

@@ -1,6 +1,6 @@
 """The accuracy of every float32 function of one argument over all 2**32 inputs, and its speed beside eager's.
 
-    python -m benchmarks.ulp_table                 # every function, a few minutes each
+    python -m benchmarks.ulp_table                 # every function, half a minute or more each
     python -m benchmarks.ulp_table exp tanh        # some
     python -m benchmarks.ulp_table --stride 97     # one input in 97
     python -m benchmarks.ulp_table --write         # put the table into docs/vector-math.md as well
@@ -11,22 +11,23 @@ The reference is torch's float64 function, right to about 1e-16.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
 
+from braze.codegen.llvm.builder import F64, I32, I64, PTR, FunctionBuilder, ModuleBuilder, Type, constant
 from braze.codegen.llvm.vecmath import emit
-from tests.codegen.llvm.machine import VECTOR_BITS, array_function, ulp_errors
+from tests.codegen.llvm.machine import VECTOR_BITS, array_function, compile_module, ulp_error, ulp_errors
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "vector-math.md"
 START, END = "<!-- table: benchmarks/ulp_table.py -->", "<!-- end of table -->"
-CHUNK = 1 << 20
+CHUNK = 1 << 15
 
 UNARY: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], tuple[float, float]]] = {
     "exp": (torch.exp, (-20, 20)),
@@ -70,21 +71,52 @@ class Row:
     eager_ns: float
 
 
+def _sweep_module(name: str) -> str:
+    """``inputs``: f(x) and x as double for consecutive bit patterns; ``worst``: the largest error of a chunk."""
+    lanes = VECTOR_BITS // 32
+    module = ModuleBuilder("sweep", vector_bits=VECTOR_BITS)
+    fb = FunctionBuilder(
+        module, "inputs", [("x", PTR), ("y", PTR), ("first", I32), ("stride", I32), ("n", I64)]
+    )
+    first = fb.splat(fb.params["first"], lanes)
+    stride = fb.splat(fb.params["stride"], lanes)
+    with fb.for_range(constant(I64, 0), fb.params["n"], lanes) as loop:
+        index = fb.add(fb.splat(fb.trunc(loop.index, "i32"), lanes), fb.lane_ids(Type("i32", lanes)))
+        x = fb.bitcast(fb.add(first, fb.mul(index, stride)), Type("float", lanes))
+        fb.store(fb.fpext(x, "double"), fb.gep(fb.params["x"], loop.index, "double"))
+        fb.store(emit(fb, name, x), fb.gep(fb.params["y"], loop.index, "float"))
+    fb.ret()
+    fb = FunctionBuilder(module, "worst", [("y", PTR), ("reference", PTR), ("n", I64)], F64)
+    kind = Type("double", lanes)
+    with fb.for_range(constant(I64, 0), fb.params["n"], lanes, [constant(kind, 0.0)]) as loop:
+        got = fb.load(fb.gep(fb.params["y"], loop.index, "float"), Type("float", lanes))
+        error = ulp_error(fb, got, fb.load(fb.gep(fb.params["reference"], loop.index, "double"), kind))
+        loop.set_next(fb.select(fb.fcmp("ogt", error, loop.carried[0]), error, loop.carried[0]))
+    fb.ret(fb.reduce("fmax", loop.results[0]))
+    return module.text()
+
+
 def accuracy(name: str, stride: int) -> tuple[float, float]:
     """Largest error in ULP and the input it belongs to, over every ``stride``-th bit pattern."""
-    lanes = VECTOR_BITS // 32
-    function = array_function(lambda fb, x: emit(fb, name, x), ["float"], ["float"], lanes)
-    reference = UNARY[name][0]
+    engine = compile_module(_sweep_module(name))
+    pointer = ctypes.c_void_p
+    inputs = ctypes.CFUNCTYPE(None, pointer, pointer, ctypes.c_int32, ctypes.c_int32, ctypes.c_int64)(
+        engine.get_function_address("inputs")
+    )
+    largest = ctypes.CFUNCTYPE(ctypes.c_double, pointer, pointer, ctypes.c_int64)(
+        engine.get_function_address("worst")
+    )
+    x = torch.empty(CHUNK, dtype=torch.float64)
+    y = torch.empty(CHUNK, dtype=torch.float32)
+    reference = torch.empty(CHUNK, dtype=torch.float64)
     worst, where = -1.0, 0.0
     for start in range(-(2**31), 2**31, CHUNK * stride):
-        bits = np.arange(start, min(start + CHUNK * stride, 2**31), stride, dtype=np.int64).astype(np.int32)
-        bits = np.resize(bits, -(-bits.size // lanes) * lanes)
-        x = bits.view(np.float32)
-        (got,) = function(x)
-        errors = ulp_errors(torch.from_numpy(got), reference(torch.from_numpy(x).double()))
-        at = int(errors.argmax())
-        if errors[at] > worst:
-            worst, where = float(errors[at]), float(x[at])
+        inputs(x.data_ptr(), y.data_ptr(), start, stride, CHUNK)
+        UNARY[name][0](x, out=reference)  # type: ignore[call-arg]
+        found = largest(y.data_ptr(), reference.data_ptr(), CHUNK)
+        if found > worst:
+            at = int(ulp_errors(y.numpy(), reference.numpy()).argmax())
+            worst, where = found, float(x[at])
     return worst, where
 
 
@@ -118,8 +150,13 @@ def best(call: Callable[[], object]) -> float:
 
 def markdown(rows: list[Row]) -> str:
     """The table for the document."""
-    lines = ["| function | max error (ULP) | at | Braze (ns/element) | eager (ns/element) |", "| --- | ---: | ---: | ---: | ---: |"]
-    lines += [f"| `{r.name}` | {r.error:.3f} | {r.where:.9g} | {r.braze_ns:.2f} | {r.eager_ns:.2f} |" for r in rows]
+    lines = [
+        "| function | max error (ULP) | at | Braze (ns/element) | eager (ns/element) |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    lines += [
+        f"| `{r.name}` | {r.error:.3f} | {r.where:.9g} | {r.braze_ns:.2f} | {r.eager_ns:.2f} |" for r in rows
+    ]
     return "\n".join(lines)
 
 
@@ -136,14 +173,19 @@ def main() -> None:
         start = time.perf_counter()
         error, where = accuracy(name, options.stride)
         rows.append(Row(name, error, where, *speed(name)))
-        console.print(f"{name:8} {error:8.3f} ULP at {where:.9g}  ({time.perf_counter() - start:.0f} s)", highlight=False)
+        console.print(
+            f"{name:8} {error:8.3f} ULP at {where:.9g}  ({time.perf_counter() - start:.0f} s)",
+            highlight=False,
+        )
     table = Table(title=f"float32, {2**32 // options.stride:,} inputs, {VECTOR_BITS}-bit vectors, one core")
     table.add_column("function")
     for heading in ("max ULP", "at", "Braze ns", "eager ns", "faster by"):
         table.add_column(heading, justify="right")
     for r in rows:
         ratio = f"{r.eager_ns / r.braze_ns:.1f}x"
-        table.add_row(r.name, f"{r.error:.3f}", f"{r.where:.6g}", f"{r.braze_ns:.2f}", f"{r.eager_ns:.2f}", ratio)
+        table.add_row(
+            r.name, f"{r.error:.3f}", f"{r.where:.6g}", f"{r.braze_ns:.2f}", f"{r.eager_ns:.2f}", ratio
+        )
     console.print(table)
     if options.write:
         text = DOCUMENT.read_text()

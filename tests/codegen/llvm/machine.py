@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import functools
+import math
 import os
 from collections.abc import Callable, Sequence
 
@@ -12,7 +14,15 @@ import torch
 
 from braze.codegen.llvm.builder import I64, PTR, FunctionBuilder, ModuleBuilder, Type, Value, constant
 
-__all__ = ["VECTOR_BITS", "array_function", "compile_module", "loop_module", "target_machine", "ulp_errors"]
+__all__ = [
+    "VECTOR_BITS",
+    "array_function",
+    "compile_module",
+    "loop_module",
+    "target_machine",
+    "ulp_error",
+    "ulp_errors",
+]
 
 llvm.initialize_native_target()
 llvm.initialize_native_asmprinter()
@@ -96,15 +106,37 @@ def array_function(
     return function
 
 
-def ulp_errors(got: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
-    """|got - reference| in units of the float32 spacing at the reference (float64), subnormal spacing included.
+def ulp_error(fb: FunctionBuilder, got: Value, reference: Value) -> Value:
+    """|got - reference| in units of the float32 spacing at the reference; got float, reference and result double.
 
-    Equal NaN or infinite results count 0, a NaN or infinity that should not be there counts as infinite.
+    The spacing of subnormal numbers counts where it is the coarser one. An equal infinity or NaN is an error of 0;
+    an infinity, NaN or sign of zero that should not be there is infinite.
     """
-    exponent = (reference.view(torch.int64) >> 52) & 0x7FF
-    exponent.clamp_(1023 - 126, 1023 + 127)
-    spacing = ((exponent - 23) << 52).view(torch.float64)
-    error = (got.double() - reference).abs_().div_(spacing)
-    rounded = reference.float()
-    same = (got == rounded) | (got.isnan() & rounded.isnan())
-    return torch.where(same, error.clamp(max=0.5).nan_to_num(0.0), error.nan_to_num(torch.inf))
+    lanes = got.type.lanes
+    i64 = Type("i64", lanes)
+    exponent = fb.and_(fb.lshr(fb.bitcast(reference, i64), 52), 0x7FF)
+    exponent = fb.integer_minmax("smin", fb.integer_minmax("smax", exponent, 1023 - 126), 1023 + 127)
+    inverse = fb.shl(fb.sub(constant(i64, 2046 + 23), exponent), 52)
+    distance = fb.fabs(fb.fsub(fb.fpext(got, "double"), reference))
+    error = fb.fmul(distance, fb.bitcast(inverse, reference.type))
+    rounded = fb.fptrunc(reference, "float")
+    i32 = Type("i32", lanes)
+    same = fb.icmp("eq", fb.bitcast(got, i32), fb.bitcast(rounded, i32))
+    same = fb.or_(same, fb.and_(fb.fcmp("uno", got, got), fb.fcmp("uno", rounded, rounded)))
+    finite = fb.fcmp("olt", error, math.inf)
+    wrong_zero = fb.and_(fb.not_(same), fb.fcmp("oeq", got, rounded))
+    return fb.select(
+        wrong_zero, math.inf, fb.select(finite, error, fb.select(same, 0.0, fb.const(error.type, math.inf)))
+    )
+
+
+@functools.cache
+def _ulp_function() -> Callable[..., list[np.ndarray]]:
+    return array_function(ulp_error, ["float", "double"], ["double"], 8)
+
+
+def ulp_errors(got: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """:func:`ulp_error` on arrays (float32 and float64, any size)."""
+    padded = -got.size % 8
+    (errors,) = _ulp_function()(np.pad(got, (0, padded)), np.pad(reference, (0, padded)))
+    return errors[: got.size]

@@ -7,7 +7,7 @@ import math
 from braze.codegen.llvm.builder import FunctionBuilder, Value
 from braze.codegen.llvm.vecmath import coefficients as c
 from braze.codegen.llvm.vecmath.common import horner, through_double
-from braze.codegen.llvm.vecmath.exponential import exp, exp_lite, exp_nonpositive
+from braze.codegen.llvm.vecmath.exponential import exp, exp2_nonpositive, exp_lite
 from braze.codegen.llvm.vecmath.logarithm import log_lite
 from braze.codegen.llvm.vecmath.sleef import sleef
 
@@ -19,8 +19,7 @@ def erf(fb: FunctionBuilder, x: Value) -> Value:
     if x.type.elem == "float":
         a = fb.fabs(x)
         a = fb.select(fb.fcmp("ogt", a, 4.0), 4.0, a)
-        exponent = fb.fmul(fb.fneg(a), horner(fb, a, c.ERF_LARGE_F32))
-        tail = exp_nonpositive(fb, exponent)
+        tail = exp2_nonpositive(fb, horner(fb, fb.fadd(a, -1.0), c.ERF_LARGE_F32))
         square = fb.fmul(a, a)
         small = fb.fma(horner(fb, square, c.ERF_SMALL_F32), a, a)
     else:

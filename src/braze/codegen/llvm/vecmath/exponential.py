@@ -13,7 +13,7 @@ from braze.codegen.llvm.builder import FunctionBuilder, Value
 from braze.codegen.llvm.vecmath import coefficients as c
 from braze.codegen.llvm.vecmath.common import DOUBLE, SINGLE, Format, format_of, horner, int_bits
 
-__all__ = ["exp", "exp2", "exp_lite", "exp_nonpositive", "expm1", "sigmoid", "tanh"]
+__all__ = ["exp", "exp2", "exp2_nonpositive", "exp_lite", "expm1", "sigmoid", "tanh"]
 
 EXP_RANGE = {"float": (-104.5, 89.0), "double": (-746.0, 710.0)}
 """Beyond these exp is 0 or infinite; the reduction is exact enough between them."""
@@ -65,8 +65,12 @@ def exp(fb: FunctionBuilder, x: Value) -> Value:
     magic = form.magic + 2 * form.bias
     shifted = fb.fma(x, form.log2e, magic)
     n = fb.fsub(shifted, magic)
-    r = fb.fma(n, -form.ln2_low, fb.fma(n, -form.ln2_high, x))
-    return _scale(fb, x, _exp_reduced(fb, r), shifted, form)
+    # The first difference is exact; adding the small part to the tail instead of to r saves a rounding.
+    near = fb.fma(n, -form.ln2_high, x)
+    small = fb.fmul(n, form.ln2_low)
+    r = fb.fsub(near, small)
+    tail = fb.fma(horner(fb, r, _tail_coefficients(form)), fb.fmul(r, r), fb.fneg(small))
+    return _scale(fb, x, fb.fadd(fb.fadd(near, tail), 1.0), shifted, form)
 
 
 def exp2(fb: FunctionBuilder, x: Value) -> Value:
@@ -97,13 +101,12 @@ def exp_lite(fb: FunctionBuilder, x: Value) -> Value:
     return fb.fmul(p, _power_of_two(fb, shifted, DOUBLE))
 
 
-def exp_nonpositive(fb: FunctionBuilder, x: Value) -> Value:
-    """e**x of a float for -80 < x <= 0: the result is normal, so that one multiplication scales it."""
+def exp2_nonpositive(fb: FunctionBuilder, x: Value) -> Value:
+    """2**x of a float for -120 < x <= 0: the result is normal, so that one multiplication scales it."""
     magic = SINGLE.magic + SINGLE.bias
-    shifted = fb.fma(x, SINGLE.log2e, magic)
-    n = fb.fsub(shifted, magic)
-    r = fb.fma(n, -SINGLE.ln2_low, fb.fma(n, -SINGLE.ln2_high, x))
-    return fb.fmul(_exp_reduced(fb, r), _power_of_two(fb, shifted, SINGLE))
+    shifted = fb.fadd(x, magic)
+    r = fb.fsub(x, fb.fsub(shifted, magic))
+    return fb.fmul(fb.fma(horner(fb, r, c.EXP2_F32), r, 1.0), _power_of_two(fb, shifted, SINGLE))
 
 
 class _Minus1(NamedTuple):

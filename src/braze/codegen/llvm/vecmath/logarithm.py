@@ -11,7 +11,15 @@ from typing import NamedTuple
 
 from braze.codegen.llvm.builder import FunctionBuilder, Value
 from braze.codegen.llvm.vecmath import coefficients as c
-from braze.codegen.llvm.vecmath.common import DOUBLE, SINGLE, Format, format_of, horner, int_bits, through_double
+from braze.codegen.llvm.vecmath.common import (
+    DOUBLE,
+    SINGLE,
+    Format,
+    format_of,
+    horner,
+    int_bits,
+    through_double,
+)
 
 __all__ = ["log", "log1p", "log1p_lite", "log2", "log10", "log_lite"]
 
