@@ -148,6 +148,15 @@ def _guarded(value: Node, mask: Node | None) -> tuple[Node, ...]:
     return (value, mask)
 
 
+def _holds(wide: torch.dtype, narrow: torch.dtype) -> bool:
+    """Whether every value of ``narrow`` is one of ``wide``, so that going there and back changes nothing."""
+    if is_float(narrow):
+        return is_float(wide) and wide.itemsize > narrow.itemsize
+    if is_float(wide) or wide is torch.bool:
+        return False
+    return integer_limits(wide)[0] <= integer_limits(narrow)[0] and integer_limits(narrow)[1] <= integer_limits(wide)[1]
+
+
 def _constant_key(value: object) -> object:
     return struct.pack("<d", value) if isinstance(value, float) else value
 
@@ -300,6 +309,8 @@ class Dag:
             return self.constant(value, dtype)
         if node.op == "index_expr" and dtype is torch.int64 and node.dtype is torch.int32:
             return self.index_expr(node.index)
+        if node.op == "to_dtype" and node.args[0].dtype is dtype and _holds(node.dtype, dtype):
+            return node.args[0]
         return self.make("to_dtype", (node,), (), dtype)
 
     def bitcast(self, node: Node, dtype: torch.dtype) -> Node:

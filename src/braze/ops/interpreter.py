@@ -18,8 +18,8 @@ from braze.ops import scalar
 from braze.ops.dag import IndirectSymbol, Node
 from braze.ops.dtypes import SHORT
 from braze.ops.kernel import Kernel, Stage, Store
+from braze.runtime.checks import Check
 from braze.runtime.expr import Atom, Expr, FloorDiv, Min, Mod, Symbol
-from braze.runtime.failures import Check
 
 Tensor = torch.Tensor
 Observer = Callable[[Stage, Node, Tensor], None]
