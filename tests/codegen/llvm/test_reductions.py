@@ -92,7 +92,11 @@ def test_element_types(kind: str, dtype: torch.dtype, column: bool) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_split_over_threads(kind: str) -> None:
-    for kept, reduced, column in [((), (200_001,), False), ((20,), (20_000,), True), ((2,), (300, 300), False)]:
+    for kept, reduced, column in [
+        ((), (200_001,), False),
+        ((24,), (20_000,), True),
+        ((2,), (300, 300), False),
+    ]:
         kernel = reduce_kernel(kind, kept, reduced, column=column)
         assert len(generate(kernel, 8).functions) == 2
         check(kernel, data_for(kernel), threads=(1, 2, 3), rtol=1e-4, atol=1e-4)

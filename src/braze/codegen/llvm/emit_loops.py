@@ -180,9 +180,12 @@ class LoopEmitter(ValueEmitter):
         if not loops:
             body()
             return
-        with self.fb.for_range(
-            self.i64(0), self.scalar(loops[0].size), runs=True, label=loops[0].name
-        ) as loop, self.bind(loops[0], loop.index):
+        with (
+            self.fb.for_range(
+                self.i64(0), self.scalar(loops[0].size), runs=True, label=loops[0].name
+            ) as loop,
+            self.bind(loops[0], loop.index),
+        ):
             self.prepare(ctxs)
             self.nest(loops[1:], ctxs, body)
 
@@ -235,9 +238,12 @@ class LoopEmitter(ValueEmitter):
 
     def lane_loop(self, var: Symbol, segment: LaneSegment, carried: Carried, body: Body) -> Carried:
         """One part of a loop over lanes."""
-        with self.fb.for_range(
-            segment.start, segment.stop, segment.step, carried, runs=segment.runs, label=var.name
-        ) as loop, self.bind(var, loop.index):
+        with (
+            self.fb.for_range(
+                segment.start, segment.stop, segment.step, carried, runs=segment.runs, label=var.name
+            ) as loop,
+            self.bind(var, loop.index),
+        ):
             ctxs = self.contexts(var, segment, loop.index)
             loop.set_next(*body(ctxs, loop.carried))
         return loop.results

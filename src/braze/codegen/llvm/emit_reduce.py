@@ -302,7 +302,9 @@ class ReductionEmitter(LoopEmitter):
         flat = flat - 1
         for v in red.rvars:
             flat = flat * v.size + v.expr
-        return self.lanes_of(flat, ctx, "i64") if lanes > 1 else self.scalar(flat)
+        return (
+            self.lanes_of(flat, ctx, "i64") if lanes > 1 or self.expr_varies(flat, ctx) else self.scalar(flat)
+        )
 
     def _run_pass(
         self, accumulators: list[Accumulators], ctxs: list[Lanes], loops: Sequence[Symbol], ranges: Ranges
@@ -420,9 +422,12 @@ class ReductionEmitter(LoopEmitter):
     def merge_partials(self, ctxs: list[Lanes], chunk: Symbol, count: Value) -> list[list[State]]:
         """Merge the states of all chunks, in order, at the current point."""
         layout = self._final_lanes(ctxs)
-        with self.fb.for_range(
-            self.i64(0), count, 1, self._identities(layout), runs=True, label="chunk"
-        ) as loop, self.bind(chunk, loop.index):
+        with (
+            self.fb.for_range(
+                self.i64(0), count, 1, self._identities(layout), runs=_is_positive(count), label="chunk"
+            ) as loop,
+            self.bind(chunk, loop.index),
+        ):
             totals = self._unpack(loop.carried, layout)
             out: list[Value] = []
             for red, (reducer, lanes), states in zip(self.reductions, layout, totals, strict=True):
@@ -441,3 +446,7 @@ class ReductionEmitter(LoopEmitter):
         if type.elem == "i1":
             value = self.fb.icmp("ne", value, constant(value.type, 0))
         return value
+
+
+def _is_positive(value: Value) -> bool:
+    return value.text.isdigit() and value.text != "0"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from braze.codegen.llvm.emit_index import lane_step
+from braze.ops.dag import Node, topological
 from braze.ops.kernel import Stage
 from braze.ops.vocabulary import OPS
 from braze.runtime.expr import Expr, Symbol
@@ -34,8 +35,16 @@ def access_kind(e: Expr, var: Symbol | None, lanes: int) -> str:
 
 
 def body_cost(stage: Stage, var: Symbol | None) -> int:
-    """The price of one copy of the body in vector instructions, without memory access."""
-    return sum(OPS[n.op].cost for n in stage.nodes if n.op != "load" and (var is None or var in n.free))
+    """The price of one copy of the innermost body in vector instructions, without memory access."""
+    inner = innermost(stage)
+    return sum(OPS[n.op].cost for n in inner if n.op != "load" and (var is None or var in n.symbols))
+
+
+def innermost(stage: Stage) -> list[Node]:
+    """The nodes that run most often: those below the reductions, if there are any."""
+    if not stage.reductions:
+        return list(stage.nodes)
+    return topological(stage.reductions)
 
 
 def _memory_cost(e: Expr, var: Symbol, lanes: int, store: bool) -> float:
@@ -49,11 +58,11 @@ def _memory_cost(e: Expr, var: Symbol, lanes: int, store: bool) -> float:
 
 def _cost(stage: Stage, var: Symbol, lanes: int, masks: bool) -> float:
     total = float(body_cost(stage, var))
-    for node in stage.loads:
-        if var in node.free:
+    for node in innermost(stage):
+        if node.op == "load" and var in node.free:
             total += _memory_cost(node.index, var, lanes, store=False)
-    for store in stage.stores:
-        total += _memory_cost(store.index, var, lanes, store=True) if var not in stage.rvars else 0.0
+    for store in () if stage.reductions else stage.stores:
+        total += _memory_cost(store.index, var, lanes, store=True)
     n = extent(var) or _ASSUMED_EXTENT
     if masks:
         steps = -(-n // lanes)
