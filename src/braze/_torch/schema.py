@@ -46,8 +46,9 @@ class OperatorInfo:
 
     @property
     def is_pure(self) -> bool:
-        """Equal arguments give equal results, at any time."""
-        return not (self.mutates or self.random or self.data_dependent)
+        """Equal arguments give equal results, at any time, and results are all that a call gives (what returns
+        nothing is there to check something)."""
+        return bool(self.returns) and not (self.mutates or self.random or self.data_dependent)
 
 
 def is_operator(target: object) -> bool:
@@ -72,7 +73,8 @@ def operator_info(operator: Any) -> OperatorInfo:
         arguments=arguments,
         returns=returns,
         mutates=bool(schema.is_mutable),
-        is_view=not schema.is_mutable and any(r.alias for r in returns),
+        # a list of views names its storage at the argument only
+        is_view=not schema.is_mutable and any(a.alias for a in (*arguments, *returns)),
         random=torch.Tag.nondeterministic_seeded in tags,
         data_dependent=torch.Tag.data_dependent_output in tags or torch.Tag.dynamic_output_shape in tags,
     )

@@ -14,7 +14,7 @@ import torch
 
 from braze._torch import decomps as torch_decomps
 from braze.config import Config
-from braze.frontend.decomps import activations, elementwise, indexing, losses, norms
+from braze.frontend.decomps import activations, elementwise, indexing, losses, norms, reductions
 from braze.frontend.decomps.common import Table
 
 __all__ = ["KEPT", "decompositions"]
@@ -54,7 +54,6 @@ _ALSO = (
     aten.unbind_copy,
     aten.tril_indices,
     aten.triu_indices,
-    aten.diagonal_scatter,
     # arithmetic
     aten.addmv,
     aten._addmm_activation,
@@ -62,7 +61,6 @@ _ALSO = (
     aten.dist,
     aten.linalg_vector_norm,
     aten.rrelu_with_noise_backward,
-    aten.special_erfcx,
 )
 
 
@@ -75,7 +73,7 @@ def decompositions(config: Config) -> Table:
 def _table() -> Table:
     table = torch_decomps.core_table()
     table.update(torch_decomps.table_of(_ALSO))
-    for own in (activations, elementwise, indexing, losses, norms):
+    for own in (activations, elementwise, indexing, losses, norms, reductions):
         table.update(own.TABLE)
     multiply_add = torch_decomps.multiply_add()
     if multiply_add is not None:
