@@ -14,6 +14,7 @@ import torch
 from braze.ir.buffers import Buffer, Origin
 from braze.ir.layout import Layout
 from braze.ir.loops import Loops, Pointwise, Sizes
+from braze.ir.views import BaseView
 from braze.ops.dag import Dag, Node
 from braze.ops.dtypes import compute_dtype
 from braze.runtime.expr import Expr, ExprLike, as_expr, product
@@ -21,14 +22,16 @@ from braze.runtime.expr import Expr, ExprLike, as_expr, product
 
 @dataclass(eq=False)
 class StorageBox:
-    """Loops that are not stored anywhere yet, or the buffer that they became.
+    """Loops that are not stored anywhere yet, or the buffer (or part of one) that they became.
 
     ``stride_hint``: the strides that eager PyTorch gives this tensor, taken where they are dense.
+    ``base``: a tensor of which this one is a view, not stored either when this one was made.
     """
 
-    data: Loops | Buffer
+    data: Loops | Buffer | ReinterpretView
     stride_hint: Sizes | None = None
     origins: list[Origin] = field(default_factory=list)
+    base: tuple[StorageBox, BaseView] | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,9 +14,12 @@ from braze.ir.buffers import Buffer, ComputedBuffer, ConstantBuffer, InputBuffer
 from braze.ir.externs import TensorRef
 from braze.ir.layout import FixedLayout, FlexibleLayout, Layout, NonOwningLayout, contiguous_strides
 from braze.ir.loops import Loops, Pointwise, Scatter, Sizes, loop_indices
-from braze.ir.views import BaseView
-from braze.ops.dag import Dag, loads
+from braze.ir.views import BaseView, PermuteView, SqueezeView, UnsqueezeView, View
+from braze.ops.dag import Dag, Node
 from braze.runtime.expr import Expr
+
+REARRANGING = (View, PermuteView, SqueezeView, UnsqueezeView)
+"""Views with the same elements as what they look at."""
 
 GraphOutput = TensorRef | Expr | None | bool | float | torch.dtype | Any
 
@@ -37,7 +40,8 @@ class Graph:
     outputs: list[GraphOutput] = field(default_factory=list)
     known_symbols: set[str] = field(default_factory=set)
     current: Origin | None = None
-    _unrealized: weakref.WeakSet[StorageBox] = field(default_factory=weakref.WeakSet, repr=False)
+    _pending: dict[str, weakref.WeakSet[StorageBox]] = field(default_factory=dict, repr=False)
+    _reads: dict[int, frozenset[str]] = field(default_factory=dict, repr=False)
 
     # -- names ------------------------------------------------------------------------------------------
     def buffer_name(self) -> str:
@@ -90,23 +94,46 @@ class Graph:
         return f"op{len(self.operations)}"
 
     # -- loops and boxes --------------------------------------------------------------------------------
-    def box(self, loops: Loops) -> TensorBox:
+    def box(self, loops: Loops, stride_hint: Sizes | None = None) -> TensorBox:
         """A tensor made of ``loops``. All but pointwise loops are stored at once."""
-        storage = StorageBox(loops, origins=[self.current] if self.current else [])
+        storage = StorageBox(loops, stride_hint, origins=[self.current] if self.current else [])
         box = TensorBox(storage)
         if isinstance(loops, Pointwise):
-            self._unrealized.add(storage)
+            for name in self._storages_read(loops.value):
+                self._pending.setdefault(name, weakref.WeakSet()).add(storage)
         else:
             self.realize(box)
         return box
+
+    def _storages_read(self, root: Node) -> frozenset[str]:
+        """The storages that ``root`` loads from; each node is looked at once in the graph's life."""
+        known = self._reads
+        stack = [root]
+        while stack:
+            node = stack[-1]
+            unknown = [i for i in node.inputs if i.id not in known]
+            if unknown:
+                stack.extend(unknown)
+                continue
+            stack.pop()
+            if node.id not in known:
+                below = [known[i.id] for i in node.inputs]
+                if node.op == "load":
+                    below.append(frozenset((node.buffer,)))
+                known[node.id] = below[0] if len(below) == 1 else frozenset().union(*below)
+        return known[root.id]
 
     def realize(self, box: TensorBox) -> Buffer | ReinterpretView:
         """Make sure that the tensor is in memory; loops become a computed buffer."""
         storage = box.data
         if isinstance(storage, ReinterpretView):
             return storage
-        if isinstance(storage.data, Buffer):
+        if isinstance(storage.data, (Buffer, ReinterpretView)):
             return storage.data
+        of_base = self._realize_base(storage)
+        if of_base is not None:
+            storage.data = of_base
+            return of_base
         loops = storage.data
         layout = self._layout_for(loops, storage.stride_hint)
         buffer = self.new_buffer(layout)
@@ -114,8 +141,21 @@ class Graph:
             ComputedBuffer(self.operation_name(), buffer, loops, self.dag, origins=list(storage.origins))
         )
         storage.data = buffer
-        self._unrealized.discard(storage)
         return buffer
+
+    def _realize_base(self, storage: StorageBox) -> ReinterpretView | None:
+        """Where ``storage`` only rearranges the elements of another pending tensor: store that one, once for all its
+        views, and look at its memory. ``None`` where strides cannot say it."""
+        if storage.base is None:
+            return None
+        base, view = storage.base
+        if isinstance(base.data, Loops) and view.layout(self._layout_for(base.data, base.stride_hint)) is None:
+            return None
+        content = self.realize(TensorBox(base))
+        buffer = content if isinstance(content, Buffer) else content.buffer
+        buffer.fix_layout()
+        layout = view.layout(content.layout)
+        return None if layout is None else ReinterpretView(buffer, layout)
 
     def realize_into(self, box: TensorBox, target: Layout, storage: str) -> Buffer:
         """Compute the tensor into (a part of) an existing storage, described by ``target``."""
@@ -142,12 +182,9 @@ class Graph:
 
     def flush(self, storage: str) -> None:
         """Store every pending tensor that reads ``storage``, because it is about to be written."""
-        for pending in sorted(
-            self._unrealized, key=lambda s: s.data.value.id if isinstance(s.data, Loops) else -1
-        ):
-            if isinstance(pending.data, Loops):
-                if any(n.buffer == storage for n in loads([pending.data.value])):
-                    self.realize(TensorBox(pending))
+        pending = [s for s in self._pending.pop(storage, ()) if isinstance(s.data, Loops)]
+        for box in sorted(pending, key=lambda s: s.data.value.id if isinstance(s.data, Loops) else -1):
+            self.realize(TensorBox(box))
 
     def _layout_for(self, loops: Loops, hint: Sizes | None) -> Layout:
         size = loops.size
@@ -171,7 +208,11 @@ class Graph:
             self.realize(box)
             return self.view(box, view)
         value = box.load(self.dag, view.indices(loop_indices(view.size)))
-        return self.box(Pointwise(box.dtype, view.size, value))
+        result = self.box(Pointwise(box.dtype, view.size, value))
+        if isinstance(view, REARRANGING) and isinstance(box.data, StorageBox) and isinstance(content, Pointwise):
+            assert isinstance(result.data, StorageBox)
+            result.data.base = (box.data, view)
+        return result
 
     def ref(self, box: TensorBox) -> TensorRef:
         """The tensor as an extern's argument or a graph's output, in memory."""

@@ -17,7 +17,7 @@ from braze.ir.graph import Graph
 from braze.ir.layout import FixedLayout
 from braze.ir.loops import Loops, Pointwise, Reduction, Sizes, loop_indices, loop_vars
 from braze.lowering.calls import call_extern, call_fallback
-from braze.lowering.registry import EXTERNS, LOWERINGS, Unsupported
+from braze.lowering.registry import EXTERNS, Unsupported, lowering_of
 from braze.lowering.sizes import SizeTable
 from braze.lowering.source import operator_name, source_of
 from braze.ops import dag as ops_dag
@@ -39,10 +39,17 @@ class GraphLowering:
     Family modules get it as ``ctx``. ``fallbacks`` lists (origin, reason) of what eager operators will run.
     """
 
-    def __init__(self, gm: GraphModule, config: Config, static_inputs: frozenset[int] = frozenset()) -> None:
+    def __init__(
+        self,
+        gm: GraphModule,
+        config: Config,
+        static_inputs: frozenset[int] = frozenset(),
+        visible_outputs: int = 0,
+    ) -> None:
         self.gm = gm
         self.config = config
         self.static_inputs = static_inputs
+        self.visible_outputs = visible_outputs
         self.graph = Graph()
         self.dag = self.graph.dag
         self.sizes = SizeTable()
@@ -105,10 +112,10 @@ class GraphLowering:
                 return known
         if node.target is operator.getitem:
             container, key = self.args_of(node.args)
-            return container[key]
+            return self._settle(node, container[key])
         if node.target in EXTERNS:
             return call_extern(self, EXTERNS[node.target])
-        lowering = LOWERINGS.get(node.target)
+        lowering = lowering_of(node.target)
         reason = "no lowering for this operator" if lowering is None else self._unsupported_types(node)
         if lowering is not None and reason is None:
             try:
@@ -133,8 +140,28 @@ class GraphLowering:
     def _output(self, node: Node) -> None:
         values = node.args[0]
         assert isinstance(values, (list, tuple))
-        for value in self.args_of(tuple(values)):
-            self.graph.outputs.append(self.graph.ref(value) if isinstance(value, TensorBox) else value)
+        for position, (source, value) in enumerate(zip(values, self.args_of(tuple(values)), strict=True)):
+            if isinstance(value, TensorBox):
+                if position < self.visible_outputs and isinstance(source, Node):
+                    value = self._as_traced(value, source.meta.get("val"))
+                value = self.graph.ref(value)
+            self.graph.outputs.append(value)
+
+    def _as_traced(self, box: TensorBox, example: Any) -> TensorBox:
+        """The tensor with the strides that the trace promised: people see those."""
+        if not isinstance(example, torch.Tensor) or box.layout is None:
+            return box
+        promised = FixedLayout(box.dtype, box.size, self.exprs(example.stride()))
+        same = all(
+            n.constant in (0, 1) or a == b
+            for n, a, b in zip(box.size, box.layout.stride, promised.stride, strict=True)
+        )
+        if same or not promised.is_dense:
+            return box
+        copy = self.pointwise(box.size, box.dtype, lambda indices: box.load(self.dag, indices))
+        assert isinstance(copy.data, StorageBox)
+        copy.data.stride_hint = promised.stride
+        return copy
 
     def _unsupported_types(self, node: Node) -> str | None:
         for value in (node, *node.all_input_nodes):
@@ -219,6 +246,12 @@ class GraphLowering:
         value = self.dag.to_dtype(fn(loop_indices(size)), compute_dtype(dtype))
         return self.graph.box(Pointwise(dtype, size, value))
 
+    def box(self, loops: Loops, which: int = 0) -> TensorBox:
+        """A tensor made of ``loops``, laid out like the current node's result number ``which``."""
+        example = _tensors(self.example)[which]
+        fits = example.dim() == len(loops.size)
+        return self.graph.box(loops, self.exprs(example.stride()) if fits else None)
+
     def broadcast_load(self, box: TensorBox, indices: Sequence[Expr], size: Sequence[Expr]) -> ops_dag.Node:
         """The element of ``box``, broadcast to ``size``, at ``indices``."""
         lead = len(size) - box.ndim
@@ -272,7 +305,7 @@ class GraphLowering:
         operands = fn(loop_indices(size), rindices)
         node = self.dag.reduction(kind, operands, loop_vars(rindices), component)
         node = self.dag.to_dtype(node, compute_dtype(dtype))
-        return self.graph.box(cls(dtype, size, node, ranges, kind))
+        return self.box(cls(dtype, size, node, ranges, kind))
 
     def check(self, exception: type[BaseException]) -> str:
         """What a failed check of the current node raises, in the form that check nodes carry."""

@@ -10,8 +10,8 @@ Lowering = Callable[..., Any]
 F = TypeVar("F", bound=Lowering)
 
 LOWERINGS: dict[Any, Lowering] = {}
-"""Operator (an ``OpOverload`` or one of ``braze.ir.prims``) -> function ``(ctx, *args, **kwargs)`` that returns a
-TensorBox, an Expr, or a tuple or list of them."""
+"""Operator (an ``OpOverload``, its name where nobody may have defined it yet, or one of ``braze.ir.prims``) ->
+function ``(ctx, *args, **kwargs)`` that returns a TensorBox, an Expr, or a tuple or list of them."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,11 @@ def calls_whole(reason: str, *operators: Any, out: Any = None) -> None:
     """Declare operators that are externs by design; ``out`` is the out-variant of a single one."""
     for operator in operators:
         EXTERNS[operator] = Extern(reason, out)
+
+
+def lowering_of(target: Any) -> Lowering | None:
+    """The lowering of a node's target."""
+    return LOWERINGS.get(target) or LOWERINGS.get(str(target))
 
 
 class Unsupported(Exception):

@@ -1,0 +1,80 @@
+"""Conversions between element types, copies, and the same bits under another type."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from braze._torch.prims import prims
+from braze.ir.boxes import TensorBox
+from braze.lowering.registry import Unsupported, lowers
+from braze.ops.dag import Node
+from braze.ops.dtypes import compute_dtype
+from braze.runtime.expr import Expr
+
+if TYPE_CHECKING:
+    from braze.lowering.graph import GraphLowering
+
+aten = torch.ops.aten
+
+
+def converted(ctx: GraphLowering, v: Node, dtype: torch.dtype) -> Node:
+    """``v`` as an element of type ``dtype`` would hold it, in the compute type of ``dtype``: half types round."""
+    return ctx.dag.to_dtype(ctx.dag.to_dtype(v, dtype), compute_dtype(dtype))
+
+
+def copied(ctx: GraphLowering, x: TensorBox, dtype: torch.dtype | None = None) -> TensorBox:
+    """The elements of ``x`` as a tensor of their own, converted to ``dtype``."""
+    target = x.dtype if dtype is None else dtype
+
+    def value(i: tuple[Expr, ...]) -> Node:
+        v = x.load(ctx.dag, i)
+        return v if target is x.dtype else converted(ctx, v, target)
+
+    return ctx.pointwise(x.size, target, value)
+
+
+@lowers(aten._to_copy.default)
+def to_copy(ctx: GraphLowering, x: TensorBox, **options: Any) -> TensorBox:
+    """x in another type or memory format."""
+    device = options.get("device")
+    if device is not None and torch.device(device).type != "cpu":
+        raise Unsupported(f"a copy to {device}")
+    return copied(ctx, x, ctx.out_dtype)
+
+
+@lowers(prims.convert_element_type.default)
+def convert_element_type(ctx: GraphLowering, x: TensorBox, dtype: torch.dtype) -> TensorBox:
+    """x in another type."""
+    return copied(ctx, x, dtype)
+
+
+@lowers(aten.clone.default, aten.lift_fresh_copy.default, aten.contiguous.default)
+def clone(ctx: GraphLowering, x: TensorBox, *, memory_format: Any = None) -> TensorBox:
+    """x in memory of its own."""
+    return copied(ctx, x)
+
+
+@lowers(aten.copy.default)
+def copy(ctx: GraphLowering, x: TensorBox, source: TensorBox, non_blocking: bool = False) -> TensorBox:
+    """``source`` with the size and type of x."""
+    size = ctx.out_size
+    return ctx.pointwise(
+        size, x.dtype, lambda i: converted(ctx, ctx.broadcast_load(source, i, size), x.dtype)
+    )
+
+
+@lowers(aten.view.dtype)
+def view_dtype(ctx: GraphLowering, x: TensorBox, dtype: torch.dtype) -> TensorBox:
+    """The same bits as another type of the same width."""
+    if dtype.itemsize != x.dtype.itemsize:
+        raise Unsupported("a view as a type of another width")
+
+    def value(i: tuple[Expr, ...]) -> Node:
+        v = ctx.dag.to_dtype(x.load(ctx.dag, i), x.dtype)
+        return ctx.dag.to_dtype(ctx.dag.bitcast(v, dtype), compute_dtype(dtype))
+
+    if torch.bool in (dtype, x.dtype):
+        raise Unsupported("the bits of booleans")
+    return ctx.pointwise(x.size, dtype, value)

@@ -1,0 +1,142 @@
+"""Comparisons, boolean logic, bit operations, and choosing between two values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+
+from braze.ir.boxes import TensorBox
+from braze.lowering.promotion import Operand, nonzero, operand, result_type
+from braze.lowering.registry import Unsupported, lowers
+from braze.ops.dag import Node
+from braze.ops.dtypes import is_float
+from braze.runtime.expr import Expr
+
+if TYPE_CHECKING:
+    from braze.lowering.graph import GraphLowering
+
+aten = torch.ops.aten
+
+
+def _comparison(name: str) -> Callable[..., TensorBox]:
+    def lowering(ctx: GraphLowering, a: Operand, b: Operand) -> TensorBox:
+        compute = result_type(a, b)
+        return ctx.elementwise(lambda x, y: ctx.dag.op(name, x, y), a, b, compute=compute)
+
+    lowering.__doc__ = f"Whether a {name} b, compared in the type that both are promoted to."
+    return lowering
+
+
+for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
+    _packet = getattr(aten, _name)
+    lowers(_packet.Tensor, _packet.Scalar)(_comparison(_name))
+
+
+def _logical(name: str) -> Callable[..., TensorBox]:
+    def lowering(ctx: GraphLowering, a: TensorBox, b: TensorBox) -> TensorBox:
+        size = ctx.out_size
+        return ctx.pointwise(
+            size,
+            torch.bool,
+            lambda i: ctx.dag.op(
+                name,
+                nonzero(ctx, ctx.broadcast_load(a, i, size)),
+                nonzero(ctx, ctx.broadcast_load(b, i, size)),
+            ),
+        )
+
+    lowering.__doc__ = f"{name}: every operand counts as true where it is not 0."
+    return lowering
+
+
+for _name in ("logical_and", "logical_or", "logical_xor"):
+    lowers(getattr(aten, _name).default)(_logical(_name))
+
+
+@lowers(aten.logical_not.default)
+def logical_not(ctx: GraphLowering, x: TensorBox) -> TensorBox:
+    """Whether x is 0."""
+    return ctx.elementwise(lambda v: ctx.dag.op("logical_not", nonzero(ctx, v)), x, compute=x.dtype)
+
+
+def _bitwise(name: str) -> Callable[..., TensorBox]:
+    def lowering(ctx: GraphLowering, a: Operand, b: Operand) -> TensorBox:
+        compute = ctx.out_dtype
+        actual = name.replace("bitwise", "logical") if compute is torch.bool else name
+        return ctx.elementwise(lambda x, y: ctx.dag.op(actual, x, y), a, b, compute=compute)
+
+    lowering.__doc__ = f"{name} of integers; of booleans, the logical operation."
+    return lowering
+
+
+for _name in ("bitwise_and", "bitwise_or", "bitwise_xor"):
+    _packet = getattr(aten, _name)
+    lowers(_packet.Tensor, _packet.Scalar, _packet.Scalar_Tensor)(_bitwise(_name))
+
+
+@lowers(aten.bitwise_not.default)
+def bitwise_not(ctx: GraphLowering, x: TensorBox) -> TensorBox:
+    """Every bit inverted; of booleans, not."""
+    name = "logical_not" if x.dtype is torch.bool else "bitwise_not"
+    return ctx.elementwise(lambda v: ctx.dag.op(name, v), x, compute=x.dtype)
+
+
+def _shift(name: str) -> Callable[..., TensorBox]:
+    def lowering(ctx: GraphLowering, a: Operand, b: Operand) -> TensorBox:
+        if is_float(ctx.out_dtype):
+            raise Unsupported("shifts of floating-point numbers")
+        return ctx.elementwise(lambda x, y: ctx.dag.op(name, x, y), a, b, compute=ctx.out_dtype)
+
+    lowering.__doc__ = f"{name} of integers."
+    return lowering
+
+
+for _packet, _name in ((aten.bitwise_left_shift, "shl"), (aten.bitwise_right_shift, "shr")):
+    lowers(_packet.Tensor, _packet.Tensor_Scalar, _packet.Scalar_Tensor)(_shift(_name))
+
+
+def _float_test(name: str) -> Callable[..., TensorBox]:
+    def lowering(ctx: GraphLowering, x: TensorBox) -> TensorBox:
+        if not is_float(x.dtype):
+            return ctx.elementwise(lambda v: ctx.dag.constant(False, torch.bool), x, compute=x.dtype)
+        return ctx.elementwise(lambda v: ctx.dag.op(name, v), x, compute=x.dtype)
+
+    lowering.__doc__ = f"{name}(x); false for integers."
+    return lowering
+
+
+for _name in ("isnan", "isinf"):
+    lowers(getattr(aten, _name).default)(_float_test(_name))
+
+
+@lowers(aten.signbit.default)
+def signbit(ctx: GraphLowering, x: TensorBox) -> TensorBox:
+    """Whether the sign bit is set: -0.0 counts as negative."""
+    d = ctx.dag
+    if x.dtype is torch.bool:
+        return ctx.elementwise(lambda v: d.constant(False, torch.bool), x, compute=x.dtype)
+
+    def value(v: Node) -> Node:
+        return d.op("signbit", v) if is_float(v.dtype) else d.op("lt", v, d.constant(0, v.dtype))
+
+    return ctx.elementwise(value, x, compute=x.dtype)
+
+
+@lowers(aten.where.self, aten.where.ScalarOther, aten.where.ScalarSelf, aten.where.Scalar)
+def where(ctx: GraphLowering, condition: TensorBox, a: Operand, b: Operand) -> TensorBox:
+    """a where the condition holds, b elsewhere."""
+    size, dtype = ctx.out_size, ctx.out_dtype
+
+    def value(i: tuple[Expr, ...]) -> Node:
+        holds = nonzero(ctx, ctx.broadcast_load(condition, i, size))
+        return ctx.dag.where(holds, operand(ctx, a, i, size, dtype), operand(ctx, b, i, size, dtype))
+
+    return ctx.pointwise(size, dtype, value)
+
+
+@lowers(aten.masked_fill.Scalar, aten.masked_fill.Tensor)
+def masked_fill(ctx: GraphLowering, x: TensorBox, mask: TensorBox, value: Operand) -> TensorBox:
+    """``value`` where the mask holds, x elsewhere."""
+    return where(ctx, mask, value, x)

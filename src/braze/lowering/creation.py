@@ -1,0 +1,133 @@
+"""Tensors made from nothing: constants, ranges, uninitialised memory (which is zeros here)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from braze._torch.prims import prims
+from braze.ir.boxes import TensorBox
+from braze.lowering.casts import converted
+from braze.lowering.pointwise_arith import number
+from braze.lowering.promotion import Scalar
+from braze.lowering.registry import lowers
+from braze.ops.dag import Node
+from braze.ops.dtypes import compute_dtype, is_float
+from braze.runtime.expr import Expr, as_expr
+
+if TYPE_CHECKING:
+    from braze.lowering.graph import GraphLowering
+
+aten = torch.ops.aten
+
+
+def filled(ctx: GraphLowering, value: Scalar) -> TensorBox:
+    """The current node's result with every element ``value``."""
+    dtype = ctx.out_dtype
+    compute = compute_dtype(dtype)
+    return ctx.pointwise(ctx.out_size, dtype, lambda i: converted(ctx, number(ctx, value, compute), dtype))
+
+
+@lowers(aten.full.default, aten.full_like.default, aten.new_full.default)
+def full(ctx: GraphLowering, shape: Any, value: Scalar, *rest: Any, **options: Any) -> TensorBox:
+    """Every element ``value``; of ``new_full`` the arguments are a tensor, a shape and the value."""
+    return filled(ctx, rest[0] if ctx.node.target is aten.new_full.default else value)
+
+
+@lowers(aten.scalar_tensor.default)
+def scalar_tensor(ctx: GraphLowering, value: Scalar, **options: Any) -> TensorBox:
+    """A number as a tensor without dimensions."""
+    return filled(ctx, value)
+
+
+@lowers(
+    aten.empty.memory_format,
+    aten.empty_strided.default,
+    aten.empty_permuted.default,
+    aten.empty_like.default,
+    aten.new_empty.default,
+    aten.new_empty_strided.default,
+    aten.zeros.default,
+    aten.zeros_like.default,
+    aten.new_zeros.default,
+)
+def zeros(ctx: GraphLowering, *args: Any, **options: Any) -> TensorBox:
+    """Zeros, also where eager leaves memory as it finds it: no reader can tell, and no run differs."""
+    return filled(ctx, 0)
+
+
+@lowers(aten.ones.default, aten.ones_like.default, aten.new_ones.default)
+def ones(ctx: GraphLowering, *args: Any, **options: Any) -> TensorBox:
+    """Ones."""
+    return filled(ctx, 1)
+
+
+@lowers(aten.arange.start_step)
+def arange(ctx: GraphLowering, start: Scalar, end: Scalar, step: Scalar = 1, **options: Any) -> TensorBox:
+    """start, start + step, ...; fractions are computed in float64, as eager does."""
+    d, dtype = ctx.dag, ctx.out_dtype
+    compute = compute_dtype(dtype)
+
+    def value(i: tuple[Expr, ...]) -> Node:
+        if not isinstance(start, float) and not isinstance(step, float):
+            return converted(ctx, d.index_expr(i[0] * step + start, compute), dtype)
+        if not is_float(dtype):  # eager converts the bounds before it counts
+            return d.index_expr(i[0] * _whole(step) + _whole(start), dtype)
+        steps = d.op("mul", number(ctx, step, torch.float64), d.index_expr(i[0], torch.float64))
+        return converted(
+            ctx, d.to_dtype(d.op("add", number(ctx, start, torch.float64), steps), compute), dtype
+        )
+
+    return ctx.pointwise(ctx.out_size, dtype, value)
+
+
+def _whole(value: Scalar) -> Expr:
+    return value if isinstance(value, Expr) else as_expr(int(value))
+
+
+@lowers(prims.iota.default)
+def iota(ctx: GraphLowering, length: Scalar, *, start: Scalar, step: Scalar, **options: Any) -> TensorBox:
+    """start, start + step, ... (integers)."""
+    return ctx.pointwise(
+        ctx.out_size,
+        ctx.out_dtype,
+        lambda i: ctx.dag.index_expr(i[0] * _whole(step) + _whole(start), ctx.out_dtype),
+    )
+
+
+@lowers(aten.eye.default, aten.eye.m)
+def eye(ctx: GraphLowering, *args: Any, **options: Any) -> TensorBox:
+    """Ones on the diagonal, zeros elsewhere."""
+    d, dtype = ctx.dag, compute_dtype(ctx.out_dtype)
+
+    def value(i: tuple[Expr, ...]) -> Node:
+        on = d.op("eq", d.index_expr(i[0]), d.index_expr(i[1]))
+        return d.where(on, d.constant(1, dtype), d.constant(0, dtype))
+
+    return ctx.pointwise(ctx.out_size, ctx.out_dtype, value)
+
+
+def _triangle(ctx: GraphLowering, x: TensorBox, diagonal: Scalar, lower: bool) -> TensorBox:
+    d = ctx.dag
+
+    def value(i: Sequence[Expr]) -> Node:
+        distance = d.index_expr(i[-1] - i[-2] - diagonal)
+        kept = d.op("le" if lower else "ge", distance, d.constant(0, torch.int64))
+        v = x.load(d, i)
+        return d.where(kept, v, d.constant(0, v.dtype))
+
+    return ctx.pointwise(x.size, x.dtype, value)
+
+
+@lowers(aten.tril.default)
+def tril(ctx: GraphLowering, x: TensorBox, diagonal: Scalar = 0) -> TensorBox:
+    """x on and below the diagonal, 0 above."""
+    return _triangle(ctx, x, diagonal, lower=True)
+
+
+@lowers(aten.triu.default)
+def triu(ctx: GraphLowering, x: TensorBox, diagonal: Scalar = 0) -> TensorBox:
+    """x on and above the diagonal, 0 below."""
+    return _triangle(ctx, x, diagonal, lower=False)

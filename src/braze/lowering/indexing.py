@@ -1,0 +1,170 @@
+"""Elements chosen by index tensors. Every index is checked when the compiled code runs; none is trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from braze.ir.boxes import TensorBox
+from braze.ir.loops import Sizes
+from braze.lowering.casts import copied
+from braze.lowering.registry import Unsupported, lowers
+from braze.ops.dag import Node, loads
+from braze.ops.dtypes import is_integer
+from braze.runtime.expr import ONE, Expr, known_positive
+
+if TYPE_CHECKING:
+    from braze.lowering.graph import GraphLowering
+
+aten = torch.ops.aten
+
+
+def require_integers(index: TensorBox) -> None:
+    """Raises ``Unsupported`` for a mask: how many elements it chooses depends on data."""
+    if not is_integer(index.dtype) or index.dtype is torch.uint8:
+        raise Unsupported("a mask as an index")
+
+
+def checked(
+    ctx: GraphLowering,
+    index: Node,
+    size: Expr,
+    *,
+    wrap: bool,
+    error: type[BaseException],
+    trusted: bool = False,
+) -> Expr:
+    """``index`` as an index into ``size`` elements, checked. Raises ``Unsupported`` where there may be none.
+
+    ``trusted``: the caller's graph vouches for the range, which is believed where no memory is read for the index.
+    """
+    if not known_positive(size):
+        raise Unsupported("an index into a dimension that may be empty")
+    if trusted and not loads([index]):
+        return ctx.dag.indirect(index, size)
+    return ctx.dag.check_index(index, size, wrap=wrap, error=ctx.check(error))
+
+
+@lowers(aten.embedding.default)
+def embedding(
+    ctx: GraphLowering, weight: TensorBox, indices: TensorBox, *rest: Any, **options: Any
+) -> TensorBox:
+    """Rows of a table."""
+
+    def value(i: tuple[Expr, ...]) -> Node:
+        at = indices.load(ctx.dag, i[: indices.ndim])
+        row = checked(ctx, at, weight.size[0], wrap=False, error=IndexError)
+        return weight.load(ctx.dag, [row, *i[indices.ndim :]])
+
+    return ctx.pointwise(ctx.out_size, weight.dtype, value)
+
+
+class AdvancedIndex:
+    """``x[indices]`` with tensors and whole dimensions (``None``) mixed: its size, and where its elements lie in x.
+
+    Index tensors are broadcast together. The dimensions of the result that they make stand where the first of them
+    stood if they are next to each other, else in front.
+    """
+
+    def __init__(
+        self, ctx: GraphLowering, size: Sizes, indices: Sequence[TensorBox | None], trusted: bool = False
+    ) -> None:
+        self.ctx = ctx
+        self.source_size = size
+        self.tensors = {d: t for d, t in enumerate(indices) if t is not None}
+        if not self.tensors:
+            raise Unsupported("an index without tensors")
+        for tensor in self.tensors.values():
+            require_integers(tensor)
+        self.trusted = trusted
+        self.broadcast = broadcast_size([t.size for t in self.tensors.values()])
+        dims = list(self.tensors)
+        adjacent = dims == list(range(dims[0], dims[0] + len(dims)))
+        self.lead = dims[0] if adjacent else 0
+        kept = [s for d, s in enumerate(size) if d not in self.tensors]
+        self.size: Sizes = (*kept[: self.lead], *self.broadcast, *kept[self.lead :])
+
+    def positions(self, i: Sequence[Expr]) -> list[Expr]:
+        """The indices into x for those of the result."""
+        end = self.lead + len(self.broadcast)
+        inner = i[self.lead : end]
+        rest = iter([*i[: self.lead], *i[end:]])
+        result: list[Expr] = []
+        for d, size in enumerate(self.source_size):
+            tensor = self.tensors.get(d)
+            if tensor is None:
+                result.append(next(rest))
+                continue
+            at = self.ctx.broadcast_load(tensor, inner, self.broadcast)
+            result.append(checked(self.ctx, at, size, wrap=True, error=IndexError, trusted=self.trusted))
+        return result
+
+
+def broadcast_size(sizes: Sequence[Sizes]) -> Sizes:
+    """The common size of tensors that broadcast."""
+    result: list[Expr] = []
+    for k in range(1, max(map(len, sizes)) + 1):
+        candidates = [s[-k] for s in sizes if len(s) >= k]
+        result.append(next((c for c in candidates if c != ONE), ONE))
+    return tuple(reversed(result))
+
+
+def _index(ctx: GraphLowering, x: TensorBox, indices: Sequence[TensorBox | None], trusted: bool) -> TensorBox:
+    plan = AdvancedIndex(ctx, x.size, indices, trusted)
+    return ctx.pointwise(plan.size, x.dtype, lambda i: x.load(ctx.dag, plan.positions(i)))
+
+
+@lowers(aten.index.Tensor)
+def index_tensor(ctx: GraphLowering, x: TensorBox, indices: Sequence[TensorBox | None]) -> TensorBox:
+    """x[indices]."""
+    return _index(ctx, x, indices, trusted=False)
+
+
+@lowers(aten._unsafe_index.Tensor)
+def unsafe_index(ctx: GraphLowering, x: TensorBox, indices: Sequence[TensorBox | None]) -> TensorBox:
+    """x[indices] where the indices are known to be in range."""
+    return _index(ctx, x, indices, trusted=True)
+
+
+@lowers(aten.index_select.default)
+def index_select(ctx: GraphLowering, x: TensorBox, dim: int, index: TensorBox) -> TensorBox:
+    """Elements of one dimension."""
+    if x.ndim == 0:
+        raise Unsupported("index_select of a tensor without dimensions")
+    dim %= x.ndim
+
+    def value(i: tuple[Expr, ...]) -> Node:
+        at = index.load(ctx.dag, [i[dim]] if index.ndim else [])
+        own = checked(ctx, at, x.size[dim], wrap=False, error=IndexError)
+        return x.load(ctx.dag, [*i[:dim], own, *i[dim + 1 :]])
+
+    return ctx.pointwise(ctx.out_size, x.dtype, value)
+
+
+def along(
+    ctx: GraphLowering, index: TensorBox, dim: int, size: Sizes
+) -> Callable[[Sequence[Expr]], list[Expr]]:
+    """The rule of gather and scatter: the indices into a tensor of ``size`` for those of ``index``: the same, but
+    along ``dim`` what ``index`` says (checked, negative ones refused)."""
+    require_integers(index)
+
+    def positions(i: Sequence[Expr]) -> list[Expr]:
+        at = index.load(ctx.dag, i)
+        return [*i[:dim], checked(ctx, at, size[dim], wrap=False, error=RuntimeError), *i[dim + 1 :]]
+
+    return positions
+
+
+@lowers(aten.gather.default)
+def gather(
+    ctx: GraphLowering, x: TensorBox, dim: int, index: TensorBox, *, sparse_grad: bool = False
+) -> TensorBox:
+    """x at places that ``index`` chooses along one dimension."""
+    if x.ndim == 0 or index.ndim == 0:
+        if x.ndim or index.ndim:
+            raise Unsupported("gather between a tensor with and one without dimensions")
+        return copied(ctx, x)
+    positions = along(ctx, index, dim % x.ndim, x.size)
+    return ctx.pointwise(index.size, x.dtype, lambda i: x.load(ctx.dag, positions(i)))

@@ -1,0 +1,354 @@
+"""Elementwise arithmetic: sums, products, quotients, remainders, powers, extrema."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from braze.ir.boxes import TensorBox
+from braze.lowering.promotion import Operand, Scalar
+from braze.lowering.registry import Unsupported, lowers
+from braze.ops.dag import Node
+from braze.ops.dtypes import is_float
+from braze.runtime.expr import Expr
+
+if TYPE_CHECKING:
+    from braze.lowering.graph import GraphLowering
+
+aten = torch.ops.aten
+
+
+def _scaled(ctx: GraphLowering, v: Node, factor: Scalar) -> Node:
+    if isinstance(factor, (int, float)) and factor == 1:
+        return v
+    return ctx.dag.op("mul", v, number(ctx, factor, v.dtype))
+
+
+def number(ctx: GraphLowering, value: Scalar, dtype: torch.dtype) -> Node:
+    """A number or a symbolic integer as a value of type ``dtype``."""
+    return (
+        ctx.dag.constant(value, dtype)
+        if isinstance(value, (bool, int, float))
+        else ctx.dag.index_expr(value, dtype)
+    )
+
+
+@lowers(aten.add.Tensor, aten.add.Scalar)
+def add(ctx: GraphLowering, a: Operand, b: Operand, alpha: Scalar = 1) -> TensorBox:
+    """a + alpha * b; of booleans: or."""
+    if ctx.out_dtype is torch.bool:
+        if not alpha:
+            return ctx.elementwise(lambda x: x, a, compute=torch.bool)
+        return ctx.elementwise(lambda x, y: ctx.dag.op("logical_or", x, y), a, b, compute=torch.bool)
+    return ctx.elementwise(
+        lambda x, y: ctx.dag.op("add", x, _scaled(ctx, y, alpha)), a, b, compute=ctx.out_dtype
+    )
+
+
+@lowers(aten.sub.Tensor, aten.sub.Scalar)
+def sub(ctx: GraphLowering, a: Operand, b: Operand, alpha: Scalar = 1) -> TensorBox:
+    """a - alpha * b."""
+    return ctx.elementwise(
+        lambda x, y: ctx.dag.op("sub", x, _scaled(ctx, y, alpha)), a, b, compute=ctx.out_dtype
+    )
+
+
+@lowers(aten.rsub.Tensor, aten.rsub.Scalar)
+def rsub(ctx: GraphLowering, a: Operand, b: Operand, alpha: Scalar = 1) -> TensorBox:
+    """b - alpha * a."""
+    return sub(ctx, b, a, alpha)
+
+
+@lowers(aten.mul.Tensor, aten.mul.Scalar)
+def mul(ctx: GraphLowering, a: Operand, b: Operand) -> TensorBox:
+    """a * b; of booleans: and."""
+    name = "logical_and" if ctx.out_dtype is torch.bool else "mul"
+    return ctx.elementwise(lambda x, y: ctx.dag.op(name, x, y), a, b, compute=ctx.out_dtype)
+
+
+@lowers(aten.div.Tensor, aten.div.Scalar, aten.true_divide.Tensor)
+def div(ctx: GraphLowering, a: Operand, b: Operand) -> TensorBox:
+    """The quotient, always in floating point."""
+    return ctx.elementwise(lambda x, y: quotient(ctx, x, y), a, b, compute=ctx.out_dtype)
+
+
+def quotient(ctx: GraphLowering, x: Node, y: Node) -> Node:
+    """x / y; by a power of two, the product with its inverse, which is the same number."""
+    if y.op == "constant":
+        divisor = float(y.attrs[0])  # type: ignore[arg-type]
+        if (
+            math.isfinite(divisor)
+            and divisor
+            and abs(math.frexp(divisor)[0]) == 0.5
+            and abs(math.log2(abs(divisor))) < 100
+        ):
+            return x if divisor == 1 else ctx.dag.op("mul", x, ctx.dag.constant(1 / divisor, y.dtype))
+    return ctx.dag.op("truediv", x, y)
+
+
+def _nonzero_divisor(ctx: GraphLowering, y: Node) -> Node:
+    """An integer divisor, checked: eager raises where it is 0."""
+    return y if is_float(y.dtype) else ctx.dag.check_nonzero(y, ctx.check(ZeroDivisionError))
+
+
+@lowers(aten.div.Tensor_mode, aten.div.Scalar_mode)
+def div_mode(ctx: GraphLowering, a: Operand, b: Operand, *, rounding_mode: str | None) -> TensorBox:
+    """The quotient, rounded by ``rounding_mode``: "floor", "trunc" or not at all."""
+    if rounding_mode is None:
+        return div(ctx, a, b)
+    name = {"floor": "floordiv", "trunc": "truncdiv"}[rounding_mode]
+    return _divided(ctx, name, a, b)
+
+
+@lowers(aten.floor_divide.default, aten.floor_divide.Scalar)
+def floor_divide(ctx: GraphLowering, a: Operand, b: Operand) -> TensorBox:
+    """The quotient rounded towards minus infinity."""
+    return _divided(ctx, "floordiv", a, b)
+
+
+@lowers(aten.remainder.Tensor, aten.remainder.Scalar, aten.remainder.Scalar_Tensor)
+def remainder(ctx: GraphLowering, a: Operand, b: Operand) -> TensorBox:
+    """The remainder with the sign of the divisor."""
+    return _divided(ctx, "mod", a, b)
+
+
+@lowers(aten.fmod.Tensor, aten.fmod.Scalar)
+def fmod(ctx: GraphLowering, a: Operand, b: Operand) -> TensorBox:
+    """The remainder with the sign of the dividend."""
+    return _divided(ctx, "fmod", a, b)
+
+
+def _divided(ctx: GraphLowering, name: str, a: Operand, b: Operand) -> TensorBox:
+    compute = ctx.out_dtype
+    if compute is torch.bool:
+        raise Unsupported("division of booleans")
+    return ctx.elementwise(lambda x, y: ctx.dag.op(name, x, _nonzero_divisor(ctx, y)), a, b, compute=compute)
+
+
+@lowers(aten.neg.default)
+def neg(ctx: GraphLowering, x: TensorBox) -> TensorBox:
+    """-x."""
+    return ctx.elementwise(lambda v: ctx.dag.op("neg", v), x, compute=ctx.out_dtype)
+
+
+@lowers(aten.abs.default)
+def abs_(ctx: GraphLowering, x: TensorBox) -> TensorBox:
+    """The absolute value."""
+    if x.dtype in (torch.bool, torch.uint8):
+        return ctx.elementwise(lambda v: v, x, compute=x.dtype)
+    return ctx.elementwise(lambda v: ctx.dag.op("abs", v), x, compute=ctx.out_dtype)
+
+
+@lowers(aten.sign.default, aten.sgn.default)
+def sign(ctx: GraphLowering, x: TensorBox) -> TensorBox:
+    """-1, 0 or 1 (0 for NaN)."""
+    d = ctx.dag
+    if x.dtype is torch.bool:
+        return ctx.elementwise(lambda v: v, x, compute=x.dtype)
+
+    def value(v: Node) -> Node:
+        zero, one = d.constant(0, v.dtype), d.constant(1, v.dtype)
+        positive = d.where(d.op("gt", v, zero), one, zero)
+        return d.where(d.op("lt", v, zero), d.constant(-1, v.dtype), positive)
+
+    return ctx.elementwise(value, x, compute=x.dtype)
+
+
+@lowers(aten.reciprocal.default)
+def reciprocal(ctx: GraphLowering, x: TensorBox) -> TensorBox:
+    """1 / x, in floating point."""
+    return ctx.elementwise(
+        lambda v: ctx.dag.op("truediv", ctx.dag.constant(1, v.dtype), v), x, compute=ctx.out_dtype
+    )
+
+
+@lowers(aten.square.default)
+def square(ctx: GraphLowering, x: TensorBox) -> TensorBox:
+    """x * x."""
+    return ctx.elementwise(lambda v: ctx.dag.op("mul", v, v), x, compute=ctx.out_dtype)
+
+
+@lowers("prims.fma.default")  # Dynamo defines it when it first needs it
+def fma(ctx: GraphLowering, a: Operand, b: Operand, c: Operand) -> TensorBox:
+    """a * b + c, rounded once."""
+    return ctx.elementwise(lambda x, y, z: ctx.dag.op("fma", x, y, z), a, b, c, compute=ctx.out_dtype)
+
+
+def _extremum(name: str) -> Callable[..., TensorBox]:
+    def lowering(ctx: GraphLowering, a: Operand, b: Operand) -> TensorBox:
+        return ctx.elementwise(lambda x, y: ctx.dag.op(name, x, y), a, b, compute=ctx.out_dtype)
+
+    return lowering
+
+
+lowers(aten.maximum.default)(_extremum("maximum"))
+lowers(aten.minimum.default)(_extremum("minimum"))
+
+
+def _extremum_of_numbers(name: str) -> Callable[..., TensorBox]:
+    def lowering(ctx: GraphLowering, a: Operand, b: Operand) -> TensorBox:
+        d = ctx.dag
+
+        def value(x: Node, y: Node) -> Node:
+            chosen = d.op(name, x, y)
+            if not is_float(x.dtype):
+                return chosen
+            return d.where(d.op("isnan", x), y, d.where(d.op("isnan", y), x, chosen))
+
+        return ctx.elementwise(value, a, b, compute=ctx.out_dtype)
+
+    return lowering
+
+
+lowers(aten.fmax.default)(_extremum_of_numbers("maximum"))
+lowers(aten.fmin.default)(_extremum_of_numbers("minimum"))
+
+
+@lowers(aten.clamp.default, aten.clamp.Tensor, aten.hardtanh.default)
+def clamp(
+    ctx: GraphLowering, x: TensorBox, low: Operand | None = None, high: Operand | None = None, **bounds: Any
+) -> TensorBox:
+    """min(max(x, low), high); NaN stays, and a NaN bound gives NaN."""
+    low = bounds.get("min", bounds.get("min_val", low))
+    high = bounds.get("max", bounds.get("max_val", high))
+    if ctx.node.target is aten.hardtanh.default:
+        low, high = (-1.0 if low is None else low), (1.0 if high is None else high)
+    given = [b for b in (low, high) if b is not None]
+
+    def value(v: Node, *rest: Node) -> Node:
+        nodes = list(rest)
+        if low is not None:
+            v = ctx.dag.op("maximum", v, nodes.pop(0))
+        return v if high is None else ctx.dag.op("minimum", v, nodes.pop(0))
+
+    return ctx.elementwise(value, x, *given, compute=ctx.out_dtype)
+
+
+@lowers(aten.clamp_min.default, aten.clamp_min.Tensor)
+def clamp_min(ctx: GraphLowering, x: TensorBox, low: Operand) -> TensorBox:
+    """max(x, low)."""
+    return ctx.elementwise(lambda v, b: ctx.dag.op("maximum", v, b), x, low, compute=ctx.out_dtype)
+
+
+@lowers(aten.clamp_max.default, aten.clamp_max.Tensor)
+def clamp_max(ctx: GraphLowering, x: TensorBox, high: Operand) -> TensorBox:
+    """min(x, high)."""
+    return ctx.elementwise(lambda v, b: ctx.dag.op("minimum", v, b), x, high, compute=ctx.out_dtype)
+
+
+@lowers(aten.relu.default)
+def relu(ctx: GraphLowering, x: TensorBox) -> TensorBox:
+    """max(x, 0)."""
+    return ctx.elementwise(
+        lambda v: ctx.dag.op("maximum", v, ctx.dag.constant(0, v.dtype)), x, compute=ctx.out_dtype
+    )
+
+
+def power(ctx: GraphLowering, v: Node, exponent: int) -> Node:
+    """v to a whole power of at least 1, by repeated squaring."""
+    result: Node | None = None
+    while True:
+        if exponent & 1:
+            result = v if result is None else ctx.dag.op("mul", result, v)
+        exponent >>= 1
+        if not exponent:
+            assert result is not None
+            return result
+        v = ctx.dag.op("mul", v, v)
+
+
+def _pow_by_scalar(ctx: GraphLowering, v: Node, exponent: int | float) -> Node:
+    d = ctx.dag
+    if is_float(v.dtype):
+        if exponent == 0:
+            return d.constant(1, v.dtype)
+        if exponent in (1, 2, 3):
+            return power(ctx, v, int(exponent))
+        if exponent == 0.5:
+            return d.op("sqrt", v)
+        if exponent == -0.5:
+            return d.op("rsqrt", v)
+        if exponent in (-1, -2):
+            return d.op("truediv", d.constant(1, v.dtype), power(ctx, v, -int(exponent)))
+        return d.op("pow", v, d.constant(exponent, v.dtype))
+    whole = int(exponent)
+    if whole < 0:
+        raise Unsupported("negative powers of integers")
+    return power(ctx, v, whole) if whole else d.constant(1, v.dtype)
+
+
+@lowers(aten.pow.Tensor_Scalar)
+def pow_scalar(ctx: GraphLowering, x: TensorBox, exponent: Scalar) -> TensorBox:
+    """x ** exponent: by multiplication, square roots and reciprocals where eager does so."""
+    if isinstance(exponent, Expr):
+        raise Unsupported("a symbolic exponent")
+    if ctx.out_dtype is torch.bool:
+        raise Unsupported("powers of booleans")
+    return ctx.elementwise(lambda v: _pow_by_scalar(ctx, v, exponent), x, compute=ctx.out_dtype)
+
+
+@lowers(aten.pow.Scalar, aten.pow.Tensor_Tensor)
+def pow_tensor(ctx: GraphLowering, x: Operand, exponent: TensorBox) -> TensorBox:
+    """x ** exponent, element by element, in floating point."""
+    d = ctx.dag
+    if not is_float(ctx.out_dtype):
+        raise Unsupported("powers of integers with a tensor as exponent")
+    if isinstance(x, (int, float)) and x == 1:
+        return ctx.elementwise(lambda e: d.constant(1, e.dtype), exponent, compute=ctx.out_dtype)
+    if isinstance(x, (int, float)) and x == 2:
+        return ctx.elementwise(lambda e: d.op("exp2", e), exponent, compute=ctx.out_dtype)
+    return ctx.elementwise(lambda v, e: d.op("pow", v, e), x, exponent, compute=ctx.out_dtype)
+
+
+@lowers(aten.addcmul.default)
+def addcmul(ctx: GraphLowering, x: TensorBox, a: TensorBox, b: TensorBox, *, value: Scalar = 1) -> TensorBox:
+    """x + value * a * b."""
+    d = ctx.dag
+    return ctx.elementwise(
+        lambda v, p, q: d.op("add", v, _scaled(ctx, d.op("mul", p, q), value)), x, a, b, compute=ctx.out_dtype
+    )
+
+
+@lowers(aten.lerp.Scalar, aten.lerp.Tensor)
+def lerp(ctx: GraphLowering, start: TensorBox, end: TensorBox, weight: Operand) -> TensorBox:
+    """start + weight * (end - start), from whichever end is nearer, as eager does."""
+    d = ctx.dag
+
+    def value(a: Node, b: Node, w: Node) -> Node:
+        distance = d.op("sub", b, a)
+        low = d.op("add", a, d.op("mul", w, distance))
+        high = d.op("sub", b, d.op("mul", distance, d.op("sub", d.constant(1, w.dtype), w)))
+        return d.where(d.op("lt", d.op("abs", w), d.constant(0.5, w.dtype)), low, high)
+
+    return ctx.elementwise(value, start, end, weight, compute=ctx.out_dtype)
+
+
+def _binary_float(name: str) -> Callable[..., TensorBox]:
+    def lowering(ctx: GraphLowering, a: Operand, b: Operand) -> TensorBox:
+        return ctx.elementwise(lambda x, y: ctx.dag.op(name, x, y), a, b, compute=ctx.out_dtype)
+
+    return lowering
+
+
+lowers(aten.atan2.default)(_binary_float("atan2"))
+lowers(aten.copysign.Tensor, aten.copysign.Scalar)(_binary_float("copysign"))
+lowers(aten.hypot.default)(_binary_float("hypot"))
+
+
+@lowers(aten.nextafter.default)
+def nextafter(ctx: GraphLowering, a: TensorBox, b: TensorBox) -> TensorBox:
+    """The next number of the same type after a, towards b."""
+    if ctx.out_dtype in (torch.float16, torch.bfloat16):
+        raise Unsupported("nextafter of half types")
+    return ctx.elementwise(lambda x, y: ctx.dag.op("nextafter", x, y), a, b, compute=ctx.out_dtype)
+
+
+@lowers(aten.ldexp.Tensor)
+def ldexp(ctx: GraphLowering, x: TensorBox, exponent: TensorBox) -> TensorBox:
+    """x * 2 ** exponent, the power rounded on its own, as eager does."""
+    return ctx.elementwise(
+        lambda v, e: ctx.dag.op("mul", v, ctx.dag.op("exp2", e)), x, exponent, compute=ctx.out_dtype
+    )

@@ -1,0 +1,112 @@
+"""Elementwise functions of one floating-point argument, rounding, and activations that arrive whole."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+
+from braze.ir.boxes import TensorBox
+from braze.lowering.registry import lowers
+from braze.ops.dag import Node
+from braze.ops.dtypes import is_float
+
+if TYPE_CHECKING:
+    from braze.lowering.graph import GraphLowering
+
+aten = torch.ops.aten
+
+_SAME_NAME = """sqrt rsqrt exp exp2 expm1 sigmoid tanh log log1p log2 log10 erf erfc erfinv sin cos tan asin acos
+atan sinh cosh asinh acosh atanh lgamma digamma"""
+
+
+def _float_function(name: str) -> Callable[..., TensorBox]:
+    def lowering(ctx: GraphLowering, x: TensorBox) -> TensorBox:
+        return ctx.elementwise(lambda v: ctx.dag.op(name, v), x, compute=ctx.out_dtype)
+
+    lowering.__doc__ = f"{name}(x), in floating point."
+    return lowering
+
+
+for _name in _SAME_NAME.split():
+    lowers(getattr(aten, _name).default)(_float_function(_name))
+
+
+def _rounding(name: str) -> Callable[..., TensorBox]:
+    def lowering(ctx: GraphLowering, x: TensorBox) -> TensorBox:
+        if not is_float(x.dtype):
+            return ctx.elementwise(lambda v: v, x, compute=x.dtype)
+        return ctx.elementwise(lambda v: ctx.dag.op(name, v), x, compute=x.dtype)
+
+    lowering.__doc__ = f"{name}(x); integers stay as they are."
+    return lowering
+
+
+for _name in ("floor", "ceil", "trunc", "round"):
+    lowers(getattr(aten, _name).default)(_rounding(_name))
+
+
+@lowers(aten.round.decimals)
+def round_decimals(ctx: GraphLowering, x: TensorBox, *, decimals: int) -> TensorBox:
+    """x to ``decimals`` decimal places: scaled, rounded to the nearest even, scaled back."""
+    d = ctx.dag
+    if not is_float(x.dtype):
+        return ctx.elementwise(lambda v: v, x, compute=x.dtype)
+
+    def value(v: Node) -> Node:
+        if decimals == 0:
+            return d.op("round", v)
+        scale = d.constant(10.0 ** abs(decimals), v.dtype)
+        there, back = ("mul", "truediv") if decimals > 0 else ("truediv", "mul")
+        return d.op(back, d.op("round", d.op(there, v, scale)), scale)
+
+    return ctx.elementwise(value, x, compute=x.dtype)
+
+
+@lowers(aten.frac.default)
+def frac(ctx: GraphLowering, x: TensorBox) -> TensorBox:
+    """x - trunc(x)."""
+    return ctx.elementwise(lambda v: ctx.dag.op("sub", v, ctx.dag.op("trunc", v)), x, compute=x.dtype)
+
+
+@lowers(aten.angle.default)
+def angle(ctx: GraphLowering, x: TensorBox) -> TensorBox:
+    """The angle of a real number: pi where it is negative, 0 elsewhere; NaN stays."""
+    d = ctx.dag
+
+    def value(v: Node) -> Node:
+        flat = d.where(
+            d.op("lt", v, d.constant(0, v.dtype)), d.constant(math.pi, v.dtype), d.constant(0, v.dtype)
+        )
+        return d.where(d.op("isnan", v), v, flat)
+
+    return ctx.elementwise(value, x, compute=ctx.out_dtype)
+
+
+def gelu_value(ctx: GraphLowering, v: Node, approximate: str = "none") -> Node:
+    """x * Phi(x), or its approximation by tanh."""
+    d = ctx.dag
+
+    def c(k: float) -> Node:
+        return d.constant(k, v.dtype)
+
+    half = d.op("mul", v, c(0.5))
+    if approximate == "tanh":
+        cube = d.op("mul", d.op("mul", v, v), v)
+        inner = d.op("mul", c(math.sqrt(2 / math.pi)), d.op("add", v, d.op("mul", c(0.044715), cube)))
+        return d.op("mul", half, d.op("add", c(1), d.op("tanh", inner)))
+    return d.op("mul", half, d.op("add", c(1), d.op("erf", d.op("mul", v, c(math.sqrt(0.5))))))
+
+
+@lowers(aten.gelu.default)
+def gelu(ctx: GraphLowering, x: TensorBox, *, approximate: str = "none") -> TensorBox:
+    """x * Phi(x)."""
+    return ctx.elementwise(lambda v: gelu_value(ctx, v, approximate), x, compute=x.dtype)
+
+
+@lowers(aten.silu.default)
+def silu(ctx: GraphLowering, x: TensorBox) -> TensorBox:
+    """x * sigmoid(x)."""
+    return ctx.elementwise(lambda v: ctx.dag.op("mul", v, ctx.dag.op("sigmoid", v)), x, compute=x.dtype)

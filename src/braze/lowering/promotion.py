@@ -1,0 +1,88 @@
+"""PyTorch's rules of type promotion, and other things that most elementwise lowerings need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from braze.ir.boxes import TensorBox
+from braze.ops.dag import Node
+from braze.ops.dtypes import compute_dtype, is_float, is_integer
+from braze.runtime.expr import Expr
+
+if TYPE_CHECKING:
+    from braze.lowering.graph import GraphLowering
+
+Scalar = bool | int | float | Expr
+Operand = TensorBox | Scalar
+NodeFn = Callable[..., Node]
+
+
+def scalar_type(value: object) -> torch.dtype:
+    """The type of a Python number, as a tensor operation sees it."""
+    if isinstance(value, bool):
+        return torch.bool
+    return torch.get_default_dtype() if isinstance(value, float) else torch.int64
+
+
+def result_type(*operands: Operand | None) -> torch.dtype:
+    """The type in which an operation on ``operands`` is done: ``torch.result_type`` of any number of them.
+
+    Tensors with dimensions come before those without, and these before numbers; what comes later counts only where
+    it is of a higher category (bool, integer, floating).
+    """
+    ranks: list[torch.dtype | None] = [None, None, None]
+    for x in operands:
+        if x is None:
+            continue
+        if isinstance(x, TensorBox):
+            rank, dtype = (0 if x.ndim else 1), x.dtype
+        else:
+            rank, dtype = 2, scalar_type(x)
+        known = ranks[rank]
+        ranks[rank] = dtype if known is None else torch.promote_types(known, dtype)
+    dtype = _combine(ranks[0], _combine(ranks[1], ranks[2]))
+    assert dtype is not None
+    return dtype
+
+
+def _combine(higher: torch.dtype | None, lower: torch.dtype | None) -> torch.dtype | None:
+    if higher is None or lower is None:
+        return lower if higher is None else higher
+    if is_float(higher) or (is_integer(higher) and not is_float(lower)):
+        return higher
+    return torch.promote_types(higher, lower)
+
+
+def float_type(*operands: Operand | None) -> torch.dtype:
+    """The same for operations that are done in floating point whatever they are given."""
+    dtype = result_type(*operands)
+    return dtype if is_float(dtype) else torch.get_default_dtype()
+
+
+def operand(
+    ctx: GraphLowering, x: Operand, indices: Sequence[Expr], size: Sequence[Expr], dtype: torch.dtype
+) -> Node:
+    """``x``, broadcast to ``size``, at ``indices``, in the compute type of ``dtype``."""
+    compute = compute_dtype(dtype)
+    if isinstance(x, TensorBox):
+        return ctx.dag.to_dtype(ctx.broadcast_load(x, indices, size), compute)
+    if isinstance(x, Expr):
+        return ctx.dag.index_expr(x, compute)
+    return ctx.dag.constant(x, compute)
+
+
+def dims_of(dims: int | Sequence[int] | None, ndim: int) -> list[int]:
+    """Dimensions as non-negative numbers, in order; all of them for ``None`` or an empty list."""
+    if isinstance(dims, int):
+        dims = [dims]
+    if not dims:
+        return list(range(ndim))
+    return sorted({d % ndim for d in dims}) if ndim else []
+
+
+def nonzero(ctx: GraphLowering, v: Node) -> Node:
+    """``v != 0`` as a boolean."""
+    return v if v.dtype is torch.bool else ctx.dag.op("ne", v, ctx.dag.constant(0, v.dtype))

@@ -1,0 +1,63 @@
+"""Random numbers: the functions of ``braze.ir.prims``, drawn from Philox at the element's own position."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from braze.ir import prims
+from braze.ir.boxes import TensorBox
+from braze.ir.layout import contiguous_strides
+from braze.lowering.pointwise_arith import number
+from braze.lowering.promotion import Scalar
+from braze.lowering.registry import calls_whole, lowers
+from braze.ops.dag import Node
+from braze.runtime.expr import ZERO, Expr, ExprLike, as_expr
+
+if TYPE_CHECKING:
+    from braze.lowering.graph import GraphLowering
+
+calls_whole("it draws from torch's generator, once for a whole graph", prims.seeds)
+
+
+def _drawn(
+    ctx: GraphLowering,
+    name: str,
+    dtype: torch.dtype,
+    seeds: TensorBox,
+    index: ExprLike,
+    bounds: Sequence[Scalar] = (),
+) -> TensorBox:
+    d, size = ctx.dag, ctx.out_size
+    strides = contiguous_strides(size)
+
+    def value(i: tuple[Expr, ...]) -> Node:
+        flat = ZERO
+        for e, s in zip(i, strides, strict=True):
+            flat = flat + e * s
+        limits = [number(ctx, b, torch.int64) for b in bounds]
+        return d.random(name, dtype, seeds.load(d, [as_expr(index)]), d.index_expr(flat), *limits)
+
+    return ctx.pointwise(size, dtype, value)
+
+
+@lowers(prims.rand)
+def rand(ctx: GraphLowering, seeds: TensorBox, index: ExprLike, size: Any) -> TensorBox:
+    """Uniform float32 in [0, 1)."""
+    return _drawn(ctx, "rand", torch.float32, seeds, index)
+
+
+@lowers(prims.randn)
+def randn(ctx: GraphLowering, seeds: TensorBox, index: ExprLike, size: Any) -> TensorBox:
+    """Normal float32."""
+    return _drawn(ctx, "randn", torch.float32, seeds, index)
+
+
+@lowers(prims.randint)
+def randint(
+    ctx: GraphLowering, seeds: TensorBox, index: ExprLike, low: Scalar, high: Scalar, size: Any
+) -> TensorBox:
+    """Uniform int64 in [low, high)."""
+    return _drawn(ctx, "randint64", torch.int64, seeds, index, (low, high))

@@ -1,0 +1,46 @@
+"""Running sums and products along a dimension."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from braze.ir.boxes import TensorBox
+from braze.ir.loops import Scan, loop_indices
+from braze.lowering.casts import copied
+from braze.lowering.registry import Unsupported, lowers
+from braze.ops.dtypes import compute_dtype
+
+if TYPE_CHECKING:
+    from braze.lowering.graph import GraphLowering
+
+aten = torch.ops.aten
+
+
+def _running(ctx: GraphLowering, kind: str, x: TensorBox, dim: int) -> TensorBox:
+    dtype = ctx.out_dtype
+    if dtype is torch.bool:
+        raise Unsupported(f"a running {kind} of booleans as booleans")
+    if x.ndim == 0:
+        return copied(ctx, x, dtype)
+    dim %= x.ndim
+    indices = loop_indices(x.size)
+    along = indices[dim].symbol
+    if along is None:
+        return copied(ctx, x, dtype)
+    d = ctx.dag
+    value = d.scan(kind, d.to_dtype(x.load(d, indices), compute_dtype(dtype)), along)
+    return ctx.box(Scan(dtype, x.size, value, dim))
+
+
+@lowers(aten.cumsum.default)
+def cumsum(ctx: GraphLowering, x: TensorBox, dim: int, *, dtype: Any = None) -> TensorBox:
+    """The sums of all elements up to each one."""
+    return _running(ctx, "sum", x, dim)
+
+
+@lowers(aten.cumprod.default)
+def cumprod(ctx: GraphLowering, x: TensorBox, dim: int, *, dtype: Any = None) -> TensorBox:
+    """The products of all elements up to each one."""
+    return _running(ctx, "prod", x, dim)

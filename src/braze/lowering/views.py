@@ -1,0 +1,213 @@
+"""Views: operators that give a tensor another shape and move no element."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from braze.ir import views as ir_views
+from braze.ir.boxes import ReinterpretView, TensorBox
+from braze.ir.views import with_geometry
+from braze.lowering.registry import Unsupported, lowers
+from braze.runtime.expr import (
+    ZERO,
+    Expr,
+    ExprLike,
+    as_expr,
+    known_less,
+    known_nonnegative,
+    maximum,
+    minimum,
+)
+
+if TYPE_CHECKING:
+    from braze.lowering.graph import GraphLowering
+
+aten = torch.ops.aten
+
+
+@lowers(aten.alias.default, aten.detach.default, aten.lift_fresh.default, aten.lift.default)
+def same(ctx: GraphLowering, x: TensorBox) -> TensorBox:
+    """x itself."""
+    return x
+
+
+@lowers(aten.view.default, aten._unsafe_view.default, aten.reshape.default)
+def view(ctx: GraphLowering, x: TensorBox, size: Any) -> TensorBox:
+    """The same elements in row-major order under another shape."""
+    if ctx.out_size == x.size:
+        return x
+    return ctx.graph.view(x, ir_views.View(ctx.out_size, x.size))
+
+
+@lowers(aten.permute.default)
+def permute(ctx: GraphLowering, x: TensorBox, dims: Sequence[int]) -> TensorBox:
+    """The dimensions in another order."""
+    order = tuple(d % x.ndim for d in dims)
+    if order == tuple(range(x.ndim)):
+        return x
+    return ctx.graph.view(x, ir_views.PermuteView(tuple(x.size[d] for d in order), order))
+
+
+@lowers(aten.t.default)
+def t(ctx: GraphLowering, x: TensorBox) -> TensorBox:
+    """The transpose of a matrix; vectors stay."""
+    return permute(ctx, x, (1, 0)) if x.ndim == 2 else x
+
+
+@lowers(aten.transpose.int)
+def transpose(ctx: GraphLowering, x: TensorBox, dim0: int, dim1: int) -> TensorBox:
+    """Two dimensions exchanged."""
+    if x.ndim == 0:
+        return x
+    order = list(range(x.ndim))
+    order[dim0], order[dim1] = order[dim1], order[dim0]
+    return permute(ctx, x, order)
+
+
+@lowers(aten.expand.default)
+def expand(ctx: GraphLowering, x: TensorBox, size: Any, *, implicit: bool = False) -> TensorBox:
+    """Dimensions of size 1 repeated without copying."""
+    if ctx.out_size == x.size:
+        return x
+    return ctx.graph.view(x, ir_views.ExpandView(ctx.out_size, x.size))
+
+
+@lowers(aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims)
+def squeeze(ctx: GraphLowering, x: TensorBox, dims: int | Sequence[int] | None = None) -> TensorBox:
+    """Without (the given) dimensions of size 1."""
+    if dims is None:
+        dims = range(x.ndim)
+    wanted = [dims] if isinstance(dims, int) else list(dims)
+    dropped = tuple(sorted({d % x.ndim for d in wanted if x.size[d].constant == 1})) if x.ndim else ()
+    if not dropped:
+        return x
+    size = tuple(s for d, s in enumerate(x.size) if d not in dropped)
+    if len(size) != len(ctx.out_size):
+        raise Unsupported("whether a symbolic size is 1 decides the rank")
+    return ctx.graph.view(x, ir_views.SqueezeView(size, dropped))
+
+
+@lowers(aten.unsqueeze.default)
+def unsqueeze(ctx: GraphLowering, x: TensorBox, dim: int) -> TensorBox:
+    """With a new dimension of size 1."""
+    dim %= x.ndim + 1
+    return ctx.graph.view(x, ir_views.UnsqueezeView((*x.size[:dim], as_expr(1), *x.size[dim:]), dim))
+
+
+def clamped(index: ExprLike | None, size: Expr, default: ExprLike) -> Expr:
+    """A slice bound as torch reads it: negative ones count from the end, and all are brought into [0, size].
+
+    Raises ``Unsupported`` where its sign is not known.
+    """
+    e = as_expr(default if index is None else index)
+    if not known_nonnegative(e):
+        if not known_less(e, 0):
+            raise Unsupported(f"a slice whose bound {e} may be of either sign")
+        e = maximum(ZERO, e + size)
+    return minimum(e, size)
+
+
+def sliced(ctx: GraphLowering, x: TensorBox, dim: int, start: Expr, length: Expr, step: int = 1) -> TensorBox:
+    """``length`` elements from ``start`` along a dimension."""
+    if start == ZERO and step == 1 and length == x.size[dim]:
+        return x
+    size = (*x.size[:dim], length, *x.size[dim + 1 :])
+    return ctx.graph.view(x, ir_views.SliceView(size, dim, start, step))
+
+
+@lowers(aten.slice.Tensor)
+def slice_(
+    ctx: GraphLowering,
+    x: TensorBox,
+    dim: int = 0,
+    start: ExprLike | None = None,
+    end: ExprLike | None = None,
+    step: int = 1,
+) -> TensorBox:
+    """Elements start, start + step, ... before end of one dimension."""
+    dim %= x.ndim
+    return sliced(ctx, x, dim, clamped(start, x.size[dim], 0), ctx.out_size[dim], step)
+
+
+@lowers(aten.select.int)
+def select(ctx: GraphLowering, x: TensorBox, dim: int, index: ExprLike) -> TensorBox:
+    """One element of one dimension, which disappears."""
+    dim %= x.ndim
+    at = position(index, x.size[dim])
+    size = (*x.size[:dim], *x.size[dim + 1 :])
+    return ctx.graph.view(x, ir_views.SelectView(size, dim, at))
+
+
+def position(index: ExprLike, size: Expr) -> Expr:
+    """A single index as torch reads it. Raises ``Unsupported`` where its sign is not known."""
+    e = as_expr(index)
+    if known_nonnegative(e):
+        return e
+    if not known_less(e, 0):
+        raise Unsupported(f"an index {e} that may be of either sign")
+    return e + size
+
+
+@lowers(aten.split.Tensor)
+def split(ctx: GraphLowering, x: TensorBox, length: ExprLike, dim: int = 0) -> list[TensorBox]:
+    """Equal parts of a dimension, the last one shorter where it does not divide."""
+    return split_with_sizes(ctx, x, [part.shape[dim] for part in ctx.example], dim)
+
+
+@lowers(aten.split_with_sizes.default)
+def split_with_sizes(ctx: GraphLowering, x: TensorBox, sizes: Sequence[Any], dim: int = 0) -> list[TensorBox]:
+    """Parts of a dimension, of the given sizes."""
+    dim %= x.ndim
+    parts, start = [], ZERO
+    for length in ctx.exprs(sizes):
+        parts.append(sliced(ctx, x, dim, start, length))
+        start = start + length
+    return parts
+
+
+@lowers(aten.unbind.int)
+def unbind(ctx: GraphLowering, x: TensorBox, dim: int = 0) -> list[TensorBox]:
+    """Every element of a dimension as a tensor."""
+    return [select(ctx, x, dim, k) for k in range(len(ctx.example))]
+
+
+@lowers(aten.diagonal.default)
+def diagonal(ctx: GraphLowering, x: TensorBox, offset: int = 0, dim1: int = 0, dim2: int = 1) -> TensorBox:
+    """The diagonal of two dimensions, as the last dimension."""
+    if not isinstance(offset, int):
+        raise Unsupported("a diagonal at a symbolic offset")
+    return ctx.graph.view(x, ir_views.DiagonalView(ctx.out_size, dim1 % x.ndim, dim2 % x.ndim, offset))
+
+
+@lowers(aten.unfold.default)
+def unfold(ctx: GraphLowering, x: TensorBox, dim: int, size: int, step: int) -> TensorBox:
+    """Sliding windows along a dimension, as the last dimension."""
+    if x.ndim == 0:
+        raise Unsupported("windows of a tensor without dimensions")
+    return ctx.graph.view(x, ir_views.UnfoldView(ctx.out_size, dim % x.ndim, step))
+
+
+@lowers(aten.as_strided.default)
+def as_strided(
+    ctx: GraphLowering,
+    x: TensorBox,
+    size: Sequence[Any],
+    stride: Sequence[Any],
+    offset: ExprLike | None = None,
+) -> TensorBox:
+    """The memory of x under other sizes and strides: possible where x lies in memory as eager lays it out."""
+    ref = ctx.graph.ref(x)
+    example: torch.Tensor = ctx.node.args[0].meta["val"]  # type: ignore[union-attr]
+    if ref.layout.stride != ctx.exprs(example.stride()):
+        raise Unsupported("as_strided of a tensor that Braze lays out otherwise")
+    base = ref.layout.offset
+    if offset is not None:
+        base = base + as_expr(offset) - ctx.expr(example.storage_offset())
+    layout = with_geometry(ref.layout, ctx.exprs(size), ctx.exprs(stride), base)
+    # What lies outside of the part of the storage that Braze knows must not be touched.
+    if not known_nonnegative(base) or not known_nonnegative(ref.buffer.layout.extent - layout.extent):
+        raise Unsupported("as_strided beyond the tensor's own elements")
+    return TensorBox(ReinterpretView(ref.buffer, layout))

@@ -1,0 +1,176 @@
+"""Lower a function and run the IR, operation by operation, by the reference interpreter and eager calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch.func import functionalize
+from torch.fx import GraphModule
+from torch.fx.experimental.proxy_tensor import make_fx
+
+import braze.lowering.families  # noqa: F401  fills the registry
+from braze.config import Config
+from braze.frontend.decompositions import decompositions
+from braze.ir.buffers import ComputedBuffer, ConstantBuffer, InputBuffer
+from braze.ir.externs import (
+    BindSymbol,
+    ConcatKernel,
+    ExternKernel,
+    ExternKernelOut,
+    FallbackKernel,
+    MultiOutput,
+    TensorRef,
+    map_leaves,
+)
+from braze.ir.graph import Graph
+from braze.ir.layout import Layout
+from braze.lowering.graph import GraphLowering
+from braze.ops.interpreter import interpret
+from braze.ops.kernel import BufferArg, Kernel, referenced
+from braze.runtime.expr import Expr
+
+
+def trace(fn: Callable[..., Any], *inputs: Any, symbolic: bool = False) -> GraphModule:
+    """The functional ATen graph of ``fn``, decomposed as for a compile."""
+    mode = "symbolic" if symbolic else "fake"
+
+    def flat(*args: Any) -> Any:
+        out = fn(*args)
+        return list(out) if isinstance(out, (list, tuple)) else [out]
+
+    gm = make_fx(functionalize(flat), decomposition_table=decompositions(Config()), tracing_mode=mode)(
+        *inputs
+    )
+    gm.graph.eliminate_dead_code()
+    return gm
+
+
+def lower(gm: GraphModule, **options: Any) -> tuple[Graph, list[str]]:
+    """The IR of a graph and its fallbacks as text."""
+    lowering = GraphLowering(gm, Config(**options))
+    graph = lowering.run()
+    return graph, [f"{origin.operator}: {reason}" for origin, reason in lowering.fallbacks]
+
+
+class Execution:
+    """One run of a graph on real inputs."""
+
+    def __init__(self, graph: Graph, inputs: Sequence[Any]) -> None:
+        self.graph = graph
+        self.sizes: dict[str, int] = {}
+        self.memory: dict[str, torch.Tensor] = {}
+        for buffer, value in zip(graph.inputs, inputs, strict=True):
+            if isinstance(buffer, InputBuffer):
+                pairs = [*zip(buffer.layout.size, value.shape), *zip(buffer.layout.stride, value.stride())]
+                for e, n in pairs:
+                    if e.symbol is not None:
+                        self.sizes.setdefault(e.symbol.name, n)
+        for buffer, value in zip(graph.inputs, inputs, strict=True):
+            if isinstance(buffer, InputBuffer):
+                extent = self.number(buffer.layout.extent)
+                self.memory[buffer.name] = value.detach().as_strided((extent,), (1,), value.storage_offset())
+        for buffer in graph.buffers.values():
+            if isinstance(buffer, ConstantBuffer):
+                value = buffer.value
+                extent = self.number(buffer.layout.extent)
+                self.memory[buffer.name] = value.as_strided((extent,), (1,), value.storage_offset())
+
+    def number(self, e: Expr) -> int:
+        return e.evaluate(self.sizes)
+
+    def tensor(self, storage: str, layout: Layout) -> torch.Tensor:
+        size = [self.number(e) for e in layout.size]
+        stride = [self.number(e) for e in layout.stride]
+        memory = self.memory[storage]
+        return memory.as_strided(size, stride, memory.storage_offset() + self.number(layout.offset))
+
+    def allocate(self, name: str, layout: Layout) -> None:
+        if name not in self.memory:
+            garbage = 77 if layout.dtype is not torch.bool else True
+            self.memory[name] = torch.full((self.number(layout.extent),), garbage, dtype=layout.dtype)
+
+    def leaf(self, x: Any) -> Any:
+        if isinstance(x, TensorRef):
+            return self.tensor(x.buffer.storage, x.layout)
+        return self.number(x) if isinstance(x, Expr) else x
+
+    def run(self) -> list[Any]:
+        for op in self.graph.operations:
+            if isinstance(op, ComputedBuffer):
+                if op.buffer.storage == op.buffer.name:
+                    self.allocate(op.buffer.name, op.buffer.fix_layout())
+                self.compute(op)
+            elif isinstance(op, ConcatKernel):
+                self.allocate(op.buffer.name, op.buffer.layout)
+            elif isinstance(op, BindSymbol):
+                self.sizes[op.symbol] = int(self.leaf(op.source).item())
+            else:
+                assert isinstance(op, ExternKernel)
+                self.call(op)
+        return [map_leaves(x, self.leaf) for x in self.graph.outputs]
+
+    def compute(self, op: ComputedBuffer) -> None:
+        read, written = referenced([op.stage])
+        args = []
+        symbols = set()
+        for name in sorted(read | written):
+            role = "inout" if name in read and name in written else "out" if name in written else "in"
+            memory = self.memory[name]
+            args.append(BufferArg(name, memory.dtype, role, Expr(()) + memory.numel()))
+        for v in (*op.stage.vars, *op.stage.rvars):
+            symbols |= v.size.free_symbols
+        for node in op.stage.nodes:
+            symbols |= {s for s in node.symbols if s.name in self.sizes}
+        for store in op.stage.stores:
+            symbols |= {s for s in store.index.free_symbols if s.name in self.sizes}
+        kernel = Kernel(op.name, (), (op.stage,), tuple(args), tuple(sorted(symbols, key=lambda s: s.name)))
+        interpret(kernel, {b.name: self.memory[b.name] for b in args}, self.sizes)
+
+    def call(self, op: ExternKernel) -> None:
+        args, kwargs = map_leaves(op.args, self.leaf), map_leaves(op.kwargs, self.leaf)
+        if isinstance(op, ExternKernelOut):
+            (result,) = op.results
+            self.allocate(result.name, result.layout)
+            op.target(*args, **kwargs, out=self.tensor(result.name, result.layout))
+            return
+        value = op.target(*args, **kwargs)
+        for result in op.results:
+            part = value
+            if isinstance(result, MultiOutput):
+                for step in result.path:
+                    part = part[step]
+            if isinstance(op, FallbackKernel):
+                for symbol, name, dim in op.binds:
+                    if name == result.name:
+                        self.sizes[symbol] = part.shape[dim]
+            assert [self.number(s) for s in result.layout.stride] == list(part.stride()) or part.numel() < 2
+            extent = self.number(result.layout.extent)
+            self.memory[result.name] = part.as_strided((extent,), (1,), part.storage_offset())
+
+
+def run(fn: Callable[..., Any], *inputs: Any, symbolic: bool = False, strict: bool = False) -> list[Any]:
+    """The results of ``fn`` by lowered IR. With ``strict``, no operator may fall back."""
+    graph, fallbacks = lower(trace(fn, *inputs, symbolic=symbolic))
+    assert not (strict and fallbacks), fallbacks
+    return Execution(graph, inputs).run()
+
+
+def check(
+    fn: Callable[..., Any], *inputs: Any, symbolic: bool = False, strict: bool = True, **tolerance: Any
+) -> None:
+    """Assert that lowered IR agrees with eager, strides included."""
+    theirs = fn(*[x.clone() if isinstance(x, torch.Tensor) and x.is_contiguous() else x for x in inputs])
+    theirs = list(theirs) if isinstance(theirs, (list, tuple)) else [theirs]
+    ours = run(fn, *inputs, symbolic=symbolic, strict=strict)
+    assert len(ours) == len(theirs)
+    for a, b in zip(ours, theirs):
+        if not isinstance(b, torch.Tensor):
+            assert a == b
+            continue
+        assert (a.dtype, a.shape) == (b.dtype, b.shape)
+        torch.testing.assert_close(a, b, equal_nan=True, **tolerance)
+        if b.numel():
+            significant = [(x, y) for x, y, n in zip(a.stride(), b.stride(), b.shape) if n > 1]
+            assert all(x == y for x, y in significant), f"strides {a.stride()}, eager {b.stride()}"
