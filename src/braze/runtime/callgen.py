@@ -30,6 +30,7 @@ from braze.runtime.plan import (
     Assert,
     BindItem,
     BindSize,
+    BindThreads,
     BufferArg,
     CallExtern,
     CheckTensor,
@@ -311,6 +312,8 @@ class _Writer:
             case BindItem():
                 value = f"_item({one.source})"
                 self._line(f"{one.out} = int({value})" if one.as_int else f"{one.out} = {value}")
+            case BindThreads():
+                self._line(f"{one.out} = _team()")
             case CheckTensor():
                 self.names["_unexpected"] = self.checker.unexpected
                 self._line("try:")
@@ -334,7 +337,7 @@ class _Writer:
             case CallExtern():
                 self._extern(position, one)
             case Assert():
-                self._line(f"if not ({one.left}) {one.comparison} ({one.right}):")
+                self._line(f"if not ({one.condition}):")
                 self._line(f"    raise RuntimeError({one.message!r})")
             case Free():
                 self._free(one.names)
@@ -433,10 +436,11 @@ class _Writer:
         assert pack is not None
         args = f"_pack{len(values)}({', '.join(values)})"
         work = one.work.constant
+        team = one.threads or "_team()"
         if work is None:
-            threads = f"_team() if {one.work} >= {self.min_parallel_work} else 1"
+            threads = f"{team} if {one.work} >= {self.min_parallel_work} else 1"
         else:
-            threads = "_team()" if work >= self.min_parallel_work else "1"
+            threads = team if work >= self.min_parallel_work else "1"
         if self.instrument is None:
             self._line(f"{self._symbol(one.entry, one.work)}({args}, {threads})")
         else:

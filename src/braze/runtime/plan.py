@@ -16,12 +16,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias, Union
+from typing import TypeAlias, Union
 
 import torch
 
 from braze.runtime.checks import Check
 from braze.runtime.expr import ZERO, Expr, ExprLike, as_expr
+from braze.runtime.guard import BoolExpr
 
 __all__ = [
     "Allocate",
@@ -29,6 +30,7 @@ __all__ = [
     "Assert",
     "BindItem",
     "BindSize",
+    "BindThreads",
     "BufferArg",
     "CallExtern",
     "CheckTensor",
@@ -79,8 +81,6 @@ Arg: TypeAlias = Union[
 
 Pattern: TypeAlias = Union[str, "tuple[Pattern, ...]", None]
 """How a result is taken apart: a name for it, None for what nobody needs, a tuple for a list or tuple."""
-
-COMPARISONS: Final = {"==": "==", "!=": "!=", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
 
 
 def exprs(values: Sequence[ExprLike]) -> tuple[Expr, ...]:
@@ -144,6 +144,17 @@ class BindItem:
 
     def __str__(self) -> str:
         return f"{self.out} = {'int' if self.as_int else 'item'}({self.source})"
+
+
+@dataclass(frozen=True)
+class BindThreads:
+    """``out`` becomes the number of threads that segments of enough work get in this call. Segments that name
+    it use this number; scratch memory can be sized by it."""
+
+    out: str
+
+    def __str__(self) -> str:
+        return f"{self.out} = number of threads"
 
 
 @dataclass(frozen=True)
@@ -263,7 +274,7 @@ class RunSegment:
     ``args[0]`` points to the error words ``int64[4]``: id (0: no error), value, bound, reserved. Then come
     the buffers' pointers and then the sizes. ``work`` decides whether it is worth more than one thread (see
     ``config.min_parallel_work``). ``checked``: it may write to the error words (otherwise they are not looked
-    at).
+    at). ``threads``: the name that `BindThreads` gave to the number of threads, where that must be it.
     """
 
     entry: str
@@ -272,6 +283,7 @@ class RunSegment:
     work: Expr
     kernels: tuple[KernelEntry, ...] = ()
     checked: bool = False
+    threads: str | None = None
 
     def __str__(self) -> str:
         sizes = f"; {_list(self.sizes)}" if self.sizes else ""
@@ -299,15 +311,13 @@ class CallExtern:
 
 @dataclass(frozen=True)
 class Assert:
-    """Raise ``RuntimeError(message)`` unless the comparison holds."""
+    """Raise ``RuntimeError(message)`` unless the condition holds."""
 
-    left: Expr
-    comparison: str
-    right: Expr
+    condition: BoolExpr
     message: str
 
     def __str__(self) -> str:
-        return f"assert {self.left} {self.comparison} {self.right}, {self.message!r}"
+        return f"assert {self.condition}, {self.message!r}"
 
 
 @dataclass(frozen=True)
@@ -333,6 +343,7 @@ class Return:
 Instruction: TypeAlias = (
     BindSize
     | BindItem
+    | BindThreads
     | CheckTensor
     | LoadConstant
     | Allocate

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 
 from braze.errors import InternalError
 from braze.runtime.expr import Expr
+from braze.runtime.guard import BoolExpr
 from braze.runtime.plan import (
-    COMPARISONS,
     Allocate,
     Arg,
     Assert,
     BindItem,
     BindSize,
+    BindThreads,
     CallExtern,
     CheckTensor,
     Free,
@@ -53,8 +54,8 @@ def verify(plan: Plan) -> None:
 
     every name is defined once, before its use, and not used after it was freed; expressions use numbers only;
     sizes and strides agree in length; a slice lies inside its workspace (where the numbers are known) and
-    neither it nor a view of it is returned; comparisons and tensor properties are of the closed
-    sets; the plan ends with its only `Return`.
+    neither it nor a view of it is returned; tensor properties are of the closed set; the plan ends with its
+    only `Return`.
     """
     scope = _Scope()
     for name in plan.inputs:
@@ -93,9 +94,14 @@ def _use(scope: _Scope, name: str) -> None:
 
 def _use_exprs(scope: _Scope, values: Iterable[Expr | None]) -> None:
     for value in values:
-        for symbol in value.free_symbols if value is not None else ():
-            if symbol.name not in scope.numbers:
-                raise PlanError(f"{symbol.name} in {value} is no number that is known here")
+        if value is not None:
+            _use_numbers(scope, value)
+
+
+def _use_numbers(scope: _Scope, value: Expr | BoolExpr) -> None:
+    for symbol in value.free_symbols:
+        if symbol.name not in scope.numbers:
+            raise PlanError(f"{symbol.name} in {value} is no number that is known here")
 
 
 def _use_args(scope: _Scope, values: Iterable[Arg]) -> Iterable[str]:
@@ -157,6 +163,8 @@ def _check(scope: _Scope, one: Instruction) -> None:
         case BindItem():
             _use(scope, one.source)
             _define(scope, one.out, number=one.as_int)
+        case BindThreads():
+            _define(scope, one.out, number=True)
         case CheckTensor():
             _use(scope, one.tensor)
             _shape(scope, one.sizes, one.strides)
@@ -187,15 +195,15 @@ def _check(scope: _Scope, one: Instruction) -> None:
                     raise PlanError(f"{buffer.name} is a number, not a buffer")
                 _use_exprs(scope, [buffer.offset])
             _use_exprs(scope, [*one.sizes, one.work])
+            if one.threads is not None and one.threads not in scope.numbers:
+                raise PlanError(f"{one.threads} is no number of threads")
         case CallExtern():
             if "::" not in one.target:
                 raise PlanError(f"{one.target!r} is no operator's qualified name")
             list(_use_args(scope, [*one.args, *(value for _, value in one.kwargs)]))
             _define_pattern(scope, one.outs)
         case Assert():
-            if one.comparison not in COMPARISONS:
-                raise PlanError(f"{one.comparison!r} is no comparison")
-            _use_exprs(scope, [one.left, one.right])
+            _use_numbers(scope, one.condition)
         case Free():
             for name in one.names:
                 if name in scope.workspaces:
