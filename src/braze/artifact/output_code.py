@@ -32,13 +32,14 @@ class CompiledFxGraph:
     """An `OutputCode` that lives in this process.
 
     `name` tells graphs apart in reports. `reason` is None for compiled code; where the graph runs by eager
-    operators it says why.
+    operators it says why. `report` is what `braze.inspect` knows of it.
     """
 
     name: str
     run: Callable[[list[Any]], Sequence[Any]]
     output_strides: OutputStrides
     reason: str | None = None
+    report: object = None
 
     def __call__(self, inputs: list[Any]) -> Sequence[Any]:
         return self.run(inputs)

@@ -64,6 +64,7 @@ class GraphLowering:
         for node in self.gm.graph.nodes:
             self.node = node
             self.graph.current = Origin(operator_name(node), node.name, source_of(node))
+            self.dag.origin = self.graph.current
             try:
                 self._env[node] = getattr(self, f"_{node.op}")(node)
             except BrazeError:

@@ -30,10 +30,11 @@ class Node:
 
     ``inputs`` are the operands together with the nodes that ``attrs``' index expressions refer to;
     ``free`` the loop and size symbols on which the value depends; ``symbols`` those and the reduction
-    variables that are bound below it.
+    variables that are bound below it. ``origin`` is what the Dag's ``origin`` was when the node was first made; it
+    is no part of the node's identity.
     """
 
-    __slots__ = ("args", "attrs", "depth", "dtype", "free", "id", "inputs", "op", "symbols")
+    __slots__ = ("args", "attrs", "depth", "dtype", "free", "id", "inputs", "op", "origin", "symbols")
     depth: int
     free: frozenset[Symbol]
     symbols: frozenset[Symbol]
@@ -42,6 +43,7 @@ class Node:
         self, id: int, op: str, args: tuple[Node, ...], attrs: tuple[object, ...], dtype: torch.dtype
     ) -> None:
         self.id = id
+        self.origin: object = None
         self.op = op
         self.args = args
         self.attrs = attrs
@@ -174,6 +176,7 @@ class Dag:
     """The nodes of one compile, each made once."""
 
     def __init__(self) -> None:
+        self.origin: object = None
         self._nodes: dict[tuple[object, ...], Node] = {}
         self._indirect: dict[tuple[int, Expr], IndirectSymbol] = {}
 
@@ -191,6 +194,7 @@ class Dag:
         found = self._nodes.get(key)
         if found is None:
             found = self._nodes[key] = Node(len(self._nodes), op, args, attrs, dtype)
+            found.origin = self.origin
         return found
 
     def constant(self, value: Scalar, dtype: torch.dtype) -> Node:
@@ -344,7 +348,14 @@ class Dag:
 
     # -- rewriting --------------------------------------------------------------------------------------
     def rewrite(self, node: Node, args: tuple[Node, ...], attrs: tuple[object, ...]) -> Node:
-        """``node`` with other operands and attributes, through the folding makers."""
+        """``node`` with other operands and attributes, through the folding makers. It keeps its origin."""
+        before, self.origin = self.origin, node.origin
+        try:
+            return self._rewrite(node, args, attrs)
+        finally:
+            self.origin = before
+
+    def _rewrite(self, node: Node, args: tuple[Node, ...], attrs: tuple[object, ...]) -> Node:
         if node.op == "load":
             return self.load(attrs[0], attrs[1], node.dtype, args[0] if args else None)  # type: ignore[arg-type]
         if node.op == "index_expr":

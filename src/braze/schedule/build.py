@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from braze.ir.buffers import Origin
 from braze.ir.graph import Graph
 from braze.ops.dag import Dag, IndirectSymbol, Node, topological
 from braze.ops.dtypes import HALF_TYPES
@@ -28,7 +29,7 @@ def build_kernel(graph: Graph, group: Group, name: str, private: set[str]) -> Ke
     stages = tuple(Stage(d.vars, d.rvars, tuple(d.stores)) for d in drafts)
     buffers = _buffers(graph, stages, private, set(outer))
     loop_symbols = set(outer) | {v for s in stages for v in (*s.vars, *s.rvars)}
-    origins = [o for m in group.members for o in m.op.origins]
+    origins = kernel_origins(group)
     return Kernel(
         name,
         outer,
@@ -38,6 +39,19 @@ def build_kernel(graph: Graph, group: Group, name: str, private: set[str]) -> Ke
         tuple(dict.fromkeys(o.operator for o in origins)),
         tuple(dict.fromkeys(o.source for o in origins if o.source)),
     )
+
+
+def kernel_origins(group: Group) -> list[Origin]:
+    """The graph nodes that a group stands for, in the order in which their values were first made."""
+    found: dict[Origin, None] = {}
+    for stage in group.stages:
+        for node in sorted(stage.nodes, key=lambda n: n.id):
+            if isinstance(node.origin, Origin) and node.op not in ("load", "constant", "index_expr"):
+                found[node.origin] = None
+    for member in group.members:
+        for origin in member.op.origins:
+            found[origin] = None
+    return list(found)
 
 
 def forwarded(dag: Dag, stage: StageDraft, private: set[str], later: Sequence[StageDraft]) -> StageDraft:

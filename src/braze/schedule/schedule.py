@@ -11,7 +11,7 @@ from braze.ir.externs import ConcatKernel, ExternKernel, ExternKernelOut, Fallba
 from braze.ir.graph import Graph
 from braze.ops.kernel import Kernel
 from braze.runtime.expr import Expr, product
-from braze.schedule.build import build_kernel
+from braze.schedule.build import build_kernel, kernel_origins
 from braze.schedule.fusion import Fuser, Refusal
 from braze.schedule.groups import Group
 from braze.schedule.memory import MemoryPlan, plan_memory
@@ -250,10 +250,9 @@ class _Namer:
 
     def name(self, group: Group) -> str:
         words: dict[str, None] = {}
-        for node in group.members:
-            for origin in node.op.origins:
-                word = re.sub(r"^aten\.|^prims\.|\..*$", "", origin.operator)
-                words[re.sub(r"\W+", "_", word).strip("_")] = None
+        for origin in kernel_origins(group):
+            word = re.sub(r"^aten\.|^prims\.|\..*$", "", origin.operator)
+            words[re.sub(r"\W+", "_", word).strip("_")] = None
         shown = list(words)
         if len(shown) > 6:
             shown = [*shown[:5], f"and_{len(shown) - 5}_more"]

@@ -32,6 +32,7 @@ from braze.runtime.plan import (
     Allocate,
     BindItem,
     BindSize,
+    BindThreads,
     BufferArg,
     CallExtern,
     CheckTensor,
@@ -52,12 +53,15 @@ from braze.schedule.memory import aligned
 from braze.schedule.schedule import ExternStep, Schedule, Segment
 
 WORKSPACE = "workspace"
+SCRATCH = "scratch"
+THREADS = Symbol("threads", 1)
+"""How many threads segments get: what sizes scratch memory that each thread has a part of."""
 
 
 @dataclass(frozen=True)
 class SegmentCall:
-    """How a segment is called: see ``RunSegment``. ``buffers`` are storages, or numbers of ``scratch`` areas (sizes
-    in bytes) that the segment needs for itself while it runs."""
+    """How a segment is called: see ``RunSegment``. ``buffers`` are storages, or numbers of ``scratch`` areas that
+    the segment needs for itself while it runs (sizes in bytes, over size symbols and ``THREADS``)."""
 
     entry: str
     buffers: tuple[str | int, ...]
@@ -103,18 +107,21 @@ class _Builder:
     def build(self, errors: tuple[ErrorEntry, ...]) -> BuiltPlan:
         inputs, numbers = self._inputs()
         self._constants()
-        scratch_base = aligned(self.schedule.memory.size)
         scratch = max_size([sum_sizes(c.scratch) for c in self.calls])
-        total = scratch_base + scratch
-        workspace_ready = False
+        if THREADS in scratch.free_symbols:
+            self.out.append(BindThreads(THREADS.name))
+            self.known.add(THREADS.name)
+        areas = {WORKSPACE: self.schedule.memory.size, SCRATCH: scratch}
         calls = iter(self.calls)
         last = self._last_uses()
         for k, step in enumerate(self.schedule.steps):
-            if not workspace_ready and total != ZERO and self._known_size(total):
-                self.out.append(Workspace(WORKSPACE, total))
-                workspace_ready = True
+            for area, nbytes in list(areas.items()):
+                if self._known_size(nbytes):
+                    del areas[area]
+                    if nbytes != ZERO:
+                        self.out.append(Workspace(area, nbytes))
             if isinstance(step, Segment):
-                self._segment(step, next(calls), scratch_base)
+                self._segment(step, next(calls))
             else:
                 self._extern(step)
             self._free(last.get(k, ()))
@@ -205,16 +212,16 @@ class _Builder:
         offset = self.schedule.memory.offsets.get(storage)
         return BufferArg(storage) if offset is None else BufferArg(WORKSPACE, offset)
 
-    def _segment(self, segment: Segment, call: SegmentCall, scratch_base: Expr) -> None:
+    def _segment(self, segment: Segment, call: SegmentCall) -> None:
         areas: list[Expr] = []
-        running = scratch_base
+        running = ZERO
         for size in call.scratch:
             areas.append(running)
             running = running + aligned(size)
         pointers: list[BufferArg] = []
         for item in call.buffers:
             if isinstance(item, int):
-                pointers.append(BufferArg(WORKSPACE, areas[item]))
+                pointers.append(BufferArg(SCRATCH, areas[item]))
             else:
                 self._allocate(item)
                 pointers.append(self._pointer(item))
@@ -226,6 +233,7 @@ class _Builder:
                 segment.work,
                 call.kernels,
                 call.checked,
+                THREADS.name if THREADS.name in self.known else None,
             )
         )
 

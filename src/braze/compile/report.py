@@ -1,0 +1,141 @@
+"""What is known of a compiled graph: kept beside it for ``braze.inspect``, and counted for the process.
+
+Nothing here is needed to run a graph. Texts are made when they are asked for.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from braze.codegen.llvm.target import Target
+from braze.ir.graph import Graph
+from braze.ops.kernel import Kernel
+from braze.runtime.callgen import CompiledCall, Instrument
+from braze.runtime.plan import Plan
+from braze.schedule.schedule import Schedule
+
+__all__ = ["ExternCall", "Fallback", "GraphReport", "KernelReport", "Ledger", "Totals", "ledger"]
+
+
+@dataclass(frozen=True)
+class Fallback:
+    """An operator, or a whole graph, that eager PyTorch runs, and why; ``source`` is the user's line."""
+
+    op: str
+    reason: str
+    source: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.op}: {self.reason}" + (f" ({self.source})" if self.source else "")
+
+
+@dataclass(frozen=True)
+class ExternCall:
+    """An operator that is called whole by design."""
+
+    op: str
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class KernelReport:
+    """One kernel: its bodies, how its loops were planned, and the machine's code. ``symbol`` is its function in the
+    object code; kernels that are the same up to names share one."""
+
+    kernel: Kernel
+    symbol: str
+    loop_plan: object
+    llvm_ir: str
+    target: Target
+
+    @property
+    def name(self) -> str:
+        return self.kernel.name
+
+
+@dataclass(frozen=True, eq=False)
+class GraphReport:
+    """One compiled graph. ``seconds``: how long each phase of its compilation took."""
+
+    name: str
+    kind: str
+    graph: Graph
+    schedule: Schedule
+    plan: Plan
+    kernels: tuple[KernelReport, ...]
+    externs: tuple[ExternCall, ...]
+    fallbacks: tuple[Fallback, ...]
+    seconds: dict[str, float]
+    call: CompiledCall
+    rebuild: Callable[[Instrument | None], CompiledCall] = field(repr=False)
+
+
+@dataclass
+class Totals:
+    """Counts since the process began."""
+
+    graphs: int = 0
+    kernels: int = 0
+    eager_graphs: int = 0
+    externs: dict[str, int] = field(default_factory=dict)
+    fallbacks: list[Fallback] = field(default_factory=list)
+
+
+class Ledger:
+    """The process's account of compilations. Reports are kept as long as their graphs live."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._totals = Totals()
+        self._reports: deque[weakref.ref[GraphReport]] = deque(maxlen=4096)
+        self._listeners: list[Callable[[GraphReport], None]] = []
+
+    def record(self, report: GraphReport) -> None:
+        """A graph was compiled."""
+        with self._lock:
+            totals = self._totals
+            totals.graphs += 1
+            totals.kernels += len(report.kernels)
+            for name, count in Counter(e.op for e in report.externs).items():
+                totals.externs[name] = totals.externs.get(name, 0) + count
+            totals.fallbacks.extend(report.fallbacks)
+            self._reports.append(weakref.ref(report))
+            listeners = list(self._listeners)
+        for listen in listeners:
+            listen(report)
+
+    def record_eager(self, fallback: Fallback) -> None:
+        """A whole graph was given to eager PyTorch."""
+        with self._lock:
+            self._totals.graphs += 1
+            self._totals.eager_graphs += 1
+            self._totals.fallbacks.append(fallback)
+
+    def totals(self) -> Totals:
+        """A copy of the counts."""
+        with self._lock:
+            t = self._totals
+            return Totals(t.graphs, t.kernels, t.eager_graphs, dict(t.externs), list(t.fallbacks))
+
+    def reports(self) -> Sequence[GraphReport]:
+        """Those of the graphs that are alive, oldest first."""
+        with self._lock:
+            return [r for ref in self._reports if (r := ref()) is not None]
+
+    def listen(self, listener: Callable[[GraphReport], None]) -> Callable[[], None]:
+        """Have ``listener`` called with each new report; returns what ends that."""
+        with self._lock:
+            self._listeners.append(listener)
+
+        def stop() -> None:
+            with self._lock:
+                self._listeners.remove(listener)
+
+        return stop
+
+
+ledger = Ledger()
