@@ -78,7 +78,11 @@ FUNCTIONS: Mapping[tuple[str, str], Emitter] = MappingProxyType(
     {(op, elem): emitter for op, emitter in _BOTH.items() for elem in ("float", "double")}
     | {(op, "float"): emitter for op, emitter in _SINGLE.items()}
     | {(op, "double"): _sleef(op) for op in SLEEF_F64}
-    | {("erfinv", "double"): error_function.erfinv_f64}
+    | {
+        ("asinh", "double"): hyperbolic.asinh_f64,
+        ("acosh", "double"): hyperbolic.acosh_f64,
+        ("erfinv", "double"): error_function.erfinv_f64,
+    }
 )
 """Every vector function, by (operation, element type)."""
 

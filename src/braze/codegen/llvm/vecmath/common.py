@@ -42,7 +42,14 @@ class Format:
 
 
 SINGLE = Format(
-    "float", "i32", 23, 127, 1.5 * 2**23, float.fromhex("0x1.62e4p-1"), 1.4286068203094173e-06, math.log2(math.e)
+    "float",
+    "i32",
+    23,
+    127,
+    1.5 * 2**23,
+    float.fromhex("0x1.62e4p-1"),
+    1.4286068203094173e-06,
+    math.log2(math.e),
 )
 """ln 2 = 0x1.62e4p-1 (15 bits) + 1.42860682e-06."""
 

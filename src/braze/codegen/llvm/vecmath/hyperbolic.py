@@ -1,4 +1,4 @@
-"""sinh, cosh, asinh, acosh and atanh of floats, computed in double and rounded once."""
+"""sinh, cosh, asinh, acosh and atanh of floats, computed in double and rounded once; asinh and acosh of doubles."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from braze.codegen.llvm.builder import FunctionBuilder, Value
 from braze.codegen.llvm.vecmath import coefficients as c
 from braze.codegen.llvm.vecmath.common import horner, through_double
 from braze.codegen.llvm.vecmath.exponential import exp_lite
-from braze.codegen.llvm.vecmath.logarithm import log1p_lite
+from braze.codegen.llvm.vecmath.logarithm import log1p, log1p_lite
 
-__all__ = ["acosh", "asinh", "atanh", "cosh", "sinh"]
+__all__ = ["acosh", "acosh_f64", "asinh", "asinh_f64", "atanh", "cosh", "sinh"]
 
 
 def _half_exp(fb: FunctionBuilder, a: Value) -> tuple[Value, Value]:
@@ -64,3 +64,26 @@ def atanh(fb: FunctionBuilder, x: Value) -> Value:
     result = fb.fmul(log1p_lite(fb, ratio), 0.5)
     result = fb.select(fb.fcmp("oeq", a, 1.0), math.inf, result)
     return fb.copysign(fb.select(fb.fcmp("ogt", a, 1.0), math.nan, result), x)
+
+
+def _log1p_or_log_twice(fb: FunctionBuilder, small: Value, large: Value) -> Value:
+    """log1p(small), or log(2 * large) where large is so big that its square could overflow."""
+    big = fb.fcmp("ogt", large, 2.0**28)
+    argument = fb.select(big, fb.fadd(large, -1.0), small)
+    return fb.fadd(log1p(fb, argument), fb.select(big, fb.const(large.type, math.log(2)), 0.0))
+
+
+def asinh_f64(fb: FunctionBuilder, x: Value) -> Value:
+    """Inverse hyperbolic sine of a double, over the whole range."""
+    a = fb.fabs(x)
+    square = fb.fmul(a, a)
+    root = fb.sqrt(fb.fadd(square, 1.0))
+    small = fb.fadd(a, fb.fdiv(square, fb.fadd(root, 1.0)))
+    return fb.copysign(_log1p_or_log_twice(fb, small, a), x)
+
+
+def acosh_f64(fb: FunctionBuilder, x: Value) -> Value:
+    """Inverse hyperbolic cosine of a double, over the whole range; NaN below 1."""
+    d = fb.fadd(x, -1.0)
+    small = fb.fadd(d, fb.sqrt(fb.fmul(d, fb.fadd(d, 2.0))))
+    return fb.select(fb.fcmp("olt", x, 1.0), math.nan, _log1p_or_log_twice(fb, small, x))

@@ -39,8 +39,10 @@ def _split(fb: FunctionBuilder, x: Value, form: Format, extra: Value | None = No
     steps = fb.shl(exponent, form.mantissa_bits)
     f = fb.fadd(fb.bitcast(fb.sub(bits, steps), x.type), -1.0)
     if extra is not None:
-        inverse = fb.bitcast(fb.sub(fb.const(bits.type, form.bias << form.mantissa_bits), steps), x.type)
-        f = fb.fma(extra, inverse, f)
+        inverse = fb.sub(fb.const(bits.type, form.bias << form.mantissa_bits), steps)
+        # 2**-1024 would wrap into the sign; what is left of ``extra`` there is nothing.
+        inverse = fb.integer_minmax("smax", inverse, 0)
+        f = fb.fma(extra, fb.bitcast(inverse, x.type), f)
     if form is SINGLE:
         return _Split(fb.sitofp(exponent, "float"), f)
     # int64 to double through the magic sum: without AVX-512 there is no instruction for it.

@@ -20,8 +20,6 @@ SLEEF_F64 = {
     "atan": "u10",
     "sinh": "u10",
     "cosh": "u10",
-    "asinh": "u10",
-    "acosh": "u10",
     "atanh": "u10",
     "log10": "u10",
     "erfc": "u15",

@@ -14,7 +14,7 @@ from braze.codegen.llvm.builder import FunctionBuilder, Type, Value, constant
 from braze.codegen.llvm.vecmath import coefficients as c
 from braze.codegen.llvm.vecmath.common import DOUBLE, horner, int_bits
 
-__all__ = ["cos", "sin", "tan"]
+__all__ = ["cos", "sin", "sin_cos_turns", "tan"]
 
 PI_2_HIGH = float.fromhex("0x1.921fb54442d18p+0")
 PI_2_LOW = float.fromhex("0x1.1a62633145c07p-54")
@@ -141,3 +141,17 @@ def tan(fb: FunctionBuilder, x: Value) -> Value:
     odd = _odd(fb, n)
     quotient = fb.fdiv(fb.select(odd, cosine, sine), fb.select(odd, sine, cosine))
     return fb.fptrunc(_flip(fb, quotient, n, 0), "float")
+
+
+def sin_cos_turns(fb: FunctionBuilder, turns: Value) -> tuple[Value, Value]:
+    """(sin, cos) of 2 pi times a float, for |turns| < 2**20: the reduction is exact."""
+    quarters = fb.fmul(fb.fpext(turns, "double"), 4.0)
+    shifted = fb.fadd(quarters, DOUBLE.magic)
+    n = int_bits(fb, shifted)
+    r = fb.fmul(fb.fsub(quarters, fb.fsub(shifted, DOUBLE.magic)), PI_2_HIGH)
+    sine, cosine = _sin_cos(fb, r)
+    odd = _odd(fb, n)
+    return (
+        fb.fptrunc(_flip(fb, fb.select(odd, cosine, sine), n, 1), "float"),
+        fb.fptrunc(_flip(fb, fb.select(odd, sine, cosine), fb.add(n, 1), 1), "float"),
+    )

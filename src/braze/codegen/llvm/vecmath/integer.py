@@ -1,0 +1,49 @@
+"""Integer division that never traps, rounded towards zero or down."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from braze.codegen.llvm.builder import FunctionBuilder, Value
+
+__all__ = ["Division", "divide", "floor_divide"]
+
+
+class Division(NamedTuple):
+    """Quotient and remainder."""
+
+    quotient: Value
+    remainder: Value
+
+
+def divide(fb: FunctionBuilder, a: Value, b: Value, *, signed: bool = True) -> Division:
+    """a / b towards zero and the remainder with a's sign, as C has them; MIN / -1 is MIN, with remainder 0.
+
+    The divisor must not be 0 in any lane.
+    """
+    kind = a.type
+    if not signed:
+        if kind.lanes == 1 or kind.bits > 32:
+            return Division(fb.udiv(a, b), fb.urem(a, b))
+        quotient = fb.fptoui(fb.fdiv(fb.uitofp(a, "double"), fb.uitofp(b, "double")), kind.elem)
+        return Division(quotient, fb.sub(a, fb.mul(quotient, b)))
+    # By -1 is negation; the division itself never meets it.
+    negate = fb.icmp("eq", b, -1)
+    divisor = fb.select(negate, 1, b)
+    if kind.lanes == 1 or kind.bits > 32:
+        quotient = fb.sdiv(a, divisor)
+    else:
+        # There is no vector instruction for it; a quotient of 32-bit numbers is at least 2**-31 of itself away from
+        # the next integer, so that a double's rounding never reaches it.
+        quotient = fb.fptosi(fb.fdiv(fb.sitofp(a, "double"), fb.sitofp(divisor, "double")), kind.elem)
+    remainder = fb.sub(a, fb.mul(quotient, divisor))
+    return Division(fb.select(negate, fb.sub(fb.zero(kind), a), quotient), remainder)
+
+
+def floor_divide(fb: FunctionBuilder, a: Value, b: Value) -> Division:
+    """a // b and a % b as Python (and torch) have them, signed; the divisor must not be 0 in any lane."""
+    quotient, remainder = divide(fb, a, b)
+    zero = fb.zero(a.type)
+    # The remainder is not 0 and has not the divisor's sign.
+    off = fb.and_(fb.icmp("ne", remainder, zero), fb.icmp("slt", fb.xor(remainder, b), zero))
+    return Division(fb.sub(quotient, fb.zext(off, a.type.elem)), fb.add(remainder, fb.select(off, b, zero)))
