@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from braze.artifact.output_code import OutputCode
 from braze.compile.eager_graph import run_eagerly
 from braze.compile.fx_compile import CompileRequest
+from braze.compile.report import Fallback, ledger
 from braze.errors import BrazeError, BrazeWarning, FallbackError
 
 __all__ = ["InProcessFxCompile", "eager_or_raise"]
@@ -35,6 +36,8 @@ def eager_or_raise(request: CompileRequest, error: Exception) -> OutputCode:
         if isinstance(error, BrazeError):
             raise error
         raise FallbackError(f"{request.name} could not be compiled: {_describe(error)}") from error
+    where = error.where or "" if isinstance(error, BrazeError) else ""
+    ledger.record_eager(Fallback(request.name, _describe(error), where))
     warnings.warn(f"{request.name} runs as eager PyTorch: {_describe(error)}", BrazeWarning, stacklevel=2)
     return run_eagerly(request, _describe(error))
 

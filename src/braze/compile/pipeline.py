@@ -1,7 +1,7 @@
 """The compiler proper: ATen graph -> IR -> schedule -> object code and launch plan -> callable.
 
-Loaded on the first graph that has to be compiled. Where a kernel or node cannot be compiled, the pipeline names it
-and the caller decides; ``strict`` turns every fallback into an error.
+Loaded on the first graph that has to be compiled. Where a kernel or node cannot be compiled, the pipeline
+names it and the caller decides; ``strict`` turns every fallback into an error.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-
 from braze.artifact.output_code import CompiledFxGraph, OutputStrides
 from braze.codegen.llvm.target import current_target
 from braze.codegen.native import NativeCode, compile_native
 from braze.codegen.plan.build import build_plan
-from braze.compile.debug import write_debug
+from braze.compile.debug import DebugFolder, log_compiled
 from braze.compile.fx_compile import CompileRequest
 from braze.compile.report import ExternCall, Fallback, GraphReport, KernelReport, ledger
 from braze.errors import BrazeWarning
@@ -33,18 +32,31 @@ __all__ = ["compile_graph"]
 
 def compile_graph(request: CompileRequest) -> CompiledFxGraph:
     """Compile one graph in this process. Raises ``BrazeError``."""
+    folder = DebugFolder.of(request)
+    try:
+        return _compile(request, folder)
+    except Exception as error:
+        folder.fail(error)
+        raise
+
+
+def _compile(request: CompileRequest, folder: DebugFolder) -> CompiledFxGraph:
     seconds: dict[str, float] = {}
     config = request.config
     with _timed(seconds, "lower"):
         lowering = GraphLowering(request.gm, config, request.static_inputs, request.visible_outputs)
         graph = lowering.run()
+    folder.write("ir.txt", graph)
     with _timed(seconds, "schedule"):
         scheduled = schedule(graph)
+    folder.write("schedule.txt", scheduled)
     target = current_target()
     with _timed(seconds, "generate"):
         native = compile_native(scheduled, target, config.llvm_opt_level)
+    folder.write_kernels(scheduled, native)
     with _timed(seconds, "plan"):
         built = build_plan(scheduled, native.calls, native.errors, request.name)
+    folder.write("plan.txt", built.plan)
     with _timed(seconds, "llvm"):
         objects = native.objects()
     with _timed(seconds, "link"):
@@ -74,11 +86,12 @@ def compile_graph(request: CompileRequest) -> CompiledFxGraph:
         seconds,
         call,
         make,
+        config.llvm_opt_level,
     )
     _warn(report)
     ledger.record(report)
-    if config.debug_dir:
-        write_debug(report, config.debug_dir)
+    folder.finish(report)
+    log_compiled(report, folder)
     return CompiledFxGraph(request.name, call, _strides(graph), report=report)
 
 

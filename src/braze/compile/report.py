@@ -10,13 +10,15 @@ import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from braze.codegen.llvm.target import Target
-from braze.ir.graph import Graph
-from braze.ops.kernel import Kernel
-from braze.runtime.callgen import CompiledCall, Instrument
-from braze.runtime.plan import Plan
-from braze.schedule.schedule import Schedule
+if TYPE_CHECKING:  # whoever only counts need not load the compiler
+    from braze.codegen.llvm.target import Target
+    from braze.ir.graph import Graph
+    from braze.ops.kernel import Kernel
+    from braze.runtime.callgen import CompiledCall, Instrument
+    from braze.runtime.plan import Plan
+    from braze.schedule.schedule import Schedule
 
 __all__ = ["ExternCall", "Fallback", "GraphReport", "KernelReport", "Ledger", "Totals", "ledger"]
 
@@ -43,8 +45,8 @@ class ExternCall:
 
 @dataclass(frozen=True)
 class KernelReport:
-    """One kernel: its bodies, how its loops were planned, and the machine's code. ``symbol`` is its function in the
-    object code; kernels that are the same up to names share one."""
+    """One kernel: its bodies, how its loops were planned, and the machine's code. ``symbol`` is its function
+    in the object code; kernels that are the same up to names share one."""
 
     kernel: Kernel
     symbol: str
@@ -59,7 +61,7 @@ class KernelReport:
 
 @dataclass(frozen=True, eq=False)
 class GraphReport:
-    """One compiled graph. ``seconds``: how long each phase of its compilation took."""
+    """One compiled graph. ``seconds``: how long each phase of its compilation took; ``opt_level``: LLVM's."""
 
     name: str
     kind: str
@@ -72,6 +74,7 @@ class GraphReport:
     seconds: dict[str, float]
     call: CompiledCall
     rebuild: Callable[[Instrument | None], CompiledCall] = field(repr=False)
+    opt_level: int = 1
 
 
 @dataclass

@@ -1,0 +1,171 @@
+"""What a compilation leaves behind for people who look into it: a folder for each graph, lines in the log.
+
+``BRAZE_DEBUG=<folder>`` (option ``debug_dir``) asks for the folders. ``TORCH_LOGS=braze`` asks for a line
+about each graph, and ``TORCH_LOGS=+braze`` for a folder too, a temporary one if no other is named. Files are
+written as the compilation goes, so that one that fails leaves everything up to there::
+
+    graph0_inference/
+      fx_graph.py       the ATen graph that came in
+      ir.txt            what lowering made of it
+      schedule.txt      fused kernels in order, and the memory plan
+      refusals.txt      what was not fused with what, and why
+      plan.txt          the launch plan
+      call.py           the Python function made of the plan
+      fallbacks.txt     what eager PyTorch runs, and why
+      summary.txt       counts, and the seconds of each phase
+      driver.ll         the segments, which call the kernels
+      kernels/NAME.*    bodies (txt), loop plan (plan), LLVM IR (ll), assembly (s)
+      error.txt         only where the compilation failed
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import traceback
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from torch.fx import GraphModule
+
+from braze.codegen.llvm.pool import compile_ir
+from braze.codegen.llvm.target import Target
+from braze.codegen.native import NativeCode
+from braze.compile.fx_compile import CompileRequest
+from braze.compile.report import GraphReport
+from braze.errors import BrazeError
+from braze.ops.kernel import Kernel
+from braze.runtime.callgen import source_of
+from braze.schedule.schedule import Schedule
+
+__all__ = ["DebugFolder", "assembly", "log_compiled", "summary"]
+
+_log = logging.getLogger("braze")
+
+
+class DebugFolder:
+    """The folder of one graph. Where nobody asked for one, ``path`` is None and every method does nothing."""
+
+    def __init__(self, name: str, directory: str | None) -> None:
+        self.path = None if directory is None else _new_folder(Path(directory).expanduser(), name)
+
+    @classmethod
+    def of(cls, request: CompileRequest) -> DebugFolder:
+        """The folder that the options, or the log's level, ask for; with the graph that came in."""
+        directory = request.config.debug_dir
+        # The logger's own level: somebody who sets the root's to DEBUG has not asked for files.
+        if directory is None and 0 < _log.level <= logging.DEBUG:
+            directory = _temporary()
+        folder = cls(request.name, directory)
+        if folder.path is not None:
+            folder.write("fx_graph.py", _readable(request.gm))
+        return folder
+
+    def write(self, name: str, content: object) -> None:
+        """Write the printed form of something to a file."""
+        if self.path is not None:
+            target = self.path / name
+            target.parent.mkdir(exist_ok=True)
+            text = str(content)
+            target.write_text(text if text.endswith("\n") else text + "\n", encoding="utf-8")
+
+    def write_lines(self, name: str, lines: Iterable[object], none: str) -> None:
+        """Write one thing on each line; ``none`` where there are none."""
+        if self.path is not None:
+            self.write(name, "\n".join(map(str, lines)) or none)
+
+    def write_kernels(self, schedule: Schedule, native: NativeCode) -> None:
+        """The kernels up to their LLVM IR, before LLVM has seen it."""
+        if self.path is not None:
+            for kernel, code in zip(schedule.kernels, native.codes, strict=True):
+                self._kernel(kernel, code.plan, code.text)
+            self.write("driver.ll", native.driver)
+
+    def _kernel(self, kernel: Kernel, loop_plan: object, llvm_ir: str) -> None:
+        self.write(f"kernels/{kernel.name}.txt", _with_sources(kernel))
+        self.write(f"kernels/{kernel.name}.plan", loop_plan)
+        self.write(f"kernels/{kernel.name}.ll", llvm_ir)
+
+    def finish(self, report: GraphReport) -> None:
+        """What is known once the graph is compiled."""
+        if self.path is None:
+            return
+        self.write_lines("refusals.txt", report.schedule.refusals, "everything was fused that could be")
+        self.write_lines("fallbacks.txt", report.fallbacks, "nothing runs as eager PyTorch")
+        self.write("call.py", source_of(report.call))
+        for kernel in report.kernels:
+            try:
+                text = assembly(kernel.llvm_ir, kernel.target, report.opt_level)
+            except BrazeError as error:
+                text = f"# {error}"
+            self.write(f"kernels/{kernel.name}.s", text)
+        self.write("summary.txt", summary(report))
+
+    def fail(self, error: BaseException) -> None:
+        """The compilation ended here."""
+        if self.path is not None:
+            self.write("error.txt", "".join(traceback.format_exception(error)))
+
+
+def assembly(llvm_ir: str, target: Target, opt_level: int) -> str:
+    """The assembly that LLVM makes of a module. Raises `LLVMError` or `WorkerError`."""
+    future = compile_ir(llvm_ir, cpu=target.cpu, features=target.features, opt_level=opt_level, emit=("asm",))
+    return future.result().asm
+
+
+def summary(report: GraphReport) -> str:
+    """Counts and seconds, on two lines."""
+    segments = len(report.schedule.steps)
+    counts = [
+        _count(len(report.kernels), "kernel"),
+        _count(len(report.externs), "extern"),
+        _count(len(report.fallbacks), "fallback"),
+        _count(len(report.schedule.refusals), "refusal"),
+    ]
+    phases = ", ".join(f"{phase} {1e3 * seconds:.0f}" for phase, seconds in report.seconds.items())
+    total = sum(report.seconds.values())
+    return (
+        f"{report.name}: {', '.join(counts)} in {_count(segments, 'step')}; "
+        f"workspace {report.schedule.memory.size} bytes\n  compiled in {1e3 * total:.0f} ms ({phases})"
+    )
+
+
+def log_compiled(report: GraphReport, folder: DebugFolder) -> None:
+    """Lines in the log for a compiled graph."""
+    if _log.isEnabledFor(logging.INFO):
+        where = "" if folder.path is None else f"\n  written to {folder.path}"
+        _log.info("%s%s", summary(report), where)
+
+
+def _readable(gm: GraphModule) -> str:
+    """The graph as Python, each line under the user's line that it comes from."""
+    return str(gm.print_readable(print_output=False, include_stride=True))
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _with_sources(kernel: Kernel) -> str:
+    lines: Sequence[str] = [f"# {source}" for source in kernel.sources]
+    return "\n".join([*lines, str(kernel)])
+
+
+def _new_folder(directory: Path, name: str) -> Path:
+    """A folder of that name, numbered where a run before this one left one: nothing is ever overwritten."""
+    directory.mkdir(parents=True, exist_ok=True)
+    number = 1
+    while True:
+        path = directory / (name if number == 1 else f"{name}.{number}")
+        try:
+            path.mkdir()
+        except FileExistsError:
+            number += 1
+        else:
+            return path
+
+
+@lru_cache(maxsize=1)
+def _temporary() -> str:
+    return tempfile.mkdtemp(prefix="braze-debug-")
