@@ -11,6 +11,7 @@ __all__ = [
     "BrazeWarning",
     "CodegenError",
     "ConfigError",
+    "ExpressionError",
     "FallbackError",
     "InputMismatchError",
     "InternalError",
@@ -101,6 +102,12 @@ class FallbackError(BrazeError):
 
 class ParseError(BrazeError, ValueError):
     """A text is not the printed form that it should be."""
+
+
+class ExpressionError(BrazeError, ValueError):
+    """A symbolic size lies outside the integer grammar of sizes and guards."""
+
+    default_hint = "the operator runs as eager PyTorch would run it"
 
 
 class ConfigError(BrazeError, ValueError):

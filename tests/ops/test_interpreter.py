@@ -286,16 +286,16 @@ def test_philox_known_answers() -> None:
 
 
 def test_random_numbers_are_distributed_as_they_should_be() -> None:
-    seed, offset = torch.tensor(2**40 + 7), torch.arange(200_000)
+    seed, offset = torch.tensor(2**40 + 7), torch.arange(100_000)
     u, n = random.rand(seed, offset), random.randn(seed, offset)
     k = random.randint64(seed, offset, torch.tensor(-3), torch.tensor(4))
     assert (u.min() >= 0) & (u.max() < 1)
     assert abs(u.mean() - 0.5) < 0.005
     assert abs(u.var() - 1 / 12) < 0.002
-    assert abs(n.mean()) < 0.01
-    assert abs(n.var() - 1) < 0.02
+    assert abs(n.mean()) < 0.015
+    assert abs(n.var() - 1) < 0.03
     assert n.isfinite().all()
-    assert torch.bincount(k + 3).tolist() == pytest.approx([200_000 / 7] * 7, rel=0.05)
+    assert torch.bincount(k + 3).tolist() == pytest.approx([100_000 / 7] * 7, rel=0.05)
 
 
 def test_randint_spans_all_of_int64() -> None:

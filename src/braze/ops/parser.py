@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import torch
 
-from braze.errors import ParseError
+from braze.errors import BrazeError, ParseError
 from braze.ops.dag import Dag, Node
 from braze.ops.dtypes import BY_SHORT
 from braze.ops.kernel import BufferArg, Kernel, Stage, Store, StoreMode
@@ -42,9 +42,9 @@ class _Parser:
     def kernel(self) -> Kernel:
         try:
             return self._kernel()
-        except (ValueError, KeyError, IndexError, SyntaxError, AttributeError) as error:
+        except (BrazeError, ValueError, KeyError, IndexError, SyntaxError) as error:
             line = self.lines[min(self.at, len(self.lines) - 1)] if self.lines else ""
-            what = error.what if isinstance(error, ParseError) else f"{type(error).__name__}: {error}"
+            what = error.what if isinstance(error, BrazeError) else f"{type(error).__name__}: {error}"
             raise ParseError(f"not a kernel, at line {self.at + 1}: {line!r} ({what})") from error
 
     def _kernel(self) -> Kernel:
@@ -184,10 +184,9 @@ class _Body:
         if op == "check_nonzero":
             error = ast.literal_eval(_keyword(value, "error"))
             return self.dag.make(op, (*args, *masks), (error,), args[0].dtype)
-        result = OPS[op].result
-        if result == "explicit":
+        if OPS[op].result == "explicit":
             return self.dag.make(op, args, (), _typed(dtype))
-        return self.dag.make(op, args, (), torch.bool if result == "bool" else args[0].dtype)
+        return self.dag.op(op, *args)
 
     def _loop_operation(self, op: str, kind: str, call: ast.Call) -> Node:
         args = [self._value(a) for a in call.args]
