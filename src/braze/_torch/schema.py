@@ -46,8 +46,8 @@ class OperatorInfo:
 
     @property
     def is_pure(self) -> bool:
-        """Equal arguments give equal results, at any time, and results are all that a call gives (what returns
-        nothing is there to check something)."""
+        """Equal arguments give equal results, at any time, and results are all that a call gives (what
+        returns nothing is there to check something)."""
         return bool(self.returns) and not (self.mutates or self.random or self.data_dependent)
 
 

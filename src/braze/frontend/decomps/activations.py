@@ -41,14 +41,18 @@ def gelu_backward(grad: Tensor, x: Tensor, approximate: str = "none") -> Tensor:
     return (computation(grad) * slope).to(x.dtype)
 
 
-def silu(x: Tensor) -> Tensor:
-    """x * sigmoid(x)."""
+def silu(x: Tensor) -> Any:
+    """x * sigmoid(x), for real tensors."""
+    if x.is_complex():
+        return NotImplemented
     wide = computation(x)
     return (wide * torch.sigmoid(wide)).to(x.dtype)
 
 
-def silu_backward(grad: Tensor, x: Tensor) -> Tensor:
-    """grad * sigmoid(x) * (1 + x * (1 - sigmoid(x)))."""
+def silu_backward(grad: Tensor, x: Tensor) -> Any:
+    """grad * sigmoid(x) * (1 + x * (1 - sigmoid(x))), for real tensors."""
+    if x.is_complex():
+        return NotImplemented
     wide = computation(x)
     s = torch.sigmoid(wide)
     return (computation(grad) * s * (1.0 + wide * (1.0 - s))).to(x.dtype)

@@ -52,11 +52,12 @@ def embedding_bag(
     include_last_offset: bool = False,
     padding_idx: int = -1,
 ) -> Any:
-    """Sums or means of rows of `weight`: an indexed load and an accumulating `index_put`. Not for mode "max".
+    """Sums or means of rows of `weight`: an indexed load and an accumulating `index_put`. Not for mode
+    "max", and not where gradients are scaled by frequency: eager's own scale is not the documented one.
 
     Returns the bags, the bag of each position, the number of rows in each bag, and an empty tensor.
     """
-    if mode not in (_SUM, _MEAN) or sparse:
+    if mode not in (_SUM, _MEAN) or sparse or scale_grad_by_freq:
         return NotImplemented
     bags = offsets.shape[0] - (1 if include_last_offset else 0)
     bag = _bag_of_position(indices, offsets)
@@ -91,7 +92,7 @@ def embedding_bag_backward(
     padding_idx: int = -1,
 ) -> Any:
     """Each row's share of its bag's gradient, accumulated into the table."""
-    if mode not in (_SUM, _MEAN) or sparse:
+    if mode not in (_SUM, _MEAN) or sparse or scale_grad_by_freq:
         return NotImplemented
     grad = computation(grad)
     if mode == _MEAN:
@@ -99,10 +100,6 @@ def embedding_bag_backward(
     rows = aten.index.Tensor(grad, [offset2bag])
     if per_sample_weights is not None:
         rows = rows * per_sample_weights.unsqueeze(1)
-    if scale_grad_by_freq:
-        count = torch.zeros([num_weights], dtype=indices.dtype, device=indices.device)
-        count = aten.index_put.default(count, [indices], torch.ones_like(indices), True)
-        rows = rows / aten.index.Tensor(count, [indices]).unsqueeze(1)
     if padding_idx >= 0:
         rows = torch.where((indices != padding_idx).unsqueeze(1), rows, 0.0)
     table = torch.zeros([num_weights, grad.shape[1]], dtype=rows.dtype, device=grad.device)

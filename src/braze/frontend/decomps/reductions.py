@@ -1,4 +1,4 @@
-"""Reductions with several results, or without a dimension, in terms of those with one result over dimensions."""
+"""Reductions with several results, or over everything, in terms of those with one, over dimensions."""
 
 from __future__ import annotations
 

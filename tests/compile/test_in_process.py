@@ -1,0 +1,100 @@
+"""The failure policy for a whole graph, and the graph run by eager operators."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from torch.fx import GraphModule
+
+from braze.compile import in_process
+from braze.compile.eager_graph import run_eagerly
+from braze.compile.fx_compile import CompileRequest
+from braze.config import Config
+from braze.errors import BrazeWarning, FallbackError, LoweringError
+from tests.frontend.passes.graphs import trace
+
+
+def request_for(gm: GraphModule, config: Config | None = None) -> CompileRequest:
+    inputs = tuple(n.meta["val"] for n in gm.graph.find_nodes(op="placeholder"))
+    outputs: Any = gm.graph.output_node().args[0]
+    return CompileRequest(gm, inputs, frozenset(), len(outputs), config or Config(), "inference", 7)
+
+
+def sine(*inputs: torch.Tensor) -> CompileRequest:
+    return request_for(trace(lambda x: x.sin() + 1, torch.randn(3)))
+
+
+def test_a_failure_is_one_warning_that_says_why_and_the_graph_runs() -> None:
+    error = LoweringError("no lowering for it", node="aten.sin.default", where="model.py:3: x.sin()")
+    with pytest.warns(BrazeWarning) as caught:
+        code = in_process.eager_or_raise(sine(), error)
+    assert len(caught) == 1
+    text = str(caught[0].message)
+    for part in ("graph7_inference", "no lowering for it", "aten.sin.default", "model.py:3"):
+        assert part in text
+    x = torch.randn(3)
+    torch.testing.assert_close(code.run([x])[0], x.sin() + 1)
+
+
+def test_strict_raises_what_went_wrong() -> None:
+    request = request_for(trace(lambda x: x + 1, torch.randn(3)), Config(strict=True))
+    error = LoweringError("no lowering for it", node="aten.sin.default")
+    with pytest.raises(LoweringError) as caught:
+        in_process.eager_or_raise(request, error)
+    assert caught.value is error
+    with pytest.raises(
+        FallbackError, match="graph7_inference could not be compiled: KeyError: 'x'"
+    ) as wrapped:
+        in_process.eager_or_raise(request, KeyError("x"))
+    assert isinstance(wrapped.value.__cause__, KeyError)
+
+
+def test_an_exception_of_any_kind_is_met_by_the_policy(monkeypatch: pytest.MonkeyPatch) -> None:
+    from braze.compile import pipeline
+
+    def broken(request: CompileRequest) -> Any:
+        raise ZeroDivisionError("in a pass")
+
+    monkeypatch.setattr(pipeline, "compile_graph", broken)
+    with pytest.warns(BrazeWarning, match="ZeroDivisionError: in a pass"):
+        code = in_process.InProcessFxCompile().compile(sine())
+    torch.testing.assert_close(code.run([torch.zeros(3)])[0], torch.ones(3))
+
+
+def test_inputs_are_taken_from_the_list() -> None:
+    inputs = [torch.randn(3)]
+    run_eagerly(sine(), None).run(inputs)
+    assert inputs == []
+
+
+def test_outputs_lie_as_the_trace_said() -> None:
+    gm = trace(lambda x: (x + 1, x * 2), torch.randn(3, 4))
+    first, second = gm.graph.output_node().args[0]
+    first.meta["val"] = first.meta["val"].t().contiguous().t()  # a promise that the operator does not keep
+    x = torch.randn(3, 4)
+    outputs = run_eagerly(request_for(gm), None).run([x])
+    assert outputs[0].stride() == (1, 3)
+    assert outputs[1].stride() == (4, 1)
+    torch.testing.assert_close(list(outputs), [x + 1, x * 2])
+    assert second.meta["val"].stride() == (4, 1)
+
+
+def test_strides_of_dimensions_of_size_one_are_nobodys_business() -> None:
+    gm = trace(lambda x: x.view(3, 1), torch.randn(3))
+    node = gm.graph.output_node().args[0][0]
+    node.meta["val"] = node.meta["val"].as_strided([3, 1], [1, 99])
+    x = torch.randn(3)
+    (result,) = run_eagerly(request_for(gm), None).run([x])
+    assert result.data_ptr() == x.data_ptr()
+
+
+def test_missing_and_constant_outputs_pass_through() -> None:
+    gm = trace(lambda x: (x + 1, None), torch.randn(3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result, none = run_eagerly(request_for(gm), None).run([torch.zeros(3)])
+    assert none is None
+    torch.testing.assert_close(result, torch.ones(3))
