@@ -16,9 +16,9 @@ from braze.runtime.expr import (
     maximum,
     minimum,
     mod,
-    parse_expr,
     product,
 )
+from braze.runtime.expr_parser import parse_expr
 from tests.runtime.exprs import BY_NAME, SYMBOLS, Tree, build, names_in, points, trees, value
 
 S0, S1, I0, I1, R0, U0 = (s.expr for s in SYMBOLS)

@@ -18,7 +18,8 @@ from braze.ops.dag import Dag, Node
 from braze.ops.dtypes import BY_SHORT
 from braze.ops.kernel import BufferArg, Kernel, Stage, Store, StoreMode
 from braze.ops.vocabulary import OPS, REDUCTIONS
-from braze.runtime.expr import Expr, Symbol, expr_from_ast, parse_expr
+from braze.runtime.expr import Expr, Symbol
+from braze.runtime.expr_parser import expr_from_ast, parse_expr
 
 _HEAD = re.compile(r"kernel (?P<name>[\w.]+)\((?P<buffers>.*?)(?:; (?P<sizes>.*))?\):")
 _BUFFER = re.compile(r"(?P<role>in|out|inout|local) (?P<name>\w+): (?P<type>\w+)\[(?P<numel>.*)\]")

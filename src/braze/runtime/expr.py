@@ -5,19 +5,21 @@ remainders, minima and maxima. It is kept in one canonical form, so that equal e
 equal and print equal. Every symbol carries its bounds, so simplification needs no context:
 ``(i0*64 + r0) // 64`` is ``i0`` where ``r0`` is known to lie in ``[0, 63]``.
 
-The printed form is Python: it parses back (:func:`parse_expr`), evaluates, and is what generated code
-contains.
+The printed form is Python: it parses back (:mod:`braze.runtime.expr_parser`), evaluates, and is what
+generated code contains.
 """
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from math import gcd
 from typing import Union
 
+from braze.runtime import intervals
+from braze.runtime.intervals import Bound
+from braze.runtime.signs import known_nonnegative as known_nonnegative
+
 ExprLike = Union["Expr", int]
-Bound = int | None
 Monomial = tuple["Atom", ...]
 
 
@@ -87,6 +89,11 @@ class Symbol(Atom):
             raise ValueError(f"{self.name} has no upper bound, so no extent")
         return self.upper + 1
 
+    @property
+    def has_numeric_bounds(self) -> bool:
+        """Whether the upper bound is a plain number."""
+        return self.upper is not None and self.upper.constant is not None
+
     def _compute_bounds(self) -> tuple[Bound, Bound]:
         return self.lower, None if self.upper is None else self.upper.bounds()[1]
 
@@ -108,12 +115,7 @@ class FloorDiv(Atom):
         return floordiv(*parts)
 
     def _compute_bounds(self) -> tuple[Bound, Bound]:
-        (nlo, nhi), (dlo, dhi) = self.num.bounds(), self.den.bounds()
-        if dlo is None or dlo <= 0:
-            return None, None
-        lo = None if nlo is None else (nlo // dlo if nlo < 0 else (0 if dhi is None else nlo // dhi))
-        hi = None if nhi is None else (nhi // dlo if nhi >= 0 else (-1 if dhi is None else nhi // dhi))
-        return lo, hi
+        return intervals.quotient(self.num.bounds(), self.den.bounds())
 
 
 class Mod(Atom):
@@ -133,11 +135,7 @@ class Mod(Atom):
         return mod(*parts)
 
     def _compute_bounds(self) -> tuple[Bound, Bound]:
-        (nlo, nhi), (_, dhi) = self.num.bounds(), self.den.bounds()
-        hi = None if dhi is None else dhi - 1
-        if nlo is not None and nlo >= 0 and nhi is not None:
-            hi = nhi if hi is None else min(hi, nhi)
-        return 0, hi
+        return intervals.remainder(self.num.bounds(), self.den.bounds())
 
 
 class _Extremum(Atom):
@@ -165,9 +163,7 @@ class Min(_Extremum):
         return minimum(*parts)
 
     def _compute_bounds(self) -> tuple[Bound, Bound]:
-        los, his = zip(*(a.bounds() for a in self.args), strict=True)
-        known = [h for h in his if h is not None]
-        return (None if None in los else min(los)), (min(known) if known else None)
+        return intervals.least([a.bounds() for a in self.args])
 
 
 class Max(_Extremum):
@@ -180,9 +176,7 @@ class Max(_Extremum):
         return maximum(*parts)
 
     def _compute_bounds(self) -> tuple[Bound, Bound]:
-        los, his = zip(*(a.bounds() for a in self.args), strict=True)
-        known = [v for v in los if v is not None]
-        return (max(known) if known else None), (None if None in his else max(his))
+        return intervals.greatest([a.bounds() for a in self.args])
 
 
 class Expr:
@@ -267,21 +261,23 @@ class Expr:
     def bounds(self) -> tuple[Bound, Bound]:
         """Numeric bounds by interval arithmetic, inclusive; ``None`` where unbounded."""
         if self._bounds is None:
-            lo: Bound = 0
-            hi: Bound = 0
-            for mono, c in self.terms:
-                tlo, thi = _product_bounds(mono)
-                if c < 0:
-                    tlo, thi = thi, tlo
-                lo = None if lo is None or tlo is None else lo + c * tlo
-                hi = None if hi is None or thi is None else hi + c * thi
-            self._bounds = (lo, hi)
+            self._bounds = intervals.linear(
+                [(intervals.product([a.bounds() for a in mono]), c) for mono, c in self.terms]
+            )
         return self._bounds
 
+    @property
+    def bounds_are_exact(self) -> bool:
+        """Whether this is a sum of multiples of different symbols with numeric bounds, so that ``bounds`` is
+        all that there is to know."""
+        for mono, _ in self.terms:
+            symbol = mono[0] if len(mono) == 1 else None
+            if mono and not (isinstance(symbol, Symbol) and symbol.has_numeric_bounds):
+                return False
+        return True
+
     def coefficient(self, symbol: Symbol) -> tuple[Expr, Expr] | None:
-        """``(c, rest)`` with ``self == c*symbol + rest``, neither containing ``symbol``; ``None`` if not
-        linear.
-        """
+        """``(c, rest)`` with ``self == c*symbol + rest``, neither containing it; ``None`` if not linear."""
         inside: list[tuple[Monomial, int]] = []
         rest: list[tuple[Monomial, int]] = []
         for mono, c in self.terms:
@@ -363,9 +359,7 @@ class Expr:
         return total
 
     def evaluate(self, env: Mapping[str, int]) -> int:
-        """The value where each symbol's name is looked up in ``env``. Raises ``KeyError`` on a missing
-        one.
-        """
+        """The value, each symbol's name looked up in ``env``. Raises ``KeyError`` on a missing one."""
         total = 0
         for mono, c in self.terms:
             for atom in mono:
@@ -423,23 +417,6 @@ def _join_divmod(items: list[tuple[Monomial, int]]) -> list[tuple[Monomial, int]
     return items
 
 
-def _product_bounds(mono: Monomial) -> tuple[Bound, Bound]:
-    if len(mono) == 1:
-        return mono[0].bounds()
-    lo: Bound = 1
-    hi: Bound = 1
-    for atom in mono:
-        alo, ahi = atom.bounds()
-        if lo is not None and lo >= 0 and alo is not None and alo >= 0:
-            lo, hi = lo * alo, (None if hi is None or ahi is None else hi * ahi)
-        elif lo is None or hi is None or alo is None or ahi is None:
-            return None, None
-        else:
-            corners = (lo * alo, lo * ahi, hi * alo, hi * ahi)
-            lo, hi = min(corners), max(corners)
-    return lo, hi
-
-
 def _substitute_atom(atom: Atom, mapping: Mapping[Symbol, ExprLike]) -> Expr:
     if isinstance(atom, Symbol):
         found = mapping.get(atom)
@@ -474,49 +451,6 @@ def as_expr(value: ExprLike | Symbol) -> Expr:
 
 def _atom_expr(atom: Atom) -> Expr:
     return Expr((((atom,), 1),))
-
-
-def known_nonnegative(e: Expr, depth: int = 8) -> bool:
-    """Whether ``e >= 0`` follows from the bounds of its symbols (sound, not complete).
-
-    Where interval arithmetic does not decide, a symbol in which ``e`` is linear is replaced by whichever end
-    of its range makes ``e`` smallest; loop variables of symbolic size first, so that their sizes can cancel.
-    """
-    lo = e.bounds()[0]
-    if lo is not None and lo >= 0:
-        return True
-    if depth == 0 or _bounds_are_exact(e):
-        return False
-    for symbol in sorted(e.free_symbols, key=_elimination_order):
-        split = e.coefficient(symbol)
-        if split is None:
-            continue
-        slope, rest = split
-        if known_nonnegative(slope, depth - 1):
-            return known_nonnegative(rest + slope * symbol.lower, depth - 1)
-        if symbol.upper is not None and known_nonnegative(-slope, depth - 1):
-            return known_nonnegative(rest + slope * symbol.upper, depth - 1)
-    return False
-
-
-def _bounds_are_exact(e: Expr) -> bool:
-    """Whether ``e`` is a sum of multiples of different symbols with numeric bounds: nothing is left to
-    cancel.
-    """
-    return all(
-        not mono
-        or (
-            len(mono) == 1
-            and isinstance(mono[0], Symbol)
-            and mono[0].upper is not None
-            and mono[0].upper.constant is not None
-        )
-        for mono, _ in e.terms
-    )
-
-
-def _elimination_order(symbol: Symbol) -> tuple[bool, str]:
-    return symbol.upper is None or symbol.upper.constant is not None, symbol.key
 
 
 def known_less(a: ExprLike, b: ExprLike) -> bool:
@@ -661,38 +595,3 @@ def product(items: Iterable[ExprLike]) -> Expr:
     for item in items:
         total = total * as_expr(item)
     return total
-
-
-_BINARY: dict[type[ast.operator], Callable[[Expr, Expr], Expr]] = {
-    ast.Add: lambda a, b: a + b,
-    ast.Sub: lambda a, b: a - b,
-    ast.Mult: lambda a, b: a * b,
-    ast.FloorDiv: floordiv,
-    ast.Mod: mod,
-}
-
-
-def parse_expr(text: str, symbols: Mapping[str, Symbol]) -> Expr:
-    """Parse the printed form; every name must be in ``symbols``. Raises ``ValueError`` on anything else."""
-    try:
-        tree = ast.parse(text.strip(), mode="eval")
-    except SyntaxError as error:
-        raise ValueError(f"not an integer expression: {text!r}") from error
-    return expr_from_ast(tree.body, symbols)
-
-
-def expr_from_ast(node: ast.expr, symbols: Mapping[str, Symbol]) -> Expr:
-    """The expression that a Python syntax tree writes; names and errors as in ``parse_expr``."""
-    if isinstance(node, ast.Constant) and type(node.value) is int:
-        return as_expr(node.value)
-    if isinstance(node, ast.Name) and node.id in symbols:
-        return symbols[node.id].expr
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        return -expr_from_ast(node.operand, symbols)
-    if isinstance(node, ast.BinOp) and type(node.op) in _BINARY:
-        return _BINARY[type(node.op)](expr_from_ast(node.left, symbols), expr_from_ast(node.right, symbols))
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args and not node.keywords:
-        args = [expr_from_ast(a, symbols) for a in node.args]
-        if node.func.id in ("min", "max"):
-            return _extremum(args, least=node.func.id == "min")
-    raise ValueError(f"not an integer expression: {ast.unparse(node)!r}")

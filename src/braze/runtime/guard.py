@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from braze.runtime.expr import Expr, ExprLike, Symbol, as_expr, expr_from_ast, known_nonnegative
+from braze.runtime.expr import Expr, ExprLike, Symbol, as_expr, known_nonnegative
+from braze.runtime.expr_parser import expr_from_ast
 
 __all__ = ["FALSE", "TRUE", "BoolExpr", "all_of", "any_of", "compare", "negate", "parse_guard"]
 

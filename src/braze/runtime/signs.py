@@ -1,0 +1,35 @@
+"""Whether an integer expression can be negative, by what its symbols' bounds say."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from braze.runtime.expr import Expr, Symbol
+
+
+def known_nonnegative(e: Expr, depth: int = 8) -> bool:
+    """Whether ``e >= 0`` follows from the bounds of its symbols (sound, not complete).
+
+    Where interval arithmetic does not decide, a symbol in which ``e`` is linear is replaced by whichever end
+    of its range makes ``e`` smallest; loop variables of symbolic size first, so that their sizes can cancel.
+    """
+    lo = e.bounds()[0]
+    if lo is not None and lo >= 0:
+        return True
+    if depth == 0 or e.bounds_are_exact:
+        return False
+    for symbol in sorted(e.free_symbols, key=_elimination_order):
+        split = e.coefficient(symbol)
+        if split is None:
+            continue
+        slope, rest = split
+        if known_nonnegative(slope, depth - 1):
+            return known_nonnegative(rest + slope * symbol.lower, depth - 1)
+        if symbol.upper is not None and known_nonnegative(-slope, depth - 1):
+            return known_nonnegative(rest + slope * symbol.upper, depth - 1)
+    return False
+
+
+def _elimination_order(symbol: Symbol) -> tuple[bool, str]:
+    return symbol.upper is None or symbol.has_numeric_bounds, symbol.key
