@@ -98,8 +98,9 @@ def fast_operator(name: str) -> Callable[..., Any]:
     operator = find_operator(name)
     namespace, _, rest = name.partition("::")
     base, _, overload = rest.partition(".")
-    if namespace == "aten" and base in _FAST_NAMES and overload in ("", "default", "out"):
-        return cast("Callable[..., Any]", getattr(torch, base))
+    fast = getattr(torch, base, None) if namespace == "aten" and base in _FAST_NAMES else None
+    if fast is not None and overload in ("", "default", "out"):
+        return cast("Callable[..., Any]", fast)
     return cast("Callable[..., Any]", getattr(operator, "_op", operator))
 
 

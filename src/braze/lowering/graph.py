@@ -85,7 +85,8 @@ class GraphLowering:
                 raise LoweringError(f"input {node.name} is a {value.layout} tensor on {value.device}")
             # An input starts at its own data pointer, whatever offset it has in its storage.
             layout = FixedLayout(value.dtype, self.exprs(value.shape), self.exprs(value.stride()))
-            return self.graph.add_input(node.name, layout, position in self.static_inputs)
+            name = node.name if node.name[0].isalpha() else f"in{position}{node.name}"
+            return self.graph.add_input(name, layout, position in self.static_inputs)
         if isinstance(value, (int, torch.SymInt)) and not isinstance(value, bool):
             e = self.expr(value)
             self.graph.inputs.append(e)
