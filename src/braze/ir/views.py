@@ -188,6 +188,8 @@ class View(BaseView):
     old_size: Sizes
 
     def indices(self, new: Sequence[Expr]) -> list[Expr]:
+        if any(s.constant == 0 for s in self.size):
+            return [ZERO] * len(self.old_size)
         old: list[Expr] = []
         for old_dims, new_dims in reshape_groups(self.old_size, self.size):
             flat = ZERO

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.fx import GraphModule, Node
 
 from braze._torch.schema import bind, is_operator, operator_info
 from braze.ir.boxes import TensorBox
@@ -28,6 +30,11 @@ if TYPE_CHECKING:
     from braze.lowering.graph import GraphLowering
 
 
+MIN_PLANNED_BYTES = 1 << 15
+"""Results of externs smaller than this (bytes) are left to torch's allocator: making a tensor of planned memory costs
+as much as the allocation that it saves."""
+
+
 def call_extern(ctx: GraphLowering, extern: Extern) -> Any:
     """Call the current node's operator whole, into planned memory where its out-variant allows."""
     args, kwargs = stored_args(ctx, ctx.node.args, ctx.node.kwargs)
@@ -35,7 +42,8 @@ def call_extern(ctx: GraphLowering, extern: Extern) -> Any:
     name = ctx.graph.operation_name()
     if extern.out is not None and isinstance(example, torch.Tensor):
         layout = _layout(ctx, example)
-        if layout.is_dense:
+        nbytes = (layout.extent * layout.dtype.itemsize).constant
+        if layout.is_dense and (nbytes is None or nbytes >= MIN_PLANNED_BYTES):
             result = Buffer(ctx.graph.buffer_name(), layout)
             kernel: ExternKernel = ExternKernelOut(
                 name, extern.out, args, kwargs, [result], origins=[ctx.origin]
@@ -98,6 +106,30 @@ def mutation(ctx: GraphLowering, ref: TensorRef) -> TensorBox:
     buffer = MutationOutput(ctx.graph.buffer_name(), later)
     ctx.graph.buffers[buffer.name] = buffer
     return TensorBox.of(buffer)
+
+
+def written_tensors(gm: GraphModule) -> set[Node]:
+    """The nodes whose memory something in the graph writes to, and the views between them and the write: they have
+    to be in memory before any of these is taken."""
+    found: set[Node] = set()
+    for node in gm.graph.nodes:
+        if node.op != "call_function" or not is_operator(node.target) or not operator_info(node.target).mutates:
+            continue
+        bound = bind(node.target, node.args, node.kwargs)
+        for argument in operator_info(node.target).arguments:
+            if argument.written:
+                for value in leaves(bound[argument.name]):
+                    found.update(_view_chain(value))
+    return found
+
+
+def _view_chain(node: Any) -> list[Node]:
+    chain: list[Node] = []
+    while isinstance(node, Node) and node.op == "call_function":
+        chain.append(node)
+        is_view = is_operator(node.target) and operator_info(node.target).is_view
+        node = node.args[0] if is_view or node.target is operator.getitem else None
+    return chain
 
 
 def _layout(ctx: GraphLowering, example: torch.Tensor) -> FixedLayout:

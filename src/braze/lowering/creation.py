@@ -15,7 +15,7 @@ from braze.lowering.promotion import Scalar
 from braze.lowering.registry import lowers
 from braze.ops.dag import Node
 from braze.ops.dtypes import compute_dtype, is_float
-from braze.runtime.expr import Expr, as_expr
+from braze.runtime.expr import Expr, ExprLike, as_expr
 
 if TYPE_CHECKING:
     from braze.lowering.graph import GraphLowering
@@ -109,7 +109,7 @@ def eye(ctx: GraphLowering, *args: Any, **options: Any) -> TensorBox:
     return ctx.pointwise(ctx.out_size, ctx.out_dtype, value)
 
 
-def _triangle(ctx: GraphLowering, x: TensorBox, diagonal: Scalar, lower: bool) -> TensorBox:
+def _triangle(ctx: GraphLowering, x: TensorBox, diagonal: ExprLike, lower: bool) -> TensorBox:
     d = ctx.dag
 
     def value(i: Sequence[Expr]) -> Node:
@@ -122,12 +122,12 @@ def _triangle(ctx: GraphLowering, x: TensorBox, diagonal: Scalar, lower: bool) -
 
 
 @lowers(aten.tril.default)
-def tril(ctx: GraphLowering, x: TensorBox, diagonal: Scalar = 0) -> TensorBox:
+def tril(ctx: GraphLowering, x: TensorBox, diagonal: ExprLike = 0) -> TensorBox:
     """x on and below the diagonal, 0 above."""
     return _triangle(ctx, x, diagonal, lower=True)
 
 
 @lowers(aten.triu.default)
-def triu(ctx: GraphLowering, x: TensorBox, diagonal: Scalar = 0) -> TensorBox:
+def triu(ctx: GraphLowering, x: TensorBox, diagonal: ExprLike = 0) -> TensorBox:
     """x on and above the diagonal, 0 below."""
     return _triangle(ctx, x, diagonal, lower=False)

@@ -10,13 +10,13 @@ import torch
 from torch.fx import GraphModule, Node
 
 from braze.config import Config
-from braze.errors import BrazeError, FallbackError, LoweringError
+from braze.errors import BrazeError, ExpressionError, FallbackError, LoweringError
 from braze.ir.boxes import StorageBox, TensorBox
 from braze.ir.buffers import Origin
 from braze.ir.graph import Graph
 from braze.ir.layout import FixedLayout
 from braze.ir.loops import Loops, Pointwise, Reduction, Sizes, loop_indices, loop_vars
-from braze.lowering.calls import call_extern, call_fallback
+from braze.lowering.calls import call_extern, call_fallback, written_tensors
 from braze.lowering.registry import EXTERNS, Unsupported, lowering_of
 from braze.lowering.sizes import SizeTable
 from braze.lowering.source import operator_name, source_of
@@ -33,10 +33,14 @@ MAX_LOADS = 32
 """A body that reads more elements than this is stored, so that kernels keep to a readable size."""
 
 
+NOTHING_FORCED: Mapping[str, str] = {}
+
+
 class GraphLowering:
     """The state of one lowering: the graph being built, the node being lowered, what is known of sizes.
 
-    Family modules get it as ``ctx``. ``fallbacks`` lists (origin, reason) of what eager operators will run.
+    Family modules get it as ``ctx``. ``fallbacks`` lists (origin, reason) of what eager operators will run;
+    ``forced`` are nodes (by name, with the reason) that must be among them.
     """
 
     def __init__(
@@ -45,11 +49,13 @@ class GraphLowering:
         config: Config,
         static_inputs: frozenset[int] = frozenset(),
         visible_outputs: int = 0,
+        forced: Mapping[str, str] = NOTHING_FORCED,
     ) -> None:
         self.gm = gm
         self.config = config
         self.static_inputs = static_inputs
         self.visible_outputs = visible_outputs
+        self.forced = forced
         self.graph = Graph()
         self.dag = self.graph.dag
         self.sizes = SizeTable()
@@ -57,6 +63,7 @@ class GraphLowering:
         self.node: Node = next(iter(gm.graph.nodes))
         self._env: dict[Node, Any] = {}
         self._position = 0
+        self._written = written_tensors(gm)
 
     # -- the walk ---------------------------------------------------------------------------------------
     def run(self) -> Graph:
@@ -67,8 +74,10 @@ class GraphLowering:
             self.dag.origin = self.graph.current
             try:
                 self._env[node] = getattr(self, f"_{node.op}")(node)
-            except BrazeError:
-                raise
+            except BrazeError as error:
+                raise error.at(
+                    node=f"{node.name} ({operator_name(node)})", where=source_of(node) or None
+                ) from error
             except Exception as error:
                 raise LoweringError(
                     f"lowering failed: {type(error).__name__}: {error}",
@@ -118,13 +127,20 @@ class GraphLowering:
         if node.target in EXTERNS:
             return call_extern(self, EXTERNS[node.target])
         lowering = lowering_of(node.target)
-        reason = "no lowering for this operator" if lowering is None else self._unsupported_types(node)
-        if lowering is not None and reason is None:
+        if lowering is None:
+            return self.fallback("no lowering for this operator")
+        reason = self.forced.get(node.name) or self._unsupported_types(node)
+        if reason is None:
             try:
                 result = lowering(self, *self.args_of(node.args), **self.args_of(node.kwargs))
                 return self._settle(node, result)
-            except Unsupported as refusal:
+            except (Unsupported, ExpressionError) as refusal:
                 reason = str(refusal)
+            except BrazeError:
+                raise
+            except Exception as error:
+                # What it had stored by then is dead code.
+                reason = f"its lowering failed with {type(error).__name__}: {error}"
         return self.fallback(reason)
 
     def fallback(self, reason: str) -> Any:
@@ -181,7 +197,7 @@ class GraphLowering:
             value = node.meta.get("val")
             if isinstance(value, torch.Tensor) and isinstance(box.data, Loops):
                 box.stride_hint = self.exprs(value.stride())
-                if self._worth_storing(box.data.value, len(node.users)):
+                if node in self._written or self._worth_storing(box.data.value, len(node.users)):
                     self.graph.realize(result)
         return result
 
@@ -245,7 +261,10 @@ class GraphLowering:
     ) -> TensorBox:
         """A tensor whose element at ``indices`` is ``fn(indices)``, a node of ``compute_dtype(dtype)``."""
         size = tuple(size)
-        value = self.dag.to_dtype(fn(loop_indices(size)), compute_dtype(dtype))
+        compute = compute_dtype(dtype)
+        if any(s.constant == 0 for s in size):  # no element, so nothing to say of it
+            return self.graph.box(Pointwise(dtype, size, self.dag.constant(0, compute)))
+        value = self.dag.to_dtype(fn(loop_indices(size)), compute)
         return self.graph.box(Pointwise(dtype, size, value))
 
     def box(self, loops: Loops, which: int = 0) -> TensorBox:

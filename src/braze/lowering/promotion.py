@@ -43,9 +43,9 @@ def result_type(*operands: Operand | None) -> torch.dtype:
             rank, dtype = 2, scalar_type(x)
         known = ranks[rank]
         ranks[rank] = dtype if known is None else torch.promote_types(known, dtype)
-    dtype = _combine(ranks[0], _combine(ranks[1], ranks[2]))
-    assert dtype is not None
-    return dtype
+    result = _combine(ranks[0], _combine(ranks[1], ranks[2]))
+    assert result is not None
+    return result
 
 
 def _combine(higher: torch.dtype | None, lower: torch.dtype | None) -> torch.dtype | None:

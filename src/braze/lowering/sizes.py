@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from braze._torch.shapes import expression_of, range_of
+from braze.errors import ExpressionError
 from braze.runtime.expr import Expr, as_expr
 from braze.symbolic.from_sympy import SymbolTable, to_expr
 
@@ -26,7 +27,7 @@ class SizeTable:
         return self._ranges.get(name, (0, None))
 
     def expr(self, value: int | torch.SymInt) -> Expr:
-        """The expression of an int or SymInt. Raises ``Unsupported`` for what the grammar cannot say."""
+        """The expression of an int or SymInt. Raises ``ExpressionError`` for what the grammar cannot say."""
         if isinstance(value, int):
             return as_expr(value)
         expression, environment = expression_of(value)
@@ -41,9 +42,9 @@ class SizeTable:
         """The same, or ``None`` where it cannot be said."""
         try:
             return self.expr(value)
-        except (ValueError, TypeError, NotImplementedError):
+        except ExpressionError:
             return None
 
     def is_bound(self, e: Expr, graph: Graph) -> bool:
-        """Whether every symbol of ``e`` has a value when the graph runs: from an input's sizes, or computed."""
+        """Whether every symbol of ``e`` has a value when the graph runs: an input's size, or computed."""
         return all(s.name in graph.known_symbols for s in e.free_symbols)
