@@ -172,6 +172,12 @@ def test_products_and_quotients_are_added(dtype: torch.dtype) -> None:
     compare(aten.addcmul.default, torch.arange(3), torch.arange(3), torch.arange(3), value=2)
 
 
+@pytest.mark.parametrize("dtype", [*FLOATS, torch.int64])
+@pytest.mark.parametrize("eps", [None, 1e-2])
+def test_logit(eps: float | None, dtype: torch.dtype) -> None:
+    compare(aten.logit.default, torch.tensor([0.0, 1.0, 0.3, 0.004, 0.9, 1.5]).to(dtype), eps)
+
+
 @pytest.mark.parametrize("weight", [0.0, 0.2, 0.5, 0.9, 1.0, -0.7])
 def test_lerp(weight: float) -> None:
     x, y = torch.randn(20), torch.randn(20)

@@ -35,7 +35,7 @@ def operators(gm: GraphModule) -> Counter[str]:
 def check(
     run: Callable[[GraphModule], bool], fn: Callable[..., Any], *inputs: torch.Tensor, changes: bool = True
 ) -> Counter[str]:
-    """Run a pass on the graph of `fn`; results, mutations and metadata must stay. Returns what it calls then."""
+    """Run a pass on the graph of `fn`: results, mutations, metadata must stay. Returns what it calls then."""
     gm = trace(fn, *inputs)
     theirs = [t.clone() for t in inputs]
     ours = [t.clone() for t in inputs]

@@ -123,7 +123,17 @@ def full_like(
     )
 
 
+def logit(x: Tensor, eps: float | None = None) -> Tensor:
+    """log(x / (1 - x)), of x clamped to [eps, 1 - eps] where eps is given."""
+    dtype = x.dtype if x.is_floating_point() else torch.get_default_dtype()
+    wide = computation(x.to(dtype))
+    if eps is not None:
+        wide = torch.clamp(wide, eps, 1 - eps)
+    return torch.log(wide / (1 - wide)).to(dtype)
+
+
 TABLE: Table = {
+    aten.logit.default: logit,
     aten.pow.Tensor_Scalar: pow_scalar,
     aten.addcmul.default: addcmul,
     aten.addcdiv.default: addcdiv,

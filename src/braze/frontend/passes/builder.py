@@ -27,17 +27,21 @@ class NodeBuilder:
 
     def call(self, target: Any, *args: Any, **kwargs: Any) -> Node:
         """A node that calls an operator or one of `braze.ir.prims`, with its metadata computed."""
-        with self._graph.inserting_before(self._before):
-            node = self._graph.call_function(target, args, kwargs)
-        node.meta.update(self._meta)
         values = torch.fx.map_arg(args, _value)
         keywords = torch.fx.map_arg(kwargs, _value)
         compute = prims.METAS.get(target, target)
         if self._fake_mode is None:
-            node.meta["val"] = compute(*values, **keywords)
-        else:
-            with self._fake_mode:
-                node.meta["val"] = compute(*values, **keywords)
+            return self.call_as(compute(*values, **keywords), target, *args, **kwargs)
+        with self._fake_mode:
+            value = compute(*values, **keywords)
+        return self.call_as(value, target, *args, **kwargs)
+
+    def call_as(self, value: Any, target: Any, *args: Any, **kwargs: Any) -> Node:
+        """A node with metadata that is known already: computing it takes longer than all the rest."""
+        with self._graph.inserting_before(self._before):
+            node = self._graph.call_function(target, args, kwargs)
+        node.meta.update(self._meta)
+        node.meta["val"] = value
         return node
 
     def sizes(self, node: Node) -> list[int | Node]:

@@ -75,8 +75,8 @@ class _Rewriter:
 
     def __init__(self, gm: GraphModule, node: Node, draws: _Draws) -> None:
         self.node = node
-        self.call = NodeBuilder(gm, node).call
-        self.sizes = NodeBuilder(gm, node).sizes
+        builder = NodeBuilder(gm, node)
+        self.call, self.call_as, self.sizes = builder.call, builder.call_as, builder.sizes
         self._draws = draws
         self._graph = gm.graph
 
@@ -168,10 +168,12 @@ def _native_dropout(r: _Rewriter, input: Node, p: Any, train: bool | None) -> No
         keep = r.call(aten.full.default, size, True, dtype=torch.bool)
         r.replace_results(r.call(aten.clone.default, input), keep)
         return
-    keep = r.call(aten.ge.Scalar, r.uniform(size), p)
+    result, mask = r.node.meta["val"]
+    keep = r.call_as(mask, aten.ge.Scalar, r.uniform(size), p)
     # a product with the mask, as in eager: NaN stays NaN where it is dropped
-    kept = r.call(aten.mul.Tensor, input, keep)
-    r.replace_results(r.call(aten.mul.Tensor, kept, 0.0 if p == 1 else 1.0 / (1.0 - p)), keep)
+    kept = r.call_as(result, aten.mul.Tensor, input, keep)
+    scale = 0.0 if p == 1 else 1.0 / (1.0 - p)
+    r.replace_results(r.call_as(result, aten.mul.Tensor, kept, scale), keep)
 
 
 def _normal(r: _Rewriter, mean: Any, std: Any, **arguments: Any) -> None:
