@@ -18,7 +18,20 @@ from braze.runtime.expr import Expr, Symbol
 from braze.runtime.plan import ErrorEntry, KernelEntry
 from braze.schedule.schedule import Schedule, Segment
 
-__all__ = ["NativeCode", "compile_native"]
+__all__ = ["KernelFailure", "NativeCode", "compile_native"]
+
+
+class KernelFailure(CodegenError):
+    """One kernel could not be turned into machine code. ``kernel`` is that kernel."""
+
+    def __init__(self, kernel: Kernel, error: Exception) -> None:
+        what = str(error) if isinstance(error, BrazeError) else f"{type(error).__name__}: {error}"
+        super().__init__(
+            f"code generation failed: {what}",
+            node=kernel.name,
+            where=kernel.sources[0] if kernel.sources else None,
+        )
+        self.kernel = kernel
 
 
 @dataclass(frozen=True)
@@ -30,17 +43,25 @@ class NativeCode:
     errors: tuple[ErrorEntry, ...]
     codes: tuple[KernelCode, ...]
     driver: str
-    futures: tuple[Future[CompiledObject], ...]
+    futures: tuple[tuple[Kernel | None, Future[CompiledObject]], ...]
 
     def objects(self) -> list[bytes]:
-        """Wait for the object code. Raises ``LLVMError`` or ``WorkerError``."""
-        return [f.result().object for f in self.futures]
+        """Wait for the object code. Raises ``KernelFailure``, or ``LLVMError`` or ``WorkerError`` for the driver."""
+        done: list[bytes] = []
+        for kernel, future in self.futures:
+            try:
+                done.append(future.result().object)
+            except BrazeError as error:
+                if kernel is None:
+                    raise
+                raise KernelFailure(kernel, error) from error
+        return done
 
 
 def compile_native(schedule: Schedule, target: Target, opt_level: int) -> NativeCode:
     """Generate code for every kernel and start compiling it. Each kernel is sent off as soon as its text is there;
-    equal texts are compiled once. Raises ``CodegenError`` naming the kernel."""
-    futures: dict[str, Future[CompiledObject]] = {}
+    equal texts are compiled once. Raises ``KernelFailure``."""
+    futures: dict[str, tuple[Kernel | None, Future[CompiledObject]]] = {}
     codes: list[KernelCode] = []
     calls: list[SegmentCall] = []
     drivers: list[DriverSegment] = []
@@ -53,9 +74,10 @@ def compile_native(schedule: Schedule, target: Target, opt_level: int) -> Native
             code = _generate(item.kernel, target)
             own.append(code)
             if code.text not in futures:
-                futures[code.text] = compile_ir(
+                job = compile_ir(
                     code.text, cpu=target.cpu, features=target.features, opt_level=opt_level
                 )
+                futures[code.text] = (item.kernel, job)
         codes += own
         call, driver = _segment(step, own, len(drivers), errors)
         calls.append(call)
@@ -63,21 +85,16 @@ def compile_native(schedule: Schedule, target: Target, opt_level: int) -> Native
     driver_text = driver_module(drivers) if drivers else ""
     waiting = list(futures.values())
     if drivers:
-        waiting.append(compile_ir(driver_text, cpu=target.cpu, features=target.features, opt_level=0))
+        job = compile_ir(driver_text, cpu=target.cpu, features=target.features, opt_level=0)
+        waiting.append((None, job))
     return NativeCode(tuple(calls), tuple(errors), tuple(codes), driver_text, tuple(waiting))
 
 
 def _generate(kernel: Kernel, target: Target) -> KernelCode:
     try:
         return generate(kernel, target)
-    except BrazeError:
-        raise
     except Exception as error:
-        raise CodegenError(
-            f"code generation failed: {type(error).__name__}: {error}",
-            node=kernel.name,
-            where=kernel.sources[0] if kernel.sources else None,
-        ) from error
+        raise KernelFailure(kernel, error) from error
 
 
 def _segment(

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from braze.artifact.output_code import CompiledFxGraph, OutputStrides
 from braze.codegen.llvm.target import current_target
-from braze.codegen.native import NativeCode, compile_native
+from braze.codegen.native import KernelFailure, NativeCode, compile_native
 from braze.codegen.plan.build import build_plan
 from braze.compile.debug import DebugFolder, log_compiled
 from braze.compile.fx_compile import CompileRequest
@@ -29,22 +29,37 @@ from braze.schedule.schedule import Schedule, externs, schedule
 
 __all__ = ["compile_graph"]
 
+MAX_ATTEMPTS = 6
+"""How often a graph is compiled again without the nodes of a kernel that could not be."""
+
 
 def compile_graph(request: CompileRequest) -> CompiledFxGraph:
     """Compile one graph in this process. Raises ``BrazeError``."""
     folder = DebugFolder.of(request)
+    forced: dict[str, str] = {}
     try:
-        return _compile(request, folder)
+        for _ in range(MAX_ATTEMPTS - 1):
+            try:
+                return _compile(request, folder, forced)
+            except KernelFailure as failure:
+                # The nodes of this kernel go to eager operators, and the rest is compiled without them.
+                new = {n: failure.what for n in failure.kernel.nodes if n not in forced}
+                if request.config.strict or not new:
+                    raise
+                forced.update(new)
+        return _compile(request, folder, forced)
     except Exception as error:
         folder.fail(error)
         raise
 
 
-def _compile(request: CompileRequest, folder: DebugFolder) -> CompiledFxGraph:
+def _compile(request: CompileRequest, folder: DebugFolder, forced: Mapping[str, str]) -> CompiledFxGraph:
     seconds: dict[str, float] = {}
     config = request.config
     with _timed(seconds, "lower"):
-        lowering = GraphLowering(request.gm, config, request.static_inputs, request.visible_outputs)
+        lowering = GraphLowering(
+            request.gm, config, request.static_inputs, request.visible_outputs, forced
+        )
         graph = lowering.run()
     folder.write("ir.txt", graph)
     with _timed(seconds, "schedule"):

@@ -119,7 +119,8 @@ class BufferArg:
 class Kernel:
     """One fused loop nest. ``sizes``: the size symbols that it takes at run time, in order.
 
-    ``origins``: the qualified ATen operators that it fuses, in graph order, and ``sources`` the user's lines.
+    ``origins``: the qualified ATen operators that it fuses, in graph order, ``sources`` the user's lines, and
+    ``nodes`` the names of the graph's nodes.
     """
 
     name: str
@@ -129,6 +130,7 @@ class Kernel:
     sizes: tuple[Symbol, ...] = ()
     origins: tuple[str, ...] = field(default=(), compare=False)
     sources: tuple[str, ...] = field(default=(), compare=False)
+    nodes: tuple[str, ...] = field(default=(), compare=False)
 
     def buffer(self, name: str) -> BufferArg:
         """The buffer called ``name``. Raises ``KeyError`` if the kernel has none."""

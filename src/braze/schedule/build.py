@@ -38,6 +38,7 @@ def build_kernel(graph: Graph, group: Group, name: str, private: set[str]) -> Ke
         _sizes(stages, buffers, loop_symbols),
         tuple(dict.fromkeys(o.operator for o in origins)),
         tuple(dict.fromkeys(o.source for o in origins if o.source)),
+        tuple(dict.fromkeys(o.node for o in origins)),
     )
 
 
