@@ -38,17 +38,17 @@ def fits_32(e: Expr) -> bool:
     return all(fits_32(part) for atom in e.atoms() for part in atom.parts)
 
 
-def lane_step(e: Expr, var: Symbol, lanes: int, aligned: bool) -> Expr | None:
-    """How much ``e`` grows from lane to lane of ``var``; None where that is not the same for all lanes.
+def lane_step(e: Expr, var: Symbol, group: int) -> Expr | None:
+    """How much ``e`` grows from one value of ``var`` to the next; None where that is not the same throughout a group.
 
-    ``aligned``: lane 0 has a multiple of ``lanes`` in ``var``. Indirect symbols count as constant if they don't
-    depend on ``var``.
+    A group are the values of ``var`` from a multiple of ``group`` up to the next one. Indirect symbols count as
+    constant if they don't depend on ``var``.
     """
     total = ZERO
     for mono, c in e.terms:
         step: Expr | None = None
         for position, atom in enumerate(mono):
-            s = _atom_step(atom, var, lanes, aligned)
+            s = _atom_step(atom, var, group)
             if s is None or (step is not None and s.terms):
                 return None
             if s.terms:
@@ -58,23 +58,23 @@ def lane_step(e: Expr, var: Symbol, lanes: int, aligned: bool) -> Expr | None:
     return total
 
 
-def _atom_step(atom: Atom, var: Symbol, lanes: int, aligned: bool) -> Expr | None:
+def _atom_step(atom: Atom, var: Symbol, group: int) -> Expr | None:
     if isinstance(atom, Symbol):
         if isinstance(atom, IndirectSymbol):
             return None if var in atom.node.free else ZERO
         return ONE if atom == var else ZERO
-    steps = [lane_step(p, var, lanes, aligned) for p in atom.parts]
+    steps = [lane_step(p, var, group) for p in atom.parts]
     if any(s is None for s in steps):
         return None
     if all(not s.terms for s in steps if s is not None):
         return ZERO
-    if not isinstance(atom, FloorDiv | Mod) or lanes == 1:
-        return ONE if lanes == 1 else None  # one lane: any step will do, it is never taken
+    if not isinstance(atom, FloorDiv | Mod) or group == 1:
+        return ONE if group == 1 else None  # a group of one: any step will do, it is never taken
     assert steps[0] is not None
     step, den = steps[0].constant, atom.den.constant
-    if not aligned or step is None or den is None or step <= 0:
+    if step is None or den is None or step <= 0:
         return None
-    block = step * lanes
+    block = step * group
     for mono, c in atom.num.terms:
         c = c if mono != (var,) else c // step * block
         if c % block:
@@ -182,7 +182,7 @@ class IndexEmitter(ScopeEmitter):
         """How much ``e`` grows from lane to lane; None where it is not linear in the lane."""
         if ctx.var is None:
             return ZERO
-        return lane_step(e, ctx.var, ctx.lanes, ctx.aligned)
+        return lane_step(e, ctx.var, ctx.group)
 
     def lanes_of(self, e: Expr, ctx: Lanes, elem: str) -> Value:
         """``e`` as a vector of ``elem`` integers (i32 or i64), one for each lane."""

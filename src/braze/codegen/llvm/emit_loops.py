@@ -252,7 +252,7 @@ class LoopEmitter(ValueEmitter):
         """The copies of the body at one step of a loop over lanes."""
         mask = self._tail_mask(segment, index) if segment.masked else None
         return [
-            Lanes(var, segment.lanes, index, k * segment.lanes, mask, aligned=segment.lanes > 1)
+            Lanes(var, segment.lanes, index, k * segment.lanes, mask, group=segment.step)
             for k in range(segment.copies)
         ]
 

@@ -88,6 +88,10 @@ class ReductionEmitter(LoopEmitter):
                 assert isinstance(component, int)
                 if red.reducer.kind in ("argmax", "argmin"):
                     component = 1
+                    none = red.reducer.identity(1)[1].text  # no value at all: position 0
+                    for state in per_copy:
+                        missing = self.fb.icmp("eq", state[1], int(none))
+                        state[1] = self.fb.select(missing, 0, state[1])
                 if self.varies_on(node, ctxs):
                     for ctx, state in zip(ctxs, per_copy, strict=True):
                         self.remember(ctx.values, node.id, state[component])

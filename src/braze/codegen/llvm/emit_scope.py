@@ -24,7 +24,8 @@ class Lanes:
     """How one copy of a loop body lies on vector lanes.
 
     Lane ``k`` runs ``var == base + offset + k``; ``mask`` marks the lanes that exist, None for all of them. Copies
-    of an unrolled body form a group with one ``base``. ``aligned``: ``base`` is a multiple of ``lanes``.
+    of an unrolled body form a group with one ``base``, a multiple of ``group``, the iterations that all its copies
+    run together.
     """
 
     var: Symbol | None = None
@@ -32,7 +33,7 @@ class Lanes:
     base: Value | None = None
     offset: int = 0
     mask: Value | None = None
-    aligned: bool = False
+    group: int = 1
     values: dict[int, Value] = field(default_factory=dict)
     vectors: dict[tuple[str, str], Value] = field(default_factory=dict)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from braze.codegen.llvm.builder import Value
 from braze.codegen.llvm.emit_convert import convert
-from braze.codegen.llvm.emit_reduce import ReductionEmitter
+from braze.codegen.llvm.emit_scan import ScanEmitter
 from braze.codegen.llvm.emit_scope import Lanes
 from braze.codegen.llvm.plan import StagePlan
 from braze.ops.dag import Node
@@ -16,7 +16,7 @@ from braze.runtime.expr import Symbol
 __all__ = ["StageEmitter"]
 
 
-class StageEmitter(ReductionEmitter):
+class StageEmitter(ScanEmitter):
     """Emits stages."""
 
     def begin_stage(self, stage: Stage, plan: StagePlan) -> None:
@@ -117,12 +117,23 @@ class StageEmitter(ReductionEmitter):
     def emit_point(self, ctxs: list[Lanes]) -> None:
         """One point of the stage's variables (a group of lanes): nodes, reductions, stores."""
         with self.scope():
+            if self.plan.strategy == "scan":
+                self.emit_scans(ctxs)
+                return
+            if self.plan.strategy == "scatter":
+                self.prepare(ctxs)
+                self.nest(self.plan.rloops, ctxs, lambda: self.emit_copies(ctxs))
+                return
             if self.reductions:
                 self.emit_reductions(ctxs)
             self.held_back = frozenset()
-            for ctx in ctxs:
-                self.emit_after_reduction(ctx)
+            self.emit_copies(ctxs)
             self.held_back = self.after_reductions
+
+    def emit_copies(self, ctxs: Sequence[Lanes]) -> None:
+        """Each copy's remaining nodes, then its stores."""
+        for ctx in ctxs:
+            self.emit_after_reduction(ctx)
 
     def emit_after_reduction(self, ctx: Lanes) -> None:
         """Whatever of one copy is not emitted yet, then its stores."""
@@ -145,4 +156,7 @@ class StageEmitter(ReductionEmitter):
         value = self.to_memory(value)
         if ctx.lanes > 1 and value.type.lanes == 1:
             value = self.fb.splat(value, ctx.lanes)
+        if store.mode == "atomic_add":
+            self.add_to(store.buffer, store.index, value, store.mask, ctx)
+            return
         self.store(store.buffer, self.local_index(store.buffer, store.index), value, store.mask, ctx)

@@ -10,7 +10,7 @@ from braze.codegen.llvm.builder import FunctionBuilder, Type, Value, constant
 from braze.codegen.llvm.emit_convert import convert, register_type
 from braze.codegen.llvm.emit_memory import MemoryEmitter
 from braze.codegen.llvm.emit_scope import Lanes
-from braze.codegen.llvm.math_ops import emit_math, has_math
+from braze.codegen.llvm.math_ops import emit_math
 from braze.errors import CodegenError
 from braze.ops.dag import Node
 from braze.ops.dtypes import HALF_TYPES, is_float
@@ -147,7 +147,7 @@ class ValueEmitter(MemoryEmitter):
             return self._float_division(op, args) if is_float(dtype) else self._int_division(op, args, dtype)
         if op in ("shl", "shr"):
             return self._shift(op, args, dtype)
-        if op in ("rand", "randn", "randint64") or has_math(op):
+        if op in ("rand", "randn", "randint64") or is_float(dtype):
             return emit_math(fb, op, args)
         raise CodegenError(f"no machine code for {op} of {dtype}", node=op)
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from braze.codegen.llvm.plan_cost import access_kind, body_cost, choose_vector, extent
+from braze.codegen.llvm.plan_cost import access_kind, body_cost, choose_vector, extent, most_copies
 from braze.ops.dag import IndirectSymbol, Node
 from braze.ops.kernel import Kernel, Stage
-from braze.runtime.expr import ONE, Expr, Symbol, as_expr, maximum, product
+from braze.runtime.expr import ONE, Expr, Symbol, as_expr, maximum, mod, product
 
 __all__ = ["Chunk", "LoopPlan", "StagePlan", "Strip", "plan_kernel"]
 
-Strategy = Literal["pointwise", "row", "column", "scan", "once"]
+Strategy = Literal["pointwise", "row", "column", "scan", "scatter", "once"]
 Tail = Literal["none", "mask", "scalar"]
 
 _STRIP_TRIPS = 128
@@ -125,7 +125,7 @@ def plan_kernel(kernel: Kernel, lanes: int, masks: bool) -> LoopPlan:
 def _plan_stage(kernel: Kernel, stage: Stage, lanes: int, masks: bool, partitioned: bool) -> StagePlan:
     atomic = any(s.mode != "set" for s in stage.stores)
     if atomic:
-        return _describe(stage, StagePlan("pointwise", stage.vars, None, 1, 1, "none", serial=True))
+        return _describe(stage, _plan_scatter(stage, lanes, masks, partitioned))
     if any(n.op == "scan" for n in stage.nodes):
         return _describe(stage, _plan_scan(stage, lanes, masks, partitioned))
     if stage.rvars and stage.reductions:
@@ -154,7 +154,7 @@ def _unroll(stage: Stage, vector: Symbol | None, lanes: int) -> int:
     if n is not None:
         while most > 1 and n < most * lanes:
             most //= 2
-    return most
+    return most if vector is None else most_copies(stage, vector, lanes, most)
 
 
 def _block(loops: tuple[Symbol, ...], vector: Symbol | None, lanes: int, unroll: int) -> int:
@@ -178,6 +178,31 @@ def _plan_scan(stage: Stage, lanes: int, masks: bool, partitioned: bool) -> Stag
     return StagePlan("scan", loops, vector, lanes, 1, _tail(lanes, masks), rloops=(along,), block=block)
 
 
+def _plan_scatter(stage: Stage, lanes: int, masks: bool, partitioned: bool) -> StagePlan:
+    """Additions stay in order, so that results never depend on threads. Where one variable walks through
+    neighbouring elements of distinct rows, threads and lanes share out that variable; else one thread does all."""
+    adds = [s for s in stage.stores if s.mode != "set"]
+    for var in reversed(stage.vars):
+        if all(_distinct_along(s.index, var) for s in adds):
+            others = tuple(v for v in stage.vars if v != var)
+            n = extent(var)
+            unroll = 4
+            while unroll > 1 and n is not None and n < unroll * lanes:
+                unroll //= 2
+            unroll = most_copies(stage, var, lanes, unroll)
+            block = lanes * unroll if partitioned else 0
+            return StagePlan(
+                "scatter", (), var, lanes, unroll, _tail(lanes, masks), rloops=others, block=block
+            )
+    return StagePlan("scatter", (), None, 1, 1, "none", rloops=stage.vars, serial=partitioned)
+
+
+def _distinct_along(e: Expr, var: Symbol) -> bool:
+    """Whether ``e`` is ``k * size(var) + var``: different values of ``var`` never meet in one element."""
+    split = e.coefficient(var)
+    return split is not None and split[0] == 1 and mod(split[1], var.size) == 0
+
+
 def _plan_reduction(stage: Stage, lanes: int, masks: bool, partitioned: bool) -> StagePlan:
     vector = choose_vector(stage, (*stage.vars, *stage.rvars), lanes, masks)
     row = vector in stage.rvars
@@ -189,6 +214,8 @@ def _plan_reduction(stage: Stage, lanes: int, masks: bool, partitioned: bool) ->
     if n is not None:
         while unroll > 1 and n < unroll * lanes:
             unroll //= 2
+    if vector is not None:
+        unroll = most_copies(stage, vector, lanes, unroll)
     if row:
         assert vector is not None
         rloops = (*rloops, vector)

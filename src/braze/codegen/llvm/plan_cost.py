@@ -25,7 +25,7 @@ def access_kind(e: Expr, var: Symbol | None, lanes: int) -> str:
     """What a memory access at ``e`` becomes when ``var`` lies on ``lanes`` lanes."""
     if var is None or lanes == 1:
         return "scalar"
-    step = lane_step(e, var, lanes, aligned=True)
+    step = lane_step(e, var, lanes)
     if step is None:
         return "gather"
     k = step.constant
@@ -91,3 +91,18 @@ def choose_vector(
         if scalar < price:
             return None
     return best
+
+
+def most_copies(stage: Stage, var: Symbol, lanes: int, copies: int) -> int:
+    """At most ``copies``, and so many that every index that is linear within one vector is linear within all."""
+    while copies > 1 and any(
+        lane_step(e, var, lanes * copies) is None and lane_step(e, var, lanes) is not None
+        for e in indices(stage)
+    ):
+        copies //= 2
+    return copies
+
+
+def indices(stage: Stage) -> list[Expr]:
+    """Every index expression of a stage."""
+    return [n.index for n in stage.nodes if n.op in ("load", "index_expr")] + [s.index for s in stage.stores]
