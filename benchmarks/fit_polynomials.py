@@ -1,8 +1,8 @@
 """Fit the polynomials of Braze's vector math and write ``vecmath/coefficients.py``.
 
-Each entry of ``FITS`` states the function that is approximated, on which interval, with which weight and in which
-precision its coefficients are stored. The fit is the Remez exchange on a dense Chebyshev grid in 40 digits (mpmath).
-Coefficients are rounded one after another from the lowest order on, each time refitting those that are left, so that
+Each entry of ``FITS`` states the function that is approximated, on which interval, with which weight, and the
+precision of its coefficients. The fit is the Remez exchange on a dense Chebyshev grid in 40 digits (mpmath).
+Coefficients are rounded one after another from the lowest order on, each time refitting those that are left:
 the rounding of one is made up for by the next.
 
     python -m benchmarks.fit_polynomials            # all, writes the file
@@ -27,7 +27,7 @@ Function = Callable[["mp.mpf"], "mp.mpf"]
 
 @dataclass(frozen=True)
 class Fit:
-    """``function`` on [low, high] as a polynomial of ``degree``; the error counted is weight * (function - p)."""
+    """``function`` on [low, high] as a polynomial p; the error counted is weight * (function - p)."""
 
     about: str
     function: Function
@@ -49,7 +49,7 @@ def rounded(value: mp.mpf, bits: int) -> mp.mpf:
 def remez(
     xs: Sequence[mp.mpf], ys: Sequence[mp.mpf], ws: Sequence[mp.mpf], powers: Sequence[int]
 ) -> list[mp.mpf]:
-    """Coefficients of x**powers that minimise max |w (y - p)| over the points (discrete exchange algorithm)."""
+    """Coefficients of x**powers that minimise max |w (y - p)| over the points (discrete exchange)."""
     count = len(powers) + 1
     step = (len(xs) - 1) / (count - 1)
     nodes = [round(i * step) for i in range(count)]
@@ -86,8 +86,8 @@ def lawson(
 ) -> list[mp.mpf]:
     """As :func:`remez`, by iteratively reweighted least squares in float64.
 
-    Enough for float32 coefficients, and sound where the exchange is not: when low powers are fixed already, the rest
-    all vanish at zero and form no Haar system on an interval around it.
+    Enough for float32 coefficients, and sound where the exchange is not: when low powers are fixed already,
+    the rest all vanish at zero and form no Haar system on an interval around it.
     """
     x, y, w = (np.array([float(v) for v in values]) for values in (xs, ys, ws))
     matrix = x[:, None] ** np.array(powers)
@@ -147,6 +147,9 @@ SIN_TAIL = series(
 COS_TAIL = series(
     lambda z: (mp.cos(mp.sqrt(z)) - 1) / z, lambda k: -(mp.mpf(-1) ** k) / mp.factorial(2 * k + 2)
 )
+COS_TAIL2 = series(
+    lambda z: (mp.cos(mp.sqrt(z)) - 1 + z / 2) / z**2, lambda k: mp.mpf(-1) ** k / mp.factorial(2 * k + 4)
+)
 SINH_TAIL = series(
     lambda z: (mp.sinh(mp.sqrt(z)) - mp.sqrt(z)) / mp.sqrt(z) ** 3, lambda k: 1 / mp.factorial(2 * k + 3)
 )
@@ -195,37 +198,116 @@ def erfinv_far(v: mp.mpf) -> mp.mpf:
 
 
 FITS: dict[str, Fit] = {
-    "EXP_F32": Fit("(exp(r) - 1 - r) / r^2, |r| <= ln(2)/2", EXP_TAIL, -LN2_HALF, LN2_HALF, 4, 24,
-                   lambda r: r * r / mp.exp(r)),
-    "EXP2_F32": Fit("(2^r - 1) / r, |r| <= 1/2", EXP2_TAIL, -0.50001, 0.50001, 5, 24,
-                    lambda r: r / mp.mpf(2) ** r),
-    "LOG_F32": Fit("(log(1 + f) - f) / f^2, sqrt(1/2) <= 1 + f <= sqrt(2)", LOG_TAIL, SQRT_HALF - 1, SQRT2 - 1, 8, 24,
-                   lambda f: f * f / mp.log1p(f), (-0.5,)),
-    "ERF_SMALL_F32": Fit("erf(x) / x - 1, in x^2, |x| <= 1", lambda z: ERF_RATIO(z) - 1, 0.0, 1.0, 6, 24,
-                         lambda z: 1 / ERF_RATIO(z)),
-    "ERF_LARGE_F32": Fit("log2(erfc(1 + u)), 0 <= u <= 3", lambda u: mp.log(mp.erfc(1 + u), 2), 0.0, 3.0, 6, 24,
-                         lambda u: mp.erfc(1 + u)),
-    "EXP_LITE": Fit("(exp(r) - 1 - r) / r^2, |r| <= ln(2)/2", EXP_TAIL, -LN2_HALF, LN2_HALF, 6, 53, lambda r: r * r),
-    "LOG_LITE": Fit("(log(1 + f) - f) / f^2, sqrt(1/2) <= 1 + f <= sqrt(2)", LOG_TAIL, SQRT_HALF - 1, SQRT2 - 1, 11, 53,
-                    lambda f: f * f / mp.log1p(f)),
+    "EXP_F32": Fit(
+        "(exp(r) - 1 - r) / r^2, |r| <= ln(2)/2",
+        EXP_TAIL,
+        -LN2_HALF,
+        LN2_HALF,
+        4,
+        24,
+        lambda r: r * r / mp.exp(r),
+    ),
+    "EXPM1_F32": Fit(
+        "(exp(r) - 1 - r) / r^2, |r| <= ln(2)/2", EXP_TAIL, -LN2_HALF, LN2_HALF, 5, 24, lambda r: r * r
+    ),
+    "EXP2_F32": Fit(
+        "(2^r - 1) / r, |r| <= 1/2", EXP2_TAIL, -0.50001, 0.50001, 5, 24, lambda r: r / mp.mpf(2) ** r
+    ),
+    "LOG_F32": Fit(
+        "(log(1 + f) - f) / f^2, sqrt(1/2) <= 1 + f <= sqrt(2)",
+        LOG_TAIL,
+        SQRT_HALF - 1,
+        SQRT2 - 1,
+        8,
+        24,
+        lambda f: f * f / mp.log1p(f),
+        (-0.5,),
+    ),
+    "ERF_SMALL_F32": Fit(
+        "erf(x) / x - 1, in x^2, |x| <= 1",
+        lambda z: ERF_RATIO(z) - 1,
+        0.0,
+        1.0,
+        6,
+        24,
+        lambda z: 1 / ERF_RATIO(z),
+    ),
+    "ERF_LARGE_F32": Fit(
+        "log2(erfc(1 + u)), 0 <= u <= 3",
+        lambda u: mp.log(mp.erfc(1 + u), 2),
+        0.0,
+        3.0,
+        6,
+        24,
+        lambda u: mp.erfc(1 + u),
+    ),
+    "EXP_LITE": Fit(
+        "(exp(r) - 1 - r) / r^2, |r| <= ln(2)/2", EXP_TAIL, -LN2_HALF, LN2_HALF, 6, 53, lambda r: r * r
+    ),
+    "LOG_LITE": Fit(
+        "(log(1 + f) - f) / f^2, sqrt(1/2) <= 1 + f <= sqrt(2)",
+        LOG_TAIL,
+        SQRT_HALF - 1,
+        SQRT2 - 1,
+        11,
+        53,
+        lambda f: f * f / mp.log1p(f),
+    ),
     "SIN_LITE": Fit("(sin(r) - r) / r^3, in r^2, |r| <= pi/4", SIN_TAIL, 0.0, 0.6169, 3, 53, lambda z: z),
     "COS_LITE": Fit("(cos(r) - 1) / r^2, in r^2, |r| <= pi/4", COS_TAIL, 0.0, 0.6169, 4, 53, lambda z: z),
     "ATAN_LITE": Fit("(atan(t) - t) / t^3, in t^2, |t| <= 1", ATAN_TAIL, 0.0, 1.0, 10, 53, lambda z: z),
     "ASIN_LITE": Fit("(asin(x) - x) / x^3, in x^2, |x| <= 1/2", ASIN_TAIL, 0.0, 0.25, 7, 53, lambda z: z),
     "SINH_LITE": Fit("(sinh(x) - x) / x^3, in x^2, |x| <= 1", SINH_TAIL, 0.0, 1.0, 4, 53, lambda z: z),
-    "ERFCX_LITE": Fit("exp(t^2) erfc(t) (t + 2), in (t - 2) / (t + 2), 0 <= t <= 10.2", erfcx_mapped(2.0), -1.0, 0.673,
-                      12, 53, lambda u: 1 / erfcx_mapped(2.0)(u)),
+    "ERFCX_LITE": Fit(
+        "exp(t^2) erfc(t) (t + 2), in (t - 2) / (t + 2), 0 <= t <= 10.2",
+        erfcx_mapped(2.0),
+        -1.0,
+        0.673,
+        12,
+        53,
+        lambda u: 1 / erfcx_mapped(2.0)(u),
+    ),
     "ERFINV_NEAR": Fit("erfinv(x) / x, in w - 2.5, w = -log(1 - x^2) <= 5", erfinv_near, -2.5, 2.51, 15, 53),
     "ERFINV_FAR": Fit("erfinv(x) / x, in sqrt(w) - 3, 5 <= w <= 17", erfinv_far, -0.77, 1.13, 14, 53),
-    "ERFINV_TAIL": Fit("erfinv(x) / x, in sqrt(w) - 5, 16 <= w <= 38", lambda v: erfinv_far(v + 2), -1.01, 1.17, 12, 53),
-    "EXP_F64": Fit("(exp(r) - 1 - r) / r^2, |r| <= ln(2)/2", EXP_TAIL, -LN2_HALF, LN2_HALF, 10, 53, lambda r: r * r,
-                   (0.5,)),
-    "ATANH_F64": Fit("(atanh(s) - s) / s^3, in s^2, |s| <= 3 - sqrt(8)", ATANH_TAIL, 0.0, 0.0295, 7, 53, lambda z: z),
-    "ERF_SMALL_F64": Fit("erf(x) / x - 1, in x^2, |x| <= 1", lambda z: ERF_RATIO(z) - 1, 0.0, 1.0, 13, 53,
-                         lambda z: 1 / ERF_RATIO(z)),
-    "ERFCX_F64": Fit("exp(t^2) erfc(t) (t + 2), in (t - 2) / (t + 2), 1 <= t <= 6", erfcx_mapped(2.0), -0.34, 0.5,
-                     17, 53, lambda u: 1 / erfcx_mapped(2.0)(u)),
-}  # fmt: skip
+    "ERFINV_TAIL": Fit(
+        "erfinv(x) / x, in sqrt(w) - 5, 16 <= w <= 38", lambda v: erfinv_far(v + 2), -1.01, 1.17, 12, 53
+    ),
+    "EXP_F64": Fit(
+        "(exp(r) - 1 - r) / r^2, |r| <= ln(2)/2",
+        EXP_TAIL,
+        -LN2_HALF,
+        LN2_HALF,
+        10,
+        53,
+        lambda r: r * r,
+        (0.5,),
+    ),
+    "ATANH_F64": Fit(
+        "(atanh(s) - s) / s^3, in s^2, |s| <= 3 - sqrt(8)", ATANH_TAIL, 0.0, 0.0295, 7, 53, lambda z: z
+    ),
+    "SIN_F64": Fit("(sin(r) - r) / r^3, in r^2, |r| <= pi/4", SIN_TAIL, 0.0, 0.6169, 5, 53, lambda z: z),
+    "COS_F64": Fit(
+        "(cos(r) - 1 + r^2 / 2) / r^4, in r^2, |r| <= pi/4", COS_TAIL2, 0.0, 0.6169, 5, 53, lambda z: z * z
+    ),
+    "ERF_SMALL_F64": Fit(
+        "erf(x) / x - 1, in x^2, |x| <= 1",
+        lambda z: ERF_RATIO(z) - 1,
+        0.0,
+        1.0,
+        13,
+        53,
+        lambda z: 1 / ERF_RATIO(z),
+    ),
+    "ERFCX_F64": Fit(
+        "exp(t^2) erfc(t) (t + 2), in (t - 2) / (t + 2), 1 <= t <= 6",
+        erfcx_mapped(2.0),
+        -0.34,
+        0.5,
+        17,
+        53,
+        lambda u: 1 / erfcx_mapped(2.0)(u),
+    ),
+}
 
 
 def main(names: Sequence[str]) -> None:
@@ -234,8 +316,8 @@ def main(names: Sequence[str]) -> None:
     lines = [
         '"""Coefficients of the vector math polynomials, lowest order first.',
         "",
-        "Written by ``benchmarks/fit_polynomials.py``: change the fits there, not here. The stated error is the largest",
-        "weighted error of the rounded coefficients, as a power of two.",
+        "Written by ``benchmarks/fit_polynomials.py``: change the fits there, not here. The error is the",
+        "largest weighted error of the rounded coefficients, as a power of two.",
         '"""',
         "",
         "from __future__ import annotations",
@@ -244,13 +326,13 @@ def main(names: Sequence[str]) -> None:
     for name in names or FITS:
         spec = FITS[name]
         coefficients, error = fit(spec)
-        print(f"{name:16} degree {spec.degree:2}  error 2^{float(mp.log(error, 2)):.1f}")  # noqa: T201
+        print(f"{name:16} degree {spec.degree:2}  error 2^{float(mp.log(error, 2)):.1f}")
         lines.append(f"# {spec.about}: 2^{float(mp.log(error, 2)):.1f}")
         lines.append(f"{name} = (")
         lines.extend(f"    {float(c)!r}," for c in coefficients)
         lines.extend([")", ""])
     if names:
-        print("\n".join(lines[8:]))  # noqa: T201
+        print("\n".join(lines[8:]))
     else:
         TARGET.write_text("\n".join(lines))
 

@@ -72,7 +72,7 @@ class Row:
 
 
 def _sweep_module(name: str) -> str:
-    """``inputs``: f(x) and x as double for consecutive bit patterns; ``worst``: the largest error of a chunk."""
+    """``inputs``: f(x), and x as double, for consecutive bit patterns; ``worst``: a chunk's largest error."""
     lanes = VECTOR_BITS // 32
     module = ModuleBuilder("sweep", vector_bits=VECTOR_BITS)
     fb = FunctionBuilder(
@@ -148,16 +148,20 @@ def best(call: Callable[[], object]) -> float:
     return shortest
 
 
-def markdown(rows: list[Row]) -> str:
-    """The table for the document."""
-    lines = [
-        "| function | max error (ULP) | at | Braze (ns/element) | eager (ns/element) |",
-        "| --- | ---: | ---: | ---: | ---: |",
-    ]
-    lines += [
-        f"| `{r.name}` | {r.error:.3f} | {r.where:.9g} | {r.braze_ns:.2f} | {r.eager_ns:.2f} |" for r in rows
-    ]
-    return "\n".join(lines)
+def write(rows: list[Row]) -> None:
+    """Put the rows into the document's table, in place of older ones of the same functions."""
+    text = DOCUMENT.read_text()
+    before, rest = text.split(START)
+    table, after = rest.split(END)
+    lines = {line.split("`")[1]: line for line in table.splitlines() if line.startswith("| `")}
+    for r in rows:
+        cells = f"{r.error:.3f} | {r.where:.9g} | {r.braze_ns:.2f} | {r.eager_ns:.2f}"
+        lines[r.name] = f"| `{r.name}` | {cells} |"
+    header = "| function | max error (ULP) | at | Braze (ns/element) | eager (ns/element) |"
+    body = "\n".join(
+        [header, "| --- | ---: | ---: | ---: | ---: |", *[lines[n] for n in UNARY if n in lines]]
+    )
+    DOCUMENT.write_text(f"{before}{START}\n\n{body}\n\n{END}{after}")
 
 
 def main() -> None:
@@ -188,9 +192,7 @@ def main() -> None:
         )
     console.print(table)
     if options.write:
-        text = DOCUMENT.read_text()
-        before, after = text.split(START)[0], text.split(END)[1]
-        DOCUMENT.write_text(f"{before}{START}\n\n{markdown(rows)}\n\n{END}{after}")
+        write(rows)
 
 
 if __name__ == "__main__":

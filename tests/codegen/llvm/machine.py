@@ -1,4 +1,4 @@
-"""Compile LLVM assembly for this machine in the test process, run vector functions on arrays, and count ULPs."""
+"""Compile LLVM assembly in the test process, run functions made of it on arrays, and count ULPs."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ Body = Callable[..., Value | Sequence[Value]]
 
 
 def loop_module(body: Body, inputs: Sequence[str], outputs: Sequence[str], lanes: int) -> str:
-    """A module with ``void f(ptr in.., ptr out.., i64 n)``: ``body(fb, *values)`` over arrays, n % lanes == 0."""
+    """A module with ``void f(ptr in.., ptr out.., i64 n)``: ``body(fb, *values)`` over arrays."""
     module = ModuleBuilder("loop", vector_bits=VECTOR_BITS)
     names = [f"a{i}" for i in range(len(inputs) + len(outputs))]
     fb = FunctionBuilder(module, "f", [*[(n, PTR, "noalias") for n in names], ("n", I64)])
@@ -86,7 +86,7 @@ def loop_module(body: Body, inputs: Sequence[str], outputs: Sequence[str], lanes
 def array_function(
     body: Body, inputs: Sequence[str], outputs: Sequence[str], lanes: int
 ) -> Callable[..., list[np.ndarray]]:
-    """The compiled loop as a function of arrays (of a multiple of ``lanes`` elements) that returns new arrays."""
+    """The compiled loop as a function of arrays (a multiple of ``lanes`` long) that returns new arrays."""
     engine = compile_module(loop_module(body, inputs, outputs, lanes))
     count = len(inputs) + len(outputs)
     native = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * count, ctypes.c_int64)(
@@ -107,10 +107,10 @@ def array_function(
 
 
 def ulp_error(fb: FunctionBuilder, got: Value, reference: Value) -> Value:
-    """|got - reference| in units of the float32 spacing at the reference; got float, reference and result double.
+    """|got - reference| in units of the float32 spacing at the (double) reference; the result is double.
 
-    The spacing of subnormal numbers counts where it is the coarser one. An equal infinity or NaN is an error of 0;
-    an infinity, NaN or sign of zero that should not be there is infinite.
+    The spacing of subnormal numbers counts where it is the coarser one. An equal infinity or NaN is an error
+    of 0; an infinity, NaN or sign of zero that should not be there is infinite.
     """
     lanes = got.type.lanes
     i64 = Type("i64", lanes)

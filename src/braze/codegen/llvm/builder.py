@@ -366,7 +366,7 @@ class FunctionBuilder(VectorEmitter):
     def masked_load(
         self, pointer: Value, type: Type, mask: Value, other: Operand = 0, align: int | None = None
     ) -> Value:
-        """Load the lanes where ``mask`` is true; ``other`` elsewhere, memory untouched. One lane: a branch."""
+        """Load the lanes where ``mask`` is true; ``other`` elsewhere, no memory touched. A branch for one."""
         self._check_mask(mask, type.lanes)
         fill = self.operand(other, type)
         if type.lanes == 1:

@@ -20,8 +20,8 @@ class ModuleBuilder:
         name: the module's name, seen in LLVM's messages.
         triple: target triple, or None to leave it to the target machine.
         data_layout: data layout string, or None.
-        vector_bits: the widest vector register of the target. Calls to vector functions outside the module pass
-            vectors of this width, so it must be what the target has (256 needs AVX, 512 AVX-512).
+        vector_bits: the target's widest vector register. Calls to vector functions outside the module pass
+            vectors of this width, so the target must have it (256 needs AVX, 512 AVX-512).
     """
 
     def __init__(

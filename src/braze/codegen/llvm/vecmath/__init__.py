@@ -1,8 +1,8 @@
 """Vector math, emitted inline for any number of lanes.
 
-``FUNCTIONS`` maps (operation, element type) to an emitter: a function of a builder and values, all of one type, that
-appends instructions and returns the result. Whatever the number of lanes, the instructions are the same, so a value
-does not depend on its position in a tensor.
+``FUNCTIONS`` maps (operation, element type) to an emitter: a function of a builder and values, all of one
+type, that appends instructions and returns the result. Whatever the number of lanes, the instructions are the
+same, so a value does not depend on its position in a tensor.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from braze.codegen.llvm.vecmath import (
     logarithm,
     power,
     trigonometric,
+    trigonometric_f64,
 )
 from braze.codegen.llvm.vecmath.common import through_double
 from braze.codegen.llvm.vecmath.sleef import SLEEF_F64, sleef
@@ -79,6 +80,9 @@ FUNCTIONS: Mapping[tuple[str, str], Emitter] = MappingProxyType(
     | {(op, "float"): emitter for op, emitter in _SINGLE.items()}
     | {(op, "double"): _sleef(op) for op in SLEEF_F64}
     | {
+        ("sin", "double"): trigonometric_f64.sin_f64,
+        ("cos", "double"): trigonometric_f64.cos_f64,
+        ("tan", "double"): trigonometric_f64.tan_f64,
         ("asinh", "double"): hyperbolic.asinh_f64,
         ("acosh", "double"): hyperbolic.acosh_f64,
         ("erfinv", "double"): error_function.erfinv_f64,

@@ -1,7 +1,7 @@
 """Coefficients of the vector math polynomials, lowest order first.
 
-Written by ``benchmarks/fit_polynomials.py``: change the fits there, not here. The stated error is the largest
-weighted error of the rounded coefficients, as a power of two.
+Written by ``benchmarks/fit_polynomials.py``: change the fits there, not here. The error is the
+largest weighted error of the rounded coefficients, as a power of two.
 """
 
 from __future__ import annotations
@@ -13,6 +13,16 @@ EXP_F32 = (
     0.04166826233267784,
     0.008368670009076595,
     0.0013820987660437822,
+)
+
+# (exp(r) - 1 - r) / r^2, |r| <= ln(2)/2: 2^-33.2
+EXPM1_F32 = (
+    0.5,
+    0.1666666716337204,
+    0.041666463017463684,
+    0.008333203382790089,
+    0.0013935086317360401,
+    0.00019948396948166192,
 )
 
 # (2^r - 1) / r, |r| <= 1/2: 2^-28.3
@@ -238,6 +248,26 @@ ATANH_F64 = (
     0.0769350060458873,
     0.06625925906796146,
     0.06618799353834057,
+)
+
+# (sin(r) - r) / r^3, in r^2, |r| <= pi/4: 2^-58.0
+SIN_F64 = (
+    -0.16666666666666632,
+    0.008333333333322488,
+    -0.00019841269829855594,
+    2.75573137060395e-06,
+    -2.505076006632288e-08,
+    1.5896897885816655e-10,
+)
+
+# (cos(r) - 1 + r^2 / 2) / r^4, in r^2, |r| <= pi/4: 2^-64.2
+COS_F64 = (
+    0.0416666666666666,
+    -0.0013888888888874472,
+    2.4801587289669243e-05,
+    -2.755731440016327e-07,
+    2.087572914109726e-09,
+    -1.1359926027332184e-11,
 )
 
 # erf(x) / x - 1, in x^2, |x| <= 1: 2^-56.2

@@ -1,4 +1,4 @@
-"""What all families of vector math share: polynomials, argument reduction of exp, powers of two, selections."""
+"""What all families of vector math share: formats and their constants, polynomials, bit patterns."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """exp and its relatives: exp, exp2, expm1, sigmoid, tanh, for float and double with the same steps.
 
-Reduction (Cody and Waite): x = n ln 2 + r with |r| <= ln(2)/2, n found by adding 1.5 * 2**mantissa_bits, so that it
-stands as an integer in the low bits of the sum. e**r is a polynomial, 2**n is built from n by a shift.
+Reduction (Cody and Waite): x = n ln 2 + r with |r| <= ln(2)/2, n found by adding 1.5 * 2**mantissa_bits, so
+that it stands as an integer in the low bits of the sum. e**r is a polynomial; a shift of n makes 2**n.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _power_of_two(fb: FunctionBuilder, shifted: Value, form: Format) -> Value:
 def _scale(fb: FunctionBuilder, x: Value, p: Value, shifted: Value, form: Format) -> Value:
     """p * 2**n, rounded once, n outside the range of normal numbers too.
 
-    ``shifted`` holds n + 2 * bias in its low bits. The sign of x decides which half of the power is split off.
+    ``shifted`` holds n + 2 * bias in its low bits; the sign of x decides which power is split off.
     """
     half = form.bias // 2 + 1
     rest = fb.select(fb.fcmp("olt", x, 0.0), fb.const(x.type, 2.0**-half), 2.0**half)
@@ -116,8 +116,8 @@ class _Minus1(NamedTuple):
     low: Value
 
 
-def _expm1_parts(fb: FunctionBuilder, x: Value, scale: float) -> _Minus1:
-    """scale * (e**x - 1) unevaluated: ``scale`` 1 is for x <= 0, 1/2 (so that 2**n cannot overflow) for any x."""
+def _expm1_parts(fb: FunctionBuilder, x: Value, scale: float, coefficients: tuple[float, ...]) -> _Minus1:
+    """scale * (e**x - 1) in two parts: ``scale`` 1 is for x <= 0, 1/2 (2**n cannot overflow) for any x."""
     form = format_of(x)
     magic = form.magic + form.bias + math.log2(scale)
     shifted = fb.fma(x, form.log2e, form.magic + form.bias)
@@ -128,7 +128,7 @@ def _expm1_parts(fb: FunctionBuilder, x: Value, scale: float) -> _Minus1:
     near = fb.fma(n, -form.ln2_high, x)
     r = fb.fma(n, -form.ln2_low, near)
     r_low = fb.fma(n, -form.ln2_low, fb.fsub(near, r))
-    tail = fb.fma(fb.fmul(r, r), horner(fb, r, _tail_coefficients(form)), r_low)
+    tail = fb.fma(fb.fmul(r, r), horner(fb, r, coefficients), r_low)
     # (2**n - 1) + 2**n r, and what the roundings of both sums lost; 2**n - 1 is 0 or larger than 2**n r.
     a, b = fb.fadd(power, -scale), fb.fmul(power, r)
     lost = fb.fsub(power, fb.fadd(a, scale)) if scale == 1.0 else fb.fadd(fb.fsub(power, a), -scale)
@@ -142,7 +142,7 @@ def expm1(fb: FunctionBuilder, x: Value) -> Value:
     form = format_of(x)
     low = -18.0 if form is SINGLE else -40.0
     clamped = _clamp(fb, x, low, EXP_RANGE[form.elem][1])
-    parts = _expm1_parts(fb, clamped, 0.5)
+    parts = _expm1_parts(fb, clamped, 0.5, c.EXPM1_F32 if form is SINGLE else c.EXP_F64)
     half = fb.fadd(parts.high, parts.low)
     # Half of a subnormal is not exact, and -0 must stay: tiny x are their own result.
     tiny = fb.fcmp("olt", fb.fabs(x), 2.0 ** -(form.mantissa_bits + 2))
@@ -173,7 +173,7 @@ def tanh(fb: FunctionBuilder, x: Value) -> Value:
     form = format_of(x)
     y = fb.fmul(fb.fabs(x), -2.0)
     y = _clamp(fb, y, -24.0 if form is SINGLE else -48.0, None)
-    parts = _expm1_parts(fb, y, 1.0)
+    parts = _expm1_parts(fb, y, 1.0, _tail_coefficients(form))
     high = fb.fadd(parts.high, parts.low)
     low = fb.fsub(parts.low, fb.fsub(high, parts.high))
     d = fb.fadd(high, 2.0)

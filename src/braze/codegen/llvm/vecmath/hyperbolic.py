@@ -1,4 +1,4 @@
-"""sinh, cosh, asinh, acosh and atanh of floats, computed in double and rounded once; asinh and acosh of doubles."""
+"""sinh, cosh, asinh, acosh, atanh of floats (in double, rounded once); asinh and acosh of doubles."""
 
 from __future__ import annotations
 

@@ -33,8 +33,8 @@ def divide(fb: FunctionBuilder, a: Value, b: Value, *, signed: bool = True) -> D
     if kind.lanes == 1 or kind.bits > 32:
         quotient = fb.sdiv(a, divisor)
     else:
-        # There is no vector instruction for it; a quotient of 32-bit numbers is at least 2**-31 of itself away from
-        # the next integer, so that a double's rounding never reaches it.
+        # No vector instruction does it. A quotient of 32-bit numbers is exact, or 2**-31 of itself away from
+        # the next integer: a double's rounding never reaches that.
         quotient = fb.fptosi(fb.fdiv(fb.sitofp(a, "double"), fb.sitofp(divisor, "double")), kind.elem)
     remainder = fb.sub(a, fb.mul(quotient, divisor))
     return Division(fb.select(negate, fb.sub(fb.zero(kind), a), quotient), remainder)

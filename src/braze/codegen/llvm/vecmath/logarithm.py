@@ -69,7 +69,7 @@ def log1p_lite(fb: FunctionBuilder, x: Value) -> Value:
 
 
 def _special(fb: FunctionBuilder, x: Value, result: Value, form: Format) -> Value:
-    """``result`` where x is positive and finite; log's values for 0, infinity, NaN and negative numbers elsewhere."""
+    """``result`` where x is positive and finite, elsewhere log's values for 0, infinity, NaN and x < 0."""
     usual = fb.icmp("ult", fb.sub(int_bits(fb, x), 1), form.bits(math.inf) - 1)
     other = fb.select(fb.fcmp("olt", x, 0.0), math.nan, fb.select(fb.fcmp("oeq", x, 0.0), -math.inf, x))
     return fb.select(usual, result, other)

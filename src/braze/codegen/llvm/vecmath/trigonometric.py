@@ -14,7 +14,7 @@ from braze.codegen.llvm.builder import FunctionBuilder, Type, Value, constant
 from braze.codegen.llvm.vecmath import coefficients as c
 from braze.codegen.llvm.vecmath.common import DOUBLE, horner, int_bits
 
-__all__ = ["cos", "sin", "sin_cos_turns", "tan"]
+__all__ = ["cos", "flip_sign", "is_odd", "sin", "tan"]
 
 PI_2_HIGH = float.fromhex("0x1.921fb54442d18p+0")
 PI_2_LOW = float.fromhex("0x1.1a62633145c07p-54")
@@ -65,7 +65,7 @@ class _Reduced(NamedTuple):
 
 
 def _huge(fb: FunctionBuilder, bits: Value, lanes: int) -> _Reduced:
-    """The reduction for finite floats of 2**39 and more, given their bits; the sign is put back by the caller."""
+    """The reduction of |x| for finite floats of 2**39 and more, given x's bits."""
     i64 = Type("i64", lanes)
     mantissa = fb.zext(fb.or_(fb.and_(bits, 0x7FFFFF), 0x800000), "i64")
     exponent = fb.sub(fb.lshr(fb.and_(bits, 0x7FFFFFFF), 23), 150)
@@ -110,13 +110,14 @@ def _sin_cos(fb: FunctionBuilder, r: Value) -> tuple[Value, Value]:
     return sine, fb.fma(z, horner(fb, z, c.COS_LITE), 1.0)
 
 
-def _flip(fb: FunctionBuilder, x: Value, n: Value, bit: int) -> Value:
+def flip_sign(fb: FunctionBuilder, x: Value, n: Value, bit: int) -> Value:
     """x with its sign flipped where the given bit of n is set."""
     sign = fb.and_(fb.shl(n, 63 - bit), DOUBLE.sign_mask)
     return fb.bitcast(fb.xor(fb.bitcast(x, n.type), sign), x.type)
 
 
-def _odd(fb: FunctionBuilder, n: Value) -> Value:
+def is_odd(fb: FunctionBuilder, n: Value) -> Value:
+    """i1: the lowest bit of n is set."""
     return fb.icmp("ne", fb.and_(n, 1), 0)
 
 
@@ -124,34 +125,20 @@ def sin(fb: FunctionBuilder, x: Value) -> Value:
     """Sine of a float of any size."""
     r, n = _reduce(fb, x)
     sine, cosine = _sin_cos(fb, r)
-    return fb.fptrunc(_flip(fb, fb.select(_odd(fb, n), cosine, sine), n, 1), "float")
+    return fb.fptrunc(flip_sign(fb, fb.select(is_odd(fb, n), cosine, sine), n, 1), "float")
 
 
 def cos(fb: FunctionBuilder, x: Value) -> Value:
     """Cosine of a float of any size."""
     r, n = _reduce(fb, x)
     sine, cosine = _sin_cos(fb, r)
-    return fb.fptrunc(_flip(fb, fb.select(_odd(fb, n), sine, cosine), fb.add(n, 1), 1), "float")
+    return fb.fptrunc(flip_sign(fb, fb.select(is_odd(fb, n), sine, cosine), fb.add(n, 1), 1), "float")
 
 
 def tan(fb: FunctionBuilder, x: Value) -> Value:
     """Tangent of a float of any size."""
     r, n = _reduce(fb, x)
     sine, cosine = _sin_cos(fb, r)
-    odd = _odd(fb, n)
+    odd = is_odd(fb, n)
     quotient = fb.fdiv(fb.select(odd, cosine, sine), fb.select(odd, sine, cosine))
-    return fb.fptrunc(_flip(fb, quotient, n, 0), "float")
-
-
-def sin_cos_turns(fb: FunctionBuilder, turns: Value) -> tuple[Value, Value]:
-    """(sin, cos) of 2 pi times a float, for |turns| < 2**20: the reduction is exact."""
-    quarters = fb.fmul(fb.fpext(turns, "double"), 4.0)
-    shifted = fb.fadd(quarters, DOUBLE.magic)
-    n = int_bits(fb, shifted)
-    r = fb.fmul(fb.fsub(quarters, fb.fsub(shifted, DOUBLE.magic)), PI_2_HIGH)
-    sine, cosine = _sin_cos(fb, r)
-    odd = _odd(fb, n)
-    return (
-        fb.fptrunc(_flip(fb, fb.select(odd, cosine, sine), n, 1), "float"),
-        fb.fptrunc(_flip(fb, fb.select(odd, sine, cosine), fb.add(n, 1), 1), "float"),
-    )
+    return fb.fptrunc(flip_sign(fb, quotient, n, 0), "float")
