@@ -139,8 +139,8 @@ class Fuser:
             raise Refused(f"the kernel has {MAX_STORES} stores already")
         if len(group.reads | group.writes | node.reads | node.writes) > MAX_BUFFERS:
             raise Refused(f"the kernel would touch more than {MAX_BUFFERS} buffers")
-        if group.has_scan or any(n.op == "scan" for n in stage.nodes):
-            raise Refused("scans keep to themselves")
+        if group.alone or node.keeps_to_itself:
+            raise Refused("scans and scatters keep to themselves: their loops are not free to be shared out")
         draft = group.copy()
         position, theirs = self._align(draft, stage, node, vertical)
         new_vars = expand(stage.vars, theirs)

@@ -55,7 +55,7 @@ class StageDraft:
 class Group:
     """Operations in one kernel, or a single operation that is no kernel (then it has no stages).
 
-    ``outer`` is ``None`` while there is one stage, whose loops are all its own.
+    ``outer`` is ``None`` while there is one stage, whose loops are all its own. ``alone``: nothing joins it.
     """
 
     members: list[SchedulerNode]
@@ -64,15 +64,15 @@ class Group:
     reads: set[str]
     writes: set[str]
     deps: set[int]
-    has_scan: bool = False
+    alone: bool = False
 
     @staticmethod
     def of(node: SchedulerNode) -> Group:
         """The group of one node."""
         stage = node.stage
         drafts = [] if stage is None else [StageDraft(stage.vars, stage.rvars, list(stage.stores))]
-        scan = stage is not None and any(n.op == "scan" for n in stage.nodes)
-        return Group([node], None, drafts, set(node.reads), set(node.writes), set(node.deps), scan)
+        alone = node.keeps_to_itself
+        return Group([node], None, drafts, set(node.reads), set(node.writes), set(node.deps), alone)
 
     @property
     def last(self) -> int:
@@ -94,7 +94,7 @@ class Group:
             set(self.reads),
             set(self.writes),
             set(self.deps),
-            self.has_scan,
+            self.alone,
         )
 
     def add(self, node: SchedulerNode) -> None:

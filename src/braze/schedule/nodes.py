@@ -14,7 +14,6 @@ from braze.ir.buffers import ComputedBuffer, InputBuffer, Operation
 from braze.ir.externs import BindSymbol, ConcatKernel, FallbackKernel, TensorRef
 from braze.ir.graph import Graph
 from braze.ir.layout import NonOwningLayout
-from braze.ops.dag import Node
 from braze.ops.kernel import Stage
 
 
@@ -32,9 +31,13 @@ class SchedulerNode:
     def stage(self) -> Stage | None:
         return self.op.stage if isinstance(self.op, ComputedBuffer) else None
 
-    def loads_of(self, storage: str) -> list[Node]:
-        """The load nodes that read ``storage``."""
-        return [] if self.stage is None else [n for n in self.stage.loads if n.buffer == storage]
+    @property
+    def keeps_to_itself(self) -> bool:
+        """Whether its loops are bound by more than its reads and writes: a scan's order, a scatter's collisions."""
+        stage = self.stage
+        if stage is None:
+            return False
+        return any(s.mode != "set" for s in stage.stores) or any(n.op == "scan" for n in stage.nodes)
 
 
 def build_nodes(graph: Graph) -> list[SchedulerNode]:
