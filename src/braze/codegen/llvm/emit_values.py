@@ -11,6 +11,7 @@ from braze.codegen.llvm.emit_convert import convert, register_type
 from braze.codegen.llvm.emit_memory import MemoryEmitter
 from braze.codegen.llvm.emit_scope import Lanes
 from braze.codegen.llvm.math_ops import emit_math
+from braze.codegen.llvm.vecmath.integer import divide, floor_divide
 from braze.errors import CodegenError
 from braze.ops.dag import Node
 from braze.ops.dtypes import HALF_TYPES, is_float
@@ -196,21 +197,14 @@ class ValueEmitter(MemoryEmitter):
         fb = self.fb
         a, b = args
         zero = fb.icmp("eq", b, 0)  # a masked lane may hold anything; checked lanes never hold 0
+        safe = fb.select(zero, 1, b)
         if dtype is torch.uint8:
-            safe = fb.select(zero, 1, b)
-            return fb.udiv(a, safe) if op in ("floordiv", "truncdiv") else fb.urem(a, safe)
-        minus = fb.icmp("eq", b, -1)
-        safe = fb.select(fb.or_(zero, minus), 1, b)
-        quotient = fb.select(minus, fb.sub(fb.zero(a.type), a), fb.sdiv(a, safe))  # MIN / -1 wraps
-        if op == "truncdiv":
-            return quotient
-        rest = fb.sub(a, fb.mul(quotient, fb.select(zero, 1, b)))
-        if op == "fmod":
-            return rest
-        differ = fb.and_(fb.icmp("ne", rest, 0), fb.icmp("slt", fb.xor(rest, b), 0))
-        if op == "floordiv":
-            return fb.add(quotient, fb.sext(differ, quotient.type.elem))
-        return fb.select(differ, fb.add(rest, b), rest)
+            quotient, rest = divide(fb, a, safe, signed=False)
+        elif op in ("truncdiv", "fmod"):
+            quotient, rest = divide(fb, a, safe)
+        else:
+            quotient, rest = floor_divide(fb, a, safe)
+        return quotient if op in ("floordiv", "truncdiv") else rest
 
     def _shift(self, op: str, args: list[Value], dtype: torch.dtype) -> Value:
         fb = self.fb

@@ -2,7 +2,7 @@
 
 Reduction: x = n pi/2 + r, pi/2 in three doubles, the products taken exactly with fused multiply-adds and r
 kept in two parts. It serves up to 2**27; beyond, a lane calls libm. (SLEEF's vector functions are no choice
-here: they take another path when a neighbouring lane is large, so that a value would depend on its neighbours.)
+here: they take another path when a neighbouring lane is large, and a value would depend on its neighbours.)
 """
 
 from __future__ import annotations
