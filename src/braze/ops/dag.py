@@ -375,7 +375,7 @@ class Dag:
         again by that expression's loop variables, outermost first. No new symbol may be bound already where
         an old one occurs.
         """
-        mapping = {s: as_expr(e) for s, e in mapping.items() if as_expr(e).symbol is not s}
+        mapping = {s: as_expr(e) for s, e in mapping.items() if as_expr(e).symbol != s}
         if not mapping:
             return list(roots)
         done: dict[int, Node] = {}
