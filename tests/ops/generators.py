@@ -31,8 +31,9 @@ OUTER_SIZES = (0, 1, 2, 3, 5)
 
 MATH = (
     *("exp", "exp2", "expm1", "sigmoid", "tanh", "log", "log1p", "log2", "log10", "erf", "erfc", "rsqrt"),
-    *("sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh"),
+    *("sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh", "erfinv"),
 )
+MATH_OF_TWO = ("pow", "atan2", "hypot")
 EXACT_UNARY = {
     "float": ("neg", "abs", "floor", "ceil", "trunc", "round", "sqrt"),
     "int": ("neg", "abs", "bitwise_not"),
@@ -275,18 +276,33 @@ class Maker:
             name = self.pick(EXACT_BINARY[family])
             if name in ("floordiv", "truncdiv", "mod", "fmod"):
                 b = dag.check_nonzero(dag.op("bitwise_or", b, dag.constant(1, dtype)), ZERO_CHECK)
-            return dag.op(name, a, b)
+            if name in ("minimum", "maximum"):
+                return self.unsigned_zero(dag.op(name, a, b))
+            return dag.op(name, a, self.signed(b) if name == "copysign" else b)
         if what == "where":
             return dag.where(self.operand(pool, torch.bool), a, b)
         if what == "compare":
             return dag.op(self.pick(COMPARISONS), a, b)
         if what == "constant":
-            return dag.op("maximum", a, self.constant(dtype))
+            return self.unsigned_zero(dag.op("maximum", a, self.constant(dtype)))
         if what in ("fma", "classify") and family == "float":
             if what == "fma":
                 return dag.op("fma", a, b, self.operand(pool, dtype))
-            return dag.op(self.pick(("isnan", "isinf", "signbit")), a)
+            name = self.pick(("isnan", "isinf", "signbit", "nextafter"))
+            if name == "nextafter":
+                return dag.op(name, a, b)
+            return dag.op(name, self.signed(a) if name == "signbit" else a)
         return a
+
+    def unsigned_zero(self, node: Node) -> Node:
+        """The value, -0 made 0: nobody says which of two zeros is the greater one, or what sign an empty sum
+        has.
+        """
+        return self.dag.op("add", node, self.dag.constant(0.0, node.dtype)) if is_float(node.dtype) else node
+
+    def signed(self, node: Node) -> Node:
+        """The value, or 0 where it is a NaN: nobody says what sign a computed NaN has."""
+        return self.dag.where(self.dag.op("isnan", node), self.dag.constant(0.0, node.dtype), node)
 
     def leaves(self, loops: Sequence[Symbol]) -> list[Node]:
         pool = [self.load(loops) for _ in range(self.draw(st.integers(1, 3)))]
@@ -294,14 +310,14 @@ class Maker:
             dtype = self.pick((torch.int64, torch.int32))
             pool.append(self.dag.index_expr(self.row_major(loops), dtype))
         if self.chance(15):
-            pool.append(self.random(loops))
+            pool.append(self.random(loops, self.pick(("rand", "randint64"))))
         return pool
 
-    def random(self, loops: Sequence[Symbol]) -> Node:
+    def random(self, loops: Sequence[Symbol], name: str) -> Node:
         seed = self.dag.load(self.buffer("in", torch.int64, as_expr(1)), 0, torch.int64)
         offset = self.dag.index_expr(self.row_major(loops))
-        if self.chance(50):
-            return self.dag.random("rand", torch.float32, seed, offset)
+        if name != "randint64":
+            return self.dag.random(name, torch.float32, seed, offset)
         low, high = self.dag.constant(-3, torch.int64), self.dag.constant(self.pick((5, 2**40)), torch.int64)
         return self.dag.random("randint64", torch.int64, seed, offset, low, high)
 
@@ -309,12 +325,20 @@ class Maker:
     def stores(self, pool: Sequence[Node], loops: Sequence[Symbol], count: int) -> list[Store]:
         """Stores of values of the pool (the last one among them), each to a buffer of its own."""
         values = [pool[-1], *(self.pick(pool) for _ in range(count - 1))]
-        return [self.store(v, loops) for v in values]
+        return [self.store(v, pool, loops) for v in values]
 
-    def store(self, value: Node, loops: Sequence[Symbol]) -> Store:
+    def inexact_value(self, value: Node, pool: Sequence[Node], loops: Sequence[Symbol]) -> Node:
+        """A function of ``value`` whose last bits are open."""
+        if value.dtype is torch.float32 and self.chance(10):
+            return self.random(loops, "randn")
+        if self.chance(25):
+            return self.dag.op(self.pick(MATH_OF_TWO), value, self.operand(pool, value.dtype))
+        return self.dag.op(self.pick(MATH), value)
+
+    def store(self, value: Node, pool: Sequence[Node], loops: Sequence[Symbol]) -> Store:
         inexact = is_float(value.dtype) and not self.specials and self.chance(20)
         if inexact:
-            value = self.dag.op(self.pick(MATH), value)
+            value = self.inexact_value(value, pool, loops)
         dtype = value.dtype
         if dtype is torch.float32 and not inexact and self.chance(25):
             dtype = self.pick(sorted(HALF_TYPES, key=str))
@@ -370,7 +394,7 @@ def reduce_one(m: Maker, loops: Sequence[Symbol], rvars: Sequence[Symbol]) -> tu
     if kind in ("welford", "online_softmax"):
         component = m.draw(st.integers(0, 2 if kind == "welford" else 1))
     exact = kind != "welford" and (kind, component) != ("online_softmax", 1)
-    return m.dag.reduction(kind, [value], rvars, component), exact
+    return m.unsigned_zero(m.dag.reduction(kind, [value], rvars, component)), exact
 
 
 @st.composite
@@ -414,7 +438,7 @@ def rows(draw: Any, specials: bool = False) -> Case:
             if shared and m.chance(50):
                 name, dtype, is_row = m.pick(shared)
                 loaded = m.dag.load(name, r.expr if is_row else 0, dtype)
-                value, exact = m.dag.reduction("max", [loaded], (r,)), True
+                value, exact = m.unsigned_zero(m.dag.reduction("max", [loaded], (r,))), True
             if exact:
                 name = m.buffer("local", value.dtype, as_expr(1))
                 shared.append((name, value.dtype, False))
@@ -448,7 +472,7 @@ def scans(draw: Any, specials: bool = False) -> Case:
     dtype = m.pick((*FLOATS, torch.int64, torch.int32))
     kind = m.pick(("sum", "max", "min", "prod") if is_integer(dtype) else ("sum", "max", "min"))
     value = m.load(loops, dtype)
-    pool = [m.dag.scan(kind, value, loops[-1]), value]
+    pool = [m.unsigned_zero(m.dag.scan(kind, value, loops[-1])), value]
     m.grow(pool, draw(st.integers(0, 2)))
     outside = draw(st.integers(0, len(loops) - 1))
     return m.kernel(loops[:outside], [Stage(loops[outside:], (), tuple(m.stores(pool, loops, 1)))])

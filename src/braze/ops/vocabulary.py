@@ -11,14 +11,14 @@ else the
   from being recorded. Where an index expression contains an index into 0 elements, which no check can pass, a
   load gives 0, a store does nothing, and neither touches memory.
 - Integer arithmetic wraps, also in the quotient of the least integer and -1. A shift by a negative amount is
-one by
-  the type's width. Converting a NaN or a value out of range to an integer type gives anything, as in torch.
-- ``minimum``, ``maximum`` and the reductions and scans of these names give NaN if any operand is NaN.
+  one by the type's width. Converting a NaN or a value out of range to an integer type gives anything, as in
+  torch.
+- ``minimum``, ``maximum`` and the reductions and scans of these names give NaN if any operand is NaN. Which
+  of two zeros is the greater is open, and so are the sign of a sum of zeros and that of a NaN.
 - A reduction over nothing gives its identity: 0, 1, False, True, the extreme value of the type (an infinity
-for
-  floating types), position 0. ``online_softmax``'s sum is 0 where its maximum is minus infinity.
+  for floating types), position 0. ``online_softmax``'s sum is 0 where its maximum is minus infinity.
 - Sums and products may be associated in any way, but in one way that does not depend on the number of
-threads.
+  threads.
 - All values of a stage are computed, at each point, before its stores; the stores then happen in order.
 - Random operations are defined in :mod:`braze.ops.random`.
 """
