@@ -95,13 +95,22 @@ def log(fb: FunctionBuilder, x: Value) -> Value:
     e, f = _split(fb, normal.x, form)
     e = fb.fadd(e, normal.e)
     if form is SINGLE:
-        small = fb.fmul(fb.fmul(f, f), horner(fb, f, c.LOG_F32))
-        high = fb.fma(e, form.ln2_high, f)
-        # e ln 2 is 0 or larger than f, so this is what the sum above lost.
-        lost = fb.fsub(f, fb.fsub(high, fb.fmul(e, form.ln2_high)))
-        low = fb.fadd(fb.fma(e, form.ln2_low, small), lost)
-        return _special(fb, x, fb.fadd(high, low), form)
+        return _special(fb, x, _log_f32(fb, e, f), form)
     return _special(fb, x, _log_f64(fb, e, f), form)
+
+
+def _log_f32(fb: FunctionBuilder, e: Value, f: Value, extra: Value | None = None) -> Value:
+    """e ln 2 + log(1 + f) + extra (a tiny number)."""
+    tail = fb.fmul(f, f)
+    tail = (
+        fb.fmul(tail, horner(fb, f, c.LOG_F32))
+        if extra is None
+        else fb.fma(tail, horner(fb, f, c.LOG_F32), extra)
+    )
+    high = fb.fma(e, SINGLE.ln2_high, f)
+    # e ln 2 is 0 or larger than f, so this is what the sum above lost.
+    lost = fb.fsub(f, fb.fsub(high, fb.fmul(e, SINGLE.ln2_high)))
+    return fb.fadd(high, fb.fadd(fb.fma(e, SINGLE.ln2_low, tail), lost))
 
 
 def _log_f64(fb: FunctionBuilder, e: Value, f: Value) -> Value:
@@ -146,15 +155,26 @@ def log10(fb: FunctionBuilder, x: Value) -> Value:
     return _special(fb, x, through_double(_log10_wide)(fb, x), SINGLE)
 
 
+def _log1p_f32(fb: FunctionBuilder, u: Value, rest: Value) -> Value:
+    """log(u + rest) where rest is below half an ULP of u."""
+    e, f = _split(fb, u, SINGLE)
+    bits = fb.sub(fb.const(int_bits(fb, u).type, 127), fb.fptosi(e, "i32"))
+    scale = fb.bitcast(fb.shl(fb.integer_minmax("smax", bits, 0), 23), u.type)
+    # log(1 + f + g) = log(1 + f) + g / (1 + f), the quotient to second order: g is tiny.
+    g = fb.fmul(rest, scale)
+    correction = fb.fmul(g, fb.fma(f, fb.fadd(f, -1.0), 1.0))
+    return _log_f32(fb, e, f, correction)
+
+
 def log1p(fb: FunctionBuilder, x: Value) -> Value:
     """log(1 + x) for float or double, relative near zero too."""
     form = format_of(x)
+    u = fb.fadd(x, 1.0)
+    small = fb.fcmp("olt", fb.fabs(x), 1.0)
+    rest = fb.select(small, fb.fsub(x, fb.fadd(u, -1.0)), fb.fsub(fb.const(x.type, 1.0), fb.fsub(u, x)))
     if form is SINGLE:
-        result = through_double(log1p_lite)(fb, x)
+        result = _log1p_f32(fb, u, rest)
     else:
-        u = fb.fadd(x, 1.0)
-        small = fb.fcmp("olt", fb.fabs(x), 1.0)
-        rest = fb.select(small, fb.fsub(x, fb.fadd(u, -1.0)), fb.fsub(fb.const(x.type, 1.0), fb.fsub(u, x)))
         e, f = _split(fb, u, form, rest)
         result = _log_f64(fb, e, f)
         # f^2 / 2 underflows harmlessly; subnormal x must come back unchanged.
