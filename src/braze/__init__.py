@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-__all__ = ["__version__", "config", "errors", "explain"]
+__all__ = ["__version__", "config", "errors", "explain", "inspect"]
 
 __version__ = "0.1.0.dev0"
 
@@ -17,7 +17,8 @@ __version__ = "0.1.0.dev0"
 _LAZY = {
     "config": "braze.config",
     "errors": "braze.errors",
-    "explain": "braze.inspect.explain",
+    "explain": "braze.inspect.explaining",
+    "inspect": "braze.inspect",
 }
 
 

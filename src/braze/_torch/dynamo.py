@@ -1,15 +1,18 @@
-"""Dynamo: the list of backends and the counters that it keeps."""
+"""Dynamo: the list of backends, the counters that it keeps, and why it broke graphs."""
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import torch
+from torch._dynamo import utils
 from torch._dynamo.backends import registry
 from torch._dynamo.utils import counters
 
-__all__ = ["graph_breaks", "register_backend"]
+__all__ = ["break_reasons", "compile_apart", "graph_breaks", "original_callable", "register_backend"]
 
 
 def register_backend(name: str, function: Callable[..., Any]) -> None:
@@ -22,3 +25,29 @@ def register_backend(name: str, function: Callable[..., Any]) -> None:
 def graph_breaks() -> Counter[str]:
     """Reason of each graph break since the last `torch._dynamo.reset()`, and how often it happened."""
     return Counter(counters["graph_break"])
+
+
+def break_reasons() -> list[tuple[str, str]]:
+    """Each graph break since the last `torch._dynamo.reset()`, in order: the reason, and the user's line as
+    ``file:line: code`` (empty where it is not known)."""
+    found = []
+    for reason in utils.graph_break_reasons:
+        frame = reason.user_stack[-1] if reason.user_stack else None
+        where = "" if frame is None else f"{frame.filename}:{frame.lineno}: {(frame.line or '').strip()}"
+        found.append((reason.reason, where))
+    return found
+
+
+def original_callable(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What `torch.compile` was given where `function` is its result; else `function` itself."""
+    inner = getattr(function, "_orig_mod", None) or getattr(function, "_torchdynamo_orig_callable", None)
+    return function if inner is None else original_callable(inner)
+
+
+def compile_apart(function: Callable[..., Any], backend: Callable[..., Any]) -> Callable[..., Any]:
+    """`torch.compile(function, backend=backend)` that leaves other compilations of the same code alone: it
+    does not count towards the number of times that Dynamo compiles it before it gives up. A PyTorch that has
+    no way to say so counts it."""
+    if "isolate_recompiles" in inspect.signature(torch.compile).parameters:
+        return torch.compile(function, backend=backend, isolate_recompiles=True)
+    return torch.compile(function, backend=backend)

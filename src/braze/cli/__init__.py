@@ -1,1 +1,1 @@
-"""The command line: `braze demo`, `braze doctor`."""
+"""The command line: `braze demo`, `braze doctor`, `braze explain`."""

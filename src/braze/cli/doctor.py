@@ -69,6 +69,11 @@ def _processor() -> Finding:
     return Finding("processor", None, f"{binding.get_host_cpu_name()}, {affinity} cores, {' '.join(known)}")
 
 
+def _machine() -> Finding:
+    machine = importlib.import_module("braze.inspect.machine")  # with torch, which may be what is broken
+    return Finding("speed", None, f"{machine.measured()}: what kernels are held against")
+
+
 def _entry_point() -> Finding:
     points = importlib.metadata.entry_points(group="torch_dynamo_backends")
     good = any(point.name == "braze" for point in points)
@@ -103,6 +108,7 @@ CHECKS: tuple[tuple[str, Callable[[], Finding]], ...] = (
     ("backend", _entry_point),
     ("options", _options),
     ("compiles", _compiles),
+    ("speed", _machine),
 )
 
 

@@ -12,6 +12,7 @@ from rich.text import Text
 from braze import __version__
 from braze.cli.demo import demo
 from braze.cli.doctor import doctor
+from braze.cli.explain import explain
 from braze.errors import BrazeError
 
 __all__ = ["main"]
@@ -36,3 +37,4 @@ def main() -> None:
 
 main.add_command(demo)
 main.add_command(doctor)
+main.add_command(explain)
