@@ -14,7 +14,7 @@ __all__ = ["core_table", "multiply_add", "table_of"]
 
 def core_table() -> dict[Any, Callable[..., Any]]:
     """PyTorch's table for its core operator set."""
-    # the public function adds what AOTAutograd takes apart by itself, and loads torch.export for that (0.15 s)
+    # the public one adds what AOTAutograd takes apart by itself, and loads torch.export for that (0.15 s)
     short = getattr(_decomp, "_core_aten_decompositions_post_autograd", None)
     return dict(_decomp.core_aten_decompositions() if short is None else short())
 
