@@ -30,8 +30,8 @@ class Node:
 
     ``inputs`` are the operands together with the nodes that ``attrs``' index expressions refer to;
     ``free`` the loop and size symbols on which the value depends; ``symbols`` those and the reduction
-    variables that are bound below it. ``origin`` is what the Dag's ``origin`` was when the node was first made; it
-    is no part of the node's identity.
+    variables that are bound below it. ``origin`` is what the Dag's ``origin`` was when the node was first
+    made; it is no part of the node's identity.
     """
 
     __slots__ = ("args", "attrs", "depth", "dtype", "free", "id", "inputs", "op", "origin", "symbols")
@@ -156,7 +156,8 @@ def _holds(wide: torch.dtype, narrow: torch.dtype) -> bool:
         return is_float(wide) and wide.itemsize > narrow.itemsize
     if is_float(wide) or wide is torch.bool:
         return False
-    return integer_limits(wide)[0] <= integer_limits(narrow)[0] and integer_limits(narrow)[1] <= integer_limits(wide)[1]
+    (low, high), (least, most) = integer_limits(wide), integer_limits(narrow)
+    return low <= least and most <= high
 
 
 def _constant_key(value: object) -> object:
@@ -305,9 +306,8 @@ class Dag:
         if node.dtype is dtype:
             return node
         if node.op == "constant" and dtype not in HALF_TYPES:
-            if is_float(node.dtype) and is_integer(
-                dtype
-            ):  # torch's answer to NaN and overflow is not ours to fold
+            # torch's answer to NaN and overflow is not ours to fold
+            if is_float(node.dtype) and is_integer(dtype):
                 return self.make("to_dtype", (node,), (), dtype)
             value = torch.tensor(node.attrs[0], dtype=node.dtype).to(dtype).item()
             return self.constant(value, dtype)

@@ -188,7 +188,7 @@ class _Evaluation:
 
         def row(x: Tensor) -> Tensor:
             lead = list(x.shape[: self.kept])
-            x = x.permute([*range(self.kept), *order]).expand(*lead, *lengths)
+            x = x.permute([*range(self.kept), *order]).expand([*lead, *lengths])
             return x.reshape(*lead, prod(lengths))
 
         x = row(self.values[node.args[0].id])
