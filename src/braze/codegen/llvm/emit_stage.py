@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 from braze.codegen.llvm.builder import Value
 from braze.codegen.llvm.emit_convert import convert
-from braze.codegen.llvm.emit_scan import ScanEmitter
 from braze.codegen.llvm.emit_scope import Lanes
+from braze.codegen.llvm.emit_tile import TileEmitter
 from braze.codegen.llvm.plan import StagePlan
 from braze.ops.dag import Node
 from braze.ops.kernel import Stage, Store
@@ -16,7 +16,7 @@ from braze.runtime.expr import Symbol
 __all__ = ["StageEmitter"]
 
 
-class StageEmitter(ScanEmitter):
+class StageEmitter(TileEmitter):
     """Emits stages."""
 
     def begin_stage(self, stage: Stage, plan: StagePlan) -> None:
@@ -81,7 +81,7 @@ class StageEmitter(ScanEmitter):
                 self.prepare(point)
                 self.emit_row(start, stop)
 
-            self.shared_loop(plan.loops, plan, rows)
+            self.shared_loop(self.scalar_loops(), plan, rows)
 
     def emit_nested(self, stage: Stage, plan: StagePlan) -> None:
         """A whole stage, for one point of the kernel's outer loops."""
@@ -89,10 +89,21 @@ class StageEmitter(ScanEmitter):
         point = [Lanes()]
         with self.unless_empty(stage.vars), self.scope():
             self.prepare(point)
-            self.nest(plan.loops, point, lambda: self.emit_row(None, None))
+            self.nest(self.scalar_loops(), point, lambda: self.emit_row(None, None))
+
+    def scalar_loops(self) -> tuple[Symbol, ...]:
+        """The loops around the one over lanes; of a tile variable, its tiles."""
+        if self.plan.tile is None:
+            return self.plan.loops
+        count = (self.plan.tile.size + self.plan.lanes - 1) // self.plan.lanes
+        self.tile_number = Symbol("tile", 0, count - 1)
+        return (*self.plan.loops, self.tile_number)
 
     def emit_row(self, start: Value | None, stop: Value | None) -> None:
         """What runs inside the scalar loops: a loop over lanes, or a single point."""
+        if self.plan.tile is not None:
+            self.emit_tiles(start, stop, self.emit_point)
+            return
         self.over_lanes(start, stop, self.emit_point)
 
     def over_lanes(

@@ -10,20 +10,28 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from braze.codegen.llvm.plan_cost import access_kind, body_cost, choose_vector, extent, most_copies
-from braze.ops.dag import IndirectSymbol, Node
+from braze.codegen.llvm.plan_cost import (
+    access_kind,
+    body_cost,
+    choose_vector,
+    extent,
+    is_transposed,
+    most_copies,
+    tile_variable,
+)
 from braze.ops.kernel import Kernel, Stage
-from braze.runtime.expr import ONE, Expr, Symbol, as_expr, maximum, mod, product
+from braze.runtime.expr import Expr, Symbol, as_expr, maximum, mod, product
 
 __all__ = ["Chunk", "LoopPlan", "StagePlan", "Strip", "plan_kernel"]
 
-Strategy = Literal["pointwise", "row", "column", "scan", "scatter", "once"]
+Strategy = Literal["pointwise", "row", "column", "scan", "scatter", "tile", "once"]
 Tail = Literal["none", "mask", "scalar"]
 
 _STRIP_TRIPS = 128
 _WELFORD_STRIP = 4096
 _CHUNK_ELEMENTS = 16384
 _MAX_CHUNKS = 64
+_TILE_BLOCK = 4
 _SPLIT_UNITS = 16
 _SPLIT_ELEMENTS = 1 << 17
 
@@ -51,7 +59,8 @@ class Chunk:
 class StagePlan:
     """One stage. ``loops``: the variables run one by one, outermost first; ``rloops``: the reduction variables, the
     vector one last; ``unroll``: copies of the body; ``block``: elements of the vector variable that threads take
-    as one unit (0: whole rows); ``serial``: one thread does everything."""
+    as one unit (0: whole rows); ``serial``: one thread does everything; ``tile``: the variable that makes square tiles
+    with the vector one, in which what lies along it in memory is transposed."""
 
     strategy: Strategy
     loops: tuple[Symbol, ...]
@@ -64,6 +73,7 @@ class StagePlan:
     chunk: Chunk | None = None
     block: int = 0
     serial: bool = False
+    tile: Symbol | None = None
     accesses: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
@@ -75,6 +85,8 @@ class StagePlan:
         out = [head]
         if self.loops:
             out.append("loops " + ", ".join(v.name for v in self.loops))
+        if self.tile is not None:
+            out.append(f"tiles of {self.lanes} {self.tile.name} by {self.lanes} {self.vector.name}")  # type: ignore[union-attr]
         if self.rloops:
             out.append("reduces " + ", ".join(v.name for v in self.rloops))
         if self.strip is not None:
@@ -133,12 +145,23 @@ def _plan_stage(kernel: Kernel, stage: Stage, lanes: int, masks: bool, partition
     if not stage.vars:
         return _describe(stage, StagePlan("once", (), None, 1, 1, "none"))
     vector = choose_vector(stage, stage.vars, lanes, masks)
+    tile = None if vector is None else tile_variable(stage, vector, lanes)
+    if tile is not None:
+        return _describe(stage, _plan_tile(stage, vector, tile, lanes, masks, partitioned))
     unroll = _unroll(stage, vector, lanes)
     loops = tuple(v for v in stage.vars if v != vector)
     block = _block(loops, vector, lanes, unroll) if partitioned else 0
     return _describe(
         stage, StagePlan("pointwise", loops, vector, lanes, unroll, _tail(lanes, masks), block=block)
     )
+
+
+def _plan_tile(
+    stage: Stage, vector: Symbol | None, tile: Symbol, lanes: int, masks: bool, partitioned: bool
+) -> StagePlan:
+    loops = tuple(v for v in stage.vars if v not in (vector, tile))
+    block = _TILE_BLOCK * lanes if partitioned else 0
+    return StagePlan("tile", loops, vector, lanes, 1, _tail(lanes, masks), tile=tile, block=block)
 
 
 def _tail(lanes: int, masks: bool) -> Tail:
@@ -210,6 +233,9 @@ def _plan_reduction(stage: Stage, lanes: int, masks: bool, partitioned: bool) ->
     rloops = tuple(v for v in stage.rvars if v != vector)
     cost = body_cost(stage, vector)
     unroll = 4 if cost <= 20 else 2 if cost <= 60 else 1
+    if not row and cost <= 8:  # wide: a long walk down a column wants many bytes of each row
+        unroll = 16 // len({(n.attrs[0], n.args) for n in stage.reductions})
+        unroll = 1 << max(unroll, 2).bit_length() - 1
     n = None if vector is None else extent(vector)
     if n is not None:
         while unroll > 1 and n < unroll * lanes:
@@ -297,21 +323,22 @@ def _chunk(
 def _describe(stage: Stage, plan: StagePlan) -> StagePlan:
     accesses = []
     for node in stage.loads:
-        accesses.append(f"load {node.buffer}: {access_kind(node.index, plan.vector, plan.lanes)}")
+        accesses.append(f"load {node.buffer}: {_kind(node.index, plan)}")
     for store in stage.stores:
         word = "store" if store.mode == "set" else store.mode
-        accesses.append(f"{word} {store.buffer}: {access_kind(store.index, plan.vector, plan.lanes)}")
+        accesses.append(f"{word} {store.buffer}: {_kind(store.index, plan)}")
     fields = {**plan.__dict__, "accesses": tuple(dict.fromkeys(accesses))}
     return StagePlan(**fields)
 
 
-def depends_on_reduction(stage: Stage) -> set[int]:
-    """The ids of the nodes that use a reduction's result."""
-    found: set[int] = set()
-    for node in stage.nodes:
-        if node.op == "reduction" or any(a.id in found for a in node.inputs):
-            found.add(node.id)
-    return found
+def _kind(e: Expr, plan: StagePlan) -> str:
+    if (
+        plan.tile is not None
+        and plan.vector is not None
+        and is_transposed(e, plan.vector, plan.tile, plan.lanes)
+    ):
+        return "transposed"
+    return access_kind(e, plan.vector, plan.lanes)
 
 
 def feeds_reduction(stage: Stage) -> set[int]:
@@ -321,13 +348,3 @@ def feeds_reduction(stage: Stage) -> set[int]:
         if node.op == "reduction" or node.id in found:
             found.update(i.id for i in node.inputs)
     return found
-
-
-def unit_product(vars: tuple[Symbol, ...]) -> Expr:
-    """How many points the variables have together."""
-    return product(v.size for v in vars) if vars else ONE
-
-
-def indirect_nodes(e: Expr) -> list[Node]:
-    """The nodes that an index refers to."""
-    return [s.node for s in e.free_symbols if isinstance(s, IndirectSymbol)]

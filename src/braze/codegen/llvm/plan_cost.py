@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from braze.codegen.llvm.emit_index import lane_step
-from braze.ops.dag import Node, topological
+from braze.ops.dag import IndirectSymbol, Node, topological
 from braze.ops.kernel import Stage
 from braze.ops.vocabulary import OPS
 from braze.runtime.expr import Expr, Symbol
@@ -106,3 +106,31 @@ def most_copies(stage: Stage, var: Symbol, lanes: int, copies: int) -> int:
 def indices(stage: Stage) -> list[Expr]:
     """Every index expression of a stage."""
     return [n.index for n in stage.nodes if n.op in ("load", "index_expr")] + [s.index for s in stage.stores]
+
+
+def is_transposed(e: Expr, var: Symbol, other: Symbol, lanes: int) -> bool:
+    """Whether an access strides along ``var`` and walks through neighbours along ``other``."""
+    if any(isinstance(s, IndirectSymbol) for s in e.free_symbols):
+        return False
+    along, across = e.coefficient(other), e.coefficient(var)
+    if along is None or across is None or along[0] != 1:
+        return False
+    k = across[0].constant
+    return k is None or abs(k) > 2
+
+
+def tile_variable(stage: Stage, var: Symbol, lanes: int) -> Symbol | None:
+    """The variable along which most accesses that stride along ``var`` are contiguous; None if a transposition
+    would gain nothing."""
+    if lanes == 1 or any(s.mode != "set" for s in stage.stores):
+        return None
+    best, most = None, 0
+    for other in stage.vars:
+        n, m = extent(other), extent(var)
+        if other == var or (n is not None and n < lanes) or (m is not None and m < lanes):
+            continue
+        count = sum(n.mask is None and is_transposed(n.index, var, other, lanes) for n in stage.loads)
+        count += sum(s.mask is None and is_transposed(s.index, var, other, lanes) for s in stage.stores)
+        if count > most:
+            best, most = other, count
+    return best
