@@ -13,9 +13,10 @@ from benchmarks.common import interleaved
 def measured(footprint: int, seconds: float = 0.02, rounds: int = 7) -> float:
     """Bytes per second that the best of a copy, a triad and a sum move, over `footprint` bytes in all.
 
-    A kernel whose data fits a cache is so compared with that cache. Outputs are written to memory that exists;
-    a kernel that has to allocate its output pays for the page faults, and shows it. The triad is that of the STREAM
-    benchmark (McCalpin, 1995), a = b + s * c; bytes counted are those that the program reads and writes.
+    A kernel whose data fits a cache is so compared with that cache. Outputs are written to memory that
+    exists; a kernel that has to allocate its output pays for the page faults, and shows it. The triad is
+    that of the STREAM benchmark (McCalpin, 1995), a = b + s * c; bytes counted are those that the program
+    reads and writes.
     """
     numel = max(1024, footprint // 4)
     a, b, c = (torch.ones(numel // 3) for _ in range(3))

@@ -44,7 +44,9 @@ def parser(doc: str, module: str) -> argparse.ArgumentParser:
 
 
 def chosen(names: Sequence[str], only: Sequence[str] | None) -> list[str]:
-    """The names that --only asks for, or all. Raises SystemExit with the names there are for an unknown one."""
+    """The names that --only asks for, or all. Raises SystemExit with the names there are for an unknown
+    one.
+    """
     unknown = [name for name in only or () if name not in names]
     if unknown:
         raise SystemExit(f"unknown: {', '.join(unknown)}; there are {', '.join(names)}")
@@ -132,9 +134,9 @@ def _time_once(call: Call, count: int) -> float:
 def interleaved(calls: Mapping[str, Call], rounds: int, seconds: float) -> dict[str, list[float]]:
     """Seconds per call of each contestant in each round.
 
-    In a round every contestant runs for about `seconds`, one after the other, so that what disturbs the machine
-    disturbs them all; the order turns by one place with each round, so that nobody always follows the same
-    neighbour. Garbage is collected between rounds and not in them.
+    In a round every contestant runs for about `seconds`, one after the other, so that what disturbs the
+    machine disturbs them all; the order turns by one place with each round, so that nobody always follows
+    the same neighbour. Garbage is collected between rounds and not in them.
     """
     for call in calls.values():
         for _ in range(3):
@@ -147,7 +149,8 @@ def interleaved(calls: Mapping[str, Call], rounds: int, seconds: float) -> dict[
         for turn in range(rounds):
             gc.collect()
             gc.disable()
-            # Forwards and backwards in turn as well: with two contestants, a rotation alone would do the same.
+            # Forwards and backwards in turn as well: with two contestants, a rotation alone would do the
+            # same.
             order = names[turn % len(names) :] + names[: turn % len(names)]
             for name in order if (turn // len(names)) % 2 == 0 else reversed(order):
                 samples[name].append(_time_once(calls[name], counts[name]) / counts[name])

@@ -1,8 +1,8 @@
 """Cold compile: the first call in a fresh process with empty caches.
 
-Measured from before `torch.compile` to the end of the first call, one-time initialisation included; torch is
-imported and the model built before. For training, a call is the forward and the backward pass. Each run is a process
-of its own; backends take turns.
+Measured from before `torch.compile` to the end of the first call, one-time initialisation included; torch
+is imported and the model built before. For training, a call is the forward and the backward pass. Each run
+is a process of its own; backends take turns.
 
     python -m benchmarks.compile_time                       models, the one-kernel function, the chain
     python -m benchmarks.compile_time --only bert --repeats 5

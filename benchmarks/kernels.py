@@ -14,8 +14,9 @@ from torch.nn import functional
 class Kernel:
     """A function and its inputs.
 
-    make(scale) returns the inputs; scale 1 is the full size, smaller ones shrink the first dimension. traffic: bytes
-    read and written by one call that keeps everything else in registers and cache, from inputs and outputs.
+    make(scale) returns the inputs; scale 1 is the full size, smaller ones shrink the first dimension.
+    traffic: bytes read and written by one call that keeps everything else in registers and cache, from
+    inputs and outputs.
     """
 
     name: str

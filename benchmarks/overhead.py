@@ -1,7 +1,7 @@
 """What a call costs where there is next to nothing to compute.
 
-One kernel over 8 elements, against the other compiler's call; and a graph of 50 matrix products of 4x4, each a
-call into ATen, against the same calls written by hand.
+One kernel over 8 elements, against the other compiler's call; and a graph of 50 matrix products of 4x4,
+each a call into ATen, against the same calls written by hand.
 
     python -m benchmarks.overhead
 """

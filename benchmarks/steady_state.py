@@ -1,7 +1,7 @@
 """Steady state: what a call costs once everything is compiled.
 
-Eager, the other compiler and the subject run in one process, in turns; a ratio is the median over the turns of one's
-time over the other's in the same turn. Ratios above 1 mean that the subject is faster.
+Eager, the other compiler and the subject run in one process, in turns; a ratio is the median over the turns
+of one's time over the other's in the same turn. Ratios above 1 mean that the subject is faster.
 
     python -m benchmarks.steady_state                       kernels and models
     python -m benchmarks.steady_state --kernels             only kernels
@@ -64,7 +64,9 @@ def _bound(call: Callable[..., Any], inputs: tuple[torch.Tensor, ...]) -> Call:
 
 
 def model_row(model: zoo.Model, backends: list[str], options: Any) -> dict[str, Any]:
-    """Times and ratios of one model, and its fixed cost: the time of the same graph with next to no work in it."""
+    """Times and ratios of one model, and its fixed cost: the time of the same graph with next to no work in
+    it.
+    """
     sizes: list[zoo.Size] = ["test" if options.quick else "bench", "tiny"]
     measured: list[Mapping[str, list[float]]] = []
     for size in sizes:

@@ -1,12 +1,12 @@
 """The one numerical rule, as an assertion.
 
-A result agrees with eager's if `torch.testing.assert_close` accepts it with the defaults of its dtype (NaN equal to
-NaN, infinities equal), or if its error against a float64 reference is at most twice eager's own.
+A result agrees with eager's if `torch.testing.assert_close` accepts it with the defaults of its dtype (NaN
+equal to NaN, infinities equal), or if its error against a float64 reference is at most twice eager's own.
 
-Errors are measured in units of the tolerance, |x - reference| / (atol + rtol * |reference|), and compared by
-their maximum over a tensor: an error counts against the size of the element in which it occurs, and an eager result
-that is exact in one element by luck does not make the rule impossible there. NaN and infinity have to be
-where the reference or eager has them.
+Errors are measured in units of the tolerance, |x - reference| / (atol + rtol * |reference|), and compared
+by their maximum over a tensor: an error counts against the size of the element in which it occurs, and an
+eager result that is exact in one element by luck does not make the rule impossible there. NaN and infinity
+have to be where the reference or eager has them.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ def assert_agrees(
 ) -> None:
     """Asserts that `actual` agrees with `eager`, two equal trees of tensors and plain values.
 
-    float64_reference: the same tree computed in float64, or a function that computes it, called only when the
-    tolerances alone do not settle the matter. check_values=False compares everything but values (for random numbers
-    and uninitialised memory). Raises `Disagreement`, which names every leaf that differs.
+    float64_reference: the same tree computed in float64, or a function that computes it, called only when
+    the tolerances alone do not settle the matter. check_values=False compares everything but values (for
+    random numbers and uninitialised memory). Raises `Disagreement`, which names every leaf that differs.
     """
     pairs = list(zip_leaves(actual, eager))
     problems = []
@@ -70,8 +70,7 @@ def assert_agrees(
             references = {}
             notes.append(f"(there is no float64 reference: {_first_line(error)})")
         numeric = [item for item in numeric if not _within_factor(*item[:3], references)]
-    for path, left, right, problem in numeric:
-        problems.append(f"{path}: {problem}")
+    problems += [f"{path}: {problem}" for path, _, _, problem in numeric]
     if problems:
         raise Disagreement("does not agree with eager\n" + "\n".join(f"  {p}" for p in problems + notes))
 
@@ -117,7 +116,9 @@ def map_tensors(tree: Any, function: Callable[[torch.Tensor], Any]) -> Any:
 
 
 def in_float64(tree: Any) -> Any:
-    """The tree with floating tensors in float64 and complex ones in complex128; a module becomes a copy of itself."""
+    """The tree with floating tensors in float64 and complex ones in complex128; a module becomes a copy of
+    itself.
+    """
     if isinstance(tree, torch.nn.Module):
         return copy.deepcopy(tree).double()
 
@@ -153,7 +154,9 @@ def difference(actual: Any, eager: Any) -> str | None:
 
 
 def scaled_error(values: torch.Tensor, reference: torch.Tensor, dtype: torch.dtype) -> float:
-    """Largest error in units of the tolerance of `dtype`; infinite where NaN or infinity are in the wrong places."""
+    """Largest error in units of the tolerance of `dtype`; infinite where NaN or infinity are in the wrong
+    places.
+    """
     rtol, atol = TOLERANCES[dtype]
     wide = torch.complex128 if reference.is_complex() or values.is_complex() else torch.float64
     x, r = _dense(values).to(wide), _dense(reference).to(wide)

@@ -17,8 +17,8 @@ import torch
 
 BACKEND = os.environ.get("BRAZE_TEST_BACKEND", "braze")
 
-# The operators that stay whole and are called in ATen: products, convolution, attention, pooling, sorting, and
-# the backward operators of these. A name here is an ATen operator without namespace and overload.
+# The operators that stay whole and are called in ATen: products, convolution, attention, pooling, sorting,
+# and the backward operators of these. A name here is an ATen operator without namespace and overload.
 ALLOWED_EXTERNS = frozenset(
     """
     mm addmm bmm baddbmm linear dot mv addmv vdot addr addbmm
@@ -55,8 +55,9 @@ class Fallback:
 class Stats:
     """What a backend did between entering and leaving `watch`.
 
-    graphs: graphs that Dynamo handed over. kernels, externs, fallbacks, eager_graphs: known for Braze only, where
-    `detailed` is True. externs counts operators by name; eager_graphs counts graphs run wholly by eager operators.
+    graphs: graphs that Dynamo handed over. kernels, externs, fallbacks, eager_graphs: known for Braze only,
+    where `detailed` is True. externs counts operators by name; eager_graphs counts graphs run wholly by
+    eager operators.
     """
 
     graphs: int = 0

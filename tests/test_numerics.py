@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from tests.numerics import Disagreement, assert_agrees, in_float64, leaves, scaled_error
 
 EAGER = torch.tensor([1.0, -2.0, float("nan"), float("inf"), 1e-3])

@@ -1,7 +1,7 @@
 """Calls with inputs that are wrong, empty or odd, for which a compiled function has to do what eager does.
 
-`python -m tests.bad_input.cases` runs them all in this process and prints the name of each before it runs, so that
-after a crash the last line names the culprit.
+`python -m tests.bad_input.cases` runs them all in this process and prints the name of each before it runs,
+so that after a crash the last line names the culprit.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ Inputs = tuple[Any, ...]
 class Case:
     """A function, inputs that it is compiled with, and inputs that come afterwards.
 
-    exact_error: where eager raises for what the values are (an index out of range, say), the compiled call has to
-    raise that very type; elsewhere Dynamo stands between and may raise its own.
+    exact_error: where eager raises for what the values are (an index out of range, say), the compiled call
+    has to raise that very type; elsewhere Dynamo stands between and may raise its own.
     """
 
     name: str
@@ -55,7 +55,9 @@ def _copied(item: Any) -> Any:
 
 
 def check(case: Case, backend: str = support.BACKEND) -> None:
-    """Compiles with the good inputs and calls with the bad ones, then the other way round, then with good ones."""
+    """Compiles with the good inputs and calls with the bad ones, then the other way round, then with good
+    ones.
+    """
     for first, second in ((case.good, case.bad), (case.bad, case.good)):
         support.reset()
         compiled = support.compile_with(case.function, backend)
@@ -73,11 +75,17 @@ def _compare(case: Case, compiled: Callable[..., Any], inputs: Inputs) -> None:
     elif raised is None:
         raise NotAsEager(f"{case.name}: returns where eager raises {type(error).__name__}: {error}")
     elif not isinstance(raised, type(error) if case.exact_error else Exception) or not str(raised).strip():
-        raise NotAsEager(f"{case.name}: raises {type(raised).__name__} ({raised}), eager {type(error).__name__}")
+        raise NotAsEager(
+            f"{case.name}: raises {type(raised).__name__} ({raised}), eager {type(error).__name__}"
+        )
 
 
-def graph_call(function: Callable[..., Any], inputs: Inputs, backend: str = support.BACKEND) -> Callable[..., Any]:
-    """The callable that the backend makes of the function's graph, with none of Dynamo's guards in front of it."""
+def graph_call(
+    function: Callable[..., Any], inputs: Inputs, backend: str = support.BACKEND
+) -> Callable[..., Any]:
+    """The callable that the backend makes of the function's graph, with none of Dynamo's guards in front of
+    it.
+    """
     graph = torch.fx.symbolic_trace(function)
     output = next(node for node in graph.graph.nodes if node.op == "output")
     if not isinstance(output.args[0], tuple):
@@ -212,35 +220,92 @@ OTHERS: tuple[Case, ...] = (
     Case("misaligned", _scale, lambda: (_floats(16),), lambda: (_floats(17)[1:],)),
     Case("expanded", _scale, lambda: (_floats(4, 4),), lambda: (_floats(1, 4).expand(4, 4),)),
     Case("overlapping", _scale, lambda: (_floats(4, 4),), lambda: (_floats(7).as_strided((4, 4), (1, 1)),)),
-    Case("overlapping, reduced", _mean, lambda: (_floats(4, 4),), lambda: (_floats(7).as_strided((4, 4), (1, 1)),)),
+    Case(
+        "overlapping, reduced",
+        _mean,
+        lambda: (_floats(4, 4),),
+        lambda: (_floats(7).as_strided((4, 4), (1, 1)),),
+    ),
     Case("meta device", _scale, lambda: (_floats(3, 4),), lambda: (_floats(3, 4).to("meta"),)),
-    Case("mixed devices", _added, lambda: (_floats(4), _floats(4)), lambda: (_floats(4), _floats(4).to("meta"))),
-    Case("sizes that do not broadcast", _added, lambda: (_floats(4), _floats(4)), lambda: (_floats(4), _floats(3))),
-    Case("sizes that broadcast", _added, lambda: (_floats(3, 4), _floats(3, 4)), lambda: (_floats(3, 1), _floats(4))),
-    Case("sizes that do not multiply", _product, lambda: (_floats(3, 4), _floats(4, 5)), lambda: (_floats(3, 4), _floats(3, 5))),
+    Case(
+        "mixed devices", _added, lambda: (_floats(4), _floats(4)), lambda: (_floats(4), _floats(4).to("meta"))
+    ),
+    Case(
+        "sizes that do not broadcast",
+        _added,
+        lambda: (_floats(4), _floats(4)),
+        lambda: (_floats(4), _floats(3)),
+    ),
+    Case(
+        "sizes that broadcast",
+        _added,
+        lambda: (_floats(3, 4), _floats(3, 4)),
+        lambda: (_floats(3, 1), _floats(4)),
+    ),
+    Case(
+        "sizes that do not multiply",
+        _product,
+        lambda: (_floats(3, 4), _floats(4, 5)),
+        lambda: (_floats(3, 4), _floats(3, 5)),
+    ),
     Case("NaN", _softmax, lambda: (_floats(3, 4),), lambda: (torch.full((3, 4), float("nan")),)),
-    Case("NaN in a maximum", _largest, lambda: (_floats(3, 4),), lambda: (_floats(3, 4).index_fill(0, torch.tensor([1]), float("nan")),)),
-    Case("infinity", _softmax, lambda: (_floats(3, 4),), lambda: (_floats(3, 4).index_fill(1, torch.tensor([1]), float("inf")),)),
-    Case("minus infinity everywhere", _softmax, lambda: (_floats(3, 4),), lambda: (torch.full((3, 4), float("-inf")),)),
+    Case(
+        "NaN in a maximum",
+        _largest,
+        lambda: (_floats(3, 4),),
+        lambda: (_floats(3, 4).index_fill(0, torch.tensor([1]), float("nan")),),
+    ),
+    Case(
+        "infinity",
+        _softmax,
+        lambda: (_floats(3, 4),),
+        lambda: (_floats(3, 4).index_fill(1, torch.tensor([1]), float("inf")),),
+    ),
+    Case(
+        "minus infinity everywhere",
+        _softmax,
+        lambda: (_floats(3, 4),),
+        lambda: (torch.full((3, 4), float("-inf")),),
+    ),
     Case("empty", _scale, lambda: (_floats(3, 4),), lambda: (_floats(0),)),
     Case("zero rows", _softmax, lambda: (_floats(3, 4),), lambda: (_floats(0, 4),)),
     Case("zero columns", _softmax, lambda: (_floats(3, 4),), lambda: (_floats(3, 0),)),
     Case("mean of nothing", _mean, lambda: (_floats(3, 4),), lambda: (_floats(3, 0),)),
     Case("maximum of nothing", _largest, lambda: (_floats(3, 4),), lambda: (_floats(0, 4),)),
-    Case("product of nothing", _product, lambda: (_floats(3, 4), _floats(4, 5)), lambda: (_floats(3, 0), _floats(0, 5))),
-    Case("gradient where none was traced", _scale, lambda: (_floats(3, 4),), lambda: (_floats(3, 4).requires_grad_(),)),
-    Case("in place on a leaf that requires grad", _written, lambda: (_floats(3, 4),), lambda: (_floats(3, 4).requires_grad_(),)),
-    Case("in place on expanded memory", _written, lambda: (_floats(4, 4),), lambda: (_floats(1, 4).expand(4, 4),)),
+    Case(
+        "product of nothing",
+        _product,
+        lambda: (_floats(3, 4), _floats(4, 5)),
+        lambda: (_floats(3, 0), _floats(0, 5)),
+    ),
+    Case(
+        "gradient where none was traced",
+        _scale,
+        lambda: (_floats(3, 4),),
+        lambda: (_floats(3, 4).requires_grad_(),),
+    ),
+    Case(
+        "in place on a leaf that requires grad",
+        _written,
+        lambda: (_floats(3, 4),),
+        lambda: (_floats(3, 4).requires_grad_(),),
+    ),
+    Case(
+        "in place on expanded memory",
+        _written,
+        lambda: (_floats(4, 4),),
+        lambda: (_floats(1, 4).expand(4, 4),),
+    ),
     Case("in place on a slice", _written, lambda: (_floats(4, 4),), lambda: (_floats(4, 9)[:, ::2][:, :4],)),
     Case("a number for a tensor", _scale, lambda: (_floats(3, 4),), lambda: (2.5,)),
     Case("None for a tensor", _scale, lambda: (_floats(3, 4),), lambda: (None,)),
-)  # fmt: skip
+)
 
 INDICES: tuple[Case, ...] = tuple(
     Case(
         f"{name}, {what}",
         function,
-        lambda: (torch.tensor([1, 0, 9 if function is not _entropy else 3]), _table()),
+        lambda last=3 if function is _entropy else 9: (torch.tensor([1, 0, last]), _table()),
         lambda values=values: (torch.tensor(values, dtype=torch.int64), _table()),
         exact_error=True,
     )

@@ -17,7 +17,9 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module", autouse=True)
 def nothing_crashes() -> None:
-    """All cases in a process of their own, first: a crash fails these tests here instead of ending the session."""
+    """All cases in a process of their own, first: a crash fails these tests here instead of ending the
+    session.
+    """
     command = [sys.executable, "-X", "faulthandler", "-m", "tests.bad_input.cases"]
     environment = {**os.environ, "BRAZE_TEST_BACKEND": support.BACKEND}
     done = subprocess.run(

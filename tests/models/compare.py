@@ -7,6 +7,7 @@ import dataclasses
 from typing import Any
 
 import torch
+
 from tests import support
 from tests.models import zoo
 from tests.numerics import assert_agrees, in_float64
@@ -14,7 +15,9 @@ from tests.numerics import assert_agrees, in_float64
 
 @dataclasses.dataclass
 class Outcome:
-    """What compiled and eager runs of one model gave. Trees of `result`, and in training also `gradients`, `state`."""
+    """What compiled and eager runs of one model gave. Trees of `result`, and in training also `gradients`,
+    `state`.
+    """
 
     stats: support.Stats
     compiled: Any
@@ -54,8 +57,9 @@ def _observe(model: zoo.Model, module: torch.nn.Module, call: Any, inputs: zoo.I
 def optimizer_outcome(model: zoo.Model, backend: str = support.BACKEND, steps: int = 3) -> Outcome:
     """Compiled and eager optimizer steps from the same parameters with the same gradients.
 
-    The gradients are made up for each step, rather than taken from the model, so that an error in one step does not
-    feed back into the next one's gradients: AdamW's first steps depend on little more than their signs.
+    The gradients are made up for each step, rather than taken from the model, so that an error in one step
+    does not feed back into the next one's gradients: AdamW's first steps depend on little more than their
+    signs.
     """
     module, _ = model.make("test")
     modules = [module, copy.deepcopy(module), in_float64(module)]

@@ -14,7 +14,9 @@ Built = tuple[torch.nn.Module, dict[str, torch.Tensor]]
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """Sizes that the configurations have in common; `width` is the hidden size, `length` the number of tokens."""
+    """Sizes that the configurations have in common; `width` is the hidden size, `length` the number of
+    tokens.
+    """
 
     layers: int
     width: int
@@ -98,7 +100,8 @@ def _gpt2_config(s: Shape) -> Any:
         resid_pdrop=0.0,
         embd_pdrop=0.0,
         attn_pdrop=0.0,
-        loss_type="ForCausalLM",  # named, because the library warns, and breaks the graph, where it has to guess
+        # named, because the library warns, and breaks the graph, where it has to guess
+        loss_type="ForCausalLM",
         bos_token_id=0,
         eos_token_id=1,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from tests import support
 from tests.models import language, simple
 from tests.numerics import assert_agrees, in_float64

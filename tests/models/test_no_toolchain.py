@@ -45,7 +45,8 @@ for name in json.loads(sys.argv[2]):
 
 
 def test_only_the_environment_is_needed(tmp_path: Path) -> None:
-    # A folder with the interpreter and nothing else: an environment's own folder may hold tools that pip installed.
+    # A folder with the interpreter and nothing else: an environment's own folder may hold tools that pip
+    # installed.
     bin_folder = tmp_path / "bin"
     bin_folder.mkdir()
     (bin_folder / Path(sys.executable).name).symlink_to(sys.executable)

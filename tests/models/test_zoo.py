@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
+
 from tests import support
 from tests.models import zoo
 from tests.models.compare import Outcome, optimizer_outcome, outcome
@@ -57,7 +60,7 @@ def test_training_reduces_the_loss() -> None:
         losses.append(zoo.run(model, call, inputs).item())
         step()
     assert losses[-1] < 0.8 * losses[0]
-    assert all(later < earlier + 0.05 for earlier, later in zip(losses, losses[1:]))
+    assert all(later < earlier + 0.05 for earlier, later in itertools.pairwise(losses))
 
 
 def test_the_zoo_is_the_same_each_time() -> None:

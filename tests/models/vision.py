@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import torch
 from torch import nn
@@ -72,7 +73,7 @@ class ResNet18(nn.Module):
         self.pool = nn.MaxPool2d(3, 2, 1)
         blocks: list[nn.Module] = []
         widths = [width, width, 2 * width, 4 * width, 8 * width]
-        for position, (before, after) in enumerate(zip(widths, widths[1:])):
+        for position, (before, after) in enumerate(itertools.pairwise(widths)):
             blocks += [BasicBlock(before, after, 1 if position == 0 else 2), BasicBlock(after, after, 1)]
         self.blocks = nn.Sequential(*blocks)
         self.head = nn.Linear(8 * width, classes)

@@ -1,8 +1,8 @@
 """Small real models with random weights, for tests and benchmarks.
 
-`MODELS` is the list; `find(name)` takes one from it. `Model.make(size)` builds a module and its inputs from a fixed
-seed. Sizes: "test" (a call takes milliseconds), "bench" (tens of milliseconds) and "tiny" (the graph of "bench" with
-next to no work in it, so that what a call costs is its fixed cost).
+`MODELS` is the list; `find(name)` takes one from it. `Model.make(size)` builds a module and its inputs from
+a fixed seed. Sizes: "test" (a call takes milliseconds), "bench" (tens of milliseconds) and "tiny" (the
+graph of "bench" with next to no work in it, so that what a call costs is its fixed cost).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 import torch
+
 from tests.models import language, recommendation, recurrent, simple, vision
 
 Size = Literal["tiny", "test", "bench"]
@@ -26,9 +27,9 @@ Precision = Literal["float32", "bfloat16", "autocast"]
 class Model:
     """A model of the zoo.
 
-    build(size) makes the float32 module in eval mode and its inputs; in training, the module returns a scalar loss.
-    precision "bfloat16" converts module and floating inputs; "autocast" leaves them and runs calls under
-    `torch.autocast`.
+    build(size) makes the float32 module in eval mode and its inputs; in training, the module returns a
+    scalar loss. precision "bfloat16" converts module and floating inputs; "autocast" leaves them and runs
+    calls under `torch.autocast`.
     """
 
     name: str
@@ -37,7 +38,9 @@ class Model:
     precision: Precision = "float32"
 
     def make(self, size: Size = "test") -> tuple[torch.nn.Module, Inputs]:
-        """The module (in train mode for training) and its inputs; the same ones for the same size, each time."""
+        """The module (in train mode for training) and its inputs; the same ones for the same size, each
+        time.
+        """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(20240)
             module, inputs = self.build(size)
@@ -116,7 +119,9 @@ def find(name: str) -> Model:
 
 
 def run(model: Model, call: Callable[..., Any], inputs: Inputs) -> Any:
-    """One forward pass; of a training step, the forward pass, the backward pass, and the loss as the result."""
+    """One forward pass; of a training step, the forward pass, the backward pass, and the loss as the
+    result.
+    """
     with model.context():
         result = call(**inputs)
     if model.kind == "training":

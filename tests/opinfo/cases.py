@@ -41,9 +41,9 @@ class Pair:
 class Verdict:
     """What became of a pair.
 
-    status: "ok" or "wrong" for pairs with at least one graph; "no sample" where eager has no result for any sample.
-    strict: whether every sample compiled in strict mode with no other extern than those that are kept whole;
-    `fallbacks` says why not. seconds: compiling and running, all samples.
+    status: "ok" or "wrong" for pairs with at least one graph; "no sample" where eager has no result for any
+    sample. strict: whether every sample compiled in strict mode with no other extern than those that are
+    kept whole; `fallbacks` says why not. seconds: compiling and running, all samples.
     """
 
     op: str
@@ -66,14 +66,16 @@ class Verdict:
 
 
 class Database:
-    """PyTorch's `op_db` by full name. Importing it takes seconds and changes torch's defaults, so workers do."""
+    """PyTorch's `op_db` by full name. Importing it takes seconds and changes torch's defaults, so workers
+    do.
+    """
 
     def __init__(self) -> None:
         from torch.testing._internal.common_methods_invocations import op_db
 
         for name, module in list(sys.modules.items()):
-            # Random operators are wrapped in this, which seeds the generator and so keeps Dynamo from tracing them;
-            # the generator is seeded here before every call.
+            # Random operators are wrapped in this, which seeds the generator and so keeps Dynamo from
+            # tracing them; the generator is seeded here before every call.
             if name.startswith("torch.testing._internal.") and hasattr(module, "wrapper_set_seed"):
                 module.wrapper_set_seed = _call
         self._by_name = {self._name(op): op for op in op_db}

@@ -24,8 +24,10 @@ START_SECONDS = 180.0
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """backend, samples for each pair, torch threads of a worker, seconds that a pair may take, pairs that a worker
-    judges before a new one takes over (so that what compilers keep does not pile up). module: what a worker runs."""
+    """backend, samples for each pair, torch threads of a worker, seconds that a pair may take, pairs that a
+    worker judges before a new one takes over (so that what compilers keep does not pile up). module: what a
+    worker runs.
+    """
 
     backend: str
     samples: int = 2
@@ -36,11 +38,13 @@ class Settings:
 
 
 class Worker:
-    """One worker process. Raises `WorkerLost` from `ask` when the process dies or is too slow; then it is over."""
+    """One worker process. Raises `WorkerLost` from `ask` when the process dies or is too slow; then it is
+    over.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._errors = tempfile.TemporaryFile()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the worker)
         command = [sys.executable, "-m", settings.module, settings.backend]
         self._process = subprocess.Popen(
             [*command, str(settings.samples), str(settings.threads)],
@@ -124,7 +128,9 @@ def shard(pairs: list[Pair], number: int, of: int) -> list[Pair]:
 def judge_all(
     pairs: list[Pair], settings: Settings, jobs: int, progress: Callable[[Verdict], None] | None = None
 ) -> list[Verdict]:
-    """The verdicts on all pairs, sorted; `progress` is called with each as it comes, from one thread at a time."""
+    """The verdicts on all pairs, sorted; `progress` is called with each as it comes, from one thread at a
+    time.
+    """
     todo: queue.SimpleQueue[Pair] = queue.SimpleQueue()
     for pair in pairs:
         todo.put(pair)

@@ -17,8 +17,9 @@ STRICT_FLOOR = 0.70
 
 @dataclasses.dataclass(frozen=True)
 class Lists:
-    """The generated lists: pairs whose results are wrong, that need fallbacks, that give no graph, that eager has no
-    result for; each with a reason. `total` counts all pairs, by dtype."""
+    """The generated lists: pairs whose results are wrong, that need fallbacks, that give no graph, that
+    eager has no result for; each with a reason. `total` counts all pairs, by dtype.
+    """
 
     wrong: dict[Pair, str]
     fallback: dict[Pair, str]
@@ -30,7 +31,9 @@ class Lists:
 
     @classmethod
     def of(cls, verdicts: Iterable[Verdict]) -> Lists:
-        """Sorts verdicts into lists. A crash or a time-out is wrong; so is an error that eager does not raise."""
+        """Sorts verdicts into lists. A crash or a time-out is wrong; so is an error that eager does not
+        raise.
+        """
         lists = cls({}, {}, {}, {}, {})
         for v in sorted(verdicts, key=lambda v: (v.op, v.dtype)):
             lists.total[v.dtype] = lists.total.get(v.dtype, 0) + 1

@@ -1,9 +1,9 @@
 """Compiles every operator of PyTorch's operator database and compares the results with eager's.
 
-    python -m tests.opinfo.run                          everything; prints a summary
-    python -m tests.opinfo.run --shard 2/4              a quarter of it
-    python -m tests.opinfo.run --op softmax -v          operators with "softmax" in their name, verdicts printed
-    python -m tests.opinfo.run --write                  everything, and the lists under expected/ made anew
+python -m tests.opinfo.run                          everything; prints a summary
+python -m tests.opinfo.run --shard 2/4              a quarter of it
+python -m tests.opinfo.run --op softmax -v          operators with "softmax" in their name, verdicts printed
+python -m tests.opinfo.run --write                  everything, and the lists under expected/ made anew
 """
 
 from __future__ import annotations

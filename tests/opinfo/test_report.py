@@ -50,13 +50,9 @@ def test_the_summary_shows_both_shares() -> None:
 
 
 def test_an_error_is_described_by_its_cause() -> None:
-    try:
-        try:
-            raise ValueError("deep\nreason")
-        except ValueError as error:
-            raise RuntimeError("wrapped") from error
-    except RuntimeError as error:
-        assert describe(error) == "ValueError: deep reason"
+    error = RuntimeError("wrapped")
+    error.__cause__ = ValueError("deep\nreason")
+    assert describe(error) == "ValueError: deep reason"
 
 
 def test_a_wrong_result_is_found() -> None:

@@ -1,7 +1,7 @@
 """A process that judges pairs one by one: requests as JSON lines on stdin, answers as JSON lines on stdout.
 
-The first line of output, before any request, is the list of pairs. Whatever operators and compilers print goes
-to stderr.
+The first line of output, before any request, is the list of pairs. Whatever operators and compilers print
+goes to stderr.
 """
 
 from __future__ import annotations
