@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+import braze
 from braze import config
 from braze.errors import BrazeError
 
@@ -70,8 +71,7 @@ def _processor() -> Finding:
 
 
 def _machine() -> Finding:
-    machine = importlib.import_module("braze.inspect.machine")  # with torch, which may be what is broken
-    return Finding("speed", None, f"{machine.measured()}: what kernels are held against")
+    return Finding("speed", None, f"{braze.inspect.machine.measured()}: what kernels are held against")
 
 
 def _entry_point() -> Finding:

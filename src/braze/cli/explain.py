@@ -23,6 +23,18 @@ if TYPE_CHECKING:  # loading it loads torch, which `braze --help` does without
 
 __all__ = ["explain", "parse_input", "resolve"]
 
+_DTYPES = {
+    "f64": "float64",
+    "f32": "float32",
+    "f16": "float16",
+    "bf16": "bfloat16",
+    "bool": "bool",
+    "i64": "int64",
+    "i32": "int32",
+    "i16": "int16",
+    "i8": "int8",
+    "u8": "uint8",
+}
 _TENSOR = re.compile(r"(\w+)\[([\d,\s]*)\]")
 
 
@@ -119,10 +131,9 @@ def parse_input(text: str, *, grad: bool = False) -> Any:
             raise BrazeError(
                 f"{text!r} is no input", hint="write a tensor as f32[64,128], or a Python literal"
             ) from None
-    dtypes = importlib.import_module("braze.ops.dtypes").BY_SHORT
-    dtype = dtypes.get(match[1])
-    if dtype is None:
-        raise BrazeError(f"{match[1]!r} is no type of elements", hint="one of " + ", ".join(dtypes))
+    if match[1] not in _DTYPES:
+        raise BrazeError(f"{match[1]!r} is no type of elements", hint="one of " + ", ".join(_DTYPES))
+    dtype = getattr(torch, _DTYPES[match[1]])
     sizes = [int(size) for size in match[2].split(",") if size.strip()]
     if dtype.is_floating_point:
         return torch.randn(sizes).to(dtype).requires_grad_(grad)
