@@ -101,6 +101,7 @@ ONE_KERNEL = [
     (diamond, (rand(64, 48),)),
     (lambda x, w: F.rms_norm(x, (48,), w) * F.silu(x), (rand(64, 48), rand(48))),
     (lambda x: F.silu(F.group_norm(x, 4)), (rand(4, 16, 6, 6),)),
+    (lambda x, w: F.group_norm(x, 4, w, w), (rand(4, 16, 6, 6), rand(16))),
     (lambda x: torch.logsumexp(x, -1), (rand(64, 48),)),
     (lambda x: x / x.norm(dim=-1, keepdim=True), (rand(64, 48),)),
 ]

@@ -1,4 +1,5 @@
-"""From the segments of a schedule to linkable object code: kernels and driver, compiled by the LLVM workers."""
+"""From the segments of a schedule to linkable object code: kernels and driver, compiled by the LLVM
+workers."""
 
 from __future__ import annotations
 
@@ -36,8 +37,8 @@ class KernelFailure(CodegenError):
 
 @dataclass(frozen=True)
 class NativeCode:
-    """``codes``: one for each kernel of the schedule, in order. ``objects``: one for each distinct kernel, and the
-    driver's last."""
+    """``codes``: one for each kernel of the schedule, in order. ``objects``: one for each distinct kernel,
+    and the driver's last."""
 
     calls: tuple[SegmentCall, ...]
     errors: tuple[ErrorEntry, ...]
@@ -46,7 +47,8 @@ class NativeCode:
     futures: tuple[tuple[Kernel | None, Future[CompiledObject]], ...]
 
     def objects(self) -> list[bytes]:
-        """Wait for the object code. Raises ``KernelFailure``, or ``LLVMError`` or ``WorkerError`` for the driver."""
+        """Wait for the object code. Raises ``KernelFailure``, or ``LLVMError`` or ``WorkerError`` for the
+        driver."""
         done: list[bytes] = []
         for kernel, future in self.futures:
             try:
@@ -59,8 +61,8 @@ class NativeCode:
 
 
 def compile_native(schedule: Schedule, target: Target, opt_level: int) -> NativeCode:
-    """Generate code for every kernel and start compiling it. Each kernel is sent off as soon as its text is there;
-    equal texts are compiled once. Raises ``KernelFailure``."""
+    """Generate code for every kernel and start compiling it. Each kernel is sent off as soon as its text is
+    there; equal texts are compiled once. Raises ``KernelFailure``."""
     futures: dict[str, tuple[Kernel | None, Future[CompiledObject]]] = {}
     codes: list[KernelCode] = []
     calls: list[SegmentCall] = []

@@ -57,9 +57,7 @@ def _compile(request: CompileRequest, folder: DebugFolder, forced: Mapping[str, 
     seconds: dict[str, float] = {}
     config = request.config
     with _timed(seconds, "lower"):
-        lowering = GraphLowering(
-            request.gm, config, request.static_inputs, request.visible_outputs, forced
-        )
+        lowering = GraphLowering(request.gm, config, request.static_inputs, request.visible_outputs, forced)
         graph = lowering.run()
     folder.write("ir.txt", graph)
     with _timed(seconds, "schedule"):

@@ -26,7 +26,8 @@ class Origin:
 
 @dataclass(eq=False)
 class Buffer:
-    """A named tensor in memory. ``storage`` is the buffer whose memory it lies in: itself, unless it does not own any."""
+    """A named tensor in memory. ``storage`` is the buffer whose memory it lies in: itself, unless it does
+    not own any."""
 
     name: str
     layout: Layout

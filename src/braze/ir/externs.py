@@ -16,8 +16,8 @@ from braze.runtime.expr import Expr
 
 @dataclass(frozen=True)
 class TensorRef:
-    """A tensor as an extern sees it: ``layout`` within the storage of ``buffer``. ``whole`` if it is the buffer
-    itself, with the buffer's own layout."""
+    """A tensor as an extern sees it: ``layout`` within the storage of ``buffer``. ``whole`` if it is the
+    buffer itself, with the buffer's own layout."""
 
     buffer: Buffer
     layout: Layout
@@ -68,7 +68,8 @@ def show(tree: Any) -> str:
 class ExternKernel(Operation):
     """A call of ``target`` (an ``OpOverload``, a higher-order operator, or a Python callable).
 
-    ``pattern``: what the call returns, with the names of ``results`` in it: a name, ``None``, or a tuple of such.
+    ``pattern``: what the call returns, with the names of ``results`` in it: a name, ``None``, or a tuple of
+    such.
     """
 
     target: Any
@@ -108,7 +109,8 @@ class ExternKernel(Operation):
 
 @dataclass(eq=False)
 class ExternKernelOut(ExternKernel):
-    """An operator with an out-variant, ``target``, that writes into memory which the plan provides (``out=``)."""
+    """An operator with an out-variant, ``target``, that writes into memory which the plan provides
+    (``out=``)."""
 
     __str__ = ExternKernel.__str__
 

@@ -1,4 +1,5 @@
-"""The IR of one graph: inputs, buffers, operations in order, outputs. Lowering fills it, the scheduler reads it."""
+"""The IR of one graph: inputs, buffers, operations in order, outputs. Lowering fills it, the scheduler reads
+it."""
 
 from __future__ import annotations
 
@@ -79,7 +80,8 @@ class Graph:
         return self._declare(Buffer(self.buffer_name(), inner))
 
     def know(self, e: Expr) -> None:
-        """An integer of value ``e`` is at hand when the graph runs: if ``e`` is a symbol, it is known from here on."""
+        """An integer of value ``e`` is at hand when the graph runs: if ``e`` is a symbol, it is known from
+        here on."""
         if e.symbol is not None:
             self.known_symbols.add(e.symbol.name)
 
@@ -144,12 +146,15 @@ class Graph:
         return buffer
 
     def _realize_base(self, storage: StorageBox) -> ReinterpretView | None:
-        """Where ``storage`` only rearranges the elements of another pending tensor: store that one, once for all its
-        views, and look at its memory. ``None`` where strides cannot say it."""
+        """Where ``storage`` only rearranges the elements of another pending tensor: store that one, once for
+        all its views, and look at its memory. ``None`` where strides cannot say it."""
         if storage.base is None:
             return None
         base, view = storage.base
-        if isinstance(base.data, Loops) and view.layout(self._layout_for(base.data, base.stride_hint)) is None:
+        if (
+            isinstance(base.data, Loops)
+            and view.layout(self._layout_for(base.data, base.stride_hint)) is None
+        ):
             return None
         content = self.realize(TensorBox(base))
         buffer = content if isinstance(content, Buffer) else content.buffer
@@ -209,7 +214,11 @@ class Graph:
             return self.view(box, view)
         value = box.load(self.dag, view.indices(loop_indices(view.size)))
         result = self.box(Pointwise(box.dtype, view.size, value))
-        if isinstance(view, REARRANGING) and isinstance(box.data, StorageBox) and isinstance(content, Pointwise):
+        if (
+            isinstance(view, REARRANGING)
+            and isinstance(box.data, StorageBox)
+            and isinstance(content, Pointwise)
+        ):
             assert isinstance(result.data, StorageBox)
             result.data.base = (box.data, view)
         return result

@@ -1,12 +1,13 @@
 """Loops: tensors that are described by a body for each element and not yet stored anywhere.
 
-The loop variables are canonical (``i0, i1, ...`` for the dimensions, ``r0, ...`` for reduced ones, dimensions of
-size 1 having none), so that two loops over the same sizes share their body's nodes. Values are of the compute
-type of ``dtype``: float32 for half types, the element type itself otherwise.
+The loop variables are canonical (``i0, i1, ...`` for the dimensions, ``r0, ...`` for reduced ones,
+dimensions of size 1 having none), so that two loops over the same sizes share their body's nodes. Values are
+of the compute type of ``dtype``: float32 for half types, the element type itself otherwise.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,11 @@ Sizes = tuple[Expr, ...]
 
 def loop_indices(size: Sequence[Expr], prefix: str = "i") -> tuple[Expr, ...]:
     """The index of each dimension: a loop variable, or 0 where the size is 1."""
+    return _loop_indices(tuple(size), prefix)
+
+
+@functools.lru_cache(maxsize=4096)  # most tensors of a graph share their sizes with others
+def _loop_indices(size: Sizes, prefix: str) -> tuple[Expr, ...]:
     return tuple(ZERO if s == ONE else Symbol(f"{prefix}{d}", 0, s - 1).expr for d, s in enumerate(size))
 
 
@@ -83,8 +89,8 @@ class Pointwise(Loops):
 
 @dataclass(frozen=True, eq=False)
 class Reduction(Loops):
-    """Every element reduced over ``ranges``; ``value`` is a ``reduction`` node (or made of some, all over the same
-    variables)."""
+    """Every element reduced over ``ranges``; ``value`` is a ``reduction`` node (or made of some, all over
+    the same variables)."""
 
     ranges: Sizes
     reduction_kind: str

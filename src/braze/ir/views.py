@@ -1,5 +1,5 @@
-"""Views as data: how the indices of the new tensor map to those of the old one, and, where strides can say the
-same, the new layout."""
+"""Views as data: how the indices of the new tensor map to those of the old one, and, where strides can say
+the same, the new layout."""
 
 from __future__ import annotations
 
@@ -103,8 +103,8 @@ class UnsqueezeView(BaseView):
 
 @dataclass(frozen=True)
 class SliceView(BaseView):
-    """Elements ``start, start + step, ...`` of dimension ``dim``; a negative step reverses (no layout: torch has
-    no negative strides)."""
+    """Elements ``start, start + step, ...`` of dimension ``dim``; a negative step reverses (no layout: torch
+    has no negative strides)."""
 
     dim: int
     start: Expr

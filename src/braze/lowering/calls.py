@@ -10,6 +10,7 @@ import torch
 from torch.fx import GraphModule, Node
 
 from braze._torch.schema import bind, is_operator, operator_info
+from braze.errors import LoweringError
 from braze.ir.boxes import TensorBox
 from braze.ir.buffers import Buffer
 from braze.ir.externs import (
@@ -25,14 +26,15 @@ from braze.ir.externs import (
 )
 from braze.ir.layout import FixedLayout, NonOwningLayout
 from braze.lowering.registry import Extern
+from braze.ops import dag as ops_dag
 
 if TYPE_CHECKING:
     from braze.lowering.graph import GraphLowering
 
 
 MIN_PLANNED_BYTES = 1 << 15
-"""Results of externs smaller than this (bytes) are left to torch's allocator: making a tensor of planned memory costs
-as much as the allocation that it saves."""
+"""Results of externs smaller than this (bytes) are left to torch's allocator: making a tensor of planned
+memory costs as much as the allocation that it saves."""
 
 
 def call_extern(ctx: GraphLowering, extern: Extern) -> Any:
@@ -57,7 +59,8 @@ def call_extern(ctx: GraphLowering, extern: Extern) -> Any:
 
 
 def call_fallback(ctx: GraphLowering, reason: str) -> Any:
-    """Run the current node as eager PyTorch runs it, honouring what its schema says of writing and aliasing."""
+    """Run the current node as eager PyTorch runs it, honouring what its schema says of writing and
+    aliasing."""
     args, kwargs = stored_args(ctx, ctx.node.args, ctx.node.kwargs)
     mutated, aliases = _effects(ctx, args, kwargs)
     for storage in mutated:
@@ -92,6 +95,8 @@ def stored_args(
     """The arguments as an extern takes them, every tensor in memory."""
 
     def store(leaf: Any) -> Any:
+        if isinstance(leaf, ops_dag.Node):
+            raise LoweringError(f"{ctx.origin.operator} takes a floating-point number that depends on sizes")
         return ctx.graph.ref(leaf) if isinstance(leaf, TensorBox) else leaf
 
     return map_leaves(ctx.args_of(tuple(args)), store), map_leaves(ctx.args_of(dict(kwargs)), store)
@@ -109,11 +114,15 @@ def mutation(ctx: GraphLowering, ref: TensorRef) -> TensorBox:
 
 
 def written_tensors(gm: GraphModule) -> set[Node]:
-    """The nodes whose memory something in the graph writes to, and the views between them and the write: they have
-    to be in memory before any of these is taken."""
+    """The nodes whose memory something in the graph writes to, and the views between them and the write:
+    they have to be in memory before any of these is taken."""
     found: set[Node] = set()
     for node in gm.graph.nodes:
-        if node.op != "call_function" or not is_operator(node.target) or not operator_info(node.target).mutates:
+        if (
+            node.op != "call_function"
+            or not is_operator(node.target)
+            or not operator_info(node.target).mutates
+        ):
             continue
         bound = bind(node.target, node.args, node.kwargs)
         for argument in operator_info(node.target).arguments:

@@ -17,6 +17,8 @@ from braze.ir.graph import Graph
 from braze.ir.layout import FixedLayout
 from braze.ir.loops import Loops, Pointwise, Reduction, Sizes, loop_indices, loop_vars
 from braze.lowering.calls import call_extern, call_fallback, written_tensors
+from braze.lowering.inplace import in_place
+from braze.lowering.promotion import Operand, operand
 from braze.lowering.registry import EXTERNS, Unsupported, lowering_of
 from braze.lowering.sizes import SizeTable
 from braze.lowering.source import operator_name, source_of
@@ -26,7 +28,8 @@ from braze.ops.vocabulary import OPS
 from braze.runtime.expr import Expr, as_expr
 
 MULTI_USE_COST = 12
-"""A value with several users is stored once instead of computed again where it costs at least this much ..."""
+"""A value with several users is stored once instead of computed again where it costs at least this much
+..."""
 MULTI_USE_LOADS = 3
 """... or reads at least so many elements."""
 MAX_LOADS = 32
@@ -126,7 +129,7 @@ class GraphLowering:
             return self._settle(node, container[key])
         if node.target in EXTERNS:
             return call_extern(self, EXTERNS[node.target])
-        lowering = lowering_of(node.target)
+        lowering = lowering_of(node.target) or in_place(node.target)
         if lowering is None:
             return self.fallback("no lowering for this operator")
         reason = self.forced.get(node.name) or self._unsupported_types(node)
@@ -163,6 +166,8 @@ class GraphLowering:
                 if position < self.visible_outputs and isinstance(source, Node):
                     value = self._as_traced(value, source.meta.get("val"))
                 value = self.graph.ref(value)
+            elif isinstance(value, ops_dag.Node):
+                raise LoweringError("the graph returns a floating-point number that depends on sizes")
             self.graph.outputs.append(value)
 
     def _as_traced(self, box: TensorBox, example: Any) -> TensorBox:
@@ -285,26 +290,17 @@ class GraphLowering:
     def elementwise(
         self,
         fn: Callable[..., ops_dag.Node],
-        *inputs: TensorBox | float | int | bool | Expr,
+        *inputs: Operand,
         compute: torch.dtype,
         out: torch.dtype | None = None,
     ) -> TensorBox:
-        """``fn`` of the broadcast inputs, each converted to ``compute`` first; the result is of type ``out`` (the
-        current node's by default) and of the current node's sizes."""
+        """``fn`` of the broadcast inputs, each converted to ``compute`` first; the result is of type ``out``
+        (the current node's by default) and of the current node's sizes."""
         out = self.out_dtype if out is None else out
         size = self.out_size
-        compute = compute_dtype(compute)
 
         def value(indices: tuple[Expr, ...]) -> ops_dag.Node:
-            nodes = []
-            for x in inputs:
-                if isinstance(x, TensorBox):
-                    nodes.append(self.dag.to_dtype(self.broadcast_load(x, indices, size), compute))
-                elif isinstance(x, Expr):
-                    nodes.append(self.dag.index_expr(x, compute))
-                else:
-                    nodes.append(self.dag.constant(x, compute))
-            return fn(*nodes)
+            return fn(*[operand(self, x, indices, size, compute) for x in inputs])
 
         return self.pointwise(size, out, value)
 
@@ -319,8 +315,8 @@ class GraphLowering:
         component: int = 0,
         cls: type[Reduction] = Reduction,
     ) -> TensorBox:
-        """A tensor of ``size``, each element reduced over ``ranges``: ``fn(indices, reduced indices)`` gives the
-        operands of the reduction (one; value and position for argmax and argmin)."""
+        """A tensor of ``size``, each element reduced over ``ranges``: ``fn(indices, reduced indices)`` gives
+        the operands of the reduction (one; value and position for argmax and argmin)."""
         size, ranges = tuple(size), tuple(ranges)
         rindices = loop_indices(ranges, "r")
         operands = fn(loop_indices(size), rindices)

@@ -1,4 +1,5 @@
-"""Which operator is lowered by which function. Filled at import by the family modules, read-only afterwards."""
+"""Which operator is lowered by which function. Filled at import by the family modules, read-only
+afterwards."""
 
 from __future__ import annotations
 
@@ -10,14 +11,14 @@ Lowering = Callable[..., Any]
 F = TypeVar("F", bound=Lowering)
 
 LOWERINGS: dict[Any, Lowering] = {}
-"""Operator (an ``OpOverload``, its name where nobody may have defined it yet, or one of ``braze.ir.prims``) ->
-function ``(ctx, *args, **kwargs)`` that returns a TensorBox, an Expr, or a tuple or list of them."""
+"""Operator (an ``OpOverload``, its name where nobody may have defined it yet, or one of ``braze.ir.prims``)
+-> function ``(ctx, *args, **kwargs)`` that returns a TensorBox, an Expr, or a tuple or list of them."""
 
 
 @dataclass(frozen=True)
 class Extern:
-    """An operator that is called whole by design: why, and its variant that writes into given memory, where that
-    variant really does so (many out-variants compute and copy)."""
+    """An operator that is called whole by design: why, and its variant that writes into given memory, where
+    that variant really does so (many out-variants compute and copy)."""
 
     reason: str
     out: Any = None
@@ -28,7 +29,8 @@ EXTERNS: dict[Any, Extern] = {}
 
 
 def lowers(*operators: Any) -> Callable[[F], F]:
-    """Register the decorated function as the lowering of ``operators``. It may raise ``Unsupported`` to decline."""
+    """Register the decorated function as the lowering of ``operators``. It may raise ``Unsupported`` to
+    decline."""
 
     def register(fn: F) -> F:
         for operator in operators:
@@ -52,4 +54,5 @@ def lowering_of(target: Any) -> Lowering | None:
 
 
 class Unsupported(Exception):
-    """Raised by a lowering that cannot express this particular call; the message is the reason shown to users."""
+    """Raised by a lowering that cannot express this particular call; the message is the reason shown to
+    users."""

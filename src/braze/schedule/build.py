@@ -1,4 +1,5 @@
-"""From a group of operations to a kernel: results passed on without memory, loops ordered, merged and named."""
+"""From a group of operations to a kernel: results passed on without memory, loops ordered, merged and
+named."""
 
 from __future__ import annotations
 
@@ -12,12 +13,14 @@ from braze.ops.dag import Dag, IndirectSymbol, Node, topological
 from braze.ops.dtypes import HALF_TYPES
 from braze.ops.kernel import BufferArg, Kernel, Role, Stage, Store, referenced
 from braze.runtime.expr import Expr, Symbol, product
-from braze.schedule.groups import Group, StageDraft
+from braze.schedule.drafts import StageDraft
+from braze.schedule.groups import Group
 from braze.schedule.indexing import linear
 from braze.schedule.loops import expressions, merge_loops, order_loops, scan_variables
 
 MAX_LOCAL_BYTES = 1 << 18
-"""A row that a kernel keeps for itself is at most this large (bytes); a larger one goes through the workspace."""
+"""A row that a kernel keeps for itself is at most this large (bytes); a larger one goes through the
+workspace."""
 
 
 def build_kernel(graph: Graph, group: Group, name: str, private: set[str]) -> Kernel:
@@ -56,8 +59,8 @@ def kernel_origins(group: Group) -> list[Origin]:
 
 
 def forwarded(dag: Dag, stage: StageDraft, private: set[str], later: Sequence[StageDraft]) -> StageDraft:
-    """The stage with loads of what it has just stored replaced by the values; stores that nobody else reads are
-    dropped. Half-precision values are passed on unrounded."""
+    """The stage with loads of what it has just stored replaced by the values; stores that nobody else reads
+    are dropped. Half-precision values are passed on unrounded."""
     known: dict[tuple[str, Expr], Node] = {}
     stores: list[Store] = []
     written_later = {n.buffer for d in later for n in d.loads}

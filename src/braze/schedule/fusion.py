@@ -1,13 +1,16 @@
 """Which operations become one kernel.
 
-Nodes are taken in order; each joins one of the groups that it reads from or shares reads with, if that is legal
-and worth it, or starts a group of its own. The rule, in the order in which it is applied:
+Nodes are taken in order; each joins one of the groups that it reads from or shares reads with, if that is
+legal and worth it, or starts a group of its own. The rule, in the order in which it is applied:
 
-1. *legal*: no cycle between kernels; what is read inside the group is read at the place, or in the row, where it
+1. *legal*: no cycle between kernels; what is read inside the group is read at the place, or in the row,
+where it
    was written; nothing is overwritten that another point still reads.
-2. *one stage*: the same loops, matched through the index of the shared buffer whatever the dimensions are called
+2. *one stage*: the same loops, matched through the index of the shared buffer whatever the dimensions are
+called
    and in whatever order they come. Always worth it: it saves a round trip through memory.
-3. *rows*: reductions fuse with what feeds them and what follows them, if the loops that they share (``outer``) are
+3. *rows*: reductions fuse with what feeds them and what follows them, if the loops that they share
+(``outer``) are
    enough to keep the threads busy, and the rows inside are contiguous in memory and stay in cache.
 4. *kept small*: a kernel has at most ``MAX_BUFFERS`` buffers and ``MAX_STORES`` stores.
 
@@ -22,7 +25,8 @@ from dataclasses import dataclass, field, replace
 from braze.ir.graph import Graph
 from braze.ops.kernel import Stage
 from braze.runtime.expr import Expr, Symbol, as_expr
-from braze.schedule.groups import Group, StageDraft, expand
+from braze.schedule.drafts import StageDraft
+from braze.schedule.groups import Group, expand
 from braze.schedule.indexing import Match, linear, match_indices, numel, same_row
 from braze.schedule.nodes import SchedulerNode
 
@@ -156,8 +160,8 @@ class Fuser:
     def _align(
         self, draft: Group, stage: Stage, node: SchedulerNode, vertical: bool
     ) -> tuple[int, dict[Symbol, Expr]]:
-        """Match the loops of ``stage`` with the group's. Returns the stage of the group that they were matched with,
-        and what the loop variables of ``stage`` become."""
+        """Match the loops of ``stage`` with the group's. Returns the stage of the group that they were
+        matched with, and what the loop variables of ``stage`` become."""
         reason = "they read nothing in common at the same places"
         for storage in sorted(node.reads & (draft.writes if vertical else draft.reads)):
             mine = [n for n in stage.loads if n.buffer == storage]
@@ -262,8 +266,8 @@ class Fuser:
         return earliest
 
     def _renamed(self, piece: StageDraft, target: StageDraft) -> StageDraft | None:
-        """``piece`` over the loop variables of ``target``, if their loops agree; a pointwise piece may follow a
-        reduction in its stage."""
+        """``piece`` over the loop variables of ``target``, if their loops agree; a pointwise piece may
+        follow a reduction in its stage."""
         if len(piece.vars) != len(target.vars) or (piece.rvars and len(piece.rvars) != len(target.rvars)):
             return None
         pairs = [*zip(piece.vars, target.vars, strict=True), *zip(piece.rvars, target.rvars, strict=False)]
@@ -278,7 +282,8 @@ class Fuser:
         return StageDraft(target.vars, target.rvars if piece.rvars else (), stores)
 
     def _touches_own_results(self, draft: Group, piece: StageDraft, k: int) -> bool:
-        """Whether ``piece``, put into stage ``k``, would read a result of that stage other than at its own point."""
+        """Whether ``piece``, put into stage ``k``, would read a result of that stage other than at its own
+        point."""
         target = draft.stages[k]
         written = {s.buffer: s.index for s in target.stores}
         for load in piece.loads:
@@ -288,7 +293,8 @@ class Fuser:
 
     # -- rules -------------------------------------------------------------------------------------------
     def _check_hazards(self, draft: Group, node: SchedulerNode) -> None:
-        """Refuse to overwrite what another point of the kernel still reads, or what the kernel has written."""
+        """Refuse to overwrite what another point of the kernel still reads, or what the kernel has
+        written."""
         written_again = node.writes & draft.writes
         if written_again:
             raise Refused(f"both write {sorted(written_again)[0]}")

@@ -2,53 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from braze.ops.dag import Dag, Node, loads, topological
-from braze.ops.kernel import Store
-from braze.runtime.expr import Expr, Symbol, product
+from braze.ops.dag import Dag
+from braze.runtime.expr import Expr, Symbol
+from braze.schedule.drafts import StageDraft
 from braze.schedule.nodes import SchedulerNode
-
-
-@dataclass(eq=False)
-class StageDraft:
-    """A stage in the making: see :class:`braze.ops.kernel.Stage`. Its stores still name every buffer."""
-
-    vars: tuple[Symbol, ...]
-    rvars: tuple[Symbol, ...]
-    stores: list[Store]
-    _loads: list[Node] | None = field(default=None, repr=False)
-
-    @property
-    def nodes(self) -> list[Node]:
-        """Every node below the stores, inputs before users."""
-        return topological(r for s in self.stores for r in s.roots)
-
-    @property
-    def loads(self) -> list[Node]:
-        """The distinct loads below the stores."""
-        if self._loads is None:
-            self._loads = loads(r for s in self.stores for r in s.roots)
-        return self._loads
-
-    @property
-    def reads(self) -> set[str]:
-        return {n.buffer for n in self.loads}
-
-    @property
-    def indices(self) -> list[Expr]:
-        """Every index with which memory is touched."""
-        return [n.index for n in self.loads] + [s.index for s in self.stores]
-
-    @property
-    def iterations(self) -> Expr:
-        return product(v.size for v in (*self.vars, *self.rvars))
-
-    def absorb(self, other: StageDraft) -> None:
-        """Run ``other``'s stores in this stage too, after its own."""
-        self.rvars = self.rvars or other.rvars
-        self.stores = [*self.stores, *other.stores]
-        self._loads = None
 
 
 @dataclass(eq=False)
@@ -105,7 +64,8 @@ class Group:
         self.deps |= node.deps
 
     def split(self, dag: Dag, mapping: dict[Symbol, Expr], position: int) -> None:
-        """Replace loop variables by the ones they were split into; those of a stage in stage ``position`` only."""
+        """Replace loop variables by the ones they were split into; those of a stage in stage ``position``
+        only."""
         changed = {v: e for v, e in mapping.items() if e.symbol != v}
         if not changed:
             return
@@ -125,7 +85,8 @@ class Group:
 def expand(variables: tuple[Symbol, ...], mapping: dict[Symbol, Expr]) -> tuple[Symbol, ...]:
     """Loop variables after a mapping that may split them, outermost first.
 
-    A split variable's expression is a mixed-radix number of the new ones: the greater the factor, the further out.
+    A split variable's expression is a mixed-radix number of the new ones: the greater the factor, the
+    further out.
     """
     out: list[Symbol] = []
     for v in variables:

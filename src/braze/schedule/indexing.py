@@ -44,8 +44,8 @@ def linear(e: Expr, variables: Sequence[Symbol]) -> Linear | None:
 
 @dataclass(frozen=True)
 class Match:
-    """How two sets of loop variables correspond: ``theirs`` and ``ours`` both map old variables to expressions in
-    common ones."""
+    """How two sets of loop variables correspond: ``theirs`` and ``ours`` both map old variables to
+    expressions in common ones."""
 
     ours: dict[Symbol, Expr]
     theirs: dict[Symbol, Expr]
@@ -58,8 +58,9 @@ def match_indices(
     their_vars: Sequence[Symbol],
     fresh: Callable[[Expr], Symbol],
 ) -> Match | None:
-    """Pair the variables that make ``ours`` and ``theirs`` the same index, splitting a loop where the other side
-    has two in its place. Variables that do not occur in the index are left out. ``None`` if it cannot be."""
+    """Pair the variables that make ``ours`` and ``theirs`` the same index, splitting a loop where the other
+    side has two in its place. Variables that do not occur in the index are left out. ``None`` if it cannot
+    be."""
     a, b = linear(ours, our_vars), linear(theirs, their_vars)
     if a is None or b is None or a.rest != b.rest:
         return None
@@ -135,8 +136,8 @@ def same_row(
 ) -> bool:
     """Whether what is loaded at some point of ``outer`` was stored at the same point of ``outer``.
 
-    Sufficient: both indices move alike with ``outer``, and the inner part of the load stays inside a dense run
-    that the inner part of the store covers, or has the very same strides and sizes.
+    Sufficient: both indices move alike with ``outer``, and the inner part of the load stays inside a dense
+    run that the inner part of the store covers, or has the very same strides and sizes.
     """
     a, b = linear(store, [*outer, *store_inner]), linear(load, [*outer, *load_inner])
     if a is None:
@@ -151,7 +152,8 @@ def same_row(
             return False
     stored = [(a.coefficients[v], v.size) for v in store_inner if v in a.coefficients]
     if len(stored) != len(store_inner):
-        return False  # several inner points write one element: the last one counts, which is not this row's business
+        # Several inner points write one element, and which comes last is not this row's business.
+        return False
     moved = b.rest
     for v in load_inner:
         if v in b.coefficients:

@@ -1,8 +1,8 @@
 """Memory planning: which storages share which bytes of the workspace.
 
-Storages get *slots*. A slot is free again after the last step that touches its storage; a new storage takes the
-smallest free slot that holds it without wasting more than half, or a new one. Static sizes only share with static
-ones, symbolic sizes with equal ones. Slots lie one after another, aligned to cache lines.
+Storages get *slots*. A slot is free again after the last step that touches its storage; a new storage takes
+the smallest free slot that holds it without wasting more than half, or a new one. Static sizes only share
+with static ones, symbolic sizes with equal ones. Slots lie one after another, aligned to cache lines.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def aligned(size: Expr) -> Expr:
 def plan_memory(
     births: Sequence[Sequence[str]], deaths: Sequence[Sequence[str]], sizes: Mapping[str, Expr]
 ) -> MemoryPlan:
-    """Assign slots. ``births[k]`` and ``deaths[k]``: storages first and last touched by step ``k``; ``sizes`` in
-    bytes. What dies in a step is reused from the next one on."""
+    """Assign slots. ``births[k]`` and ``deaths[k]``: storages first and last touched by step ``k``;
+    ``sizes`` in bytes. What dies in a step is reused from the next one on."""
     slots: list[_Slot] = []
     place: dict[str, int] = {}
     for born, dying in zip(births, deaths, strict=True):

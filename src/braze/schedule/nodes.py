@@ -1,8 +1,8 @@
 """What the scheduler orders and fuses: one node for each operation that is needed, with its dependencies.
 
-Dependencies go by storage. An operation comes after the last writers of what it reads (read after write), after
-those who read what it writes (write after read), and after earlier writers of the same storage, except that the
-pieces of a concatenation, which are disjoint, do not wait for each other.
+Dependencies go by storage. An operation comes after the last writers of what it reads (read after write),
+after those who read what it writes (write after read), and after earlier writers of the same storage, except
+that the pieces of a concatenation, which are disjoint, do not wait for each other.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from braze.ir.externs import BindSymbol, ConcatKernel, FallbackKernel, TensorRef
 from braze.ir.graph import Graph
 from braze.ir.layout import NonOwningLayout
 from braze.ops.kernel import Stage
+from braze.schedule.loops import without_divisions
 
 
 @dataclass(eq=False)
 class SchedulerNode:
-    """One operation. ``deps``: positions of the nodes that must run before it. ``stage`` for loops, else ``None``."""
+    """One operation. ``deps``: positions of the nodes that must run before it. ``stage`` for loops, else
+    ``None``."""
 
     position: int
     op: Operation
     reads: frozenset[str]
     writes: frozenset[str]
     deps: set[int] = field(default_factory=set)
-
-    @property
-    def stage(self) -> Stage | None:
-        return self.op.stage if isinstance(self.op, ComputedBuffer) else None
+    stage: Stage | None = None
 
     @property
     def keeps_to_itself(self) -> bool:
-        """Whether its loops are bound by more than its reads and writes: a scan's order, a scatter's collisions."""
+        """Whether its loops are bound by more than its reads and writes: a scan's order, a scatter's
+        collisions."""
         stage = self.stage
         if stage is None:
             return False
@@ -53,6 +53,8 @@ def build_nodes(graph: Graph) -> list[SchedulerNode]:
             continue
         reads, writes = _with_aliases(op.reads(), shares), _with_aliases(op.writes(), shares)
         node = SchedulerNode(len(nodes), op, frozenset(op.reads()), frozenset(op.writes()))
+        if isinstance(op, ComputedBuffer):
+            node.stage = without_divisions(graph.dag, op.stage)
         for storage in reads:
             node.deps.update(writers.get(storage, ()))
         for storage in writes:

@@ -30,7 +30,8 @@ from braze.schedule.schedule import Schedule, Segment
 
 
 class ReferenceRun:
-    """One execution: ``storages`` by name (each a tensor whose data begins where the storage begins), ``sizes``."""
+    """One execution: ``storages`` by name (each a tensor whose data begins where the storage begins),
+    ``sizes``."""
 
     def __init__(self, schedule: Schedule, inputs: Sequence[Any]) -> None:
         self.schedule = schedule

@@ -131,8 +131,8 @@ def ordered(groups: Sequence[Group]) -> list[Group]:
 
 
 def segmented(groups: Sequence[Group]) -> list[list[Group]]:
-    """Runs of kernels, and externs alone. An extern that needs nothing of the open run is moved before it, so that
-    the run goes on."""
+    """Runs of kernels, and externs alone. An extern that needs nothing of the open run is moved before it,
+    so that the run goes on."""
     batches: list[list[Group]] = []
     open_run: list[Group] | None = None
     for group in groups:
@@ -153,7 +153,8 @@ def segmented(groups: Sequence[Group]) -> list[list[Group]]:
 
 
 def _private_storages(graph: Graph, groups: Sequence[Group]) -> dict[str, Group]:
-    """Storages that one group alone writes and reads, and that are no input, output, constant or part of one."""
+    """Storages that one group alone writes and reads, and that are no input, output, constant or part of
+    one."""
     public = {o.buffer.storage for o in graph.outputs if isinstance(o, TensorRef)}
     public |= {n for n, b in graph.buffers.items() if isinstance(b, (InputBuffer, ConstantBuffer))}
     touched: dict[str, set[int]] = {}

@@ -4,9 +4,10 @@ Every entry has the interface that launch plans call::
 
     void @<entry>(ptr %args, i64 %threads)
 
-``args`` holds the address of the error words, then the buffers' pointers, then the sizes. With more than one thread
-the segment's kernels run in one region of the OpenMP runtime that torch has loaded (``GOMP_parallel``), each thread
-with its number and the team's real size; barriers stand only where data crosses threads.
+``args`` holds the address of the error words, then the buffers' pointers, then the sizes. With more than one
+thread the segment's kernels run in one region of the OpenMP runtime that torch has loaded
+(``GOMP_parallel``), each thread with its number and the team's real size; barriers stand only where data
+crosses threads.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ __all__ = ["DriverSegment", "KernelCall", "driver_module"]
 
 @dataclass(frozen=True)
 class KernelCall:
-    """One kernel in a segment. ``buffers``, ``sizes`` and ``scratch`` are positions in the segment's argument array
-    (``scratch`` ``None``: it needs none); ``error_base`` is added to the ids of its failed checks; ``entry`` names
-    the function that runs this kernel alone."""
+    """One kernel in a segment. ``buffers``, ``sizes`` and ``scratch`` are positions in the segment's
+    argument array (``scratch`` ``None``: it needs none); ``error_base`` is added to the ids of its failed
+    checks; ``entry`` names the function that runs this kernel alone."""
 
     code: KernelCode
     buffers: tuple[int, ...]

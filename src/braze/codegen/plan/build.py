@@ -1,8 +1,8 @@
 """From a schedule, and the native code of its segments, to the launch plan.
 
-A *storage* of the schedule is one name in the plan: an input, a constant, a tensor allocated because it leaves the
-graph, a result of an extern, or a range of the workspace. Externs see tensors: views of storages are made where
-they are first needed and kept until their storage dies.
+A *storage* of the schedule is one name in the plan: an input, a constant, a tensor allocated because it
+leaves the graph, a result of an extern, or a range of the workspace. Externs see tensors: views of storages
+are made where they are first needed and kept until their storage dies.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ THREADS = Symbol("threads", 1)
 
 @dataclass(frozen=True)
 class SegmentCall:
-    """How a segment is called: see ``RunSegment``. ``buffers`` are storages, or numbers of ``scratch`` areas that
-    the segment needs for itself while it runs (sizes in bytes, over size symbols and ``THREADS``)."""
+    """How a segment is called: see ``RunSegment``. ``buffers`` are storages, or numbers of ``scratch`` areas
+    that the segment needs for itself while it runs (sizes in bytes, over size symbols and ``THREADS``)."""
 
     entry: str
     buffers: tuple[str | int, ...]
@@ -83,8 +83,8 @@ class BuiltPlan:
 def build_plan(
     schedule: Schedule, calls: Sequence[SegmentCall], errors: Sequence[ErrorEntry], name: str
 ) -> BuiltPlan:
-    """The launch plan of ``schedule``; ``calls`` are those of its segments, in order. Raises ``CodegenError`` where
-    a size cannot be found among the inputs."""
+    """The launch plan of ``schedule``; ``calls`` are those of its segments, in order. Raises
+    ``CodegenError`` where a size cannot be found among the inputs."""
     return _Builder(schedule, list(calls), name).build(tuple(errors))
 
 
@@ -379,8 +379,8 @@ def _as_arg(value: Any) -> Any:
 def _closed_over(
     target: Any, args: Any, kwargs: dict[str, Any]
 ) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    """``target`` with those arguments that a plan cannot hold (graphs, generators, ...) bound in a function of the
-    others."""
+    """``target`` with those arguments that a plan cannot hold (graphs, generators, ...) bound in a function
+    of the others."""
     passed = [x for x in leaves((args, kwargs)) if isinstance(x, (Ref, Expr))]
 
     def call(*values: Any) -> Any:
