@@ -55,6 +55,7 @@ class ScopeEmitter:
         self.scalars: dict[Expr, Value] = {}
         self.pointers: dict[tuple[str, Expr], Value] = {}
         self.splats: dict[tuple[int, int], Value] = {}
+        self.on_lanes: frozenset[int] = frozenset()
         self._log: list[tuple[MutableMapping[Any, Any], Any]] = []
 
     # -- remembering ------------------------------------------------------------------------------------
@@ -93,7 +94,7 @@ class ScopeEmitter:
     # -- questions --------------------------------------------------------------------------------------
     def varies(self, node: Node, ctx: Lanes) -> bool:
         """Whether the node's value differs between lanes."""
-        return ctx.var is not None and ctx.var in node.free
+        return ctx.var is not None and (ctx.var in node.free or node.id in self.on_lanes)
 
     def expr_varies(self, e: Expr, ctx: Lanes) -> bool:
         """Whether an index differs between lanes."""

@@ -83,11 +83,15 @@ class StageEmitter(TileEmitter):
 
             self.shared_loop(self.scalar_loops(), plan, rows)
 
-    def emit_nested(self, stage: Stage, plan: StagePlan) -> None:
-        """A whole stage, for one point of the kernel's outer loops."""
+    def emit_nested(self, stage: Stage, plan: StagePlan, ctxs: list[Lanes] | None = None) -> None:
+        """A whole stage, for one point of the kernel's outer loops, or a group of lanes of one of them."""
         self.begin_stage(stage, plan)
-        point = [Lanes()]
         with self.unless_empty(stage.vars), self.scope():
+            if ctxs is not None:
+                self.prepare(ctxs)
+                self.nest(plan.loops, ctxs, lambda: self.emit_point(ctxs))
+                return
+            point = [Lanes()]
             self.prepare(point)
             self.nest(self.scalar_loops(), point, lambda: self.emit_row(None, None))
 
@@ -162,7 +166,7 @@ class StageEmitter(TileEmitter):
         node = store.value
         value = convert(self.fb, self.get(node, ctx), node.dtype, target)
         if store.buffer in self.scalar_locals:
-            self.locals[store.buffer] = value
+            self.locals[store.buffer, ctx.offset] = value
             return
         value = self.to_memory(value)
         if ctx.lanes > 1 and value.type.lanes == 1:

@@ -23,6 +23,7 @@ from braze.codegen.llvm.emit_stage import StageEmitter
 from braze.codegen.llvm.plan import LoopPlan, StagePlan, plan_kernel
 from braze.codegen.llvm.target import Target
 from braze.errors import CodegenError
+from braze.ops.dag import Node
 from braze.ops.dtypes import SHORT
 from braze.ops.kernel import BufferArg, Kernel, Stage
 from braze.runtime.expr import ZERO, Expr, Symbol, as_expr, product
@@ -77,7 +78,7 @@ class KernelEmitter(StageEmitter):
         self.scratch_thread: Expr = ZERO
         self.scratch_at: dict[str, tuple[Expr, str, bool]] = {}
         self.scalar_locals = self._place_locals()
-        self.locals: dict[str, Value] = {}
+        self.locals: dict[tuple[str, int], Value] = {}
 
     # -- locals -------------------------------------------------------------------------------------------
     def _place_locals(self) -> frozenset[str]:
@@ -118,12 +119,17 @@ class KernelEmitter(StageEmitter):
                     greatest = top if greatest is None or top != greatest else greatest
         if greatest is None:
             raise CodegenError(f"local buffer {b.name} is never written", node=self.kernel.name)
-        return greatest + 1
+        return greatest + self.lane_group()
+
+    def lane_group(self) -> int:
+        """How many outer points run together: so many elements lie side by side at each place of a row."""
+        shared = self.loop_plan.shared
+        return 1 if shared is None else shared.lanes * shared.unroll
 
     def local_index(self, buffer: str, e: Expr) -> Expr:
         """Inside a row of a thread's own scratch: the index without its outer part."""
         if self.loop_plan.outer and buffer in self.dtypes and self._role(buffer) == "local":
-            return e.substitute(dict.fromkeys(self.kernel.outer, 0))
+            return e.substitute(dict.fromkeys(self.kernel.outer, 0)) * self.lane_group()
         return e
 
     def _role(self, buffer: str) -> str:
@@ -146,11 +152,44 @@ class KernelEmitter(StageEmitter):
             return self.fb.params[f"b{self.number[buffer]}"]
         return self.scratch_pointers[buffer]
 
-    def load(self, buffer: str, e: Expr, mask: object, ctx: Lanes, varies: bool) -> Value:  # type: ignore[override]
+    def load(self, buffer: str, e: Expr, mask: Node | None, ctx: Lanes, varies: bool) -> Value:
         """As in memory; a local that lives in a register is just its value."""
         if buffer in self.scalar_locals:
-            return self.locals[buffer]
-        return super().load(buffer, self.local_index(buffer, e), mask, ctx, varies)  # type: ignore[arg-type]
+            return self.locals[buffer, ctx.offset]
+        e = self.local_index(buffer, e)
+        if not self._is_lane_row(buffer):
+            return super().load(buffer, e, mask, ctx, varies)
+        address, type = self.pointer(buffer, e, ctx.offset), ctx.type(self.memory_elem(buffer))
+        if mask is None:
+            return self.fb.load(address, type)
+        return self.fb.masked_load(address, type, self.vector(mask, ctx))
+
+    def store(self, buffer: str, e: Expr, value: Value, mask: Node | None, ctx: Lanes) -> None:
+        """As in memory; rows of several outer points lie side by side."""
+        if not self._is_lane_row(buffer):
+            super().store(buffer, e, value, mask, ctx)
+            return
+        address = self.pointer(buffer, e, ctx.offset)
+        if mask is None:
+            self.fb.store(value, address)
+        else:
+            self.fb.masked_store(value, address, self.vector(mask, ctx))
+
+    def _is_lane_row(self, buffer: str) -> bool:
+        """Whether a buffer holds rows of several outer points, one on each lane."""
+        return self.loop_plan.shared is not None and buffer in self.dtypes and self._role(buffer) == "local"
+
+    def begin_stage(self, stage: Stage, plan: StagePlan) -> None:
+        """Take up a stage; with an outer variable on lanes, whatever comes from a local differs between lanes."""
+        super().begin_stage(stage, plan)
+        if self.loop_plan.shared is None:
+            return
+        found: set[int] = set()
+        for node in stage.nodes:
+            local = node.op == "load" and self._role(node.buffer) == "local"
+            if local or any(i.id in found for i in node.inputs):
+                found.add(node.id)
+        self.on_lanes = frozenset(found)
 
     # -- functions ----------------------------------------------------------------------------------------
     def begin_function(self) -> None:
@@ -232,13 +271,32 @@ class KernelEmitter(StageEmitter):
     def _emit_outer(self) -> None:
         self.begin_function()
         self.bind_scratch()
-        shared = StagePlan("once", (), None, 1, 1, "none")
+        stages = list(zip(self.kernel.stages, self.loop_plan.stages, strict=True))
+        shared = self.loop_plan.shared
+        if shared is None:
 
-        def point(_start: Value | None, _stop: Value | None) -> None:
-            for stage, plan in zip(self.kernel.stages, self.loop_plan.stages, strict=True):
-                self.emit_nested(stage, plan)
+            def point(_start: Value | None, _stop: Value | None) -> None:
+                for stage, plan in stages:
+                    self.emit_nested(stage, plan)
 
-        self.shared_loop(self.loop_plan.outer, shared, point)
+            self.shared_loop(self.loop_plan.outer, StagePlan("once", (), None, 1, 1, "none"), point)
+            self.fb.ret()
+            return
+        vector = shared.vector
+        assert vector is not None
+
+        def group(ctxs: list[Lanes], _: list[Value]) -> list[Value]:
+            for stage, plan in stages:
+                self.emit_nested(stage, plan, ctxs)
+            return []
+
+        def block(start: Value | None, stop: Value | None) -> None:
+            assert start is not None and stop is not None
+            for segment in self.lane_segments(shared, start, stop):
+                self.lane_loop(vector, segment, [], group)
+
+        with self.unless_empty(self.loop_plan.outer):
+            self.shared_loop(shared.loops, shared, block)
         self.fb.ret()
 
     # -- split reductions ---------------------------------------------------------------------------------

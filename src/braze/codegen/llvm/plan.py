@@ -15,8 +15,10 @@ from braze.codegen.llvm.plan_cost import (
     body_cost,
     choose_vector,
     extent,
+    index_uses,
     is_transposed,
     most_copies,
+    stage_price,
     tile_variable,
 )
 from braze.ops.kernel import Kernel, Stage
@@ -105,12 +107,12 @@ class StagePlan:
 @dataclass(frozen=True)
 class LoopPlan:
     """A kernel's plan. ``outer`` empty: every stage is a phase of its own, partitioned by itself, with a barrier
-    before the next; else threads share out the outer points and run all stages for each. ``outer_vector``: the
-    outer variable that lies on lanes throughout all stages, if one does."""
+    before the next; else threads share out the outer points and run all stages for each. ``shared``: how they do
+    where an outer variable lies on lanes throughout all stages."""
 
     lanes: int
     outer: tuple[Symbol, ...]
-    outer_vector: Symbol | None
+    shared: StagePlan | None
     stages: tuple[StagePlan, ...]
 
     def __str__(self) -> str:
@@ -118,6 +120,8 @@ class LoopPlan:
         indent = "  "
         if self.outer:
             lines.append("  threads share " + ", ".join(v.name for v in self.outer) + ":")
+            if self.shared is not None:
+                lines += ["    " + line for line in self.shared.lines()]
             indent = "    "
         for stage in self.stages:
             text = stage.lines()
@@ -129,12 +133,71 @@ class LoopPlan:
 def plan_kernel(kernel: Kernel, lanes: int, masks: bool) -> LoopPlan:
     """The plan of ``kernel`` for vectors of ``lanes`` 32-bit elements; ``masks``: the target has masked memory
     access for all element types (AVX-512)."""
-    outer = tuple(v for v in kernel.outer)
-    stages = tuple(_plan_stage(kernel, s, lanes, masks, partitioned=not outer) for s in kernel.stages)
-    return LoopPlan(lanes, outer, None, stages)
+    outer = kernel.outer
+    stages = tuple(_plan_stage(s, lanes, masks, partitioned=not outer) for s in kernel.stages)
+    vector = _outer_vector(kernel, stages, lanes, masks) if outer and lanes > 1 else None
+    if vector is None:
+        return LoopPlan(lanes, outer, None, stages)
+    tail = _tail(lanes, masks)
+    copies = _outer_copies(kernel, vector, lanes)
+    shared = StagePlan(
+        "once", tuple(v for v in outer if v != vector), vector, lanes, copies, tail, block=lanes * copies
+    )
+    return LoopPlan(
+        lanes, outer, shared, tuple(_plan_under(s, vector, lanes, copies, tail) for s in kernel.stages)
+    )
 
 
-def _plan_stage(kernel: Kernel, stage: Stage, lanes: int, masks: bool, partitioned: bool) -> StagePlan:
+def _outer_vector(kernel: Kernel, stages: tuple[StagePlan, ...], lanes: int, masks: bool) -> Symbol | None:
+    """The outer variable to put on lanes throughout, where that is cheaper than lanes within each stage: softmax and
+    the like along a dimension that is not the contiguous one."""
+    local = {b.name for b in kernel.buffers if b.role == "local"}
+    for stage in kernel.stages:
+        if any(s.mode != "set" for s in stage.stores) or index_uses(stage, local):
+            return None
+    best: Symbol | None = None
+    price = sum(
+        stage_price(stage, plan.vector, lanes, masks, local)
+        for stage, plan in zip(kernel.stages, stages, strict=True)
+    )
+    for var in kernel.outer:
+        n = extent(var)
+        if n is not None and n < lanes:
+            continue
+        here = sum(stage_price(stage, var, lanes, masks, local) for stage in kernel.stages)
+        if here < price:
+            best, price = var, here
+    return best
+
+
+def _outer_copies(kernel: Kernel, vector: Symbol, lanes: int) -> int:
+    cost = sum(body_cost(s, None) for s in kernel.stages)
+    copies = 4 if cost <= 40 else 2 if cost <= 100 else 1
+    n = extent(vector)
+    while copies > 1 and n is not None and n < copies * lanes:
+        copies //= 2
+    for stage in kernel.stages:
+        copies = most_copies(stage, vector, lanes, copies)
+    return copies
+
+
+def _plan_under(stage: Stage, vector: Symbol, lanes: int, copies: int, tail: Tail) -> StagePlan:
+    """A stage inside a loop over lanes of an outer variable: all its own loops are scalar."""
+    strategy: Strategy = "pointwise"
+    loops, rloops, strip = stage.vars, stage.rvars, None
+    scan = next((n for n in stage.nodes if n.op == "scan"), None)
+    if scan is not None:
+        along = scan.attrs[1].symbol  # type: ignore[attr-defined]
+        strategy, rloops, loops = "scan", (along,), tuple(v for v in loops if v != along)
+    elif stage.reductions:
+        strategy = "column"
+        kinds = {n.attrs[0] for n in stage.reductions}
+        strip = _strip(rloops, None, 1, kinds, lanes * copies)
+    plan = StagePlan(strategy, loops, vector, lanes, copies, tail, rloops=rloops, strip=strip)
+    return _describe(stage, plan)
+
+
+def _plan_stage(stage: Stage, lanes: int, masks: bool, partitioned: bool) -> StagePlan:
     atomic = any(s.mode != "set" for s in stage.stores)
     if atomic:
         return _describe(stage, _plan_scatter(stage, lanes, masks, partitioned))

@@ -134,3 +134,25 @@ def tile_variable(stage: Stage, var: Symbol, lanes: int) -> Symbol | None:
         if count > most:
             best, most = other, count
     return best
+
+
+def stage_price(stage: Stage, var: Symbol | None, lanes: int, masks: bool, local: set[str]) -> float:
+    """The estimated price of a whole stage with ``var`` on lanes, for one outer point; buffers in ``local`` cost as
+    much as a contiguous access, whatever the variable."""
+    points = 1.0
+    for v in (*stage.vars, *stage.rvars):
+        points *= extent(v) or _ASSUMED_EXTENT
+    if var is None:
+        return points * (body_cost(stage, None) + 1)
+    total = float(sum(OPS[n.op].cost for n in stage.nodes if n.op != "load"))
+    for buffer, e in [(n.buffer, n.index) for n in stage.loads] + [(s.buffer, s.index) for s in stage.stores]:
+        total += 1.0 if buffer in local else _memory_cost(e, var, lanes, store=False)
+    n = extent(var) or _ASSUMED_EXTENT
+    steps = -(-n // lanes) if masks else n // lanes + n % lanes
+    return points * total * steps / max(n, 1)
+
+
+def index_uses(stage: Stage, local: set[str]) -> bool:
+    """Whether an index is computed from what lies in a local buffer."""
+    nodes = [s.node for e in indices(stage) for s in e.free_symbols if isinstance(s, IndirectSymbol)]
+    return any(n.op == "load" and n.buffer in local for n in topological(nodes))

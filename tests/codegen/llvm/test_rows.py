@@ -1,0 +1,69 @@
+"""Kernels whose stages share outer loops: rows in cache, and columns on lanes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from braze.codegen.llvm.generate import generate
+from braze.ops.dag import Dag, Node
+from braze.ops.kernel import BufferArg, Kernel, Stage, Store
+from braze.runtime.expr import Expr, Symbol, as_expr
+from tests.codegen.llvm.kernels import check, variable
+
+F32 = torch.float32
+
+
+def softmax(
+    n: object, m: object, *, columns: bool, kept_row: bool, symbols: tuple[Symbol, ...] = ()
+) -> Kernel:
+    """Softmax of 2*x over m elements, n times; ``columns``: the n are contiguous, else the m."""
+    dag = Dag()
+    i, r, j = variable("i0", n), variable("r0", m), variable("i1", m)
+
+    def at(v: Symbol) -> Expr:
+        return v.expr * n + i.expr if columns else i.expr * m + v.expr
+
+    def doubled(v: Symbol) -> Node:
+        x = dag.load("x", at(v), F32)
+        return dag.op("add", x, x)
+
+    first = Stage((j,), (), (Store("row", j.expr, doubled(j)),))
+
+    def value(v: Symbol) -> Node:
+        return dag.load("row", v.expr, F32) if kept_row else doubled(v)
+
+    top = Stage((), (r,), (Store("top", as_expr(0), dag.reduction("max", (value(r),), (r,))),))
+    shifted = dag.op("exp", dag.op("sub", value(r), dag.load("top", 0, F32)))
+    total = Stage((), (r,), (Store("total", as_expr(0), dag.reduction("sum", (shifted,), (r,))),))
+    quotient = dag.op(
+        "truediv", dag.op("exp", dag.op("sub", value(j), dag.load("top", 0, F32))), dag.load("total", 0, F32)
+    )
+    last = Stage((j,), (), (Store("o", at(j), quotient),))
+    size = as_expr(n) * m
+    buffers = [BufferArg("x", F32, "in", size), BufferArg("o", F32, "out", size)]
+    buffers += [BufferArg(b, F32, "local", as_expr(1)) for b in ("top", "total")]
+    if kept_row:
+        buffers.append(BufferArg("row", F32, "local", as_expr(m)))
+    stages = (first, top, total, last) if kept_row else (top, total, last)
+    return Kernel("softmax", (i,), stages, tuple(buffers), symbols)
+
+
+@pytest.mark.parametrize("columns", [False, True])
+@pytest.mark.parametrize("kept_row", [False, True])
+def test_softmax(columns: bool, kept_row: bool) -> None:
+    for n, m in [(16, 5), (37, 17), (64, 33), (130, 8)]:
+        kernel = softmax(n, m, columns=columns, kept_row=kept_row)
+        if columns and n % 8 == 0:
+            assert "i0 on 8 lanes" in str(generate(kernel, 8).plan)
+        check(kernel, {b: torch.randn(n * m) for b in ("x", "o")}, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("columns", [False, True])
+@pytest.mark.parametrize("kept_row", [False, True])
+def test_symbolic_softmax(columns: bool, kept_row: bool) -> None:
+    s0, s1 = Symbol("s0", 0), Symbol("s1", 1)
+    kernel = softmax(s0.expr, s1.expr, columns=columns, kept_row=kept_row, symbols=(s0, s1))
+    for n, m in [(0, 3), (1, 1), (16, 16), (37, 17), (3, 40)]:
+        data = {b: torch.randn(n * m) for b in ("x", "o")}
+        check(kernel, data, {"s0": n, "s1": m}, rtol=1e-5, atol=1e-6)
