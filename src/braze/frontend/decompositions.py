@@ -24,6 +24,7 @@ aten = torch.ops.aten
 KEPT: Mapping[str, str] = {
     "scaled_dot_product_attention": "it chooses between attention kernels, one of which is the next one",
     "_scaled_dot_product_flash_attention_for_cpu": "never materialises the scores; its backward counts on it",
+    "index_select": "it refuses negative indices, which `index` would count from the end",
     "baddbmm": "one call with its scale and addend, instead of a product and two passes over it",
     "grid_sampler_2d": "its decomposition gathers four times with as many index tensors",
     "_chunk_cat": "made for collectives, which take it whole",

@@ -95,6 +95,8 @@ def _shift(name: str) -> Callable[..., TensorBox]:
 
 for _packet, _name in ((aten.bitwise_left_shift, "shl"), (aten.bitwise_right_shift, "shr")):
     lowers(_packet.Tensor, _packet.Tensor_Scalar, _packet.Scalar_Tensor)(_shift(_name))
+for _packet, _name in ((aten.__lshift__, "shl"), (aten.__rshift__, "shr")):
+    lowers(_packet.Tensor, _packet.Scalar)(_shift(_name))
 
 
 def _float_test(name: str) -> Callable[..., TensorBox]:

@@ -12,8 +12,7 @@ from braze.ir.externs import ConcatKernel
 from braze.ir.layout import FixedLayout, NonOwningLayout, contiguous_strides
 from braze.ir.loops import Loops
 from braze.lowering.casts import copied
-from braze.lowering.pointwise_arith import number
-from braze.lowering.promotion import Scalar
+from braze.lowering.promotion import Scalar, number
 from braze.lowering.registry import EXTERNS, lowers
 from braze.lowering.views import clamped, position
 from braze.ops.dag import Node, cost, loads
@@ -199,3 +198,24 @@ def repeat(ctx: GraphLowering, x: TensorBox, repeats: Sequence[ExprLike]) -> Ten
         return x.load(ctx.dag, [i[d + lead] % n if n != ONE else ZERO for d, n in enumerate(x.size)])
 
     return ctx.pointwise(ctx.out_size, x.dtype, element)
+
+
+@lowers(aten.diagonal_scatter.default)
+def diagonal_scatter(
+    ctx: GraphLowering, x: TensorBox, source: TensorBox, offset: int = 0, dim1: int = 0, dim2: int = 1
+) -> TensorBox:
+    """x with ``source`` in place of a diagonal of two dimensions."""
+    d = ctx.dag
+    dim1, dim2 = dim1 % x.ndim, dim2 % x.ndim
+    first, second = (0, offset) if offset >= 0 else (-offset, 0)
+
+    def element(i: tuple[Expr, ...]) -> Node:
+        along = i[dim1] - first
+        on = d.op("eq", d.index_expr(along), d.index_expr(i[dim2] - second))
+        on = d.logical_and(on, between(ctx, along, 0, source.size[-1]))
+        own = [e for k, e in enumerate(i) if k not in (dim1, dim2)]
+        own.append(ZERO if source.size[-1] == ONE else along)
+        new = d.mask(d.to_dtype(source.load(d, own), compute_dtype(x.dtype)), on)
+        return d.where(on, new, x.load(d, i))
+
+    return ctx.pointwise(x.size, x.dtype, element)

@@ -10,8 +10,7 @@ import torch
 from braze._torch.prims import prims
 from braze.ir.boxes import TensorBox
 from braze.lowering.casts import converted
-from braze.lowering.pointwise_arith import number
-from braze.lowering.promotion import Scalar
+from braze.lowering.promotion import Scalar, number
 from braze.lowering.registry import lowers
 from braze.ops.dag import Node
 from braze.ops.dtypes import compute_dtype, is_float

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from braze.ir.boxes import TensorBox
-from braze.lowering.promotion import Operand, Scalar
+from braze.lowering.promotion import Operand, Scalar, number
 from braze.lowering.registry import Unsupported, lowers
 from braze.ops.dag import Node
 from braze.ops.dtypes import is_float
@@ -25,15 +25,6 @@ def _scaled(ctx: GraphLowering, v: Node, factor: Scalar) -> Node:
     if isinstance(factor, (int, float)) and factor == 1:
         return v
     return ctx.dag.op("mul", v, number(ctx, factor, v.dtype))
-
-
-def number(ctx: GraphLowering, value: Scalar, dtype: torch.dtype) -> Node:
-    """A number or a symbolic integer as a value of type ``dtype``."""
-    return (
-        ctx.dag.constant(value, dtype)
-        if isinstance(value, (bool, int, float))
-        else ctx.dag.index_expr(value, dtype)
-    )
 
 
 @lowers(aten.add.Tensor, aten.add.Scalar)
@@ -283,7 +274,7 @@ def _pow_by_scalar(ctx: GraphLowering, v: Node, exponent: int | float) -> Node:
 @lowers(aten.pow.Tensor_Scalar)
 def pow_scalar(ctx: GraphLowering, x: TensorBox, exponent: Scalar) -> TensorBox:
     """x ** exponent: by multiplication, square roots and reciprocals where eager does so."""
-    if isinstance(exponent, Expr):
+    if isinstance(exponent, (Expr, Node)):
         raise Unsupported("a symbolic exponent")
     if ctx.out_dtype is torch.bool:
         raise Unsupported("powers of booleans")

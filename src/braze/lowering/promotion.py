@@ -15,7 +15,8 @@ from braze.runtime.expr import Expr
 if TYPE_CHECKING:
     from braze.lowering.graph import GraphLowering
 
-Scalar = bool | int | float | Expr
+Scalar = bool | int | float | Expr | Node
+"""A number: known, or an expression of sizes, or a value without loop variables (of float64)."""
 Operand = TensorBox | Scalar
 NodeFn = Callable[..., Node]
 
@@ -24,7 +25,7 @@ def scalar_type(value: object) -> torch.dtype:
     """The type of a Python number, as a tensor operation sees it."""
     if isinstance(value, bool):
         return torch.bool
-    return torch.get_default_dtype() if isinstance(value, float) else torch.int64
+    return torch.get_default_dtype() if isinstance(value, (float, Node)) else torch.int64
 
 
 def result_type(*operands: Operand | None) -> torch.dtype:
@@ -62,6 +63,13 @@ def float_type(*operands: Operand | None) -> torch.dtype:
     return dtype if is_float(dtype) else torch.get_default_dtype()
 
 
+def number(ctx: GraphLowering, value: Scalar, dtype: torch.dtype) -> Node:
+    """A number as a value of type ``dtype``."""
+    if isinstance(value, Node):
+        return ctx.dag.to_dtype(value, dtype)
+    return ctx.dag.index_expr(value, dtype) if isinstance(value, Expr) else ctx.dag.constant(value, dtype)
+
+
 def operand(
     ctx: GraphLowering, x: Operand, indices: Sequence[Expr], size: Sequence[Expr], dtype: torch.dtype
 ) -> Node:
@@ -69,9 +77,7 @@ def operand(
     compute = compute_dtype(dtype)
     if isinstance(x, TensorBox):
         return ctx.dag.to_dtype(ctx.broadcast_load(x, indices, size), compute)
-    if isinstance(x, Expr):
-        return ctx.dag.index_expr(x, compute)
-    return ctx.dag.constant(x, compute)
+    return number(ctx, x, compute)
 
 
 def dims_of(dims: int | Sequence[int] | None, ndim: int) -> list[int]:

@@ -10,8 +10,7 @@ import torch
 from braze.ir import prims
 from braze.ir.boxes import TensorBox
 from braze.ir.layout import contiguous_strides
-from braze.lowering.pointwise_arith import number
-from braze.lowering.promotion import Scalar
+from braze.lowering.promotion import Scalar, number
 from braze.lowering.registry import calls_whole, lowers
 from braze.ops.dag import Node
 from braze.runtime.expr import ZERO, Expr, ExprLike, as_expr

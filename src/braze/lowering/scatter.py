@@ -1,4 +1,4 @@
-"""Writing to places that index tensors choose, and writing to the graph's inputs."""
+"""Writing to places that index tensors choose."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from braze.ir.boxes import StorageBox, TensorBox
-from braze.ir.loops import Pointwise, Scatter, Sizes, loop_indices
+from braze.ir.loops import Scatter, Sizes, loop_indices
 from braze.lowering.casts import converted, copied
 from braze.lowering.indexing import AdvancedIndex, along
 from braze.lowering.promotion import Operand, operand
@@ -152,15 +152,3 @@ def _masked_put(
     if accumulate and x.dtype is torch.bool:
         raise Unsupported("a sum of booleans as booleans")
     return ctx.pointwise(x.size, x.dtype, value)
-
-
-@lowers(aten.copy_.default)
-def copy_(ctx: GraphLowering, x: TensorBox, source: TensorBox, non_blocking: bool = False) -> TensorBox:
-    """Write ``source``, broadcast and converted, to x, an input of the graph."""
-    ref = ctx.graph.ref(x)
-    value = Pointwise(
-        x.dtype,
-        x.size,
-        converted(ctx, ctx.broadcast_load(source, loop_indices(x.size), x.size), x.dtype),
-    )
-    return TensorBox.of(ctx.graph.realize_into(ctx.graph.box(value), ref.layout, ref.buffer.storage))

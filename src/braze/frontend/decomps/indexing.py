@@ -25,14 +25,6 @@ def split_with_sizes(x: Tensor, sizes: list[int], dim: int = 0) -> list[Tensor]:
     return parts
 
 
-def index_select(x: Tensor, dim: int, index: Tensor) -> Any:
-    """`index` along one dimension."""
-    if x.ndim == 0:
-        return NotImplemented
-    index = index.view([-1]) if index.ndim == 0 else index
-    return aten.index.Tensor(x, [None] * (dim % x.ndim) + [index])
-
-
 def _bag_of_position(indices: Tensor, offsets: Tensor) -> Tensor:
     """For each position of `indices` the number of its bag: bags that start there or before, minus one."""
     starts = torch.zeros([indices.shape[0] + 1], dtype=indices.dtype, device=indices.device)
@@ -108,7 +100,6 @@ def embedding_bag_backward(
 
 TABLE: Table = {
     aten.split_with_sizes.default: split_with_sizes,
-    aten.index_select.default: index_select,
     aten._embedding_bag.default: embedding_bag,
     aten._embedding_bag_forward_only.default: embedding_bag,
     aten._embedding_bag_backward.default: embedding_bag_backward,

@@ -1,0 +1,137 @@
+"""Indexing, gathering and scattering against eager, and what happens to indices out of range."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tests.lowering.execute import check, lower, run, trace
+
+X = torch.arange(60.0).reshape(4, 5, 3)
+I4 = torch.tensor([0, 3, -1, 2, -4])
+I5 = torch.tensor([[1, -5, 4], [0, 2, -1]])
+
+INDEXED: dict[str, Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "first": lambda x, i, j: x[i],
+    "middle": lambda x, i, j: x[:, j],
+    "last": lambda x, i, j: x[..., i % 3],
+    "adjacent": lambda x, i, j: x[i[:, None, None], j],
+    "apart": lambda x, i, j: x[i, :, i % 3],
+    "apart matrix": lambda x, i, j: x[j % 4, :, j % 3],
+    "all": lambda x, i, j: x[i, i, i % 3],
+    "with slices": lambda x, i, j: x[1:, j, :2],
+    "with select": lambda x, i, j: x[2, i % 5],
+    "int32": lambda x, i, j: x[i.to(torch.int32)],
+    "of a value": lambda x, i, j: (x * 2 + 1)[i] + 1,
+    "computed": lambda x, i, j: x[(i + 1) % 4],
+    "arange": lambda x, i, j: x[torch.arange(3), torch.arange(3)],
+    "index_select": lambda x, i, j: x.index_select(1, i % 5),
+    "embedding": lambda x, i, j: F.embedding(j % 4, x.reshape(4, 15)),
+    "take": lambda x, i, j: x.take(i),
+}
+
+
+@pytest.mark.parametrize("name", INDEXED)
+def test_indexing(name: str) -> None:
+    check(INDEXED[name], X, I4, I5)
+
+
+def test_gather() -> None:
+    index = torch.tensor([[[0, 1, 2], [3, 0, 1]]])
+    check(lambda x, i: x.gather(0, i), X, index)
+    check(lambda x, i: (x + 1).gather(-1, i % 3), X, index)
+    check(lambda x, i: x.gather(0, i), torch.randn(5), torch.tensor([4, 0]))
+    check(lambda x, i: x.gather(0, i), torch.tensor(3.0), torch.tensor(0))
+
+
+@pytest.mark.parametrize(
+    ("fn", "index", "error"),
+    [
+        (lambda x, i: x[i], 4, IndexError),
+        (lambda x, i: x[i], -5, IndexError),
+        (lambda x, i: x[:, i], 5, IndexError),
+        (lambda x, i: x.index_select(0, i), 4, IndexError),
+        (lambda x, i: x.index_select(0, i), -1, IndexError),
+        (lambda x, i: F.embedding(i, x[0]), 5, IndexError),
+        (lambda x, i: F.embedding(i, x[0]), -1, IndexError),
+        (lambda x, i: x[0, :, 0].gather(0, i), 5, RuntimeError),
+        (lambda x, i: x[0, :, 0].gather(0, i), -1, RuntimeError),
+        (lambda x, i: x[0, :, 0].scatter(0, i, 2.0), 5, RuntimeError),
+        (lambda x, i: x[0, :, 0].scatter_add(0, i, torch.ones(3)), -1, RuntimeError),
+        (lambda x, i: x.index_put((i,), torch.tensor(0.0)), 7, IndexError),
+    ],
+)
+def test_out_of_range(fn: Any, index: int, error: type[Exception]) -> None:
+    bad = torch.tensor([0, index, 1])
+    with pytest.raises(error):
+        fn(X, bad)
+    with pytest.raises(error, match="out of bounds"):
+        run(fn, X, bad)
+
+
+def test_a_mask_guards_an_index() -> None:
+    def fn(x: torch.Tensor, i: torch.Tensor) -> torch.Tensor:
+        return torch.cat([x[i], x], 0)[: i.shape[0]] * 2
+
+    check(fn, X, I4)
+
+
+SCATTERS: dict[str, Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "index_put": lambda x, i, v: x.index_put((torch.tensor([2, 0]),), v[:2]),
+    "index_put broadcast": lambda x, i, v: x.index_put((torch.tensor([[2], [0]]),), torch.tensor(7.0)),
+    "index_put add": lambda x, i, v: x.index_put((i,), v, accumulate=True),
+    "index_put columns": lambda x, i, v: torch.ops.aten.index_put(x, [None, i % 5], v.sum(1)[:4, None], True),
+    "index_put pairs": lambda x, i, v: x.index_put((i, i % 5), v[:, 0], accumulate=True),
+    "index_add": lambda x, i, v: x.index_add(0, i % 4, v, alpha=2),
+    "index_copy": lambda x, i, v: x.index_copy(0, torch.tensor([3, 1]), v[:2]),
+    "index_fill": lambda x, i, v: x.index_fill(1, torch.tensor([0, 4]), 9.0),
+    "scatter": lambda x, i, v: x.scatter(0, torch.tensor([[[3, 1, 2]]]), v[:1, :1]),
+    "scatter value": lambda x, i, v: x.scatter(1, torch.tensor([[[3, 1, 2]]]), -1.0),
+    "scatter_add": lambda x, i, v: x.scatter_add(0, (i % 4)[:, None, None].expand(5, 5, 3), v),
+    "scatter_reduce": lambda x, i, v: x.scatter_reduce(0, (i % 4)[:, None, None].expand(5, 5, 3), v, "sum"),
+    "scatter reduce add": lambda x, i, v: x.scatter(0, torch.tensor([[[3, 1, 2]]]), v[:1, :1], reduce="add"),
+    "mask": lambda x, i, v: x.index_put((x > 3,), torch.tensor(0.5)),
+    "mask rows": lambda x, i, v: x.index_put((torch.tensor([True, False, True, False]),), torch.tensor(0.5)),
+    "masked_fill": lambda x, i, v: x.masked_fill(x > 30, 0.0),
+    "of zeros": lambda x, i, v: torch.zeros(4, 5, 3).index_put((i,), v, accumulate=True) * 2,
+    "then used": lambda x, i, v: x.index_put((i,), v, accumulate=True).exp().sum(0) + x[0],
+    "embedding grad": lambda x, i, v: torch.ops.aten.embedding_dense_backward(
+        v.reshape(5, 15), i % 4, 4, -1, False
+    ),
+    "embedding grad padded": lambda x, i, v: torch.ops.aten.embedding_dense_backward(
+        v.reshape(5, 15), i % 4, 4, 2, False
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SCATTERS)
+def test_scatters(name: str) -> None:
+    check(SCATTERS[name], X, I4, torch.randn(5, 5, 3))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64, torch.int64, torch.int32], ids=str)
+def test_accumulating_types(dtype: torch.dtype) -> None:
+    values = torch.randint(0, 9, (6, 3)).to(dtype)
+    check(
+        lambda x, v: x.index_put((torch.tensor([0, 1, 0, 0, 1, 3]),), v, accumulate=True),
+        X[:, 0].to(dtype),
+        values,
+    )
+
+
+def test_the_source_of_a_scatter_stays() -> None:
+    x = torch.randn(4, 3)
+    before = x.clone()
+    run(lambda x: x.index_put((torch.tensor([0, 0]),), torch.ones(3), accumulate=True), x)
+    assert torch.equal(x, before)
+
+
+def test_fallbacks_are_named() -> None:
+    _, fallbacks = lower(
+        trace(lambda x: x.scatter_reduce(0, torch.zeros(3, dtype=torch.int64), x, "amax"), torch.randn(3))
+    )
+    assert fallbacks == ["aten.scatter_reduce.two: a scatter that combines by amax"]
