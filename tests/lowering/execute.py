@@ -166,7 +166,8 @@ def check(
     strict: bool = True,
     check_strides: bool = True,
 ) -> None:
-    """Assert that lowered IR agrees with eager by the numerical rule, strides included; with ``strict``, without
+    """Assert that lowered IR agrees with eager by the numerical rule, strides included; with ``strict``,
+    without
     falling back."""
 
     def reference() -> list[Any]:

@@ -1,4 +1,5 @@
-"""Views, and tensors put together from others, against eager: of inputs, of values not stored yet, of results."""
+"""Views, and tensors put together from others, against eager: of inputs, of values not stored yet, of
+results."""
 
 from __future__ import annotations
 

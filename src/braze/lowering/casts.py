@@ -20,7 +20,8 @@ aten = torch.ops.aten
 
 
 def converted(ctx: GraphLowering, v: Node, dtype: torch.dtype) -> Node:
-    """``v`` as an element of type ``dtype`` would hold it, in the compute type of ``dtype``: half types round."""
+    """``v`` as an element of type ``dtype`` would hold it, in the compute type of ``dtype``: half types
+    round."""
     return ctx.dag.to_dtype(ctx.dag.to_dtype(v, dtype), compute_dtype(dtype))
 
 

@@ -45,7 +45,8 @@ def cat(ctx: GraphLowering, tensors: Sequence[TensorBox], dim: int = 0) -> Tenso
     """Tensors one after the other along a dimension.
 
     Written as one loop with a choice (`_chosen`) where consumers can then be fused with it: at most 4 pieces,
-    each cheap to compute at any index (a cost of at most 6, 2 loads), and some user that is itself a loop. Else each
+    each cheap to compute at any index (a cost of at most 6, 2 loads), and some user that is itself a
+    loop. Else each
     piece is computed straight into its part of one buffer (`_in_place`), and no element is looked at twice.
     """
     size = ctx.out_size
@@ -111,7 +112,8 @@ def _in_place(ctx: GraphLowering, pieces: Sequence[TensorBox], dim: int) -> Tens
 def constant_pad_nd(
     ctx: GraphLowering, x: TensorBox, pad: Sequence[ExprLike], value: Scalar = 0
 ) -> TensorBox:
-    """A border of ``value``; negative widths cut. ``pad`` counts from the last dimension: before, after, ..."""
+    """A border of ``value``; negative widths cut. ``pad`` counts from the last dimension: before, after,
+    ..."""
     d, dtype = ctx.dag, compute_dtype(x.dtype)
     before = [ZERO] * x.ndim
     for k in range(len(pad) // 2):

@@ -11,7 +11,7 @@ from braze._torch.prims import prims
 from braze.ir.boxes import TensorBox
 from braze.lowering.casts import converted
 from braze.lowering.promotion import Scalar, number
-from braze.lowering.registry import lowers
+from braze.lowering.registry import Unsupported, lowers
 from braze.ops.dag import Node
 from braze.ops.dtypes import compute_dtype, is_float
 from braze.runtime.expr import Expr, ExprLike, as_expr
@@ -70,19 +70,21 @@ def arange(ctx: GraphLowering, start: Scalar, end: Scalar, step: Scalar = 1, **o
     compute = compute_dtype(dtype)
 
     def value(i: tuple[Expr, ...]) -> Node:
-        if not isinstance(start, float) and not isinstance(step, float):
-            return converted(ctx, d.index_expr(i[0] * step + start, compute), dtype)
+        if all(isinstance(x, (int, Expr)) for x in (start, step)):
+            return converted(ctx, d.index_expr(i[0] * _whole(step) + _whole(start), compute), dtype)
         if not is_float(dtype):  # eager converts the bounds before it counts
             return d.index_expr(i[0] * _whole(step) + _whole(start), dtype)
         steps = d.op("mul", number(ctx, step, torch.float64), d.index_expr(i[0], torch.float64))
-        return converted(
-            ctx, d.to_dtype(d.op("add", number(ctx, start, torch.float64), steps), compute), dtype
-        )
+        exact = d.op("add", number(ctx, start, torch.float64), steps)
+        return converted(ctx, d.to_dtype(exact, compute), dtype)
 
     return ctx.pointwise(ctx.out_size, dtype, value)
 
 
 def _whole(value: Scalar) -> Expr:
+    """A number as an integer expression. Raises ``Unsupported`` where only the running graph knows it."""
+    if isinstance(value, Node):
+        raise Unsupported("a range of integers between symbolic floating-point numbers")
     return value if isinstance(value, Expr) else as_expr(int(value))
 
 

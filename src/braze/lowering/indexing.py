@@ -38,7 +38,8 @@ def checked(
 ) -> Expr:
     """``index`` as an index into ``size`` elements, checked. Raises ``Unsupported`` where there may be none.
 
-    ``trusted``: the caller's graph vouches for the range, which is believed where no memory is read for the index.
+    ``trusted``: the caller's graph vouches for the range, which is believed where no memory is read for
+    the index.
     """
     if not known_positive(size):
         raise Unsupported("an index into a dimension that may be empty")
@@ -62,9 +63,11 @@ def embedding(
 
 
 class AdvancedIndex:
-    """``x[indices]`` with tensors and whole dimensions (``None``) mixed: its size, and where its elements lie in x.
+    """``x[indices]`` with tensors and whole dimensions (``None``) mixed: its size, and where its
+    elements lie in x.
 
-    Index tensors are broadcast together. The dimensions of the result that they make stand where the first of them
+    Index tensors are broadcast together. The dimensions of the result that they make stand where the
+    first of them
     stood if they are next to each other, else in front.
     """
 
@@ -146,7 +149,8 @@ def index_select(ctx: GraphLowering, x: TensorBox, dim: int, index: TensorBox) -
 def along(
     ctx: GraphLowering, index: TensorBox, dim: int, size: Sizes
 ) -> Callable[[Sequence[Expr]], list[Expr]]:
-    """The rule of gather and scatter: the indices into a tensor of ``size`` for those of ``index``: the same, but
+    """The rule of gather and scatter: the indices into a tensor of ``size`` for those of ``index``: the
+    same, but
     along ``dim`` what ``index`` says (checked, negative ones refused)."""
     require_integers(index)
 

@@ -1,4 +1,5 @@
-"""Operators that write their result into their first argument: what the plain operator computes, stored there."""
+"""Operators that write their result into their first argument: what the plain operator computes, stored
+there."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ aten = torch.ops.aten
 
 
 def written(ctx: GraphLowering, target: TensorBox, value: TensorBox) -> TensorBox:
-    """Store ``value``, broadcast and converted, in the memory of ``target``; the tensor as it is afterwards."""
+    """Store ``value``, broadcast and converted, in the memory of ``target``; the tensor as it is
+    afterwards."""
     ref = ctx.graph.ref(target)
     size, dtype = target.size, target.dtype
     element = converted(ctx, ctx.broadcast_load(value, loop_indices(size), size), dtype)

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 aten = torch.ops.aten
 
-_SAME_NAME = """sqrt rsqrt exp exp2 expm1 sigmoid tanh log log1p log2 log10 erf erfc erfinv sin cos tan asin acos
+_SAME_NAME = """sqrt rsqrt exp exp2 expm1 sigmoid tanh log log1p log2 log10 erf erfc erfinv sin cos tan
+asin acos
 atan sinh cosh asinh acosh atanh lgamma digamma"""
 
 

@@ -31,7 +31,8 @@ def scalar_type(value: object) -> torch.dtype:
 def result_type(*operands: Operand | None) -> torch.dtype:
     """The type in which an operation on ``operands`` is done: ``torch.result_type`` of any number of them.
 
-    Tensors with dimensions come before those without, and these before numbers; what comes later counts only where
+    Tensors with dimensions come before those without, and these before numbers; what comes later counts
+    only where
     it is of a higher category (bool, integer, floating).
     """
     ranks: list[torch.dtype | None] = [None, None, None]

@@ -77,7 +77,8 @@ class Space:
         finish: Callable[[Node], Node] = lambda v: v,
         which: int = 0,
     ) -> TensorBox:
-        """The reduction of ``fn``'s operands, with ``finish`` applied to its value; the current node's result number
+        """The reduction of ``fn``'s operands, with ``finish`` applied to its value; the current node's
+        result number
         ``which``."""
         d = self.ctx.dag
         rindices = loop_indices(self.ranges, "r")
@@ -87,7 +88,8 @@ class Space:
         return self.ctx.box(cls(dtype, self.size, value, self.ranges, kind), which)
 
     def require_elements(self) -> None:
-        """Raises ``Unsupported`` where there may be nothing to reduce: eager raises, or has an answer of its own."""
+        """Raises ``Unsupported`` where there may be nothing to reduce: eager raises, or has an answer of
+        its own."""
         if not known_positive(self.numel):
             raise Unsupported("a reduction over a dimension that may be empty")
 
@@ -244,7 +246,8 @@ def var_and_mean(
 ) -> tuple[Callable[[], TensorBox], TensorBox]:
     """The variance (made when called, with ``finish`` applied) and the mean, both in the compute type.
 
-    In two passes, the mean and then the mean square of the deviations, where a row is known to be short (it is in
+    In two passes, the mean and then the mean square of the deviations, where a row is known to be short
+    (it is in
     cache the second time); in one, by Welford's method, otherwise.
     """
     d = ctx.dag

@@ -66,7 +66,7 @@ for _function, _name in (
     lowers(_function)(_arithmetic(_name))
 
 
-@lowers(torch._sym_sqrt)
+@lowers(torch.sym_sqrt)
 def sym_sqrt(ctx: GraphLowering, x: Scalar) -> Node:
     """The square root of a number."""
     return ctx.dag.op("sqrt", number(ctx, x, torch.float64))

@@ -32,7 +32,8 @@ def scattered(
     *,
     accumulate: bool,
 ) -> TensorBox:
-    """A copy of x with ``value(indices, type)`` written, or added, at ``positions(indices)`` for all of ``size``.
+    """A copy of x with ``value(indices, type)`` written, or added, at ``positions(indices)`` for all of
+    ``size``.
 
     Sums of half types are collected in float32 and rounded once.
     """
