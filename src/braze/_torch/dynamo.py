@@ -48,6 +48,7 @@ def compile_apart(function: Callable[..., Any], backend: Callable[..., Any]) -> 
     """`torch.compile(function, backend=backend)` that leaves other compilations of the same code alone: it
     does not count towards the number of times that Dynamo compiles it before it gives up. A PyTorch that has
     no way to say so counts it."""
-    if "isolate_recompiles" in inspect.signature(torch.compile).parameters:
-        return torch.compile(function, backend=backend, isolate_recompiles=True)
-    return torch.compile(function, backend=backend)
+    known = inspect.signature(torch.compile).parameters
+    apart: dict[str, Any] = {"isolate_recompiles": True} if "isolate_recompiles" in known else {}
+    compiled: Callable[..., Any] = torch.compile(function, backend=backend, **apart)
+    return compiled

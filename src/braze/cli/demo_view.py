@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from braze.cli.demo_measure import Measured
+from braze.inspect.render import duration
 
 __all__ = ["closing", "comparison", "failure", "heading", "kernels"]
 
@@ -81,13 +82,13 @@ def _operators(names: Sequence[str], width: int = 34) -> str:
 def kernels(report: dict[str, Any]) -> RenderableType:
     """Braze's kernels with their share of the time; below them the ATen calls in one line."""
     rows = sorted(report["kernels"], key=lambda row: -row["share"])
-    table = Table(box=box.SIMPLE_HEAD, header_style="bold", title_justify="left")
-    table.add_column("kernel", no_wrap=True, overflow="ellipsis", max_width=40)
-    table.add_column("runs", justify="right")
-    table.add_column("fuses", no_wrap=True)
-    table.add_column("time", justify="right", no_wrap=True)
-    table.add_column("share", justify="right", no_wrap=True)
-    table.add_column("", width=16)
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", title_justify="left", expand=True)
+    table.add_column("kernel", no_wrap=True, overflow="ellipsis", ratio=5)
+    table.add_column("runs", justify="right", min_width=4)
+    table.add_column("fuses", no_wrap=True, overflow="ellipsis", ratio=4)
+    table.add_column("time", justify="right", no_wrap=True, min_width=7)
+    table.add_column("share", justify="right", no_wrap=True, min_width=6)
+    table.add_column("", width=10)
     widest = max((row["share"] for row in [*rows, *report["externs"]]), default=1.0) or 1.0
 
     def add(row: dict[str, Any], style: str) -> None:
@@ -95,7 +96,7 @@ def kernels(report: dict[str, Any]) -> RenderableType:
             Text(row["name"], style),
             str(row["launches"]),
             Text(_operators(row["operators"]), "dim"),
-            f"{row['microseconds']:.0f} us",
+            duration(row["microseconds"]),
             f"{row['share']:.1%}",
             Bar(widest, 0, row["share"], color="cyan" if style else "bright_black"),
         )
