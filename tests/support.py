@@ -17,24 +17,26 @@ import torch
 
 BACKEND = os.environ.get("BRAZE_TEST_BACKEND", "braze")
 
-# The operators that stay whole and are called in ATen: products, convolution, attention, pooling, sorting,
-# and the backward operators of these. A name here is an ATen operator without namespace and overload.
+# The operators that stay whole and are called in ATen: matrix products, convolution, attention, pooling, sorting,
+# and the backward operators of these. A name here is an ATen operator without namespace and overload. `seeds` is
+# Braze's own: it draws the seeds of random kernels from torch's generator.
 ALLOWED_EXTERNS = frozenset(
     """
-    mm addmm bmm baddbmm linear dot mv addmv vdot addr addbmm
+    mm addmm bmm baddbmm linear
     convolution convolution_backward
     scaled_dot_product_attention
     _scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_flash_attention_for_cpu_backward
-    _scaled_dot_product_attention_math_for_mps _scaled_dot_product_fused_attention_overrideable
     avg_pool1d avg_pool2d avg_pool3d avg_pool2d_backward avg_pool3d_backward
     max_pool2d_with_indices max_pool3d_with_indices
     max_pool2d_with_indices_backward max_pool3d_with_indices_backward
     adaptive_avg_pool1d _adaptive_avg_pool2d _adaptive_avg_pool3d
     _adaptive_avg_pool2d_backward _adaptive_avg_pool3d_backward
     adaptive_max_pool2d adaptive_max_pool3d adaptive_max_pool2d_backward adaptive_max_pool3d_backward
-    fractional_max_pool2d fractional_max_pool3d fractional_max_pool2d_backward fractional_max_pool3d_backward
+    fractional_max_pool2d fractional_max_pool3d
+    fractional_max_pool2d_backward fractional_max_pool3d_backward
     max_unpool2d max_unpool3d
     sort topk
+    seeds
     """.split()
 )
 

@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
         def show(verdict: Verdict) -> None:
             progress.advance(task)
             if options.verbose or verdict.status in ("wrong", "crashed", "timeout"):
-                progress.console.print(line_of(verdict), highlight=False, markup=False)
+                progress.console.print(line_of(verdict), highlight=False, markup=False, soft_wrap=True)
 
         verdicts = judge_all(pairs, settings, options.jobs, show)
     lists = Lists.of(verdicts)
@@ -102,9 +102,10 @@ def summary(lists: Lists, verdicts: list[Verdict]) -> Table:
     table.add_row("with fallbacks", *(count("fallback", c) for c in columns))
     table.add_row("strict", *(f"{lists.strict(c):.1%}" for c in columns), style="bold")
     table.add_section()
+    table.add_row("falls back most often:", style="dim")
     causes = collections.Counter(f.split(":")[0] for v in verdicts for f in set(v.fallbacks))
     for cause, times in causes.most_common(8):
-        table.add_row(f"falls back: {cause}", *[""] * len(names), str(times))
+        table.add_row(cause, *[""] * len(names), str(times))
     seconds = sum(v.seconds for v in verdicts)
     table.add_row("seconds in workers", *[""] * len(names), f"{seconds:.0f}")
     return table
