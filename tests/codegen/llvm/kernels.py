@@ -91,8 +91,8 @@ def check(
     rtol: float | None = None,
     atol: float | None = None,
 ) -> dict[str, torch.Tensor]:
-    """Run ``kernel`` at each width and thread count; every written buffer must equal the interpreter's. Returns the
-    interpreter's buffers."""
+    """Run ``kernel`` at each width and thread count; every written buffer must equal the interpreter's.
+    Returns the interpreter's buffers."""
     sizes = sizes or {}
     expected = {n: t.clone() for n, t in buffers.items()}
     interpret(kernel, expected, sizes)
@@ -108,7 +108,7 @@ def check(
                     check_guards(actual[b.name])
                     torch.testing.assert_close(
                         actual[b.name], expected[b.name], rtol=rtol, atol=atol, equal_nan=True,
-                        msg=lambda m, w=width, n=b.name, t=nthreads: f"{n} at width {w}, {t} threads: {m}\n{kernel}",
+                        msg=lambda m, w=width, n=b.name, t=nthreads: f"{n}, width {w}, {t} threads: {m}\n{kernel}",
                     )  # fmt: skip
                     if seen is not None:  # results do not depend on the number of threads
                         assert torch.equal(

@@ -1,4 +1,5 @@
-"""Random kernels: machine code at several vector widths, on one thread and two, against the reference interpreter."""
+"""Random kernels: machine code at several vector widths, on one thread and two, against the reference
+interpreter."""
 
 from __future__ import annotations
 

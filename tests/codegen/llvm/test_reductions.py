@@ -12,7 +12,7 @@ from braze.ops.dag import Dag
 from braze.ops.dtypes import is_float
 from braze.ops.kernel import BufferArg, Kernel, Stage, Store
 from braze.runtime.expr import Symbol, as_expr, product
-from tests.codegen.llvm.kernels import check, variable
+from tests.codegen.llvm.kernels import check, execute, variable
 
 F32 = torch.float32
 COMPONENTS = {"welford": 3, "online_softmax": 2}
@@ -27,7 +27,8 @@ def reduce_kernel(
     column: bool = False,
     symbols: tuple[Symbol, ...] = (),
 ) -> Kernel:
-    """Reduce a contiguous input; its last dimensions are the reduced ones, or with ``column`` the kept ones."""
+    """Reduce a contiguous input; its last dimensions are the reduced ones, or with ``column`` the kept
+    ones."""
     dag = Dag()
     vars = tuple(variable(f"i{k}", n) for k, n in enumerate(kept))
     rvars = tuple(variable(f"r{k}", n) for k, n in enumerate(reduced))
@@ -64,8 +65,8 @@ def data_for(kernel: Kernel, sizes: dict[str, int] | None = None) -> dict[str, t
 
 KINDS = ["sum", "prod", "max", "min", "argmax", "argmin", "welford", "online_softmax"]
 SHAPES = [
-    ((), (1,)), ((3,), (17,)), ((2,), (1000,)), ((5,), (3, 7)), ((2, 3), (2, 33)), ((1,), (9000,)), ((70,), (5,)),
-    ((0,), (4,)),
+    ((), (1,)), ((3,), (17,)), ((2,), (1000,)), ((5,), (3, 7)), ((2, 3), (2, 33)), ((1,), (9000,)),
+    ((70,), (5,)), ((0,), (4,)),
 ]  # fmt: skip
 
 
@@ -79,8 +80,8 @@ def test_kinds(kind: str, column: bool) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "dtype"),
-    [("sum", torch.int64), ("prod", torch.int32), ("max", torch.uint8), ("min", torch.int16), ("argmax", torch.int64),
-     ("any", torch.bool), ("all", torch.bool), ("xor_sum", torch.int64), ("sum", torch.float64),
+    [("sum", torch.int64), ("prod", torch.int32), ("max", torch.uint8), ("min", torch.int16),
+     ("argmax", torch.int64), ("any", torch.bool), ("all", torch.bool), ("xor_sum", torch.int64), ("sum", torch.float64),
      ("welford", torch.float64), ("max", torch.bool), ("argmin", torch.int8)],
 )  # fmt: skip
 @pytest.mark.parametrize("column", [False, True])
@@ -134,8 +135,6 @@ def test_empty_reduction_gives_the_identity() -> None:
         kernel = reduce_kernel(kind, (3,), (s1.expr,), symbols=(s1,))
         data = data_for(kernel, {"s1": 0})
         code = generate(kernel, 8)
-        from tests.codegen.llvm.kernels import execute
-
         execute(code, data, {"s1": 0})
         assert data["o0"].tolist() == [value] * 3
 
@@ -145,8 +144,6 @@ def test_long_sums_are_accurate() -> None:
     kernel = reduce_kernel("sum", (2,), (1 << 19,))
     data = {"x": x, "o0": torch.zeros(2)}
     exact = x.double().view(2, -1).sum(1)
-    from tests.codegen.llvm.kernels import execute
-
     for width in (1, 8, 16):
         execute(generate(kernel, width), data, {})
         error = ((data["o0"].double() - exact) / exact).abs().max().item()

@@ -1,7 +1,7 @@
 """Conversions between element types, as torch makes them on x86.
 
-Registers hold half types as their 16 bits, booleans as ``i1``, everything else as itself; a value's signedness is
-known from its torch type only.
+Registers hold half types as their 16 bits, booleans as ``i1``, everything else as itself; a value's
+signedness is known from its torch type only.
 """
 
 from __future__ import annotations
@@ -39,8 +39,9 @@ def half_from_float(fb: FunctionBuilder, value: Value, dtype: torch.dtype) -> Va
 
 
 def _float_to_int(fb: FunctionBuilder, value: Value, dtype: torch.dtype) -> Value:
-    """Towards zero. Out of range, x86's conversion instructions decide: narrow types take the low bits of int32
-    (int64 for uint8 of a large value is unspecified in torch too), int32 and int64 give their least value."""
+    """Towards zero. Out of range, x86's conversion instructions decide: narrow types take the low bits of
+    int32 (int64 for uint8 of a large value is unspecified in torch too), int32 and int64 give their least
+    value."""
     wide = "i64" if dtype is torch.int64 else "i32"
     least = -(2.0**63) if wide == "i64" else -(2.0**31)
     # fptosi is poison out of range; the comparison is what keeps the result defined.

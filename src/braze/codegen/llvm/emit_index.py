@@ -1,9 +1,9 @@
 """Index arithmetic: integer expressions as scalars, as steps between lanes, and as vectors of integers.
 
-A scalar sum is emitted outermost loop first, each partial sum at its own level, so what does not change in a loop
-is computed before it. Along lanes an index is *linear* where consecutive lanes differ by one uniform step: then
-lane 0 and the step are all that memory access needs. ``i // k`` and ``i % k`` stay linear where a block of lanes
-never crosses a multiple of ``k``.
+A scalar sum is emitted outermost loop first, each partial sum at its own level, so what does not change in
+a loop is computed before it. Along lanes an index is *linear* where consecutive lanes differ by one uniform
+step: then lane 0 and the step are all that memory access needs. ``i // k`` and ``i % k`` stay linear where
+a block of lanes never crosses a multiple of ``k``.
 """
 
 from __future__ import annotations
@@ -39,10 +39,11 @@ def fits_32(e: Expr) -> bool:
 
 
 def lane_step(e: Expr, var: Symbol, group: int) -> Expr | None:
-    """How much ``e`` grows from one value of ``var`` to the next; None where that is not the same throughout a group.
+    """How much ``e`` grows from one value of ``var`` to the next; None where that is not the same
+    throughout a group.
 
-    A group are the values of ``var`` from a multiple of ``group`` up to the next one. Indirect symbols count as
-    constant if they don't depend on ``var``.
+    A group are the values of ``var`` from a multiple of ``group`` up to the next one. Indirect symbols
+    count as constant if they don't depend on ``var``.
     """
     total = ZERO
     for mono, c in e.terms:
@@ -260,8 +261,8 @@ class IndexEmitter(ScopeEmitter):
         return found
 
     def _divide_wide(self, atom: Atom, parts: list[Value], ctx: Lanes) -> Value:
-        """Division by a run-time value. Vectors have no divider; below 2^31 a double's quotient is exact, since
-        it is at least 2^-31 away from the integer above it."""
+        """Division by a run-time value. Vectors have no divider; below 2^31 a double's quotient is exact,
+        since it is at least 2^-31 away from the integer above it."""
         assert isinstance(atom, FloorDiv | Mod)
         fb = self.fb
         num, den = parts
@@ -281,7 +282,8 @@ class IndexEmitter(ScopeEmitter):
         raise NotImplementedError
 
     def pointer(self, buffer: str, e: Expr, extra: int = 0) -> Value:
-        """The address of element ``e + extra`` (lane 0 of the first copy), partial sums at their own levels."""
+        """The address of element ``e + extra`` (lane 0 of the first copy), partial sums at their own
+        levels."""
         number = 0
         if e.terms and not e.terms[-1][0]:
             number = e.terms[-1][1]

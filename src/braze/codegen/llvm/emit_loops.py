@@ -20,7 +20,8 @@ Body = Callable[[list[Lanes], Carried], Carried]
 
 @dataclass(frozen=True)
 class LaneSegment:
-    """A part of a loop over lanes: ``copies`` times ``lanes`` iterations at once, the last ones masked or not."""
+    """A part of a loop over lanes: ``copies`` times ``lanes`` iterations at once, the last ones masked or
+    not."""
 
     start: Value
     stop: Value
@@ -80,8 +81,8 @@ class LoopEmitter(ValueEmitter):
     def shared_loop(
         self, loops: Sequence[Symbol], plan: StagePlan, body: Callable[[Value | None, Value | None], None]
     ) -> None:
-        """Run ``body(start, stop)`` for this thread's units: points of ``loops``, each with a range of blocks of
-        the vector variable if the plan has blocks (else with None)."""
+        """Run ``body(start, stop)`` for this thread's units: points of ``loops``, each with a range of
+        blocks of the vector variable if the plan has blocks (else with None)."""
         fb = self.fb
         blocks: Value | None = None
         size: Value | None = None

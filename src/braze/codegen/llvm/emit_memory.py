@@ -1,7 +1,7 @@
 """Loads and stores: which machine access an index becomes, masks included.
 
-Values of half types stay what they are in memory (16 bits) until they are converted; booleans are bytes in memory and
-``i1`` in registers.
+Values of half types stay what they are in memory (16 bits) until they are converted; booleans are bytes in
+memory and ``i1`` in registers.
 """
 
 from __future__ import annotations
@@ -139,7 +139,8 @@ class MemoryEmitter(IndexEmitter):
         return self.fb.shuffle(value, None, range(lanes - 1, -1, -1))
 
     def store(self, buffer: str, e: Expr, value: Value, mask: Node | None, ctx: Lanes) -> None:
-        """Write ``value`` (in the buffer's memory type, a scalar or as many lanes as ``ctx`` has) to ``e``."""
+        """Write ``value`` (in the buffer's memory type, a scalar or as many lanes as ``ctx`` has) to
+        ``e``."""
         fb = self.fb
         step = self.step(e, ctx)
         k = None if step is None else step.constant

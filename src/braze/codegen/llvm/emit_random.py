@@ -1,4 +1,5 @@
-"""Philox-4x32-10 and what random operations make of it; ``ops.random`` defines the same with torch operations.
+"""Philox-4x32-10 and what random operations make of it; ``ops.random`` defines the same with torch
+operations.
 
 Source: Salmon, Moraes, Dror, Shaw: Parallel random numbers, as easy as 1, 2, 3 (SC 2011).
 """

@@ -1,7 +1,8 @@
 """Reductions: accumulators in loops, strips, two-pass variance, and partial results of chunks.
 
-A *row* reduction has a reduced variable on lanes: several vector accumulators, merged at the end in a fixed order.
-A *column* reduction has a kept variable on lanes: one accumulator for each copy of the body, all lanes independent.
+A *row* reduction has a reduced variable on lanes: several vector accumulators, merged at the end in a fixed
+order. A *column* reduction has a kept variable on lanes: one accumulator for each copy of the body, all
+lanes independent.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ class ReductionEmitter(LoopEmitter):
     stage: Stage
     plan: StagePlan
     reductions: list[Reduction]
+    partial_prefix: str
 
     def find_users(self, stage: Stage) -> None:
         """Group the reduction nodes of ``stage``; note which nodes come after them only."""
@@ -213,7 +215,8 @@ class ReductionEmitter(LoopEmitter):
 
     # -- one strip ----------------------------------------------------------------------------------------
     def _strip_states(self, ctxs: list[Lanes], loops: Sequence[Symbol], ranges: Ranges) -> list[list[State]]:
-        """Reduce over ``loops``: a first pass for everything (sums, for a variance), a second one for squares."""
+        """Reduce over ``loops``: a first pass for everything (sums, for a variance), a second one for
+        squares."""
         first = [self._first_accumulators(red, ctxs) for red in self.reductions]
         states = self._run_pass(first, ctxs, loops, ranges)
         if all(red.reducer.kind != "welford" for red in self.reductions):
@@ -313,8 +316,8 @@ class ReductionEmitter(LoopEmitter):
     def _run_pass(
         self, accumulators: list[Accumulators], ctxs: list[Lanes], loops: Sequence[Symbol], ranges: Ranges
     ) -> list[list[State]]:
-        """One pass over ``loops``; a row's copies come back merged into one vector state (and a scalar one), or,
-        for the sums of a variance, into one scalar."""
+        """One pass over ``loops``; a row's copies come back merged into one vector state (and a scalar
+        one), or, for the sums of a variance, into one scalar."""
         layout = [(a.reducer, a.lanes) for a in accumulators]
 
         def leaf(inner: list[Lanes], carried: list[Value]) -> list[Value]:
@@ -386,10 +389,13 @@ class ReductionEmitter(LoopEmitter):
             for segment in self.lane_segments(self.plan, low, high):
                 carried = self.lane_loop(var, segment, carried, body)
             return carried
-        with self.fb.for_range(low, high, 1, carried, runs=True, label=var.name) as loop:
-            with self.bind(var, loop.index):
-                self.prepare(ctxs)
-                loop.set_next(*self.nest_carried(rest, ranges, ctxs, loop.carried, leaf))
+        fb = self.fb
+        with (
+            fb.for_range(low, high, 1, carried, runs=True, label=var.name) as loop,
+            self.bind(var, loop.index),
+        ):
+            self.prepare(ctxs)
+            loop.set_next(*self.nest_carried(rest, ranges, ctxs, loop.carried, leaf))
         return loop.results
 
     def prepare_splats(self, var: Symbol, lanes: int) -> None:
@@ -399,7 +405,7 @@ class ReductionEmitter(LoopEmitter):
     # -- partial results of chunks ------------------------------------------------------------------------
     def partial_name(self, red: Reduction, component: int) -> str:
         """The name under which a component's partial results are addressed."""
-        return f"partial{red.number}.{component}"
+        return f"{self.partial_prefix}.{red.number}.{component}"
 
     def partial_index(self, red: Reduction, chunk: Expr) -> Expr:
         """Where the partial result of ``chunk`` lies, for the current point of the kept variables."""

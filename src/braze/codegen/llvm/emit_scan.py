@@ -46,16 +46,19 @@ class ScanEmitter(ReductionEmitter):
             start += make_reducer(str(node.attrs[0]), dtype, self.extremum).identity(lanes)
         self.prepare(ctxs)
         size = self.scalar(along.size)
-        with self.fb.for_range(self.i64(0), size, 1, start, runs=True, label="scan") as loop:
-            with self.bind(along, loop.index):
-                following = []
-                for k, (node, ctx) in enumerate(slots):
-                    self.emit_ready(self.stage.nodes, ctxs)
-                    following.append(self._scan_step(node, ctx, loop.carried[k]))
-                for ctx in ctxs:
-                    self.emit_ready(self.stage.nodes, [ctx])
-                    self.emit_stores(ctx)
-                loop.set_next(*following)
+        zero = self.i64(0)
+        with (
+            self.fb.for_range(zero, size, 1, start, runs=True, label="scan") as loop,
+            self.bind(along, loop.index),
+        ):
+            following = []
+            for k, (node, ctx) in enumerate(slots):
+                self.emit_ready(self.stage.nodes, ctxs)
+                following.append(self._scan_step(node, ctx, loop.carried[k]))
+            for ctx in ctxs:
+                self.emit_ready(self.stage.nodes, [ctx])
+                self.emit_stores(ctx)
+            loop.set_next(*following)
 
     def _scan_step(self, node: Node, ctx: Lanes, carry: Value) -> Value:
         dtype = _carried_dtype(node)
@@ -70,8 +73,8 @@ class ScanEmitter(ReductionEmitter):
 
     # -- adding to what is there --------------------------------------------------------------------------
     def add_to(self, buffer: str, e: Expr, value: Value, mask: Node | None, ctx: Lanes) -> None:
-        """``buffer[e] += value``, lanes in order; ``value`` in the buffer's type, memory form. No other thread
-        touches the same elements meanwhile."""
+        """``buffer[e] += value``, lanes in order; ``value`` in the buffer's type, memory form. No other
+        thread touches the same elements meanwhile."""
         fb = self.fb
         dtype = self.dtype_of(buffer)
         active = self.active(mask, ctx)

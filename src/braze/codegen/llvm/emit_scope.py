@@ -1,7 +1,7 @@
 """What is known at the current point of the emitted code: bound loop variables, lanes, and values by node.
 
-Memory of what was emitted is kept in plain dictionaries; whatever a loop body adds to them is taken out again when
-the body ends, since values made there do not dominate what follows.
+Memory of what was emitted is kept in plain dictionaries; whatever a loop body adds to them is taken out
+again when the body ends, since values made there do not dominate what follows.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ __all__ = ["Lanes", "ScopeEmitter"]
 class Lanes:
     """How one copy of a loop body lies on vector lanes.
 
-    Lane ``k`` runs ``var == base + offset + k``; ``mask`` marks the lanes that exist, None for all of them. Copies
-    of an unrolled body form a group with one ``base``, a multiple of ``group``, the iterations that all its copies
-    run together.
+    Lane ``k`` runs ``var == base + offset + k``; ``mask`` marks the lanes that exist, None for all of them.
+    Copies of an unrolled body form a group with one ``base``, a multiple of ``group``, the iterations that
+    all its copies run together.
     """
 
     var: Symbol | None = None

@@ -11,13 +11,23 @@ from braze.codegen.llvm.emit_tile import TileEmitter
 from braze.codegen.llvm.plan import StagePlan
 from braze.ops.dag import Node
 from braze.ops.kernel import Stage, Store
-from braze.runtime.expr import Symbol
+from braze.runtime.expr import Expr, Symbol
 
 __all__ = ["StageEmitter"]
 
 
 class StageEmitter(TileEmitter):
-    """Emits stages."""
+    """Emits stages.
+
+    ``scalar_locals`` are the local buffers that live in registers; ``locals`` their values, by name and copy.
+    """
+
+    scalar_locals: frozenset[str]
+    locals: dict[tuple[str, int], Value]
+
+    def local_index(self, buffer: str, e: Expr) -> Expr:
+        """An index as it addresses the buffer's memory."""
+        raise NotImplementedError
 
     def begin_stage(self, stage: Stage, plan: StagePlan) -> None:
         """Take up a stage: nothing of it is emitted yet."""
@@ -113,7 +123,8 @@ class StageEmitter(TileEmitter):
     def over_lanes(
         self, start: Value | None, stop: Value | None, point: Callable[[list[Lanes]], None]
     ) -> None:
-        """``point`` for each group of lanes of the stage's vector variable, or once if none of its variables is."""
+        """``point`` for each group of lanes of the stage's vector variable, or once if none of its
+        variables is."""
         plan = self.plan
         if plan.vector is None or plan.vector not in self.stage.vars:
             point([Lanes()])

@@ -1,8 +1,8 @@
 """Square tiles: what lies in memory along the other of two variables is loaded that way and transposed.
 
-A tile has as many rows (values of the tile variable) as a vector has lanes. Transposed loads go through a small
-stack buffer, one vector for each row of the tile; then the rows run one after another; transposed stores are
-collected the same way.
+A tile has as many rows (values of the tile variable) as a vector has lanes. Transposed loads go through a
+small stack buffer, one vector for each row of the tile; then the rows run one after another; transposed
+stores are collected the same way.
 """
 
 from __future__ import annotations
@@ -60,11 +60,20 @@ class TileEmitter(ScanEmitter):
         mid = fb.select(is_full, whole, start)
         with fb.for_range(start, mid, lanes, label="tile") as loop, self.scope():
             self._one_tile(vector, tile, low, loop.index)
-        with fb.if_then(fb.icmp("slt", mid, stop), "edge"), self.scope():
-            with fb.for_range(low, high, 1, runs=True, label="row") as rows, self.bind(tile, rows.index):
-                self.prepare([Lanes()])
-                for segment in self.lane_segments(plan, mid, stop):
-                    self.lane_loop(vector, segment, [], lambda ctxs, _: point(ctxs) or [])
+
+        def body(ctxs: list[Lanes], _carried: list[Value]) -> list[Value]:
+            point(ctxs)
+            return []
+
+        with (
+            fb.if_then(fb.icmp("slt", mid, stop), "edge"),
+            self.scope(),
+            fb.for_range(low, high, 1, runs=True, label="row") as rows,
+            self.bind(tile, rows.index),
+        ):
+            self.prepare([Lanes()])
+            for segment in self.lane_segments(plan, mid, stop):
+                self.lane_loop(vector, segment, [], body)
 
     def _one_tile(self, vector: Symbol, tile: Symbol, low: Value, base: Value) -> None:
         fb = self.fb
@@ -81,23 +90,25 @@ class TileEmitter(ScanEmitter):
                 for k, row in enumerate(transpose(fb, rows)):
                     fb.store(row, self._row(buffers[node.id], row, self.i64(k)), row.type.align * lanes)
         pending: dict[int, Value] = {}
-        with fb.for_range(self.i64(0), self.i64(lanes), 1, runs=True, label="tilerow") as loop:
-            with self.bind_all([(tile, fb.add(low, loop.index)), (vector, base)]):
-                ctx = Lanes(vector, lanes, base, 0, None, group=lanes)
-                for node in loads:
-                    type = ctx.type(self.memory_elem(node.buffer))
-                    at = fb.gep(buffers[node.id], fb.mul(loop.index, lanes), type.elem)
-                    value = self.from_memory(fb.load(at, type, type.align * lanes), node.dtype)
-                    self.remember(ctx.values, node.id, value)
-                self.emit_ready(self.stage.nodes, [ctx])
-                for k, store in enumerate(self.stage.stores):
-                    if store in stores:
-                        value = self._stored(store, ctx)
-                        if k not in pending:
-                            pending[k] = self._square(value)
-                        fb.store(value, self._row(pending[k], value, loop.index), value.type.align * lanes)
-                    else:
-                        self.emit_store(store, ctx)
+        with (
+            fb.for_range(self.i64(0), self.i64(lanes), 1, runs=True, label="tilerow") as loop,
+            self.bind_all([(tile, fb.add(low, loop.index)), (vector, base)]),
+        ):
+            ctx = Lanes(vector, lanes, base, 0, None, group=lanes)
+            for node in loads:
+                type = ctx.type(self.memory_elem(node.buffer))
+                at = fb.gep(buffers[node.id], fb.mul(loop.index, lanes), type.elem)
+                value = self.from_memory(fb.load(at, type, type.align * lanes), node.dtype)
+                self.remember(ctx.values, node.id, value)
+            self.emit_ready(self.stage.nodes, [ctx])
+            for k, store in enumerate(self.stage.stores):
+                if store in stores:
+                    value = self._stored(store, ctx)
+                    if k not in pending:
+                        pending[k] = self._square(value)
+                    fb.store(value, self._row(pending[k], value, loop.index), value.type.align * lanes)
+                else:
+                    self.emit_store(store, ctx)
         with self.bind_all([(tile, low), (vector, base)]):
             for k, square in pending.items():
                 store = self.stage.stores[k]

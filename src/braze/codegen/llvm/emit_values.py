@@ -1,4 +1,5 @@
-"""From nodes to instructions: arithmetic, logic, comparison, conversion, checks, and the calls into vector math."""
+"""From nodes to instructions: arithmetic, logic, comparison, conversion, checks, and the calls into vector
+math."""
 
 from __future__ import annotations
 
@@ -68,8 +69,8 @@ class ValueEmitter(MemoryEmitter):
     err_base: Value
 
     def emit_node(self, node: Node, ctx: Lanes) -> None:
-        """Emit ``node`` (its inputs are there) and remember its value. Raises ``CodegenError`` for an operation
-        that has no machine form here."""
+        """Emit ``node`` (its inputs are there) and remember its value. Raises ``CodegenError`` for an
+        operation that has no machine form here."""
         varies = self.varies(node, ctx)
         table = ctx.values if varies else self.values
         if node.id in table:
@@ -254,7 +255,8 @@ class ValueEmitter(MemoryEmitter):
         return fb.select(bad, 1, value)
 
     def _report(self, error: str, failed: Value, value: Value, bound: Value) -> None:
-        """Record the first failure: where any lane failed, its check, value and bound go to the error words."""
+        """Record the first failure: where any lane failed, its check, value and bound go to the error
+        words."""
         fb = self.fb
         if error not in self.checks:
             self.checks.append(error)

@@ -1,12 +1,13 @@
-"""From a kernel to LLVM IR text: one module for each kernel, with names that depend on nothing but its content.
+"""From a kernel to LLVM IR text: one module for each kernel, with names that depend on nothing but its
+content.
 
 Native interface of every function that is emitted here (a *phase* of a kernel)::
 
     void @<name>(ptr %err, ptr %b0, ptr %b1, ..., i64 %s0, ..., ptr %scratch, i64 %errbase, i64 %tid, i64 %nt)
 
-with the kernel's buffers that are not local, in order, its sizes, in order, its scratch memory (64-byte aligned),
-the number that is added to a failed check's id, and which thread of how many this is. Phases of one kernel run one
-after another with a barrier between them.
+with the kernel's buffers that are not local, in order, its sizes, in order, its scratch memory (64-byte
+aligned), the number that is added to a failed check's id, and which thread of how many this is. Phases of
+one kernel run one after another with a barrier between them.
 """
 
 from __future__ import annotations
@@ -40,9 +41,9 @@ class KernelCode:
     """The code of one kernel.
 
     ``functions``: the phases' symbols, each of the interface above. ``text``: the module. ``buffers`` and
-    ``sizes``: the kernel's own names, in argument order. ``scratch_shared + nt * scratch_thread`` bytes of scratch
-    are needed (expressions over the sizes). ``checks[k]`` is the check whose failure is reported as id
-    ``errbase + k + 1``. ``parallel``: more than one thread can be of use.
+    ``sizes``: the kernel's own names, in argument order. ``scratch_shared + nt * scratch_thread`` bytes of
+    scratch are needed (expressions over the sizes). ``checks[k]`` is the check whose failure is reported as
+    id ``errbase + k + 1``. ``parallel``: more than one thread can be of use.
     """
 
     name: str
@@ -82,7 +83,8 @@ class KernelEmitter(StageEmitter):
 
     # -- locals -------------------------------------------------------------------------------------------
     def _place_locals(self) -> frozenset[str]:
-        """Locals that are one value for each outer point stay in registers; the others get rows of scratch."""
+        """Locals that are one value for each outer point stay in registers; the others get rows of
+        scratch."""
         inner: set[Symbol] = {v for s in self.kernel.stages for v in s.vars}
         used: dict[str, bool] = {}
         for stage in self.kernel.stages:
@@ -180,7 +182,8 @@ class KernelEmitter(StageEmitter):
         return self.loop_plan.shared is not None and buffer in self.dtypes and self._role(buffer) == "local"
 
     def begin_stage(self, stage: Stage, plan: StagePlan) -> None:
-        """Take up a stage; with an outer variable on lanes, whatever comes from a local differs between lanes."""
+        """Take up a stage; with an outer variable on lanes, whatever comes from a local differs between
+        lanes."""
         super().begin_stage(stage, plan)
         if self.loop_plan.shared is None:
             return
@@ -248,29 +251,32 @@ class KernelEmitter(StageEmitter):
         if self.loop_plan.outer:
             self._emit_outer()
             return
-        chunks: list[tuple[Stage, StagePlan, Symbol | None]] = []
-        for number, (stage, plan) in enumerate(zip(self.kernel.stages, self.loop_plan.stages, strict=True)):
+        chunks: list[Symbol | None] = []
+        for stage, plan in zip(self.kernel.stages, self.loop_plan.stages, strict=True):
             chunk = None
             if plan.chunk is not None:
-                chunk = Symbol(f"c{number}", 0, plan.chunk.count - 1)
+                chunk = Symbol(f"c{len(chunks)}", 0, plan.chunk.count - 1)
+                self.partial_prefix = chunk.name
                 self._place_partials(stage, plan, plan.chunk.count)
-            chunks.append((stage, plan, chunk))
-        for stage, plan, chunk in chunks:
-            if chunk is not None:
-                self._phase(lambda s=stage, p=plan, c=chunk: self._emit_chunks(s, p, c))  # type: ignore[misc]
-                self._phase(lambda s=stage, p=plan, c=chunk: self._emit_merge(s, p, c))  # type: ignore[misc]
+            chunks.append(chunk)
+        for stage, plan, chunk in zip(self.kernel.stages, self.loop_plan.stages, chunks, strict=True):
+            self._begin_phase()
+            if chunk is None:
+                self.emit_partitioned(stage, plan)
             else:
-                self._phase(lambda s=stage, p=plan: self.emit_partitioned(s, p))  # type: ignore[misc]
+                self.partial_prefix = chunk.name
+                self._emit_chunks(stage, plan, chunk)
+                self.fb.ret()
+                self._begin_phase()
+                self._emit_merge(stage, plan, chunk)
+            self.fb.ret()
 
-    def _phase(self, body: object) -> None:
+    def _begin_phase(self) -> None:
         self.begin_function()
         self.bind_scratch()
-        body()  # type: ignore[operator]
-        self.fb.ret()
 
     def _emit_outer(self) -> None:
-        self.begin_function()
-        self.bind_scratch()
+        self._begin_phase()
         stages = list(zip(self.kernel.stages, self.loop_plan.stages, strict=True))
         shared = self.loop_plan.shared
         if shared is None:
@@ -307,7 +313,7 @@ class KernelEmitter(StageEmitter):
         for red in self.reductions:
             for component, type in enumerate(red.reducer.types(lanes)):
                 elem = "i8" if type.elem == "i1" else type.elem
-                name = f"{self.partial_name(red, component)}"
+                name = self.partial_name(red, component)
                 self.scratch_at[name] = (self.scratch_shared, elem, True)
                 size = _rounded(kept * count * Type(elem).align, _ROW_ALIGN)
                 self.scratch_shared = self.scratch_shared + size
@@ -342,7 +348,6 @@ class KernelEmitter(StageEmitter):
         assert plan.chunk is not None
         count = plan.chunk.count
         self.begin_stage(stage, plan)
-        point = [Lanes()]
         with self.unless_empty(stage.vars), self.scope():
 
             def group(ctxs: list[Lanes]) -> None:
@@ -360,8 +365,8 @@ class KernelEmitter(StageEmitter):
 
 
 def generate(kernel: Kernel, target: Target | int, masks: bool | None = None) -> KernelCode:
-    """The code of ``kernel`` for a target (or a number of 32-bit lanes; ``masks`` then says whether all element
-    types have masked access). Raises ``CodegenError`` for what has no machine form."""
+    """The code of ``kernel`` for a target (or a number of 32-bit lanes; ``masks`` then says whether all
+    element types have masked access). Raises ``CodegenError`` for what has no machine form."""
     lanes = target if isinstance(target, int) else target.lanes
     if masks is None:
         masks = lanes >= 16

@@ -1,4 +1,5 @@
-"""The math functions of the vocabulary by name: vector math, random numbers, and the few that are done here."""
+"""The math functions of the vocabulary by name: vector math, random numbers, and the few that are done
+here."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The loop plan: how the loops of a kernel become machine loops, decided before any code is written.
 
-A plan is a pure function of a kernel and a vector width, and prints as what it says. For each stage it names the
-variable that lies on vector lanes, the order of the others, the copies of the body that run interleaved, how tails
-and reductions are done, and what kind of memory access every load and store becomes.
+A plan is a pure function of a kernel and a vector width, and prints as what it says. For each stage it
+names the variable that lies on vector lanes, the order of the others, the copies of the body that run
+interleaved, how tails and reductions are done, and what kind of memory access every load and store becomes.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ _SPLIT_ELEMENTS = 1 << 17
 
 @dataclass(frozen=True)
 class Strip:
-    """A reduction loop is cut into strips of ``length`` iterations, whose results are added up one by one: long
-    sums stay accurate, and a variance finds its strip in the cache for its second pass."""
+    """A reduction loop is cut into strips of ``length`` iterations, whose results are added up one by one:
+    long sums stay accurate, and a variance finds its strip in the cache for its second pass."""
 
     var: Symbol
     length: int
@@ -49,8 +49,8 @@ class Strip:
 
 @dataclass(frozen=True)
 class Chunk:
-    """A reduction is split over threads: ``count`` chunks of ``length`` iterations of ``var``, each with a partial
-    result, combined in order after a barrier. Neither number depends on the threads."""
+    """A reduction is split over threads: ``count`` chunks of ``length`` iterations of ``var``, each with a
+    partial result, combined in order after a barrier. Neither number depends on the threads."""
 
     var: Symbol
     length: Expr
@@ -59,10 +59,11 @@ class Chunk:
 
 @dataclass(frozen=True)
 class StagePlan:
-    """One stage. ``loops``: the variables run one by one, outermost first; ``rloops``: the reduction variables, the
-    vector one last; ``unroll``: copies of the body; ``block``: elements of the vector variable that threads take
-    as one unit (0: whole rows); ``serial``: one thread does everything; ``tile``: the variable that makes square tiles
-    with the vector one, in which what lies along it in memory is transposed."""
+    """One stage. ``loops``: the variables run one by one, outermost first; ``rloops``: the reduction
+    variables, the vector one last; ``unroll``: copies of the body; ``block``: elements of the vector
+    variable that threads take as one unit (0: whole rows); ``serial``: one thread does everything;
+    ``tile``: the variable that makes square tiles with the vector one, in which what lies along it in
+    memory is transposed."""
 
     strategy: Strategy
     loops: tuple[Symbol, ...]
@@ -80,11 +81,11 @@ class StagePlan:
 
     def lines(self) -> list[str]:
         """The plan as text, one fact a line."""
-        head = self.strategy
+        head: str = self.strategy
         if self.vector is not None:
             copies = f", {self.unroll} copies" if self.unroll > 1 else ""
             head += f": {self.vector.name} on {self.lanes} lanes{copies}, tail {self.tail}"
-        out = [head]
+        out: list[str] = [head]
         if self.loops:
             out.append("loops " + ", ".join(v.name for v in self.loops))
         if self.tile is not None:
@@ -106,9 +107,9 @@ class StagePlan:
 
 @dataclass(frozen=True)
 class LoopPlan:
-    """A kernel's plan. ``outer`` empty: every stage is a phase of its own, partitioned by itself, with a barrier
-    before the next; else threads share out the outer points and run all stages for each. ``shared``: how they do
-    where an outer variable lies on lanes throughout all stages."""
+    """A kernel's plan. ``outer`` empty: every stage is a phase of its own, partitioned by itself, with a
+    barrier before the next; else threads share out the outer points and run all stages for each.
+    ``shared``: how they do where an outer variable lies on lanes throughout all stages."""
 
     lanes: int
     outer: tuple[Symbol, ...]
@@ -124,15 +125,15 @@ class LoopPlan:
                 lines += ["    " + line for line in self.shared.lines()]
             indent = "    "
         for stage in self.stages:
-            text = stage.lines()
-            lines.append(indent + text[0])
-            lines += [indent + "  " + line for line in text[1:]]
+            own = stage.lines()
+            lines.append(indent + own[0])
+            lines += [indent + "  " + line for line in own[1:]]
         return "\n".join(lines)
 
 
 def plan_kernel(kernel: Kernel, lanes: int, masks: bool) -> LoopPlan:
-    """The plan of ``kernel`` for vectors of ``lanes`` 32-bit elements; ``masks``: the target has masked memory
-    access for all element types (AVX-512)."""
+    """The plan of ``kernel`` for vectors of ``lanes`` 32-bit elements; ``masks``: the target has masked
+    memory access for all element types (AVX-512)."""
     outer = kernel.outer
     stages = tuple(_plan_stage(s, lanes, masks, partitioned=not outer) for s in kernel.stages)
     vector = _outer_vector(kernel, stages, lanes, masks) if outer and lanes > 1 else None
@@ -149,8 +150,8 @@ def plan_kernel(kernel: Kernel, lanes: int, masks: bool) -> LoopPlan:
 
 
 def _outer_vector(kernel: Kernel, stages: tuple[StagePlan, ...], lanes: int, masks: bool) -> Symbol | None:
-    """The outer variable to put on lanes throughout, where that is cheaper than lanes within each stage: softmax and
-    the like along a dimension that is not the contiguous one."""
+    """The outer variable to put on lanes throughout, where that is cheaper than lanes within each stage:
+    softmax and the like along a dimension that is not the contiguous one."""
     local = {b.name for b in kernel.buffers if b.role == "local"}
     for stage in kernel.stages:
         if any(s.mode != "set" for s in stage.stores) or index_uses(stage, local):
@@ -266,7 +267,8 @@ def _plan_scan(stage: Stage, lanes: int, masks: bool, partitioned: bool) -> Stag
 
 def _plan_scatter(stage: Stage, lanes: int, masks: bool, partitioned: bool) -> StagePlan:
     """Additions stay in order, so that results never depend on threads. Where one variable walks through
-    neighbouring elements of distinct rows, threads and lanes share out that variable; else one thread does all."""
+    neighbouring elements of distinct rows, threads and lanes share out that variable; else one thread does
+    all."""
     adds = [s for s in stage.stores if s.mode != "set"]
     for var in reversed(stage.vars):
         if all(_distinct_along(s.index, var) for s in adds):

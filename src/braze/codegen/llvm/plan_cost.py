@@ -1,4 +1,5 @@
-"""What the loop plan knows about cost: kinds of memory access, the price of a body, the best vector variable."""
+"""What the loop plan knows about cost: kinds of memory access, the price of a body, the best vector
+variable."""
 
 from __future__ import annotations
 
@@ -28,10 +29,8 @@ def access_kind(e: Expr, var: Symbol | None, lanes: int) -> str:
     step = lane_step(e, var, lanes)
     if step is None:
         return "gather"
-    k = step.constant
-    return (
-        {0: "uniform", 1: "contiguous", -1: "reversed"}.get(k or 0) if k in (0, 1, -1) else f"stride {step}"
-    )  # type: ignore[return-value]
+    named = {0: "uniform", 1: "contiguous", -1: "reversed"}
+    return named.get(step.constant if step.constant is not None else 2, f"stride {step}")
 
 
 def body_cost(stage: Stage, var: Symbol | None) -> int:
@@ -77,8 +76,8 @@ def _cost(stage: Stage, var: Symbol, lanes: int, masks: bool) -> float:
 def choose_vector(
     stage: Stage, candidates: Sequence[Symbol], lanes: int, masks: bool, scalar_allowed: bool = False
 ) -> Symbol | None:
-    """The variable to put on vector lanes: the one with the least estimated price for an element; a later one wins
-    a tie. With ``scalar_allowed``, None where scalar code is estimated to be cheaper."""
+    """The variable to put on vector lanes: the one with the least estimated price for an element; a later
+    one wins a tie. With ``scalar_allowed``, None where scalar code is estimated to be cheaper."""
     if not candidates:
         return None
     best, price = None, float("inf")
@@ -94,7 +93,8 @@ def choose_vector(
 
 
 def most_copies(stage: Stage, var: Symbol, lanes: int, copies: int) -> int:
-    """At most ``copies``, and so many that every index that is linear within one vector is linear within all."""
+    """At most ``copies``, and so many that every index that is linear within one vector is linear within
+    all."""
     while copies > 1 and any(
         lane_step(e, var, lanes * copies) is None and lane_step(e, var, lanes) is not None
         for e in indices(stage)
@@ -120,8 +120,8 @@ def is_transposed(e: Expr, var: Symbol, other: Symbol, lanes: int) -> bool:
 
 
 def tile_variable(stage: Stage, var: Symbol, lanes: int) -> Symbol | None:
-    """The variable along which most accesses that stride along ``var`` are contiguous; None if a transposition
-    would gain nothing."""
+    """The variable along which most accesses that stride along ``var`` are contiguous; None if a
+    transposition would gain nothing."""
     if lanes == 1 or any(s.mode != "set" for s in stage.stores):
         return None
     best, most = None, 0
@@ -137,8 +137,8 @@ def tile_variable(stage: Stage, var: Symbol, lanes: int) -> Symbol | None:
 
 
 def stage_price(stage: Stage, var: Symbol | None, lanes: int, masks: bool, local: set[str]) -> float:
-    """The estimated price of a whole stage with ``var`` on lanes, for one outer point; buffers in ``local`` cost as
-    much as a contiguous access, whatever the variable."""
+    """The estimated price of a whole stage with ``var`` on lanes, for one outer point; buffers in ``local``
+    cost as much as a contiguous access, whatever the variable."""
     points = 1.0
     for v in (*stage.vars, *stage.rvars):
         points *= extent(v) or _ASSUMED_EXTENT

@@ -1,7 +1,8 @@
-"""The kinds of reduction as small algebras: identity, update by one value for each lane, and merging two states.
+"""The kinds of reduction as small algebras: identity, update by one value for each lane, and merging two
+states.
 
-A state is a list of values with one number of lanes, scalars included; the same code runs on lanes, merges lanes
-with each other, and merges the partial results of threads.
+A state is a list of values with one number of lanes, scalars included; the same code runs on lanes, merges
+lanes with each other, and merges the partial results of threads.
 """
 
 from __future__ import annotations
@@ -157,8 +158,8 @@ class Reducer:
 
 
 def _welford_merge(fb: FunctionBuilder, a: State, b: State) -> State:
-    """Chan, Golub, LeVeque: Algorithms for computing the sample variance (1983). States (mean, m2, count); a count
-    of 0 on either side leaves the other's state."""
+    """Chan, Golub, LeVeque: Algorithms for computing the sample variance (1983). States (mean, m2, count);
+    a count of 0 on either side leaves the other's state."""
     count = fb.fadd(a[2], b[2])
     some = fb.select(fb.fcmp("oeq", count, 0.0), 1.0, count)
     weight = fb.fdiv(b[2], some)
