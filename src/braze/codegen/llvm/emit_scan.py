@@ -10,7 +10,7 @@ from braze.codegen.llvm.builder import Value
 from braze.codegen.llvm.emit_convert import convert
 from braze.codegen.llvm.emit_reduce import ReductionEmitter
 from braze.codegen.llvm.emit_scope import Lanes
-from braze.codegen.llvm.reducers import make_reducer
+from braze.codegen.llvm.reducers import Reducer, make_reducer
 from braze.ops.dag import Node
 from braze.ops.dtypes import compute_dtype
 from braze.runtime.expr import Expr
@@ -59,6 +59,48 @@ class ScanEmitter(ReductionEmitter):
                 self.emit_ready(self.stage.nodes, [ctx])
                 self.emit_stores(ctx)
             loop.set_next(*following)
+
+    def emit_row_scan(self) -> None:
+        """Run along a scanned variable that lies on lanes itself: prefixes within each vector by doubling, then
+        what came before added to all lanes."""
+        (along,) = self.plan.rloops
+        scans = [n for n in self.stage.nodes if n.op == "scan"]
+        reducers = [make_reducer(str(n.attrs[0]), _carried_dtype(n), self.extremum) for n in scans]
+        carried = [reducer.identity(1)[0] for reducer in reducers]
+        self.prepare_splats(along, self.plan.lanes)
+
+        def body(ctxs: list[Lanes], values: list[Value]) -> list[Value]:
+            (ctx,) = ctxs
+            following = []
+            for node, reducer, before in zip(scans, reducers, values, strict=True):
+                self.emit_ready(self.stage.nodes, ctxs)
+                following.append(self._scan_lanes(node, reducer, ctx, before))
+            self.emit_ready(self.stage.nodes, ctxs)
+            self.emit_stores(ctx)
+            return following
+
+        for segment in self.lane_segments(self.plan, self.i64(0), self.scalar(along.size)):
+            carried = self.lane_loop(along, segment, carried, body)
+
+    def _scan_lanes(self, node: Node, reducer: Reducer, ctx: Lanes, before: Value) -> Value:
+        """Remember the scan's values in one vector; what it carries on."""
+        fb = self.fb
+        lanes = ctx.lanes
+        identity = reducer.identity(lanes)[0]
+        prefix = convert(fb, self.vector(node.args[0], ctx), node.dtype, reducer.dtype)
+        if ctx.mask is not None:
+            prefix = fb.select(ctx.mask, prefix, identity)
+        shift = 1
+        while shift < lanes:
+            moved = fb.shuffle(
+                identity, prefix, [lanes + k - shift if k >= shift else k for k in range(lanes)]
+            )
+            (prefix,) = reducer.merge(fb, [moved], [prefix])
+            shift *= 2
+        (value,) = reducer.merge(fb, [fb.splat(before, lanes)], [prefix])
+        (carry,) = reducer.merge(fb, [before], [fb.extract(prefix, lanes - 1)])
+        self.remember(ctx.values, node.id, convert(fb, value, reducer.dtype, node.dtype))
+        return carry
 
     def _scan_step(self, node: Node, ctx: Lanes, carry: Value) -> Value:
         dtype = _carried_dtype(node)

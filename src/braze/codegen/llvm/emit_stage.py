@@ -115,6 +115,9 @@ class StageEmitter(TileEmitter):
 
     def emit_row(self, start: Value | None, stop: Value | None) -> None:
         """What runs inside the scalar loops: a loop over lanes, or a single point."""
+        if self.plan.strategy == "scan" and self.plan.vector in self.plan.rloops:
+            self.emit_row_scan()
+            return
         if self.plan.tile is not None:
             self.emit_tiles(start, stop, self.emit_point)
             return

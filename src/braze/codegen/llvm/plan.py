@@ -257,11 +257,11 @@ def _plan_scan(stage: Stage, lanes: int, masks: bool, partitioned: bool) -> Stag
     scan = next(n for n in stage.nodes if n.op == "scan")
     along = scan.attrs[1].symbol  # type: ignore[attr-defined]
     others = tuple(v for v in stage.vars if v != along)
-    vector = choose_vector(stage, others, lanes, masks, scalar_allowed=True)
+    vector = choose_vector(stage, (*others, along), lanes, masks, scalar_allowed=True, scanned=along)
     loops = tuple(v for v in others if v != vector)
     if vector is None:
         return StagePlan("scan", loops, None, 1, 1, "none", rloops=(along,))
-    block = lanes if partitioned else 0
+    block = lanes if partitioned and vector != along else 0
     return StagePlan("scan", loops, vector, lanes, 1, _tail(lanes, masks), rloops=(along,), block=block)
 
 

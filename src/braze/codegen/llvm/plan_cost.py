@@ -15,6 +15,7 @@ __all__ = ["access_kind", "body_cost", "choose_vector", "extent"]
 
 _ASSUMED_EXTENT = 1024
 _HORIZONTAL_COST = 24
+_SCAN_COST = 20
 
 
 def extent(var: Symbol) -> int | None:
@@ -52,7 +53,7 @@ def _memory_cost(e: Expr, var: Symbol, lanes: int, store: bool) -> float:
         return 0.3
     if kind in ("contiguous", "reversed"):
         return 2.0 if store else 1.0
-    return lanes * (1.5 if store else 1.0) + (6.0 if kind == "gather" else 0.0)
+    return lanes * (2.0 if store else 1.5) + (6.0 if kind == "gather" else 0.0)
 
 
 def _cost(stage: Stage, var: Symbol, lanes: int, masks: bool) -> float:
@@ -74,7 +75,12 @@ def _cost(stage: Stage, var: Symbol, lanes: int, masks: bool) -> float:
 
 
 def choose_vector(
-    stage: Stage, candidates: Sequence[Symbol], lanes: int, masks: bool, scalar_allowed: bool = False
+    stage: Stage,
+    candidates: Sequence[Symbol],
+    lanes: int,
+    masks: bool,
+    scalar_allowed: bool = False,
+    scanned: Symbol | None = None,
 ) -> Symbol | None:
     """The variable to put on vector lanes: the one with the least estimated price for an element; a later
     one wins a tie. With ``scalar_allowed``, None where scalar code is estimated to be cheaper."""
@@ -83,6 +89,8 @@ def choose_vector(
     best, price = None, float("inf")
     for var in candidates:
         here = _cost(stage, var, lanes, masks)
+        if var == scanned:
+            here += _SCAN_COST / lanes
         if here <= price:
             best, price = var, here
     if scalar_allowed:
