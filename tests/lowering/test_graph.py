@@ -135,3 +135,43 @@ def test_multiple_results_of_an_extern() -> None:
     (op,) = graph.operations
     assert isinstance(op, ExternKernelAlloc)
     assert len(op.results) == 2
+
+
+def test_a_new_value_moves_into_the_input_that_it_replaces() -> None:
+    def fn(p: torch.Tensor, m: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
+        average = m * 0.9 + g * 0.1
+        step = average.sqrt() + p
+        p.copy_(p - step * 0.01)
+        m.copy_(average)
+        return step.sum()
+
+    inputs = torch.rand(5, 3), torch.rand(5, 3), torch.rand(5, 3)
+    graph, _ = lower(trace(fn, *inputs))
+    stored = [op for op in graph.operations if isinstance(op, ComputedBuffer)]
+    into_inputs = [op for op in stored if op.buffer.storage in ("arg0_1", "arg1_1")]
+    assert len(into_inputs) == 2 and len(stored) <= 4
+    ours, theirs = [x.clone() for x in inputs], [x.clone() for x in inputs]
+    (total,) = Execution(graph, ours).run()
+    torch.testing.assert_close([fn(*theirs), *theirs], [total, *ours])
+
+
+def test_a_value_that_reads_elsewhere_does_not_move() -> None:
+    def fn(x: torch.Tensor) -> None:
+        x.copy_(x.flip(0) + 1)
+
+    ours, theirs = torch.arange(6.0), torch.arange(6.0)
+    fn(theirs)
+    run(lambda x: fn(x) or x.sum(), ours)
+    assert torch.equal(ours, theirs)
+
+
+def test_a_result_does_not_move_into_an_input() -> None:
+    def fn(x: torch.Tensor) -> torch.Tensor:
+        y = x * 2
+        x.copy_(y)
+        return y
+
+    x = torch.arange(4.0)
+    (y,) = run(fn, x)
+    assert y.data_ptr() != x.data_ptr()
+    assert torch.equal(x, y)

@@ -162,8 +162,16 @@ class Graph:
         layout = view.layout(content.layout)
         return None if layout is None else ReinterpretView(buffer, layout)
 
-    def realize_into(self, box: TensorBox, target: Layout, storage: str) -> Buffer:
-        """Compute the tensor into (a part of) an existing storage, described by ``target``."""
+    def realize_into(self, box: TensorBox, target: Layout, storage: str, *, moves: bool = False) -> Buffer:
+        """Compute the tensor into (a part of) an existing storage, described by ``target``.
+
+        With ``moves`` the tensor lives there from now on, if it is pending and each of its elements
+        depends on
+        no other element of the storage than the one that it replaces.
+        """
+        moved = self._movable(box, target, storage) if moves else None
+        if moved is not None:
+            self._pending.get(storage, weakref.WeakSet()).discard(moved)
         self.flush(storage)
         loops = Pointwise(target.dtype, box.size, box.load(self.dag, loop_indices(box.size)))
         buffer = self.alias_buffer(target, storage)
@@ -173,7 +181,28 @@ class Graph:
         self.operations.append(
             ComputedBuffer(self.operation_name(), buffer, loops, self.dag, origins=origins)
         )
+        if moved is not None:
+            moved.data = buffer
         return buffer
+
+    def _movable(self, box: TensorBox, target: Layout, storage: str) -> StorageBox | None:
+        own = box.data
+        if not isinstance(own, StorageBox) or not isinstance(own.data, Pointwise):
+            return None
+        if own.data.dtype is not target.dtype or own.data.size != target.size:
+            return None
+        here = target.index(loop_indices(target.size))
+        stack, seen = [own.data.value], {own.data.value.id}
+        self._storages_read(own.data.value)
+        while stack:
+            node = stack.pop()
+            if node.op == "load" and node.buffer == storage and node.index != here:
+                return None
+            for i in node.inputs:
+                if i.id not in seen and storage in self._reads[i.id]:
+                    seen.add(i.id)
+                    stack.append(i)
+        return own
 
     def scatter_into(self, loops: Scatter, target: Layout, storage: str) -> Buffer:
         """Scatter ``loops`` into an existing storage, described by ``target``."""

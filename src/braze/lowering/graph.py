@@ -71,6 +71,7 @@ class GraphLowering:
     # -- the walk ---------------------------------------------------------------------------------------
     def run(self) -> Graph:
         """Lower the whole graph. Raises ``LoweringError`` where not even a fallback is possible."""
+        last_used = _last_uses(self.gm)
         for node in self.gm.graph.nodes:
             self.node = node
             self.graph.current = Origin(operator_name(node), node.name, source_of(node))
@@ -87,6 +88,9 @@ class GraphLowering:
                     node=f"{node.name} ({operator_name(node)})",
                     where=source_of(node) or None,
                 ) from error
+            # What nobody will read again must not be stored because an input is about to be overwritten.
+            for done in last_used.get(node, ()):
+                del self._env[done]
         return self.graph
 
     def _placeholder(self, node: Node) -> Any:
@@ -328,6 +332,18 @@ class GraphLowering:
         """What a failed check of the current node raises, in the form that check nodes carry."""
         from_source = self.origin.source.replace("|", "/")
         return f"{exception.__name__}|{self.origin.operator}|{from_source}"
+
+
+def _last_uses(gm: GraphModule) -> dict[Node, list[Node]]:
+    """For each node those that it is the last to use."""
+    found: dict[Node, list[Node]] = {}
+    seen: set[Node] = set()
+    for node in reversed(gm.graph.nodes):
+        for value in (node, *node.all_input_nodes):
+            if value not in seen:
+                seen.add(value)
+                found.setdefault(node, []).append(value)
+    return found
 
 
 def _first(root: ops_dag.Node, limit: int) -> list[ops_dag.Node]:

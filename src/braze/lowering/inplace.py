@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.fx import Node
 
 from braze._torch.schema import is_operator, operator_info
 from braze.ir.boxes import TensorBox
@@ -19,11 +20,15 @@ if TYPE_CHECKING:
 aten = torch.ops.aten
 
 
-def written(ctx: GraphLowering, target: TensorBox, value: TensorBox) -> TensorBox:
-    """Store ``value``, broadcast and converted, in the memory of ``target``; the tensor as it is
-    afterwards."""
+def written(ctx: GraphLowering, target: TensorBox, value: TensorBox, *, moves: bool) -> TensorBox:
+    """Store ``value``, broadcast and converted, in the memory of ``target``; the tensor as it is afterwards.
+
+    ``moves``: who uses ``value`` later may find it there.
+    """
     ref = ctx.graph.ref(target)
     size, dtype = target.size, target.dtype
+    if value.size == size and value.dtype is dtype:
+        return TensorBox.of(ctx.graph.realize_into(value, ref.layout, ref.buffer.storage, moves=moves))
     element = converted(ctx, ctx.broadcast_load(value, loop_indices(size), size), dtype)
     box = ctx.graph.box(Pointwise(dtype, size, element))
     return TensorBox.of(ctx.graph.realize_into(box, ref.layout, ref.buffer.storage))
@@ -32,7 +37,32 @@ def written(ctx: GraphLowering, target: TensorBox, value: TensorBox) -> TensorBo
 @lowers(aten.copy_.default)
 def copy_(ctx: GraphLowering, x: TensorBox, source: TensorBox, non_blocking: bool = False) -> TensorBox:
     """Write ``source`` to x."""
-    return written(ctx, x, source)
+    return written(ctx, x, source, moves=_may_move(*ctx.node.args[:2]))
+
+
+def _may_move(target: Any, source: Any) -> bool:
+    """Whether ``source`` may live on in the memory of ``target``: nobody else writes there, and no
+    result of the
+    graph would come to share it."""
+    if not isinstance(target, Node) or not isinstance(source, Node) or target.op != "placeholder":
+        return False
+    return sum(map(_may_write, target.users)) == 1 and not _leaves(source)
+
+
+def _may_write(node: Node) -> bool:
+    if not is_operator(node.target):
+        return True
+    info = operator_info(node.target)
+    return info.mutates or info.is_view
+
+
+def _leaves(node: Node) -> bool:
+    """Whether the memory of ``node`` leaves the graph."""
+    return any(
+        user.op == "output"
+        or (is_operator(user.target) and operator_info(user.target).is_view and _leaves(user))
+        for user in node.users
+    )
 
 
 def in_place(target: Any) -> Lowering | None:
@@ -41,9 +71,11 @@ def in_place(target: Any) -> Lowering | None:
     compute = None if functional is None else lowering_of(functional)
     if compute is None:
         return None
+    if torch.Tag.inplace_view in target.tags:  # `squeeze_` and the like change the shape and write nothing
+        return compute
 
     def lowering(ctx: GraphLowering, x: TensorBox, *args: Any, **kwargs: Any) -> TensorBox:
-        return written(ctx, x, compute(ctx, x, *args, **kwargs))
+        return written(ctx, x, compute(ctx, x, *args, **kwargs), moves=True)
 
     return lowering
 
