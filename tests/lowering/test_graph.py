@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -175,3 +177,15 @@ def test_a_result_does_not_move_into_an_input() -> None:
     (y,) = run(fn, x)
     assert y.data_ptr() != x.data_ptr()
     assert torch.equal(x, y)
+
+
+def test_costly_values_are_stored_before_outer_loops_repeat_them() -> None:
+    def stored(fn: Callable[..., torch.Tensor], size: tuple[int, ...]) -> int:
+        graph, _ = lower(trace(fn, torch.randn(4, 6), torch.randn(size)))
+        return len(graph.operations)
+
+    assert stored(lambda x, w: x * w.exp(), (6,)) == 2
+    assert stored(lambda x, w: x * (w + 1), (6,)) == 1
+    assert stored(lambda x, w: x * w.exp(), (4, 1)) == 1
+    assert stored(lambda x, w: x * w.exp(), ()) == 1
+    assert stored(lambda x, w: x * w.exp().expand(4, 6), (6,)) == 2

@@ -284,12 +284,30 @@ class GraphLowering:
 
     def broadcast_load(self, box: TensorBox, indices: Sequence[Expr], size: Sequence[Expr]) -> ops_dag.Node:
         """The element of ``box``, broadcast to ``size``, at ``indices``."""
+        self.store_if_repeated(box, size)
         lead = len(size) - box.ndim
         own = [
             as_expr(0) if n.constant == 1 and size[d + lead].constant != 1 else indices[d + lead]
             for d, n in enumerate(box.size)
         ]
         return box.load(self.dag, own)
+
+    def store_if_repeated(self, box: TensorBox, size: Sequence[Expr]) -> None:
+        """Store ``box`` before it is broadcast to ``size`` if it is costly and an outer loop would
+        compute it again
+        and again; what only inner loops repeat is computed once outside of them."""
+        if not isinstance(box.content, Loops):
+            return
+        lead = len(size) - box.ndim
+        repeated = [
+            d
+            for d, n in enumerate(size)
+            if n.constant != 1 and (d < lead or box.size[d - lead].constant == 1)
+        ]
+        varying = [d + lead for d, n in enumerate(box.size) if n.constant != 1]
+        if repeated and varying and repeated[0] < varying[-1]:
+            if sum(OPS[n.op].cost for n in _first(box.content.value, 256)) >= MULTI_USE_COST:
+                self.graph.realize(box)
 
     def elementwise(
         self,

@@ -72,6 +72,7 @@ def expand(ctx: GraphLowering, x: TensorBox, size: Any, *, implicit: bool = Fals
     """Dimensions of size 1 repeated without copying."""
     if ctx.out_size == x.size:
         return x
+    ctx.store_if_repeated(x, ctx.out_size)
     return ctx.graph.view(x, ir_views.ExpandView(ctx.out_size, x.size))
 
 
