@@ -17,9 +17,9 @@ import torch
 
 BACKEND = os.environ.get("BRAZE_TEST_BACKEND", "braze")
 
-# The operators that stay whole and are called in ATen: matrix products, convolution, attention, pooling, sorting,
-# and the backward operators of these. A name here is an ATen operator without namespace and overload. `seeds` is
-# Braze's own: it draws the seeds of random kernels from torch's generator.
+# The operators that stay whole and are called in ATen: matrix products, convolution, attention, pooling,
+# sorting, and the backward operators of these. A name here is an ATen operator without namespace and
+# overload. `seeds` is Braze's own: it draws the seeds of random kernels from torch's generator.
 ALLOWED_EXTERNS = frozenset(
     """
     mm addmm bmm baddbmm linear
