@@ -49,3 +49,11 @@ def test_symbolic_sizes_share_with_equal_ones_only() -> None:
     births, deaths = [["a"], ["b"], ["c"]], [["a"], ["b"], ["c"]]
     plan = plan_memory(births, deaths, {"a": n * 64, "b": n * 64, "c": as_expr(64)})
     assert plan.slots["a"] == plan.slots["b"] != plan.slots["c"]
+
+
+def test_a_result_may_replace_what_dies_in_its_step() -> None:
+    births, deaths = [["a"], ["b"], ["c"]], [[], ["a"], ["b", "c"]]
+    plan = plan_memory(births, deaths, dict.fromkeys("abc", as_expr(4096)), {"b": "a", "c": "b"})
+    assert plan.size == 4096
+    apart = plan_memory(births, deaths, {"a": as_expr(64), "b": as_expr(4096), "c": as_expr(64)}, {"b": "a"})
+    assert apart.slots["a"] != apart.slots["b"]

@@ -160,8 +160,8 @@ def _divisions(e: Expr, found: dict[Symbol, set[int]]) -> None:
 
 
 def _pieces(v: Symbol, divisors: set[int], walked: Sequence[Expr]) -> list[tuple[Symbol, int]] | None:
-    """The loops that replace ``v``, outermost first, each with its stride; ``None`` if it stays whole. ``walked``:
-    the indices that most of the memory traffic goes through."""
+    """The loops that replace ``v``, outermost first, each with its stride; ``None`` if it stays whole.
+    ``walked``: the indices that most of the memory traffic goes through."""
     size = v.size.constant
     if size is None:
         return None

@@ -16,6 +16,9 @@ ALIGNMENT = 64
 """Bytes: a cache line, and the widest vector."""
 
 
+NOTHING: Mapping[str, str] = {}
+
+
 @dataclass
 class _Slot:
     size: Expr
@@ -44,17 +47,30 @@ def aligned(size: Expr) -> Expr:
 
 
 def plan_memory(
-    births: Sequence[Sequence[str]], deaths: Sequence[Sequence[str]], sizes: Mapping[str, Expr]
+    births: Sequence[Sequence[str]],
+    deaths: Sequence[Sequence[str]],
+    sizes: Mapping[str, Expr],
+    in_place: Mapping[str, str] = NOTHING,
 ) -> MemoryPlan:
     """Assign slots. ``births[k]`` and ``deaths[k]``: storages first and last touched by step ``k``;
-    ``sizes`` in bytes. What dies in a step is reused from the next one on."""
+    ``sizes`` in bytes. What dies in a step is reused from the next one on, or, by those that ``in_place``
+    names (with what they replace), in that step."""
     slots: list[_Slot] = []
     place: dict[str, int] = {}
     for born, dying in zip(births, deaths, strict=True):
+        taken: set[str] = set()
         for name in born:
-            place[name] = _take(slots, aligned(sizes[name]))
+            old = in_place.get(name)
+            if old in dying and old in place and aligned(sizes[name]) == slots[place[old]].size:
+                place[name] = place[old]
+                taken.add(old)
+            else:
+                place[name] = _take(slots, aligned(sizes[name]))
         for name in dying:
-            slots[place[name]].free = True
+            slots[place[name]].free = name not in taken
+        for name in dying:  # what was taken and died in the same step
+            if name in born and name not in taken:
+                slots[place[name]].free = True
     offsets: list[Expr] = []
     running = ZERO
     for slot in slots:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from braze.ir.buffers import ComputedBuffer, ConstantBuffer, InputBuffer, Operation
 from braze.ir.externs import ConcatKernel, ExternKernel, ExternKernelOut, FallbackKernel, TensorRef
 from braze.ir.graph import Graph
+from braze.ops.dag import loads
 from braze.ops.kernel import Kernel
 from braze.runtime.expr import Expr, product
 from braze.schedule.build import build_kernel, kernel_origins
@@ -100,7 +101,8 @@ def schedule(graph: Graph) -> Schedule:
                 own = {s for s, g in private.items() if g is group}
                 kernels[id(group)] = build_kernel(graph, group, names.name(group), own)
     births, deaths, sizes = _lifetimes(graph, batches, kernels, planned)
-    memory = plan_memory(births, deaths, sizes)
+    replaced = _replacements(batches, kernels, births, deaths)
+    memory = plan_memory(births, deaths, sizes, replaced)
     for batch in batches:
         if batch[0].stages:
             steps.append(Segment(_with_barriers([kernels[id(g)] for g in batch], memory)))
@@ -220,6 +222,49 @@ def _lifetimes(
             births[k].append(name)
             deaths[last[name]].append(name)
     return births, deaths, sizes
+
+
+def _replacements(
+    batches: Sequence[Sequence[Group]],
+    kernels: Mapping[int, Kernel],
+    births: Sequence[Sequence[str]],
+    deaths: Sequence[Sequence[str]],
+) -> dict[str, str]:
+    """Results that may be written over an input that their kernel alone still reads: result -> input.
+
+    Each point must read the input where it writes the result, and nowhere else.
+    """
+    found: dict[str, str] = {}
+    for batch, born, dying in zip(batches, births, deaths, strict=True):
+        users: dict[str, int] = {}
+        for group in batch:
+            for b in kernels[id(group)].buffers if group.stages else ():
+                users[b.name] = users.get(b.name, 0) + 1
+        for group in batch:
+            if not group.stages:
+                continue
+            kernel = kernels[id(group)]
+            if len(kernel.stages) != 1 or kernel.stages[0].rvars or kernel.outer:
+                continue
+            (stage,) = kernel.stages
+            free = [b for b in kernel.buffers if b.role == "in" and b.name in dying and users[b.name] == 1]
+            for store in stage.stores:
+                if store.buffer not in born or store.mode != "set" or store.buffer in found:
+                    continue
+                out = kernel.buffer(store.buffer)
+                for candidate in free:
+                    same_bytes = (candidate.numel, candidate.dtype.itemsize) == (
+                        out.numel,
+                        out.dtype.itemsize,
+                    )
+                    reads = [n for n in stage.loads if n.buffer == candidate.name]
+                    # The result needs what it overwrites, so that is in a register by then.
+                    needed = len(reads) == 1 and reads[0] in loads(store.roots)
+                    same_place = needed and reads[0].index == store.index
+                    if same_bytes and same_place and candidate.name not in found.values():
+                        found[store.buffer] = candidate.name
+                        break
+    return found
 
 
 def _with_barriers(kernels: Sequence[Kernel], memory: MemoryPlan) -> tuple[ScheduledKernel, ...]:
