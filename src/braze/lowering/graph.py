@@ -25,13 +25,16 @@ from braze.lowering.source import operator_name, source_of
 from braze.ops import dag as ops_dag
 from braze.ops.dtypes import compute_dtype, is_supported
 from braze.ops.vocabulary import OPS
-from braze.runtime.expr import Expr, as_expr
+from braze.runtime.expr import Expr, as_expr, product
 
 MULTI_USE_COST = 12
 """A value with several users is stored once instead of computed again where it costs at least this much
 ..."""
 MULTI_USE_LOADS = 3
 """... or reads at least so many elements."""
+MIN_SHARED_RUN = 16
+"""A value that is the same for at least so many neighbouring elements costs little, however often it is
+computed."""
 MAX_LOADS = 32
 """A body that reads more elements than this is stored, so that kernels keep to a readable size."""
 
@@ -293,21 +296,23 @@ class GraphLowering:
         return box.load(self.dag, own)
 
     def store_if_repeated(self, box: TensorBox, size: Sequence[Expr]) -> None:
-        """Store ``box`` before it is broadcast to ``size`` if it is costly and an outer loop would
-        compute it again
-        and again; what only inner loops repeat is computed once outside of them."""
+        """Store ``box`` before it is broadcast to ``size`` if it is costly and an outer loop would compute it
+        again and again. What the innermost loops repeat is computed once outside of them, which, if they are
+        long enough, is as good as stored."""
         if not isinstance(box.content, Loops):
             return
         lead = len(size) - box.ndim
-        repeated = [
-            d
-            for d, n in enumerate(size)
-            if n.constant != 1 and (d < lead or box.size[d - lead].constant == 1)
-        ]
         varying = [d + lead for d, n in enumerate(box.size) if n.constant != 1]
-        if repeated and varying and repeated[0] < varying[-1]:
-            if sum(OPS[n.op].cost for n in _first(box.content.value, 256)) >= MULTI_USE_COST:
-                self.graph.realize(box)
+        if not varying:
+            return
+        repeated = [d for d in range(varying[-1]) if d < lead or box.size[d - lead].constant == 1]
+        if all(size[d].constant == 1 for d in repeated):
+            return
+        shared = product(size[varying[-1] + 1 :]).bounds()[0]
+        if shared is not None and shared >= MIN_SHARED_RUN:
+            return
+        if sum(OPS[n.op].cost for n in _first(box.content.value, 256)) >= MULTI_USE_COST:
+            self.graph.realize(box)
 
     def elementwise(
         self,
