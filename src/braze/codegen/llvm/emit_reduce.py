@@ -70,10 +70,21 @@ class ReductionEmitter(LoopEmitter):
             assert isinstance(rvars, tuple)
             self.reductions.append(Reduction(number, reducer, args, tuple(nodes), rvars))
         self.after_reductions: frozenset[int] = frozenset()
+        self.after_nodes: Sequence[Node] = stage.nodes
         if self.reductions:
             before = feeds_reduction(stage)
             self.after_reductions = frozenset(n.id for n in stage.nodes if n.id not in before)
-        self.held_back = self.after_reductions
+            self.after_nodes = _above_reductions(stage)
+        self.held_back = self.before_first() | self.after_reductions
+
+    def before_first(self) -> frozenset[int]:
+        """The memory accesses that a reduction needs, where its loops may be empty: they have to wait until it is
+        known that they are not, since what an empty loop would read need not exist."""
+        if all(known_positive(v.size) for v in self.stage.rvars) or not self.reductions:
+            return frozenset()
+        touching = ("load", "check_index", "check_nonzero")
+        feeding = feeds_reduction(self.stage)
+        return frozenset(n.id for n in self.stage.nodes if n.op in touching and n.id in feeding)
 
     # -- a point of the kept variables --------------------------------------------------------------------
     def emit_reductions(self, ctxs: list[Lanes]) -> None:
@@ -109,7 +120,7 @@ class ReductionEmitter(LoopEmitter):
         """For each reduction its final states, one for each copy that differs (one scalar for a row)."""
         doubtful = [v for v in self.plan.rloops if v not in ranges and not known_positive(v.size)]
         if not doubtful:
-            return self._reduced(ctxs, ranges)
+            return self._reduced_some(ctxs, ranges)
         some: Value | None = None
         for v in doubtful:
             here = self.fb.icmp("sgt", self.scalar(v.size), 0)
@@ -119,12 +130,21 @@ class ReductionEmitter(LoopEmitter):
 
         def full() -> list[Value]:
             with self.scope():
-                return [v for red in self._reduced(ctxs, ranges) for state in red for v in state]
+                return [v for red in self._reduced_some(ctxs, ranges) for state in red for v in state]
 
         def empty() -> list[Value]:
             return self._identities(layout)
 
         return self._unpack(self.fb.if_else(some, full, empty, "reduce"), layout)
+
+    def _reduced_some(self, ctxs: list[Lanes], ranges: Ranges) -> list[list[State]]:
+        """As ``reduced``, where no loop is empty."""
+        waiting, self.held_back = self.held_back, self.after_reductions
+        if waiting != self.held_back:
+            self.prepare(ctxs)
+        states = self._reduced(ctxs, ranges)
+        self.held_back = waiting
+        return states
 
     def _final_lanes(self, ctxs: list[Lanes]) -> list[tuple[Reducer, tuple[int, ...]]]:
         if self.plan.strategy == "row":
@@ -456,6 +476,15 @@ class ReductionEmitter(LoopEmitter):
         if type.elem == "i1":
             value = self.fb.icmp("ne", value, constant(value.type, 0))
         return value
+
+
+def _above_reductions(stage: Stage) -> list[Node]:
+    """What the stores need besides the reductions' results, inputs before users."""
+    wanted = {n.id for n in stage.roots}
+    for node in reversed(stage.nodes):
+        if node.id in wanted and node.op != "reduction":
+            wanted.update(i.id for i in node.inputs)
+    return [n for n in stage.nodes if n.id in wanted]
 
 
 def _is_positive(value: Value) -> bool:

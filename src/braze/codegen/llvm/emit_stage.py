@@ -37,7 +37,8 @@ class StageEmitter(TileEmitter):
 
     def prepare(self, ctxs: Sequence[Lanes]) -> None:
         """Emit, at this level, every node whose variables are all bound, and as much of every address."""
-        self.emit_ready(self.stage.nodes, ctxs)
+        held = self.held_back
+        self.emit_ready([n for n in self.stage.nodes if n.id not in held] if held else self.stage.nodes, ctxs)
         self.prepare_addresses()
 
     def emit_ready(self, nodes: Sequence[Node], ctxs: Sequence[Lanes]) -> None:
@@ -45,8 +46,6 @@ class StageEmitter(TileEmitter):
         bound = self.bound.keys()
         for node in nodes:
             if node.id in self.values or not node.free <= bound or node.op in ("reduction", "scan"):
-                continue
-            if node.id in self.held_back:
                 continue
             for ctx in ctxs if self.varies_any(node, ctxs) else ctxs[:1]:
                 if node.id not in ctx.values and self._has_inputs(node, ctx):
@@ -155,9 +154,7 @@ class StageEmitter(TileEmitter):
                 return
             if self.reductions:
                 self.emit_reductions(ctxs)
-            self.held_back = frozenset()
             self.emit_copies(ctxs)
-            self.held_back = self.after_reductions
 
     def emit_copies(self, ctxs: Sequence[Lanes]) -> None:
         """Each copy's remaining nodes, then its stores."""
@@ -165,8 +162,8 @@ class StageEmitter(TileEmitter):
             self.emit_after_reduction(ctx)
 
     def emit_after_reduction(self, ctx: Lanes) -> None:
-        """Whatever of one copy is not emitted yet, then its stores."""
-        self.emit_ready(self.stage.nodes, [ctx])
+        """What the stores need and is not emitted yet, then the stores."""
+        self.emit_ready(self.after_nodes, [ctx])
         self.emit_stores(ctx)
 
     def emit_stores(self, ctx: Lanes) -> None:

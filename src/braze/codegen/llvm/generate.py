@@ -307,7 +307,7 @@ class KernelEmitter(StageEmitter):
 
     # -- split reductions ---------------------------------------------------------------------------------
     def _place_partials(self, stage: Stage, plan: StagePlan, count: Expr) -> None:
-        self.find_users(stage)
+        self.begin_stage(stage, plan)
         kept = product(v.size for v in stage.vars)
         lanes = plan.lanes if plan.strategy != "row" else 1
         for red in self.reductions:
@@ -324,7 +324,7 @@ class KernelEmitter(StageEmitter):
         split = plan.chunk
         self.begin_stage(stage, plan)
         point = [Lanes()]
-        with self.unless_empty((*stage.vars, *plan.rloops)), self.scope():
+        with self.unless_empty(stage.vars), self.scope():
             self.prepare(point)
 
             def group(ctxs: list[Lanes]) -> None:
@@ -354,7 +354,6 @@ class KernelEmitter(StageEmitter):
                 with self.scope():
                     states = self.merge_partials(ctxs, chunk, self.scalar(count))
                     self.remember_results(ctxs, states)
-                    self.held_back = frozenset()
                     for ctx in ctxs:
                         self.emit_after_reduction(ctx)
 
