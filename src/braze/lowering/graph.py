@@ -99,6 +99,9 @@ class GraphLowering:
     def _placeholder(self, node: Node) -> Any:
         position, self._position = self._position, self._position + 1
         value = node.meta.get("val")
+        if _is_token(node):
+            self.graph.inputs.append(None)
+            return None
         if isinstance(value, torch.Tensor):
             if value.layout is not torch.strided or value.device.type != "cpu":
                 raise LoweringError(f"input {node.name} is a {value.layout} tensor on {value.device}")
@@ -367,6 +370,13 @@ def _last_uses(gm: GraphModule) -> dict[Node, list[Node]]:
                 seen.add(value)
                 found.setdefault(node, []).append(value)
     return found
+
+
+def _is_token(node: Node) -> bool:
+    """Whether an input only orders operators with side effects; it is traced as a tensor, and None in a call."""
+    return bool(node.users) and all(
+        getattr(u.target, "__name__", "") == "with_effects" and u.args[0] is node for u in node.users
+    )
 
 
 def _first(root: ops_dag.Node, limit: int) -> list[ops_dag.Node]:
