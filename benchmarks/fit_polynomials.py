@@ -223,6 +223,14 @@ FITS: dict[str, Fit] = {
         lambda f: f * f / mp.log1p(f),
         (-0.5,),
     ),
+    "RECIPROCAL_F32": Fit(
+        "-1 / (1 + f), sqrt(1/2) <= 1 + f <= sqrt(2)",
+        lambda f: -1 / (1 + f),
+        SQRT_HALF - 1,
+        SQRT2 - 1,
+        2,
+        24,
+    ),
     "ERF_SMALL_F32": Fit(
         "erf(x) / x - 1, in x^2, |x| <= 1",
         lambda z: ERF_RATIO(z) - 1,

@@ -99,17 +99,16 @@ def log(fb: FunctionBuilder, x: Value) -> Value:
     return _special(fb, x, _log_f64(fb, e, f), form)
 
 
-def _log_f32(fb: FunctionBuilder, e: Value, f: Value, extra: Value | None = None) -> Value:
-    """e ln 2 + log(1 + f) + extra (a tiny number)."""
-    tail = fb.fmul(f, f)
-    tail = (
-        fb.fmul(tail, horner(fb, f, c.LOG_F32))
-        if extra is None
-        else fb.fma(tail, horner(fb, f, c.LOG_F32), extra)
-    )
+def _log_f32(fb: FunctionBuilder, e: Value, f: Value, extra: tuple[Value, Value] | None = None) -> Value:
+    """e ln 2 + log(1 + f) + extra (two numbers, one tiny beside f, one tiny beside the other)."""
+    square = fb.fmul(f, f)
+    series = horner(fb, f, c.LOG_F32)
+    tail = fb.fmul(square, series) if extra is None else fb.fma(square, series, extra[1])
     high = fb.fma(e, SINGLE.ln2_high, f)
     # e ln 2 is 0 or larger than f, so this is what the sum above lost.
     lost = fb.fsub(f, fb.fsub(high, fb.fmul(e, SINGLE.ln2_high)))
+    if extra is not None:
+        lost = fb.fadd(lost, extra[0])
     return fb.fadd(high, fb.fadd(fb.fma(e, SINGLE.ln2_low, tail), lost))
 
 
@@ -160,10 +159,9 @@ def _log1p_f32(fb: FunctionBuilder, u: Value, rest: Value) -> Value:
     e, f = _split(fb, u, SINGLE)
     bits = fb.sub(fb.const(int_bits(fb, u).type, 127), fb.fptosi(e, "i32"))
     scale = fb.bitcast(fb.shl(fb.integer_minmax("smax", bits, 0), 23), u.type)
-    # log(1 + f + g) = log(1 + f) + g / (1 + f), the quotient to second order: g is tiny.
+    # log(1 + f + g) = log(1 + f) + g - g f / (1 + f); g is tiny, so that a rough 1 / (1 + f) will do.
     g = fb.fmul(rest, scale)
-    correction = fb.fmul(g, fb.fma(f, fb.fadd(f, -1.0), 1.0))
-    return _log_f32(fb, e, f, correction)
+    return _log_f32(fb, e, f, (g, fb.fmul(fb.fmul(g, f), horner(fb, f, c.RECIPROCAL_F32))))
 
 
 def log1p(fb: FunctionBuilder, x: Value) -> Value:
