@@ -25,8 +25,11 @@ KEPT: Mapping[str, str] = {
     "scaled_dot_product_attention": "it chooses between attention kernels, one of which is the next one",
     "_scaled_dot_product_flash_attention_for_cpu": "never materialises the scores; its backward counts on it",
     "index_select": "it refuses negative indices, which `index` would count from the end",
+    "index_add": "the same, and it raises RuntimeError where `index_put` raises IndexError",
+    "index_copy": "the same",
+    "nll_loss_forward": "a class out of range is an IndexError; the `gather` that it becomes raises RuntimeError",
+    "nll_loss2d_forward": "the same",
     "baddbmm": "one call with its scale and addend, instead of a product and two passes over it",
-    "grid_sampler_2d": "its decomposition gathers four times with as many index tensors",
     "_chunk_cat": "made for collectives, which take it whole",
 }
 
@@ -46,6 +49,7 @@ _ALSO = (
     aten.upsample_nearest2d,
     aten.upsample_trilinear3d,
     aten.upsample_bicubic2d,
+    aten.grid_sampler_2d,
     # views and copies with a longer name
     aten.repeat,
     aten.narrow_copy,

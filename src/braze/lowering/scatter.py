@@ -10,7 +10,7 @@ import torch
 from braze.ir.boxes import StorageBox, TensorBox
 from braze.ir.loops import Scatter, Sizes, loop_indices
 from braze.lowering.casts import converted, copied
-from braze.lowering.indexing import AdvancedIndex, along
+from braze.lowering.indexing import AdvancedIndex, along, checked
 from braze.lowering.promotion import Operand, operand
 from braze.lowering.registry import Unsupported, lowers
 from braze.ops.dag import Node
@@ -112,6 +112,46 @@ def _along(
     return scattered(
         ctx, x, index.size, along(ctx, index, dim % x.ndim, x.size), value, accumulate=accumulate
     )
+
+
+@lowers(aten.index_add.default)
+def index_add(
+    ctx: GraphLowering, x: TensorBox, dim: int, index: TensorBox, source: TensorBox, *, alpha: float = 1
+) -> TensorBox:
+    """x with slices of ``source``, times ``alpha``, added to its slices ``index`` along one dimension."""
+    return _slices(ctx, x, dim, index, source, alpha, accumulate=True, error=RuntimeError)
+
+
+@lowers(aten.index_copy.default)
+def index_copy(ctx: GraphLowering, x: TensorBox, dim: int, index: TensorBox, source: TensorBox) -> TensorBox:
+    """x with its slices ``index`` along one dimension replaced by slices of ``source``."""
+    return _slices(ctx, x, dim, index, source, 1, accumulate=False, error=IndexError)
+
+
+def _slices(
+    ctx: GraphLowering,
+    x: TensorBox,
+    dim: int,
+    index: TensorBox,
+    source: TensorBox,
+    alpha: float,
+    *,
+    accumulate: bool,
+    error: type[BaseException],
+) -> TensorBox:
+    if x.ndim == 0 or index.ndim != 1:
+        raise Unsupported("slices of a tensor without dimensions")
+    dim %= x.ndim
+
+    def positions(i: Sequence[Expr]) -> list[Expr]:
+        at = checked(ctx, index.load(ctx.dag, [i[dim]]), x.size[dim], wrap=False, error=error)
+        return [*i[:dim], at, *i[dim + 1 :]]
+
+    def value(i: Sequence[Expr], dtype: torch.dtype) -> Node:
+        own = ctx.dag.to_dtype(source.load(ctx.dag, i), dtype)
+        return own if alpha == 1 else ctx.dag.op("mul", own, ctx.dag.constant(alpha, dtype))
+
+    return scattered(ctx, x, source.size, positions, value, accumulate=accumulate)
 
 
 @lowers(aten.index_put.default, aten._unsafe_index_put.default)

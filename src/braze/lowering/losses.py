@@ -1,0 +1,72 @@
+"""Loss functions that choose a class for each row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from braze.ir.boxes import TensorBox
+from braze.lowering.indexing import checked, require_integers
+from braze.lowering.registry import lowers
+from braze.ops.dag import Node
+from braze.ops.dtypes import compute_dtype
+from braze.runtime.expr import Expr
+
+if TYPE_CHECKING:
+    from braze.lowering.graph import GraphLowering
+
+aten = torch.ops.aten
+
+_NONE, _MEAN = 0, 1
+
+
+@lowers(aten.nll_loss_forward.default, aten.nll_loss2d_forward.default)
+def nll_loss(
+    ctx: GraphLowering,
+    x: TensorBox,
+    target: TensorBox,
+    weight: TensorBox | None,
+    reduction: int,
+    ignore_index: int,
+) -> tuple[TensorBox, TensorBox]:
+    """-weight[class] * x at each row's class, summed or averaged; and the sum of those weights.
+
+    ``x`` is (classes,), (rows, classes) or (rows, classes, ...), ``target`` the same without the classes. Rows of
+    class ``ignore_index`` do not count.
+    """
+    d = ctx.dag
+    dtype = compute_dtype(x.dtype)
+    channel = 0 if x.ndim == 1 else 1
+    require_integers(target)
+
+    def chosen(i: Sequence[Expr]) -> tuple[Node, Expr]:
+        label = target.load(d, i)
+        counts = d.op("ne", label, d.constant(ignore_index, label.dtype))
+        safe = d.where(counts, label, d.constant(0, label.dtype))
+        return counts, checked(ctx, safe, x.size[channel], wrap=False, error=IndexError)
+
+    def row_weight(i: Sequence[Expr]) -> Node:
+        counts, label = chosen(i)
+        one = d.constant(1, dtype) if weight is None else d.to_dtype(weight.load(d, [label]), dtype)
+        return d.where(counts, one, d.constant(0, dtype))
+
+    def row_loss(i: Sequence[Expr]) -> Node:
+        counts, label = chosen(i)
+        value = d.op("neg", x.load(d, [*i[:channel], label, *i[channel:]]))
+        if weight is not None:
+            value = d.op("mul", value, d.to_dtype(weight.load(d, [label]), dtype))
+        return d.where(counts, value, d.constant(0, dtype))
+
+    if reduction == _NONE:
+        none = ctx.pointwise((), x.dtype, lambda i: d.constant(0, dtype))
+        return ctx.pointwise(target.size, x.dtype, row_loss), none
+    total = ctx.reduction("sum", dtype, (), target.size, lambda i, r: [row_weight(r)])
+    loss = ctx.reduction("sum", dtype, (), target.size, lambda i, r: [row_loss(r)])
+
+    def result(i: Sequence[Expr]) -> Node:
+        value = loss.load(d, i)
+        return d.op("truediv", value, total.load(d, i)) if reduction == _MEAN else value
+
+    return ctx.pointwise((), x.dtype, result), ctx.pointwise((), x.dtype, lambda i: total.load(d, i))
