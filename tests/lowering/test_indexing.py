@@ -135,3 +135,67 @@ def test_fallbacks_are_named() -> None:
         trace(lambda x: x.scatter_reduce(0, torch.zeros(3, dtype=torch.int64), x, "amax"), torch.randn(3))
     )
     assert fallbacks == ["aten.scatter_reduce.two: a scatter that combines by amax"]
+
+
+@pytest.mark.parametrize("right", [False, True])
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 8, 33])
+def test_searches(count: int, right: bool) -> None:
+    boundaries = torch.arange(count).float() / 2
+    x = torch.tensor([[-1.0, 0.0, 0.25, 0.5], [3.0, 100.0, float("inf"), float("nan")]])
+    check(lambda x, b: torch.bucketize(x, b, right=right, out_int32=right), x, boundaries)
+    rows = torch.stack([boundaries, boundaries + 1])
+    check(lambda x, b: torch.searchsorted(b, x, right=right), x, rows)
+    check(lambda x, b: torch.searchsorted(b, x, side="left"), torch.arange(5), torch.arange(count))
+    check(lambda b: torch.bucketize(0.7, b), boundaries)
+
+
+def test_masked_scatter() -> None:
+    mask = torch.tensor([[True, False, True], [False, True, True]])
+    check(lambda x, m, s: x.masked_scatter(m, s), torch.randn(2, 3), mask, torch.arange(10.0))
+    check(lambda x, m, s: (x + 1).masked_scatter(m[0], s * 2), torch.randn(2, 3), mask, torch.arange(10.0))
+
+
+def test_distances() -> None:
+    for p in (1.0, 2.0, float("inf")):
+        check(lambda a, b, p=p: torch.cdist(a, b, p), torch.randn(2, 4, 3), torch.randn(2, 5, 3))
+
+
+def test_grid_sample() -> None:
+    x, grid = torch.randn(2, 3, 5, 6), torch.rand(2, 4, 4, 2) * 2.4 - 1.2
+    for padding in ("zeros", "border", "reflection"):
+        check(lambda x, g, p=padding: F.grid_sample(x, g, padding_mode=p, align_corners=False), x, grid)
+    check(lambda x, g: F.grid_sample(x, g, mode="nearest", align_corners=True), x, grid)
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+def test_nll_loss(reduction: str) -> None:
+    weight, target = torch.rand(7), torch.tensor([3, -100, 0, 6])
+    check(lambda x, t: F.nll_loss(x, t, reduction=reduction), torch.randn(4, 7), target)
+    check(
+        lambda x, t, w: F.nll_loss(x, t, w, reduction=reduction),
+        torch.randn(4, 7).bfloat16(),
+        target,
+        weight.bfloat16(),
+    )
+    check(
+        lambda x, t, w: F.nll_loss(x, t, w, reduction=reduction),
+        torch.randn(2, 7, 1, 2),
+        target.view(2, 1, 2),
+        weight,
+    )
+    check(lambda x, t: F.nll_loss(x, t, reduction=reduction), torch.randn(7), torch.tensor(3))
+    check(
+        lambda x, t: F.cross_entropy(x, t, reduction=reduction, ignore_index=3),
+        torch.randn(4, 7),
+        target.clamp(0),
+    )
+    with pytest.raises(IndexError, match="out of bounds"):
+        run(lambda x, t: F.nll_loss(x, t, reduction=reduction), torch.randn(4, 7), torch.tensor([1, 7, 0, 0]))
+
+
+def test_slices_out_of_range() -> None:
+    bad, rows = torch.tensor([0, -1]), torch.ones(2, 5, 3)
+    with pytest.raises(RuntimeError, match="out of bounds"):
+        run(lambda x, i, v: x.index_add(0, i, v), X, bad, rows)
+    with pytest.raises(IndexError, match="out of bounds"):
+        run(lambda x, i, v: x.index_copy(0, i, v), X, bad, rows)

@@ -37,6 +37,8 @@ UNARY_FLOAT: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     square isnan
     isinf isfinite signbit logical_not deg2rad nan_to_num relu sinc erfinv angle logit""".split()
 } | {
+    "erfcx": torch.special.erfcx,
+    "log_ndtr": torch.special.log_ndtr,
     "gelu": F.gelu,
     "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
     "silu": F.silu,

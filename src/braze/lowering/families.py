@@ -30,7 +30,6 @@ __all__ = [
     "creation",
     "externs",
     "indexing",
-    "losses",
     "inplace",
     "losses",
     "pointwise_arith",

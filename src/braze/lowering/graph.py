@@ -373,7 +373,8 @@ def _last_uses(gm: GraphModule) -> dict[Node, list[Node]]:
 
 
 def _is_token(node: Node) -> bool:
-    """Whether an input only orders operators with side effects; it is traced as a tensor, and None in a call."""
+    """Whether an input only orders operators with side effects; it is traced as a tensor, and None in a
+    call."""
     return bool(node.users) and all(
         getattr(u.target, "__name__", "") == "with_effects" and u.args[0] is node for u in node.users
     )

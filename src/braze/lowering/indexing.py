@@ -11,6 +11,7 @@ from braze.ir.boxes import TensorBox
 from braze.ir.loops import Sizes
 from braze.lowering.casts import copied
 from braze.lowering.registry import Unsupported, lowers
+from braze.lowering.tables import known_index
 from braze.ops.dag import Node, loads
 from braze.ops.dtypes import is_integer
 from braze.runtime.expr import ONE, Expr, known_positive
@@ -43,6 +44,9 @@ def checked(
     """
     if not known_positive(size):
         raise Unsupported("an index into a dimension that may be empty")
+    known = known_index(ctx.dag, index, size, wrap=wrap)
+    if known is not None:
+        return known
     if trusted and not loads([index]):
         return ctx.dag.indirect(index, size)
     return ctx.dag.check_index(index, size, wrap=wrap, error=ctx.check(error))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from braze._torch.prims import prims
 from braze.ir.boxes import TensorBox
 from braze.lowering.registry import lowers
 from braze.ops.dag import Node
@@ -111,3 +112,25 @@ def gelu(ctx: GraphLowering, x: TensorBox, *, approximate: str = "none") -> Tens
 def silu(ctx: GraphLowering, x: TensorBox) -> TensorBox:
     """x * sigmoid(x)."""
     return ctx.elementwise(lambda v: ctx.dag.op("mul", v, ctx.dag.op("sigmoid", v)), x, compute=x.dtype)
+
+
+@lowers(aten.special_erfcx.default, prims.erfcx.default)
+def erfcx(ctx: GraphLowering, x: TensorBox) -> TensorBox:
+    """exp(x^2) * erfc(x), in float64; from 25 on by its asymptotic series, because erfc vanishes there.
+
+    Source: NIST Digital Library of Mathematical Functions, 7.12.1."""
+    d = ctx.dag
+
+    def c(k: float) -> Node:
+        return d.constant(k, torch.float64)
+
+    def value(v: Node) -> Node:
+        v = d.to_dtype(v, torch.float64)
+        square = d.op("mul", v, v)
+        direct = d.op("mul", d.op("exp", square), d.op("erfc", v))
+        step = d.op("truediv", c(0.5), square)
+        series = d.op("sub", c(1), d.op("mul", step, d.op("sub", c(1), d.op("mul", c(3), step))))
+        far = d.op("truediv", series, d.op("mul", v, c(math.sqrt(math.pi))))
+        return d.where(d.op("gt", v, c(25)), far, direct)
+
+    return ctx.elementwise(value, x, compute=ctx.out_dtype)

@@ -1,0 +1,143 @@
+"""Searching sorted boundaries, and filling the places of a mask one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from braze.ir.boxes import TensorBox
+from braze.ir.loops import Scan, loop_indices
+from braze.ir.views import View
+from braze.lowering.indexing import checked
+from braze.lowering.promotion import Operand, operand, result_type
+from braze.lowering.registry import Unsupported, lowers
+from braze.ops.dag import Node
+from braze.runtime.expr import Expr
+
+if TYPE_CHECKING:
+    from braze.lowering.graph import GraphLowering
+
+aten = torch.ops.aten
+
+MOST_STEPS = 24
+"""Steps of a binary search that are written out: enough for 16 million boundaries."""
+
+
+def _insertion(
+    ctx: GraphLowering,
+    boundaries: TensorBox,
+    lead: Sequence[Expr],
+    value: Node,
+    right: bool,
+    compute: torch.dtype,
+) -> Node:
+    """How many of the sorted ``boundaries`` (along their last dimension) come before ``value``: a binary
+    search without
+    branches, halving the range each time."""
+    d = ctx.dag
+    count = boundaries.size[-1].constant
+    if count is None or count == 0 or count.bit_length() > MOST_STEPS:
+        raise Unsupported("a search among boundaries whose number is not known, or is 0")
+    found = d.constant(0, torch.int64)
+    step = 1 << (count.bit_length() - 1)
+    while step:
+        probe = d.op("add", found, d.constant(step - 1, torch.int64))
+        inside = d.op("lt", probe, d.constant(count, torch.int64))
+        place = d.indirect(d.op("minimum", probe, d.constant(count - 1, torch.int64)), boundaries.size[-1])
+        boundary = d.to_dtype(boundaries.load(d, [*lead, place]), compute)
+        # a NaN sorts after everything, as it does for eager
+        before = d.op("le", boundary, value) if right else d.op("lt", boundary, value)
+        if compute.is_floating_point:
+            before = d.where(d.op("isnan", value), d.constant(True, torch.bool), before)
+        taken = d.logical_and(inside, before)
+        found = d.where(taken, d.op("add", found, d.constant(step, torch.int64)), found)
+        step >>= 1
+    return found
+
+
+@lowers(aten.bucketize.Tensor, aten.bucketize.Scalar)
+def bucketize(
+    ctx: GraphLowering, x: Operand, boundaries: TensorBox, *, out_int32: bool = False, right: bool = False
+) -> TensorBox:
+    """The number of boundaries below each element (``right``: not above it)."""
+    return _searched(ctx, boundaries, x, right)
+
+
+@lowers(aten.searchsorted.Tensor, aten.searchsorted.Scalar)
+def searchsorted(
+    ctx: GraphLowering,
+    boundaries: TensorBox,
+    x: Operand,
+    *,
+    out_int32: bool = False,
+    right: bool = False,
+    side: str | None = None,
+    sorter: TensorBox | None = None,
+) -> TensorBox:
+    """The same, with one row of boundaries for all of x or one for each of its rows."""
+    if sorter is not None:
+        raise Unsupported("a search through a sorting permutation")
+    return _searched(ctx, boundaries, x, right or side == "right")
+
+
+def _searched(ctx: GraphLowering, boundaries: TensorBox, x: Operand, right: bool) -> TensorBox:
+    size = ctx.out_size
+    compute = result_type(boundaries, x)
+    if compute is torch.bool:
+        raise Unsupported("a search among booleans")
+
+    def value(i: tuple[Expr, ...]) -> Node:
+        lead = i[:-1] if boundaries.ndim > 1 else ()
+        wide = operand(ctx, x, i, size, compute)
+        return _insertion(ctx, boundaries, lead, wide, right, wide.dtype)
+
+    return ctx.pointwise(size, ctx.out_dtype, value)
+
+
+@lowers(aten.masked_scatter.default)
+def masked_scatter(ctx: GraphLowering, x: TensorBox, mask: TensorBox, source: TensorBox) -> TensorBox:
+    """x with the elements of ``source``, in order, where the mask holds."""
+    d, size = ctx.dag, ctx.out_size
+    spread = ctx.pointwise(
+        size, torch.int64, lambda i: d.to_dtype(ctx.broadcast_load(mask, i, size), torch.int64)
+    )
+    flat = ctx.graph.view(spread, View((spread.numel,), size))
+    (along,) = loop_indices(flat.size)
+    if along.symbol is None:
+        raise Unsupported("a masked scatter into one element")
+    running = d.scan("sum", flat.load(d, [along]), along.symbol)
+    places = ctx.graph.view(ctx.graph.box(Scan(torch.int64, flat.size, running, 0)), View(size, flat.size))
+    values = ctx.graph.view(source, View((source.numel,), source.size))
+
+    def value(i: tuple[Expr, ...]) -> Node:
+        holds = ctx.broadcast_load(mask, i, size)
+        at = d.op("sub", places.load(d, i), d.constant(1, torch.int64))
+        place = checked(ctx, at, source.numel, wrap=False, error=RuntimeError)
+        old = ctx.broadcast_load(x, i, size)
+        return d.where(holds, d.mask(values.load(d, [place]), holds), old)
+
+    return ctx.pointwise(size, x.dtype, value)
+
+
+@lowers(aten._cdist_forward.default)
+def cdist(ctx: GraphLowering, a: TensorBox, b: TensorBox, p: float, mode: Any = None) -> TensorBox:
+    """Distances between the rows of a and those of b: a sum of squares, or of absolute differences, for
+    each pair."""
+    d, size = ctx.dag, ctx.out_size
+    kinds = {1.0: "sum", 2.0: "sum", float("inf"): "max"}
+    if p not in kinds or a.size[-1].constant in (None, 0):
+        raise Unsupported(f"distances by the {p}-norm")
+
+    def difference(i: tuple[Expr, ...], r: tuple[Expr, ...]) -> list[Node]:
+        lead = i[:-2]
+        one = ctx.broadcast_load(a, [*lead, i[-2], r[0]], [*size[:-2], size[-2], a.size[-1]])
+        other = ctx.broadcast_load(b, [*lead, i[-1], r[0]], [*size[:-2], size[-1], a.size[-1]])
+        distance = d.op("sub", one, other)
+        return [d.op("mul", distance, distance) if p == 2 else d.op("abs", distance)]
+
+    total = ctx.reduction(kinds[p], a.dtype, size, [a.size[-1]], difference)
+    if p != 2:
+        return total
+    return ctx.pointwise(size, a.dtype, lambda i: d.op("sqrt", total.load(d, i)))
