@@ -15,6 +15,7 @@ from torch.fx import GraphModule
 
 from braze import config as configuration
 from braze._torch import dynamo
+from braze.codegen.llvm.pool import prestart
 from braze.compile.fx_compile import FxCompile
 from braze.compile.in_process import InProcessFxCompile
 from braze.errors import ConfigError
@@ -52,6 +53,7 @@ def braze(
         ConfigError: unknown mode or option, or a value of the wrong type.
         BrazeError: with ``strict``, where something could not be compiled.
     """
+    prestart()  # LLVM starts in its own processes while the graph is traced
     return _compile(gm, example_inputs, mode, options, InProcessFxCompile())
 
 

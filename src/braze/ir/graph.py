@@ -224,7 +224,7 @@ class Graph:
         size = loops.size
         if hint is not None:
             candidate = FixedLayout(loops.dtype, size, hint)
-            if candidate.is_dense:
+            if candidate.is_dense or candidate.is_injective:
                 return candidate
         return FlexibleLayout(loops.dtype, size, contiguous_strides(size))
 

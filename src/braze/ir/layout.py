@@ -86,6 +86,18 @@ class Layout:
             running = running * self.size[dim]
         return True
 
+    @property
+    def is_injective(self) -> bool:
+        """Without overlap, so that every element can be written, though there may be gaps."""
+        reached = ONE
+        for dim in stride_order(self.size, self.stride):
+            if self.size[dim].constant == 1:
+                continue
+            if not known_nonnegative(self.stride[dim] - reached):
+                return False
+            reached = reached + (self.size[dim] - 1) * self.stride[dim]
+        return True
+
     def __str__(self) -> str:
         size = ", ".join(map(str, self.size))
         text = f"{SHORT.get(self.dtype, str(self.dtype))}[{size}]"

@@ -189,7 +189,7 @@ class GraphLowering:
             n.constant in (0, 1) or a == b
             for n, a, b in zip(box.size, box.layout.stride, promised.stride, strict=True)
         )
-        if same or not promised.is_dense:
+        if same or not promised.is_injective:
             return box
         copy = self.pointwise(box.size, box.dtype, lambda indices: box.load(self.dag, indices))
         assert isinstance(copy.data, StorageBox)
