@@ -37,6 +37,13 @@ UNARY_FLOAT: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     square isnan
     isinf isfinite signbit logical_not deg2rad nan_to_num relu sinc erfinv angle logit""".split()
 } | {
+    "i0": torch.special.i0,
+    "i0e": torch.special.i0e,
+    "i1": torch.special.i1,
+    "i1e": torch.special.i1e,
+    "j0": torch.special.bessel_j0,
+    "j1": torch.special.bessel_j1,
+    "spherical_j0": torch.special.spherical_bessel_j0,
     "erfcx": torch.special.erfcx,
     "log_ndtr": torch.special.log_ndtr,
     "gelu": F.gelu,
@@ -291,3 +298,33 @@ CREATION: dict[str, Callable[[torch.Tensor], Any]] = {
 @pytest.mark.parametrize("name", CREATION)
 def test_creation(name: str) -> None:
     check(CREATION[name], torch.randn(4, 5))
+
+
+@pytest.mark.parametrize("name", ["i0", "i0e", "i1", "i1e", "erfcx"])
+def test_series_and_expansion_meet(name: str) -> None:
+    x = torch.cat(
+        [torch.linspace(-40, 40, 801, dtype=torch.float64), torch.tensor([0.0, 1e-9, 24.999, 200.0])]
+    )
+    check(UNARY_FLOAT[name], x)
+
+
+@pytest.mark.parametrize("order", [0, 1])
+def test_bessel_functions_against_their_integral(order: int) -> None:
+    x = torch.linspace(-40, 40, 801, dtype=torch.float64)
+    angle = (torch.arange(400, dtype=torch.float64) + 0.5) * (math.pi / 400)
+    integral = torch.cos(order * angle - x[:, None] * torch.sin(angle)).mean(1)  # exact but for rounding
+    (ours,) = run(UNARY_FLOAT[f"j{order}"], x)
+    torch.testing.assert_close(ours, integral, rtol=0, atol=1e-9)
+
+
+def test_integer_powers() -> None:
+    for dtype in (torch.int8, torch.int32, torch.int64):
+        base = torch.tensor([-3, -2, -1, 0, 1, 2, 3, 7]).to(dtype)
+        exponent = torch.tensor([-3, -2, -1, 0, 1, 2, 5, 31, 32, 63, 64, 101]).to(dtype)
+        check(lambda a, b: torch.pow(a[:, None], b), base, exponent)
+        check(lambda b: torch.pow(3, b), exponent)
+    check(
+        lambda a, b: torch.pow(a, b),
+        torch.tensor([2, 3, 255], dtype=torch.uint8),
+        torch.tensor([3], dtype=torch.uint8),
+    )

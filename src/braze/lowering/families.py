@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from braze.lowering import (
+    bessel,
     casts,
     compare_logic,
     concat,
@@ -24,6 +25,7 @@ from braze.lowering import (
 )
 
 __all__ = [
+    "bessel",
     "casts",
     "compare_logic",
     "concat",

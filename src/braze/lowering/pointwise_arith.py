@@ -12,7 +12,7 @@ from braze.ir.boxes import TensorBox
 from braze.lowering.promotion import Operand, Scalar, number
 from braze.lowering.registry import Unsupported, lowers
 from braze.ops.dag import Node
-from braze.ops.dtypes import is_float
+from braze.ops.dtypes import integer_limits, is_float
 from braze.runtime.expr import Expr
 
 if TYPE_CHECKING:
@@ -281,12 +281,36 @@ def pow_scalar(ctx: GraphLowering, x: TensorBox, exponent: Scalar) -> TensorBox:
     return ctx.elementwise(lambda v: _pow_by_scalar(ctx, v, exponent), x, compute=ctx.out_dtype)
 
 
+def _integer_power(ctx: GraphLowering, v: Node, exponent: Node) -> Node:
+    """v ** exponent of integers, wrapping, by repeated squaring over every bit that the exponent can
+    have. Negative
+    powers are 0, except those of 1 and -1."""
+    d, dtype = ctx.dag, v.dtype
+
+    def c(k: int) -> Node:
+        return d.constant(k, dtype)
+
+    odd = d.op("ne", d.op("bitwise_and", exponent, c(1)), c(0))
+    result, square = d.where(odd, v, c(1)), v
+    for bit in range(1, integer_limits(dtype)[1].bit_length()):
+        square = d.op("mul", square, square)
+        taken = d.op("ne", d.op("bitwise_and", exponent, c(1 << bit)), c(0))
+        result = d.where(taken, d.op("mul", result, square), result)
+    if integer_limits(dtype)[0] == 0:
+        return result
+    sign = d.where(odd, c(-1), c(1))
+    inverse = d.where(d.op("eq", v, c(1)), c(1), d.where(d.op("eq", v, c(-1)), sign, c(0)))
+    return d.where(d.op("lt", exponent, c(0)), inverse, result)
+
+
 @lowers(aten.pow.Scalar, aten.pow.Tensor_Tensor)
 def pow_tensor(ctx: GraphLowering, x: Operand, exponent: TensorBox) -> TensorBox:
-    """x ** exponent, element by element, in floating point."""
+    """x ** exponent, element by element."""
     d = ctx.dag
+    if ctx.out_dtype is torch.bool:
+        raise Unsupported("powers of booleans")
     if not is_float(ctx.out_dtype):
-        raise Unsupported("powers of integers with a tensor as exponent")
+        return ctx.elementwise(lambda v, e: _integer_power(ctx, v, e), x, exponent, compute=ctx.out_dtype)
     if isinstance(x, (int, float)) and x == 1:
         return ctx.elementwise(lambda e: d.constant(1, e.dtype), exponent, compute=ctx.out_dtype)
     if isinstance(x, (int, float)) and x == 2:

@@ -1,0 +1,136 @@
+"""Bessel functions of the first kind, in float64, from their definitions.
+
+Near zero a power series is summed by Horner's rule, far away the asymptotic expansion; both have more
+terms than
+float64 can tell apart at the place where they meet.
+
+Source: NIST Digital Library of Mathematical Functions, 10.2.2 and 10.25.2 (series), 10.17.3 and 10.40.1
+(asymptotic expansions).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from braze.ir.boxes import TensorBox
+from braze.lowering.registry import lowers
+from braze.ops.dag import Dag, Node
+
+if TYPE_CHECKING:
+    from braze.lowering.graph import GraphLowering
+
+aten = torch.ops.aten
+
+MEETING = 22.0
+"""Where the series gives way to the asymptotic expansion."""
+SERIES_TERMS = 64
+ASYMPTOTIC_TERMS = 20
+
+
+def _polynomial(d: Dag, x: Node, coefficients: Sequence[float]) -> Node:
+    """The sum of coefficient k times x^k, by Horner's rule."""
+    value = d.constant(coefficients[-1], x.dtype)
+    for c in reversed(coefficients[:-1]):
+        value = d.op("fma", value, x, d.constant(c, x.dtype))
+    return value
+
+
+def _series(order: int, sign: int) -> list[float]:
+    """Coefficients of (x/2)^(2k): the function is (x/2)^order times their sum. ``sign``: -1 for J, 1 for
+    I."""
+    return [sign**k / (math.factorial(k) * math.factorial(k + order)) for k in range(SERIES_TERMS)]
+
+
+def _expansion(order: int) -> list[float]:
+    """a_k of the asymptotic expansions, coefficients of 1/x^k."""
+    coefficients = [1.0]
+    for k in range(1, ASYMPTOTIC_TERMS + 1):
+        coefficients.append(coefficients[-1] * (4 * order**2 - (2 * k - 1) ** 2) / (8 * k))
+    return coefficients
+
+
+def modified(d: Dag, x: Node, order: int, scaled: bool) -> Node:
+    """I_order(x), times exp(-|x|) if ``scaled``, for order 0 and 1."""
+
+    def c(k: float) -> Node:
+        return d.constant(k, torch.float64)
+
+    size = d.op("abs", x)
+    half = d.op("mul", size, c(0.5))
+    near = _polynomial(d, d.op("mul", half, half), _series(order, 1))
+    if order:
+        near = d.op("mul", near, half)
+    inverse = d.op("truediv", c(1), size)
+    alternating = [a * (-1) ** k for k, a in enumerate(_expansion(order))]
+    far = d.op(
+        "mul", _polynomial(d, inverse, alternating), d.op("sqrt", d.op("mul", inverse, c(1 / (2 * math.pi))))
+    )
+    if scaled:
+        near = d.op("mul", near, d.op("exp", d.op("neg", size)))
+    else:
+        # two factors: exp(x) alone overflows before the function does
+        growth = d.op("exp", half)
+        far = d.op("mul", d.op("mul", far, growth), growth)
+    value = d.where(d.op("lt", size, c(MEETING)), near, far)
+    return d.where(d.op("lt", x, c(0)), d.op("neg", value), value) if order else value
+
+
+def first_kind(d: Dag, x: Node, order: int) -> Node:
+    """J_order(x), for order 0 and 1."""
+
+    def c(k: float) -> Node:
+        return d.constant(k, torch.float64)
+
+    size = d.op("abs", x)
+    half = d.op("mul", size, c(0.5))
+    near = _polynomial(d, d.op("mul", half, half), _series(order, -1))
+    if order:
+        near = d.op("mul", near, half)
+    inverse = d.op("truediv", c(1), size)
+    square = d.op("mul", inverse, inverse)
+    a = _expansion(order)
+    even = _polynomial(d, square, [a[2 * k] * (-1) ** k for k in range(len(a) // 2)])
+    odd = d.op("mul", inverse, _polynomial(d, square, [a[2 * k + 1] * (-1) ** k for k in range(len(a) // 2)]))
+    angle = d.op("sub", size, c(math.pi * (2 * order + 1) / 4))
+    wave = d.op("sub", d.op("mul", d.op("cos", angle), even), d.op("mul", d.op("sin", angle), odd))
+    far = d.op("mul", wave, d.op("sqrt", d.op("mul", inverse, c(2 / math.pi))))
+    value = d.where(d.op("lt", size, c(MEETING / 2)), near, far)
+    return d.where(d.op("lt", x, c(0)), d.op("neg", value), value) if order else value
+
+
+def _register(operator: object, compute: Callable[[Dag, Node], Node]) -> None:
+    def lowering(ctx: GraphLowering, x: TensorBox) -> TensorBox:
+        d = ctx.dag
+        return ctx.elementwise(lambda v: compute(d, d.to_dtype(v, torch.float64)), x, compute=ctx.out_dtype)
+
+    lowers(operator)(lowering)
+
+
+def _modified(order: int, scaled: bool) -> Callable[[Dag, Node], Node]:
+    return lambda d, v: modified(d, v, order, scaled)
+
+
+for _order, _plain, _scaled in ((0, aten.i0, aten.special_i0e), (1, aten.special_i1, aten.special_i1e)):
+    _register(_plain.default, _modified(_order, scaled=False))
+    _register(_scaled.default, _modified(_order, scaled=True))
+_register(aten.special_modified_bessel_i0.default, _modified(0, scaled=False))
+_register(aten.special_modified_bessel_i1.default, _modified(1, scaled=False))
+_register(aten.special_bessel_j0.default, lambda d, v: first_kind(d, v, 0))
+_register(aten.special_bessel_j1.default, lambda d, v: first_kind(d, v, 1))
+
+
+@lowers(aten.special_spherical_bessel_j0.default)
+def spherical_j0(ctx: GraphLowering, x: TensorBox) -> TensorBox:
+    """sin(x) / x; 1 at zero, 0 at infinity."""
+    d = ctx.dag
+
+    def value(v: Node) -> Node:
+        zero, one = d.constant(0, v.dtype), d.constant(1, v.dtype)
+        ratio = d.where(d.op("eq", v, zero), one, d.op("truediv", d.op("sin", v), v))
+        return d.where(d.op("isinf", v), zero, ratio)
+
+    return ctx.elementwise(value, x, compute=ctx.out_dtype)
