@@ -14,6 +14,7 @@ from braze.ir.buffers import ComputedBuffer, InputBuffer, Operation
 from braze.ir.externs import BindSymbol, ConcatKernel, FallbackKernel, TensorRef
 from braze.ir.graph import Graph
 from braze.ir.layout import NonOwningLayout
+from braze.ops.dag import indirect_nodes
 from braze.ops.kernel import Stage
 from braze.schedule.loops import without_divisions
 
@@ -37,7 +38,8 @@ class SchedulerNode:
         stage = self.stage
         if stage is None:
             return False
-        return any(s.mode != "set" for s in stage.stores) or any(n.op == "scan" for n in stage.nodes)
+        scattered = any(s.mode != "set" or indirect_nodes(s.index) for s in stage.stores)
+        return scattered or any(n.op == "scan" for n in stage.nodes)
 
 
 def build_nodes(graph: Graph) -> list[SchedulerNode]:
