@@ -78,8 +78,8 @@ class ReductionEmitter(LoopEmitter):
         self.held_back = self.before_first() | self.after_reductions
 
     def before_first(self) -> frozenset[int]:
-        """The memory accesses that a reduction needs, where its loops may be empty: they have to wait until it is
-        known that they are not, since what an empty loop would read need not exist."""
+        """The memory accesses that a reduction needs, where its loops may be empty: they have to wait until
+        it is known that they are not, since what an empty loop would read need not exist."""
         if all(known_positive(v.size) for v in self.stage.rvars) or not self.reductions:
             return frozenset()
         touching = ("load", "check_index", "check_nonzero")
@@ -472,7 +472,10 @@ class ReductionEmitter(LoopEmitter):
         return self._unpack(loop.results, layout)
 
     def _load_partial(self, name: str, at: Expr, ctx: Lanes, type: Type) -> Value:
-        value = self.load(name, at, None, ctx, varies=type.lanes > 1 or ctx.var is not None)
+        if type.lanes < ctx.lanes:  # all lanes have the same result
+            value = self.fb.load(self.pointer(name, at), Type(self.memory_elem(name)))
+        else:
+            value = self.load(name, at, None, ctx, varies=ctx.var is not None)
         if type.elem == "i1":
             value = self.fb.icmp("ne", value, constant(value.type, 0))
         return value

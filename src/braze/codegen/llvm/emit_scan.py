@@ -61,8 +61,8 @@ class ScanEmitter(ReductionEmitter):
             loop.set_next(*following)
 
     def emit_row_scan(self) -> None:
-        """Run along a scanned variable that lies on lanes itself: prefixes within each vector by doubling, then
-        what came before added to all lanes."""
+        """Run along a scanned variable that lies on lanes itself: prefixes within each vector by doubling,
+        then what came before added to all lanes."""
         (along,) = self.plan.rloops
         scans = [n for n in self.stage.nodes if n.op == "scan"]
         reducers = [make_reducer(str(n.attrs[0]), _carried_dtype(n), self.extremum) for n in scans]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from braze.codegen.llvm.builder import Value
 from braze.codegen.llvm.emit_convert import convert
 from braze.codegen.llvm.emit_scope import Lanes
-from braze.codegen.llvm.emit_tile import TileEmitter
+from braze.codegen.llvm.emit_tile import TILE_ROWS, TileEmitter
 from braze.codegen.llvm.plan import StagePlan
 from braze.ops.dag import Node
 from braze.ops.kernel import Stage, Store
@@ -108,9 +108,9 @@ class StageEmitter(TileEmitter):
         """The loops around the one over lanes; of a tile variable, its tiles."""
         if self.plan.tile is None:
             return self.plan.loops
-        count = (self.plan.tile.size + self.plan.lanes - 1) // self.plan.lanes
-        self.tile_number = Symbol("tile", 0, count - 1)
-        return (*self.plan.loops, self.tile_number)
+        rows = self.plan.lanes * TILE_ROWS
+        self.tile_band = Symbol("band", 0, (self.plan.tile.size + rows - 1) // rows - 1)
+        return (*self.plan.loops, self.tile_band)
 
     def emit_row(self, start: Value | None, stop: Value | None) -> None:
         """What runs inside the scalar loops: a loop over lanes, or a single point."""

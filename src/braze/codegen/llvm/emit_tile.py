@@ -9,15 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from braze.codegen.llvm.builder import FunctionBuilder, Value
+from braze.codegen.llvm.builder import I32, VOID, FunctionBuilder, Type, Value, constant
 from braze.codegen.llvm.emit_convert import convert
 from braze.codegen.llvm.emit_scan import ScanEmitter
 from braze.codegen.llvm.emit_scope import Lanes
-from braze.codegen.llvm.plan_cost import is_transposed
+from braze.codegen.llvm.plan_cost import body_cost, is_transposed
+from braze.ops.dag import Node, indirect_nodes
 from braze.ops.kernel import Store
 from braze.runtime.expr import Expr, Symbol
 
-__all__ = ["TileEmitter", "transpose"]
+__all__ = ["TILE_ROWS", "TileEmitter", "transpose"]
+
+_UNROLLED_COST = 16
+TILE_ROWS = 4
+"""Rows of tiles in a band: neighbouring lines of memory are visited one soon after the other."""
 
 
 def transpose(fb: FunctionBuilder, rows: Sequence[Value]) -> list[Value]:
@@ -45,7 +50,7 @@ class TileEmitter(ScanEmitter):
     def emit_tiles(
         self, start: Value | None, stop: Value | None, point: Callable[[list[Lanes]], None]
     ) -> None:
-        """One row of tiles (the tile symbol is bound): full tiles, then what is left of it row by row."""
+        """A band of tiles, some rows of them: full tiles, then what is left, row by row."""
         fb = self.fb
         plan = self.plan
         vector, tile = plan.vector, plan.tile
@@ -53,73 +58,134 @@ class TileEmitter(ScanEmitter):
         if start is None or stop is None:
             start, stop = self.i64(0), self.scalar(vector.size)
         lanes = plan.lanes
-        low = fb.mul(self.scalar(self.tile_number.expr), lanes)
-        high = fb.integer_minmax("smin", fb.add(low, lanes), self.scalar(tile.size))
-        is_full = fb.icmp("eq", fb.sub(high, low), lanes)
-        whole = fb.add(start, fb.and_(fb.sub(stop, start), -lanes))
-        mid = fb.select(is_full, whole, start)
-        with fb.for_range(start, mid, lanes, label="tile") as loop, self.scope():
-            self._one_tile(vector, tile, low, loop.index)
+        first = fb.mul(self.scalar(self.tile_band.expr), lanes * TILE_ROWS)
+        last = fb.integer_minmax("smin", fb.add(first, lanes * TILE_ROWS), self.scalar(tile.size))
 
         def body(ctxs: list[Lanes], _carried: list[Value]) -> list[Value]:
             point(ctxs)
             return []
 
-        with (
-            fb.if_then(fb.icmp("slt", mid, stop), "edge"),
-            self.scope(),
-            fb.for_range(low, high, 1, runs=True, label="row") as rows,
-            self.bind(tile, rows.index),
-        ):
-            self.prepare([Lanes()])
-            for segment in self.lane_segments(plan, mid, stop):
-                self.lane_loop(vector, segment, [], body)
+        with fb.for_range(first, last, lanes, runs=True, label="tiles") as loop, self.scope():
+            low = loop.index
+            high = fb.integer_minmax("smin", fb.add(low, lanes), last)
+            is_full = fb.icmp("eq", fb.sub(high, low), lanes)
+            whole = fb.add(start, fb.and_(fb.sub(stop, start), -lanes))
+            mid = fb.select(is_full, whole, start)
+            with fb.for_range(start, mid, lanes, label="tile") as across, self.scope():
+                self._one_tile(vector, tile, low, across.index)
+            with (
+                fb.if_then(fb.icmp("slt", mid, stop), "edge"),
+                self.scope(),
+                fb.for_range(low, high, 1, runs=True, label="row") as rows,
+                self.bind(tile, rows.index),
+            ):
+                self.prepare([Lanes()])
+                for segment in self.lane_segments(plan, mid, stop):
+                    self.lane_loop(vector, segment, [], body)
 
     def _one_tile(self, vector: Symbol, tile: Symbol, low: Value, base: Value) -> None:
+        """A full tile: transposed loads, its rows, transposed stores."""
+        loads = [n for n in self.stage.loads if n.mask is None and self._transposes(n.index)]
+        crossed = {k for k, s in enumerate(self.stage.stores) if s.mask is None and self._transposes(s.index)}
+        with self.bind_all([(tile, low), (vector, base)]):
+            columns = {n.id: self._load_columns(n, vector) for n in loads}
+        simple = body_cost(self.stage, None) <= _UNROLLED_COST and not any(
+            s.mask is not None or indirect_nodes(s.index) for s in self.stage.stores
+        )
+        rows = self._unrolled_rows if simple else self._looped_rows
+        stored = rows((tile, low), (vector, base), loads, columns, crossed)
+        with self.bind_all([(tile, low), (vector, base)]):
+            for k, values in stored.items():
+                store = self.stage.stores[k]
+                addresses = self._column_addresses(store.buffer, store.index, vector)
+                for value, address in zip(transpose(self.fb, values), addresses, strict=True):
+                    self.fb.store(value, address)
+
+    def _load_columns(self, node: Node, vector: Symbol) -> list[Value]:
+        """A transposed load: one vector for each row of the tile, in memory form."""
+        type = Lanes(None, self.plan.lanes).type(self.memory_elem(node.buffer))
+        addresses = self._column_addresses(node.buffer, node.index, vector)
+        for address in addresses:
+            self._prefetch(self.fb.gep(address, self.i64(self.plan.lanes), type.elem), write=False)
+        return transpose(self.fb, [self.fb.load(address, type) for address in addresses])
+
+    def _prefetch(self, address: Value, write: bool) -> None:
+        """Ask for a line that the next row of tiles will touch: no hardware prefetcher follows so many
+        rows."""
+        fb = self.fb
+        args = [address, *(constant(I32, n) for n in (int(write), 3, 1))]
+        fb.call("llvm.prefetch.p0", VOID, args, attributes=())
+
+    def _unrolled_rows(
+        self,
+        tile: tuple[Symbol, Value],
+        vector: tuple[Symbol, Value],
+        loads: Sequence[Node],
+        columns: dict[int, list[Value]],
+        crossed: set[int],
+    ) -> dict[int, list[Value]]:
+        """All rows' values, then all their stores: rows often lie a multiple of a page apart, where a load
+        behind a store to another row waits for it."""
+        lanes = self.plan.lanes
+        values: list[list[Value]] = []
+        for k in range(lanes):
+            with self.bind_all([(tile[0], self.fb.add(tile[1], k)), vector]):
+                ctx = Lanes(vector[0], lanes, vector[1], group=lanes)
+                for node in loads:
+                    self.remember(ctx.values, node.id, self.from_memory(columns[node.id][k], node.dtype))
+                self.emit_ready(self.stage.nodes, [ctx])
+                values.append([self._stored(s, ctx) for s in self.stage.stores])
+        for k in range(lanes):
+            with self.bind_all([(tile[0], self.fb.add(tile[1], k)), vector]):
+                ctx = Lanes(vector[0], lanes, vector[1], group=lanes)
+                for number, store in enumerate(self.stage.stores):
+                    if number not in crossed:
+                        self.store(store.buffer, store.index, values[k][number], None, ctx)
+        return {number: [row[number] for row in values] for number in sorted(crossed)}
+
+    def _looped_rows(
+        self,
+        tile: tuple[Symbol, Value],
+        vector: tuple[Symbol, Value],
+        loads: Sequence[Node],
+        columns: dict[int, list[Value]],
+        crossed: set[int],
+    ) -> dict[int, list[Value]]:
+        """A loop over the rows; what is transposed passes through squares on the stack."""
         fb = self.fb
         lanes = self.plan.lanes
-        loads = [n for n in self.stage.loads if n.mask is None and self._transposes(n.index)]
-        stores = [s for s in self.stage.stores if s.mask is None and self._transposes(s.index)]
-        buffers: dict[int, Value] = {}
-        with self.bind_all([(tile, low), (vector, base)]):
-            for node in loads:
-                rows = []
-                for address in self._column_addresses(node.buffer, node.index, vector):
-                    rows.append(fb.load(address, Lanes(None, lanes).type(self.memory_elem(node.buffer))))
-                buffers[node.id] = self._square(rows[0])
-                for k, row in enumerate(transpose(fb, rows)):
-                    fb.store(row, self._row(buffers[node.id], row, self.i64(k)), row.type.align * lanes)
+        squares: dict[int, Value] = {}
+        for node in loads:
+            squares[node.id] = self._square(columns[node.id][0])
+            for k, row in enumerate(columns[node.id]):
+                fb.store(row, self._row(squares[node.id], row, self.i64(k)), row.type.align * lanes)
         pending: dict[int, Value] = {}
+        types: dict[int, Type] = {}
         with (
             fb.for_range(self.i64(0), self.i64(lanes), 1, runs=True, label="tilerow") as loop,
-            self.bind_all([(tile, fb.add(low, loop.index)), (vector, base)]),
+            self.bind_all([(tile[0], fb.add(tile[1], loop.index)), vector]),
         ):
-            ctx = Lanes(vector, lanes, base, 0, None, group=lanes)
+            ctx = Lanes(vector[0], lanes, vector[1], group=lanes)
             for node in loads:
                 type = ctx.type(self.memory_elem(node.buffer))
-                at = fb.gep(buffers[node.id], fb.mul(loop.index, lanes), type.elem)
+                at = fb.gep(squares[node.id], fb.mul(loop.index, lanes), type.elem)
                 value = self.from_memory(fb.load(at, type, type.align * lanes), node.dtype)
                 self.remember(ctx.values, node.id, value)
             self.emit_ready(self.stage.nodes, [ctx])
             for k, store in enumerate(self.stage.stores):
-                if store in stores:
-                    value = self._stored(store, ctx)
-                    if k not in pending:
-                        pending[k] = self._square(value)
-                    fb.store(value, self._row(pending[k], value, loop.index), value.type.align * lanes)
-                else:
+                if k not in crossed:
                     self.emit_store(store, ctx)
-        with self.bind_all([(tile, low), (vector, base)]):
-            for k, square in pending.items():
-                store = self.stage.stores[k]
-                type = Lanes(None, lanes).type(self.memory_elem(store.buffer))
-                rows = [
-                    fb.load(fb.gep(square, self.i64(r * lanes), type.elem), type, type.align * lanes)
-                    for r in range(lanes)
-                ]
-                addresses = self._column_addresses(store.buffer, store.index, vector)
-                for row, address in zip(transpose(fb, rows), addresses, strict=True):
-                    fb.store(row, address)
+                    continue
+                value = self._stored(store, ctx)
+                pending[k], types[k] = self._square(value), value.type
+                fb.store(value, self._row(pending[k], value, loop.index), value.type.align * lanes)
+        return {
+            k: [
+                fb.load(fb.gep(square, self.i64(r * lanes), types[k].elem), types[k], types[k].align * lanes)
+                for r in range(lanes)
+            ]
+            for k, square in pending.items()
+        }
 
     def _transposes(self, e: Expr) -> bool:
         assert self.plan.vector is not None and self.plan.tile is not None
@@ -148,7 +214,7 @@ class TileEmitter(ScanEmitter):
             self.fb.gep(first, self.fb.mul(step, k), elem) if k else first for k in range(self.plan.lanes)
         ]
 
-    tile_number: Symbol
+    tile_band: Symbol
 
     def emit_store(self, store: Store, ctx: Lanes) -> None:
         """Convert and write one store."""
