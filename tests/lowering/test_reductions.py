@@ -175,3 +175,16 @@ def test_var_takes_two_passes_for_short_rows_and_one_for_long() -> None:
 def test_scans(size: tuple[int, ...]) -> None:
     check(lambda x: [x.cumsum(0), x.cumsum(-1), x.cumprod(-1), (x * 2).cumsum(0) + 1], torch.randn(size))
     check(lambda x: [x.cumsum(0), x.cumprod(0), x.cumsum(0, dtype=torch.float32)], torch.randint(-3, 4, size))
+
+
+def test_nothing_is_reduced_over_one_element_or_none() -> None:
+    def fn(x: torch.Tensor) -> list[torch.Tensor]:
+        return [x.sum(1), x.mean(1), x.argmax(1), *x.max(1), x.any(1), x.prod(1), x.var(1, correction=0)]
+
+    graph, _ = lower(trace(fn, torch.randn(4, 1)))
+    assert not any(
+        isinstance(op.data, Reduction) for op in graph.operations if isinstance(op, ComputedBuffer)
+    )
+    check(fn, torch.randn(4, 1))
+    check(lambda x: [x.sum(1), x.mean(1), x.prod(1), x.any(1), x.all(1), x.var(1)], torch.randn(4, 0))
+    check(lambda x: [x.sum((0, 1)), x.mean()], torch.randn(0, 1))

@@ -15,7 +15,7 @@ from braze.ir.boxes import StorageBox, TensorBox
 from braze.ir.buffers import Origin
 from braze.ir.graph import Graph
 from braze.ir.layout import FixedLayout
-from braze.ir.loops import Loops, Pointwise, Reduction, Sizes, loop_indices, loop_vars
+from braze.ir.loops import Loops, Pointwise, Sizes, loop_indices
 from braze.lowering.calls import call_extern, call_fallback, written_tensors
 from braze.lowering.inplace import in_place
 from braze.lowering.promotion import Operand, operand
@@ -82,9 +82,8 @@ class GraphLowering:
             try:
                 self._env[node] = getattr(self, f"_{node.op}")(node)
             except BrazeError as error:
-                raise error.at(
-                    node=f"{node.name} ({operator_name(node)})", where=source_of(node) or None
-                ) from error
+                error.at(node=f"{node.name} ({operator_name(node)})", where=source_of(node) or None)
+                raise
             except Exception as error:
                 raise LoweringError(
                     f"lowering failed: {type(error).__name__}: {error}",
@@ -333,26 +332,6 @@ class GraphLowering:
             return fn(*[operand(self, x, indices, size, compute) for x in inputs])
 
         return self.pointwise(size, out, value)
-
-    def reduction(
-        self,
-        kind: str,
-        dtype: torch.dtype,
-        size: Sequence[Expr],
-        ranges: Sequence[Expr],
-        fn: Callable[[tuple[Expr, ...], tuple[Expr, ...]], Sequence[ops_dag.Node]],
-        *,
-        component: int = 0,
-        cls: type[Reduction] = Reduction,
-    ) -> TensorBox:
-        """A tensor of ``size``, each element reduced over ``ranges``: ``fn(indices, reduced indices)`` gives
-        the operands of the reduction (one; value and position for argmax and argmin)."""
-        size, ranges = tuple(size), tuple(ranges)
-        rindices = loop_indices(ranges, "r")
-        operands = fn(loop_indices(size), rindices)
-        node = self.dag.reduction(kind, operands, loop_vars(rindices), component)
-        node = self.dag.to_dtype(node, compute_dtype(dtype))
-        return self.box(cls(dtype, size, node, ranges, kind))
 
     def check(self, exception: type[BaseException]) -> str:
         """What a failed check of the current node raises, in the form that check nodes carry."""

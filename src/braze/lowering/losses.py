@@ -9,6 +9,7 @@ import torch
 
 from braze.ir.boxes import TensorBox
 from braze.lowering.indexing import checked, require_integers
+from braze.lowering.reductions import reduced
 from braze.lowering.registry import lowers
 from braze.ops.dag import Node
 from braze.ops.dtypes import compute_dtype
@@ -63,8 +64,8 @@ def nll_loss(
     if reduction == _NONE:
         none = ctx.pointwise((), x.dtype, lambda i: d.constant(0, dtype))
         return ctx.pointwise(target.size, x.dtype, row_loss), none
-    total = ctx.reduction("sum", dtype, (), target.size, lambda i, r: [row_weight(r)])
-    loss = ctx.reduction("sum", dtype, (), target.size, lambda i, r: [row_loss(r)])
+    total = reduced(ctx, "sum", dtype, (), target.size, lambda i, r: [row_weight(r)])
+    loss = reduced(ctx, "sum", dtype, (), target.size, lambda i, r: [row_loss(r)])
 
     def result(i: Sequence[Expr]) -> Node:
         value = loss.load(d, i)

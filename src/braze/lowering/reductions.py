@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,48 @@ TWO_PASS_LIMIT = 8192
 RECOMPUTE_COST = 4
 """What costs more than this is stored once before a reduction reads it twice."""
 
-ElementFn = Callable[[tuple[Expr, ...], tuple[Expr, ...]], Node]
+IDENTITIES: dict[str, tuple[float, ...]] = {
+    "sum": (0,),
+    "prod": (1,),
+    "any": (False,),
+    "all": (True,),
+    "welford": (math.nan, 0, 0),
+}
+"""The components of a reduction of nothing, for the kinds of which eager allows one."""
+
+
+def reduced(
+    ctx: GraphLowering,
+    kind: str,
+    dtype: torch.dtype,
+    size: Sizes,
+    ranges: Sizes,
+    fn: Callable[[tuple[Expr, ...], tuple[Expr, ...]], Sequence[Node]],
+    *,
+    component: int = 0,
+    cls: type[Reduction] = Reduction,
+    finish: Callable[[Node], Node] = lambda v: v,
+    which: int = 0,
+) -> TensorBox:
+    """A tensor of ``size``, each element reduced over ``ranges``: ``fn(indices, reduced indices)`` gives
+    the operands
+    of the reduction (one; value and position for argmax and argmin), ``finish`` what is stored of its value.
+
+    It is the current node's result number ``which``. Where ``ranges`` holds one element or none, nothing
+    is reduced.
+    """
+    d = ctx.dag
+    rindices = loop_indices(ranges, "r")
+    rvars = loop_vars(rindices)
+    operands = fn(loop_indices(size), rindices)
+    if any(n.constant == 0 for n in ranges):
+        value = d.constant(IDENTITIES[kind][component], operands[0].dtype)
+    elif not rvars:
+        value = operands[-1] if component == 0 else d.constant((0, 0, 1)[component], operands[0].dtype)
+    else:
+        value = d.to_dtype(finish(d.reduction(kind, operands, rvars, component)), compute_dtype(dtype))
+        return ctx.box(cls(dtype, size, value, ranges, kind), which)
+    return ctx.pointwise(size, dtype, lambda i: finish(value))
 
 
 class Space:
@@ -80,12 +122,18 @@ class Space:
         """The reduction of ``fn``'s operands, with ``finish`` applied to its value; the current node's
         result number
         ``which``."""
-        d = self.ctx.dag
-        rindices = loop_indices(self.ranges, "r")
-        operands = fn(loop_indices(self.size), rindices)
-        value = finish(d.reduction(kind, operands, loop_vars(rindices), component))
-        value = d.to_dtype(value, compute_dtype(dtype))
-        return self.ctx.box(cls(dtype, self.size, value, self.ranges, kind), which)
+        return reduced(
+            self.ctx,
+            kind,
+            dtype,
+            self.size,
+            self.ranges,
+            fn,
+            component=component,
+            cls=cls,
+            finish=finish,
+            which=which,
+        )
 
     def require_elements(self) -> None:
         """Raises ``Unsupported`` where there may be nothing to reduce: eager raises, or has an answer of
@@ -201,8 +249,6 @@ def _make_extremum(kind: str) -> None:
 
 def _position(space: Space, kind: str, which: int = 0) -> TensorBox:
     d = space.ctx.dag
-    if space.numel == ONE:
-        return space.ctx.pointwise(space.size, torch.int64, lambda i: d.constant(0, torch.int64))
     return space.reduce(
         kind,
         torch.int64,

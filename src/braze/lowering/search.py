@@ -12,6 +12,7 @@ from braze.ir.loops import Scan, loop_indices
 from braze.ir.views import View
 from braze.lowering.indexing import checked
 from braze.lowering.promotion import Operand, operand, result_type
+from braze.lowering.reductions import reduced
 from braze.lowering.registry import Unsupported, lowers
 from braze.ops.dag import Node
 from braze.runtime.expr import Expr
@@ -137,7 +138,7 @@ def cdist(ctx: GraphLowering, a: TensorBox, b: TensorBox, p: float, mode: Any = 
         distance = d.op("sub", one, other)
         return [d.op("mul", distance, distance) if p == 2 else d.op("abs", distance)]
 
-    total = ctx.reduction(kinds[p], a.dtype, size, [a.size[-1]], difference)
+    total = reduced(ctx, kinds[p], a.dtype, size, (a.size[-1],), difference)
     if p != 2:
         return total
     return ctx.pointwise(size, a.dtype, lambda i: d.op("sqrt", total.load(d, i)))
