@@ -151,10 +151,11 @@ class Reducer:
 
     def _softmax_merge(self, fb: FunctionBuilder, a: State, b: State) -> State:
         top = self.extremum(False, a[0], b[0], self.dtype)
-        shift = self._finite(fb, top)
-        left = fb.fmul(a[1], emit_math(fb, "exp", [fb.fsub(a[0], shift)]))
-        right = fb.fmul(b[1], emit_math(fb, "exp", [fb.fsub(b[0], shift)]))
-        return [top, fb.fadd(left, right)]
+        return [top, fb.fadd(self.rescaled(fb, a, top), self.rescaled(fb, b, top))]
+
+    def rescaled(self, fb: FunctionBuilder, state: State, top: Value) -> Value:
+        """The sum of a state relative to a maximum that is at least its own."""
+        return fb.fmul(state[1], emit_math(fb, "exp", [fb.fsub(state[0], self._finite(fb, top))]))
 
 
 def _welford_merge(fb: FunctionBuilder, a: State, b: State) -> State:
@@ -173,6 +174,10 @@ def _welford_merge(fb: FunctionBuilder, a: State, b: State) -> State:
 def horizontal(fb: FunctionBuilder, reducer: Reducer, state: State) -> State:
     """The lanes of a state merged into a scalar state: upper half onto lower half, again and again."""
     lanes = state[0].type.lanes
+    if reducer.kind == "online_softmax" and lanes > 1:
+        (top,) = horizontal(fb, make_reducer("max", reducer.dtype, reducer.extremum), state[:1])
+        scaled = reducer.rescaled(fb, state, fb.splat(top, lanes))
+        return [top, fb.reduce("fadd", scaled)]
     while lanes > 1:
         lanes //= 2
         low = [fb.slice(v, 0, lanes) for v in state]
