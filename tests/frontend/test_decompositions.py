@@ -313,12 +313,12 @@ EXPECTED_OPERATORS = {
         f"aten.{name}"
         for name in """
         add.Tensor sub.Tensor mul.Tensor mul.Scalar div.Tensor div.Scalar neg.default
-        exp.default log.default rsqrt.default relu.default where.self
+        exp.default log.default reciprocal.default rsqrt.default relu.default where.self
         eq.Tensor eq.Scalar ne.Scalar ge.Scalar le.Scalar lt.Scalar bitwise_and.Tensor logical_not.default
         amax.default sum.dim_IntList var_mean.correction any.dim
         view.default permute.default expand.default unsqueeze.default squeeze.dims select.int slice.Tensor
         clone.default full.default arange.start_step gather.default cat.default _to_copy.default
-        mm.default addmm.default bmm.default baddbmm.default
+        mm.default addmm.default bmm.default baddbmm.default nll_loss_forward.default
         _scaled_dot_product_flash_attention_for_cpu.default
         _scaled_dot_product_flash_attention_for_cpu_backward.default
         select_scatter.default constant_pad_nd.default slice_scatter.default alias.default

@@ -199,3 +199,10 @@ def test_slices_out_of_range() -> None:
         run(lambda x, i, v: x.index_add(0, i, v), X, bad, rows)
     with pytest.raises(IndexError, match="out of bounds"):
         run(lambda x, i, v: x.index_copy(0, i, v), X, bad, rows)
+
+
+def test_no_dimensions() -> None:
+    check(lambda x, i: [x.index_select(0, i), x.index_select(0, i[0])], torch.tensor(2.0), torch.tensor([0]))
+    check(lambda x: [x.unfold(0, 1, 1) * 2, x.unfold(0, 0, 1)], torch.tensor(2.0))
+    with pytest.raises(IndexError, match="out of bounds"):
+        run(lambda x, i: x.index_select(0, i), torch.tensor(2.0), torch.tensor([1]))

@@ -9,12 +9,13 @@ import torch
 
 from braze.ir.boxes import TensorBox
 from braze.ir.loops import Sizes
+from braze.ir.views import View
 from braze.lowering.casts import copied
 from braze.lowering.registry import Unsupported, lowers
 from braze.lowering.tables import known_index
 from braze.ops.dag import Node, loads
 from braze.ops.dtypes import is_integer
-from braze.runtime.expr import ONE, Expr, known_positive
+from braze.runtime.expr import ONE, ZERO, Expr, known_positive
 
 if TYPE_CHECKING:
     from braze.lowering.graph import GraphLowering
@@ -138,11 +139,12 @@ def unsafe_index(ctx: GraphLowering, x: TensorBox, indices: Sequence[TensorBox |
 @lowers(aten.index_select.default)
 def index_select(ctx: GraphLowering, x: TensorBox, dim: int, index: TensorBox) -> TensorBox:
     """Elements of one dimension."""
-    if x.ndim == 0:
-        raise Unsupported("index_select of a tensor without dimensions")
+    if x.ndim == 0:  # like a tensor of one element
+        x, dim = ctx.graph.view(x, View((ONE,), ())), 0
     dim %= x.ndim
 
     def value(i: tuple[Expr, ...]) -> Node:
+        i = i or (ZERO,)
         at = index.load(ctx.dag, [i[dim]] if index.ndim else [])
         own = checked(ctx, at, x.size[dim], wrap=False, error=IndexError)
         return x.load(ctx.dag, [*i[:dim], own, *i[dim + 1 :]])

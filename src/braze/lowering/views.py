@@ -187,7 +187,7 @@ def diagonal(ctx: GraphLowering, x: TensorBox, offset: int = 0, dim1: int = 0, d
 def unfold(ctx: GraphLowering, x: TensorBox, dim: int, size: int, step: int) -> TensorBox:
     """Sliding windows along a dimension, as the last dimension."""
     if x.ndim == 0:
-        raise Unsupported("windows of a tensor without dimensions")
+        return ctx.pointwise(ctx.out_size, x.dtype, lambda i: x.load(ctx.dag, []))
     return ctx.graph.view(x, ir_views.UnfoldView(ctx.out_size, dim % x.ndim, step))
 
 
