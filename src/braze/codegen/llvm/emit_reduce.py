@@ -20,7 +20,7 @@ from braze.codegen.llvm.plan import StagePlan, feeds_reduction
 from braze.codegen.llvm.reducers import Reducer, State, horizontal, make_reducer
 from braze.ops.dag import Node
 from braze.ops.kernel import Stage
-from braze.runtime.expr import Expr, Symbol, known_positive, product
+from braze.runtime.expr import ZERO, Expr, Symbol, known_positive, product
 
 __all__ = ["Reduction", "ReductionEmitter"]
 
@@ -65,9 +65,11 @@ class ReductionEmitter(LoopEmitter):
         self.reductions = []
         for number, ((kind, args), nodes) in enumerate(groups.items()):
             assert isinstance(kind, str) and isinstance(args, tuple)
-            reducer = make_reducer(kind, args[0].dtype, self.extremum)
             rvars = nodes[0].attrs[2]
             assert isinstance(rvars, tuple)
+            ordered = kind in ("argmax", "argmin") and len(args) == 1 and self.plan.rloops == rvars
+            elem = _position_elem(args, rvars)
+            reducer = make_reducer(kind, args[0].dtype, self.extremum, elem, ordered)
             self.reductions.append(Reduction(number, reducer, args, tuple(nodes), rvars))
         self.after_reductions: frozenset[int] = frozenset()
         self.after_nodes: Sequence[Node] = stage.nodes
@@ -101,10 +103,9 @@ class ReductionEmitter(LoopEmitter):
                 assert isinstance(component, int)
                 if red.reducer.kind in ("argmax", "argmin"):
                     component = 1
-                    none = red.reducer.identity(1)[1].text  # no value at all: position 0
-                    for state in per_copy:
-                        missing = self.fb.icmp("eq", state[1], int(none))
-                        state[1] = self.fb.select(missing, 0, state[1])
+                    for state in per_copy:  # no value at all: position 0
+                        missing = self.fb.icmp("eq", state[1], red.reducer.no_position)
+                        state[1] = self.fb.sext(self.fb.select(missing, 0, state[1]), "i64")
                 if self.varies_on(node, ctxs):
                     for ctx, state in zip(ctxs, per_copy, strict=True):
                         self.remember(ctx.values, node.id, state[component])
@@ -325,13 +326,11 @@ class ReductionEmitter(LoopEmitter):
 
     def _position(self, red: Reduction, ctx: Lanes, lanes: int) -> Value:
         """The position along the flattened reduction variables."""
-        flat: Expr = product(())
-        flat = flat - 1
-        for v in red.rvars:
-            flat = flat * v.size + v.expr
-        return (
-            self.lanes_of(flat, ctx, "i64") if lanes > 1 or self.expr_varies(flat, ctx) else self.scalar(flat)
-        )
+        flat = _flat_position(red.rvars)
+        elem = red.reducer.position
+        if lanes > 1 or self.expr_varies(flat, ctx):
+            return self.lanes_of(flat, ctx, elem)
+        return self.fb.trunc(self.scalar(flat), elem)
 
     def _run_pass(
         self, accumulators: list[Accumulators], ctxs: list[Lanes], loops: Sequence[Symbol], ranges: Ranges
@@ -479,6 +478,20 @@ class ReductionEmitter(LoopEmitter):
         if type.elem == "i1":
             value = self.fb.icmp("ne", value, constant(value.type, 0))
         return value
+
+
+def _flat_position(rvars: Sequence[Symbol]) -> Expr:
+    """The position along the flattened variables."""
+    flat = ZERO
+    for v in rvars:
+        flat = flat * v.size + v.expr
+    return flat
+
+
+def _position_elem(args: Sequence[Node], rvars: Sequence[Symbol]) -> str:
+    """Positions fit into 32 bits where their bounds say so; those that a node computes are int64."""
+    highest = _flat_position(rvars).bounds()[1]
+    return "i32" if len(args) == 1 and highest is not None and highest < 2**31 - 1 else "i64"
 
 
 def _above_reductions(stage: Stage) -> list[Node]:

@@ -30,19 +30,22 @@ class Reducer:
     """One kind of reduction of one element type.
 
     ``copies``: whether unrolled copies keep states of their own; otherwise ``update`` takes all their values
-    together.
+    together. ``position``: the integer type of positions;
+    ``ordered``: updates of a lane come in the order of their positions.
     """
 
     kind: str
     dtype: torch.dtype
     extremum: Extremum
     copies: bool = True
+    position: str = "i64"
+    ordered: bool = False
 
     def types(self, lanes: int) -> list[Type]:
         """The types of a state's values."""
         value = register_type(self.dtype, lanes)
         if self.kind in ("argmax", "argmin"):
-            return [value, Type("i64", lanes)]
+            return [value, Type(self.position, lanes)]
         if self.kind == "online_softmax":
             return [value, value]
         if self.kind == "welford":
@@ -54,13 +57,18 @@ class Reducer:
         types = self.types(lanes)
         if self.kind in ("argmax", "argmin"):
             least = self.kind == "argmin"
-            return [constant(types[0], self._worst(least)), constant(types[1], 2**63 - 1)]
+            return [constant(types[0], self._worst(least)), constant(types[1], self.no_position)]
         if self.kind == "online_softmax":
             return [constant(types[0], -math.inf), constant(types[1], 0.0)]
         start: float = {"sum": 0, "xor_sum": 0, "any": 0, "welford": 0, "prod": 1, "all": 1}.get(self.kind, 0)
         if self.kind in ("max", "min"):
             start = self._worst(self.kind == "min")
         return [constant(t, start) for t in types]
+
+    @property
+    def no_position(self) -> int:
+        """The position in a state of no values: behind all others."""
+        return 2**31 - 1 if self.position == "i32" else 2**63 - 1
 
     def _worst(self, least: bool) -> float:
         if is_float(self.dtype):
@@ -77,7 +85,10 @@ class Reducer:
             return new
         new = state
         for value in values:
-            new = self._merge(fb, new, list(value))
+            if self.ordered:
+                new = self._later(fb, new, list(value))
+            else:
+                new = self._merge(fb, new, list(value))
         return new if mask is None else [fb.select(mask, n, o) for n, o in zip(new, state, strict=True)]
 
     def merge(self, fb: FunctionBuilder, a: State, b: State) -> State:
@@ -106,6 +117,16 @@ class Reducer:
         if kind in ("argmax", "argmin"):
             return self._position_merge(fb, a, b)
         raise CodegenError(f"no machine code for reduction {kind}", node=kind)
+
+    def _later(self, fb: FunctionBuilder, a: State, b: State) -> State:
+        """``b``, whose position is the greater one, where its value is better, or the first NaN."""
+        least = self.kind == "argmin"
+        if is_float(self.dtype):
+            take = fb.and_(fb.fcmp("ult" if least else "ugt", b[0], a[0]), fb.fcmp("ord", a[0], a[0]))
+        else:
+            sign = "u" if self.dtype in (torch.uint8, torch.bool) else "s"
+            take = fb.icmp(sign + ("lt" if least else "gt"), b[0], a[0])
+        return [fb.select(take, b[0], a[0]), fb.select(take, b[1], a[1])]
 
     def _position_merge(self, fb: FunctionBuilder, a: State, b: State) -> State:
         """The better value, NaN best of all; the lower position where neither is better."""
@@ -186,6 +207,8 @@ def horizontal(fb: FunctionBuilder, reducer: Reducer, state: State) -> State:
     return state
 
 
-def make_reducer(kind: str, dtype: torch.dtype, extremum: Extremum) -> Reducer:
+def make_reducer(
+    kind: str, dtype: torch.dtype, extremum: Extremum, position: str = "i64", ordered: bool = False
+) -> Reducer:
     """The reducer of a kind for operands of ``dtype``."""
-    return Reducer(kind, dtype, extremum, copies=kind != "online_softmax")
+    return Reducer(kind, dtype, extremum, kind != "online_softmax", position, ordered)
