@@ -22,7 +22,10 @@ aten = torch.ops.aten
 def converted(ctx: GraphLowering, v: Node, dtype: torch.dtype) -> Node:
     """``v`` as an element of type ``dtype`` would hold it, in the compute type of ``dtype``: half types
     round."""
-    return ctx.dag.to_dtype(ctx.dag.to_dtype(v, dtype), compute_dtype(dtype))
+    d, compute = ctx.dag, compute_dtype(dtype)
+    if v.op == "constant" and compute is not dtype:
+        return d.constant(torch.tensor(v.attrs[0], dtype=v.dtype).to(dtype).item(), compute)
+    return d.to_dtype(d.to_dtype(v, dtype), compute)
 
 
 def copied(ctx: GraphLowering, x: TensorBox, dtype: torch.dtype | None = None) -> TensorBox:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -38,6 +38,11 @@ def item(ctx: GraphLowering, x: TensorBox) -> Expr:
     )
     ctx.graph.know(value)
     return value
+
+
+@lowers(aten._assert_tensor_metadata.default)
+def metadata(ctx: GraphLowering, *args: Any, **kwargs: Any) -> None:
+    """Nothing: a graph is compiled for one type, layout and device, which its guards see to."""
 
 
 @lowers(torch.sym_float)
