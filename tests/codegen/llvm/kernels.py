@@ -106,10 +106,15 @@ def check(
             for b in kernel.buffers:
                 if b.role in ("out", "inout"):
                     check_guards(actual[b.name])
+                    where = f"{b.name} at {width} lanes, {nthreads} threads"
                     torch.testing.assert_close(
-                        actual[b.name], expected[b.name], rtol=rtol, atol=atol, equal_nan=True,
-                        msg=lambda m, w=width, n=b.name, t=nthreads: f"{n}, width {w}, {t} threads: {m}\n{kernel}",
-                    )  # fmt: skip
+                        actual[b.name],
+                        expected[b.name],
+                        rtol=rtol,
+                        atol=atol,
+                        equal_nan=True,
+                        msg=lambda m, where=where: f"{where}: {m}\n{kernel}",
+                    )
                     if seen is not None:  # results do not depend on the number of threads
                         assert torch.equal(
                             actual[b.name].view(torch.uint8), seen[b.name].view(torch.uint8)

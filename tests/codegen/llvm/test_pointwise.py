@@ -36,3 +36,18 @@ def test_symbolic_size() -> None:
     kernel = pointwise(s.expr, (s,))
     for n in SIZES:
         check(kernel, {k: torch.randn(n) for k in ("x", "y", "out")}, {"s0": n}, offset=n % 2)
+
+
+@pytest.mark.parametrize("step", [-3, -1, 2, 3, 4, 5])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int8, torch.float64])
+def test_strides(step: int, dtype: torch.dtype) -> None:
+    """Nothing behind the last element may be touched, so the input ends there."""
+    for n in (1, 16, 33, 64):
+        dag = Dag()
+        i = variable("i0", n)
+        index = i.expr * step + (0 if step > 0 else -step * (n - 1))
+        store = Store("out", i.expr, dag.load("x", index, dtype))
+        room = abs(step) * (n - 1) + 1
+        buffers = (BufferArg("x", dtype, "in", as_expr(room)), BufferArg("out", dtype, "out", as_expr(n)))
+        kernel = Kernel("strided", (), (Stage((i,), (), (store,)),), buffers)
+        check(kernel, {"x": torch.arange(room).to(dtype), "out": torch.zeros(n, dtype=dtype)}, offset=n % 2)

@@ -81,8 +81,8 @@ def test_kinds(kind: str, column: bool) -> None:
 @pytest.mark.parametrize(
     ("kind", "dtype"),
     [("sum", torch.int64), ("prod", torch.int32), ("max", torch.uint8), ("min", torch.int16),
-     ("argmax", torch.int64), ("any", torch.bool), ("all", torch.bool), ("xor_sum", torch.int64), ("sum", torch.float64),
-     ("welford", torch.float64), ("max", torch.bool), ("argmin", torch.int8)],
+     ("argmax", torch.int64), ("any", torch.bool), ("all", torch.bool), ("xor_sum", torch.int64),
+     ("sum", torch.float64), ("welford", torch.float64), ("max", torch.bool), ("argmin", torch.int8)],
 )  # fmt: skip
 @pytest.mark.parametrize("column", [False, True])
 def test_element_types(kind: str, dtype: torch.dtype, column: bool) -> None:

@@ -67,3 +67,25 @@ def test_symbolic_softmax(columns: bool, kept_row: bool) -> None:
     for n, m in [(0, 3), (1, 1), (16, 16), (37, 17), (3, 40)]:
         data = {b: torch.randn(n * m) for b in ("x", "o")}
         check(kernel, data, {"s0": n, "s1": m}, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("n", [5, 100, 300_000])
+def test_stages_without_outer_loops_are_phases(n: int) -> None:
+    """A mean over everything, then what uses it: the value passes through shared scratch memory."""
+    dag = Dag()
+    i, j, r = variable("i0", n), variable("i1", n), variable("r0", n)
+    scale = dag.constant(1.0 / n, F32)
+    mean = dag.op("mul", dag.reduction("sum", (dag.load("x", r.expr, F32),), (r,)), scale)
+    stages = (
+        Stage((), (r,), (Store("mean", as_expr(0), mean),)),
+        Stage(
+            (i,),
+            (),
+            (Store("row", i.expr, dag.op("sub", dag.load("x", i.expr, F32), dag.load("mean", 0, F32))),),
+        ),
+        Stage((j,), (), (Store("o", j.expr, dag.op("abs", dag.load("row", n - 1 - j.expr, F32))),)),
+    )
+    buffers = [BufferArg("x", F32, "in", as_expr(n)), BufferArg("o", F32, "out", as_expr(n))]
+    buffers += [BufferArg("mean", F32, "local", as_expr(1)), BufferArg("row", F32, "local", as_expr(n))]
+    kernel = Kernel("centre", (), stages, tuple(buffers))
+    check(kernel, {b: torch.randn(n) for b in ("x", "o")}, rtol=1e-4, atol=1e-5)

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from braze.codegen.llvm.builder import I64, Type, Value, constant
+from braze.codegen.llvm.builder import I64, Type, Value
 from braze.codegen.llvm.emit_scope import Lanes
 from braze.codegen.llvm.emit_values import ValueEmitter
 from braze.codegen.llvm.plan import StagePlan
-from braze.runtime.expr import Expr, Symbol, known_positive, product
+from braze.runtime.expr import Symbol, known_positive, product
 
 __all__ = ["LaneSegment", "LoopEmitter"]
 
@@ -262,11 +262,3 @@ class LoopEmitter(ValueEmitter):
         type = Type("i32", segment.lanes)
         left = fb.trunc(fb.integer_minmax("smin", fb.sub(segment.stop, index), segment.lanes), "i32")
         return fb.icmp("sgt", fb.splat(left, segment.lanes), fb.lane_ids(type))
-
-    def size_of(self, e: Expr) -> Value:
-        """A loop's extent, i64."""
-        return self.scalar(e)
-
-    def false(self) -> Value:
-        """A scalar false."""
-        return constant(Type("i1"), False)

@@ -101,18 +101,28 @@ class MemoryEmitter(IndexEmitter):
             if active is None:
                 return self._reversed(fb.load(address, type))
             return self._reversed(fb.masked_load(address, type, self._reversed(active)))
-        if step is not None and k == 2 and active is None:
-            return self._load_every_second(buffer, e, step, ctx, type)
+        if step is not None and k in (2, 3, 4) and active is None:
+            return self._load_every(k, buffer, e, step, ctx, type)
         if type.bits < 32:
             return self._load_lanes(self.pointers_of(buffer, e, ctx), type, active)
         return fb.gather(self.pointers_of(buffer, e, ctx), type, active)
 
-    def _load_every_second(self, buffer: str, e: Expr, step: Expr, ctx: Lanes, type: Type) -> Value:
-        """Two overlapping loads that touch nothing behind the last element wanted."""
+    def _load_every(self, k: int, buffer: str, e: Expr, step: Expr, ctx: Lanes, type: Type) -> Value:
+        """Every k-th element out of k loads, the last of which ends with the last element wanted."""
+        fb = self.fb
         n = ctx.lanes
-        low = self.fb.load(self.address(buffer, e, step, ctx), type)
-        high = self.fb.load(self.address(buffer, e, step, ctx, back=1 - n), type)
-        return self.fb.shuffle(low, high, [2 * i if 2 * i < n else n + 2 * i - (n - 1) for i in range(n)])
+        starts = [min(m * n, k * (n - 1) + 1 - n) for m in range(k)]
+        total = fb.load(self.address(buffer, e, step, ctx), type)
+        held = [i if k * i < n else -1 for i in range(n)]  # for each lane, where it is by now
+        order = [k * i if k * i < n else -1 for i in range(n)]
+        for m in range(1, k):
+            part = fb.load(self.address(buffer, e, step, ctx, back=-starts[m]), type)
+            for i in range(n):
+                if held[i] < 0 and k * i - starts[m] < n:
+                    held[i], order[i] = i, n + k * i - starts[m]
+            total = fb.shuffle(total, part, order)
+            order = list(held)
+        return total
 
     def _load_broadcast(self, address: Value, type: Type, active: Value | None) -> Value:
         fb = self.fb

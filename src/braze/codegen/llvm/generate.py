@@ -368,7 +368,7 @@ def generate(kernel: Kernel, target: Target | int, masks: bool | None = None) ->
     element types have masked access). Raises ``CodegenError`` for what has no machine form."""
     lanes = target if isinstance(target, int) else target.lanes
     if masks is None:
-        masks = lanes >= 16
+        masks = lanes >= 16 and (isinstance(target, int) or target.has("avx512bw"))
     for b in kernel.buffers:
         if b.dtype not in SHORT:
             raise CodegenError(f"no machine code for elements of {b.dtype}", node=kernel.name)
@@ -391,11 +391,6 @@ def generate(kernel: Kernel, target: Target | int, masks: bool | None = None) ->
         tuple(emitter.checks),
         any(not s.serial for s in plan.stages),
     )
-
-
-def default_sizes(kernel: Kernel) -> dict[str, int]:
-    """No size at all; for kernels whose every extent is a number."""
-    return {s.name: s.lower for s in kernel.sizes}
 
 
 def scratch_bytes(code: KernelCode, sizes: dict[str, int], nthreads: int) -> int:

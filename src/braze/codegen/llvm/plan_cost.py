@@ -53,6 +53,9 @@ def _memory_cost(e: Expr, var: Symbol, lanes: int, store: bool) -> float:
         return 0.3
     if kind in ("contiguous", "reversed"):
         return 2.0 if store else 1.0
+    step = lane_step(e, var, lanes)
+    if not store and step is not None and step.constant in (2, 3, 4):
+        return 2.0 * step.constant
     return lanes * (2.0 if store else 1.5) + (6.0 if kind == "gather" else 0.0)
 
 
@@ -124,7 +127,7 @@ def is_transposed(e: Expr, var: Symbol, other: Symbol, lanes: int) -> bool:
     if along is None or across is None or along[0] != 1:
         return False
     k = across[0].constant
-    return k is None or abs(k) > 2
+    return k is None or abs(k) > 4
 
 
 def tile_variable(stage: Stage, var: Symbol, lanes: int) -> Symbol | None:
