@@ -213,7 +213,7 @@ def extern_cost(op: ExternKernel, sizes: Sizes) -> Cost:
     results = [_shape(b.layout.size, sizes) for b in op.results]
     moved = sum(r.layout.dtype.itemsize * math.prod(_shape(r.layout.size, sizes)) for r in arguments)
     moved += sum(b.dtype.itemsize * math.prod(s) for b, s in zip(op.results, results, strict=True))
-    formula = _FORMULAS.get(op.qualified_name.removeprefix("aten.").split(".")[0])
+    formula = _FORMULAS.get(op.qualified_name.split(".")[1] if "." in op.qualified_name else "")
     return Cost(moved, 0 if formula is None else formula(shapes, results, op))
 
 
@@ -275,6 +275,7 @@ def _attention_backward(shapes: Shapes, results: Shapes, op: ExternKernel) -> in
 _FORMULAS: Final[Mapping[str, Callable[[Shapes, Shapes, ExternKernel], int]]] = {
     **dict.fromkeys("mm bmm mv dot vdot addmm addmv baddbmm".split(), _product),
     "linear": _linear,
+    "_linear_pointwise": _linear,
     "convolution": _convolution,
     "convolution_backward": _convolution_backward,
     "scaled_dot_product_attention": _attention,

@@ -39,6 +39,9 @@ memory costs as much as the allocation that it saves."""
 
 def call_extern(ctx: GraphLowering, extern: Extern) -> Any:
     """Call the current node's operator whole, into planned memory where its out-variant allows."""
+    better = extern.instead(ctx) if extern.instead is not None else None
+    if better is not None:
+        return better
     args, kwargs = stored_args(ctx, ctx.node.args, ctx.node.kwargs)
     example = ctx.example
     name = ctx.graph.operation_name()

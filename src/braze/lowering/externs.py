@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import torch
 
+from braze.lowering.products import product_by_onednn
 from braze.lowering.registry import calls_whole
 
 aten = torch.ops.aten
 
 _MATMUL = "a matrix product: a library's micro-kernels"
-calls_whole(_MATMUL, aten.mm.default, out=aten.mm.out)
-calls_whole(_MATMUL, aten.addmm.default, out=aten.addmm.out)
+calls_whole(_MATMUL, aten.mm.default, out=aten.mm.out, instead=product_by_onednn)
+calls_whole(_MATMUL, aten.addmm.default, out=aten.addmm.out, instead=product_by_onednn)
 calls_whole(_MATMUL, aten.bmm.default, out=aten.bmm.out)
 calls_whole(_MATMUL, aten.baddbmm.default, out=aten.baddbmm.out)
 calls_whole(_MATMUL, aten._int_mm.default, out=aten._int_mm.out)

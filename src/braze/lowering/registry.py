@@ -18,10 +18,12 @@ LOWERINGS: dict[Any, Lowering] = {}
 @dataclass(frozen=True)
 class Extern:
     """An operator that is called whole by design: why, and its variant that writes into given memory, where
-    that variant really does so (many out-variants compute and copy)."""
+    that variant really does so (many out-variants compute and copy). ``instead`` may call something better
+    for the current node, and returns ``None`` where there is nothing better."""
 
     reason: str
     out: Any = None
+    instead: Lowering | None = None
 
 
 EXTERNS: dict[Any, Extern] = {}
@@ -42,10 +44,10 @@ def lowers(*operators: Any) -> Callable[[F], F]:
     return register
 
 
-def calls_whole(reason: str, *operators: Any, out: Any = None) -> None:
+def calls_whole(reason: str, *operators: Any, out: Any = None, instead: Lowering | None = None) -> None:
     """Declare operators that are externs by design; ``out`` is the out-variant of a single one."""
     for operator in operators:
-        EXTERNS[operator] = Extern(reason, out)
+        EXTERNS[operator] = Extern(reason, out, instead)
 
 
 def lowering_of(target: Any) -> Lowering | None:
