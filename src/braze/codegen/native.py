@@ -76,9 +76,7 @@ def compile_native(schedule: Schedule, target: Target, opt_level: int) -> Native
             code = _generate(item.kernel, target)
             own.append(code)
             if code.text not in futures:
-                job = compile_ir(
-                    code.text, cpu=target.cpu, features=target.features, opt_level=opt_level
-                )
+                job = compile_ir(code.text, cpu=target.cpu, features=target.features, opt_level=opt_level)
                 futures[code.text] = (item.kernel, job)
         codes += own
         call, driver = _segment(step, own, len(drivers), errors)
@@ -140,9 +138,7 @@ def _segment(
         tuple(buffers),
         tuple(sizes),
         tuple(scratch),
-        tuple(
-            KernelEntry(i.kernel.name, k.entry) for i, k in zip(segment.kernels, kernels, strict=True)
-        ),
+        tuple(KernelEntry(i.kernel.name, k.entry) for i, k in zip(segment.kernels, kernels, strict=True)),
         any(c.checks for c in codes),
     )
     return call, DriverSegment(entry, tuple(kernels))

@@ -27,7 +27,7 @@ KEPT: Mapping[str, str] = {
     "index_select": "it refuses negative indices, which `index` would count from the end",
     "index_add": "the same, and it raises RuntimeError where `index_put` raises IndexError",
     "index_copy": "the same",
-    "nll_loss_forward": "a class out of range is an IndexError; the `gather` that it becomes raises RuntimeError",
+    "nll_loss_forward": "it raises IndexError where the `gather` that it becomes raises RuntimeError",
     "nll_loss2d_forward": "the same",
     "baddbmm": "one call with its scale and addend, instead of a product and two passes over it",
     "_chunk_cat": "made for collectives, which take it whole",

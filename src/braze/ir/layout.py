@@ -11,6 +11,7 @@ from braze.ops.dtypes import SHORT
 from braze.runtime.expr import ONE, ZERO, Expr, as_expr, known_nonnegative, product
 
 Sizes = tuple[Expr, ...]
+CPU = torch.device("cpu")
 
 
 def contiguous_strides(size: Sequence[Expr]) -> Sizes:
@@ -43,7 +44,7 @@ class Layout:
     size: Sizes
     stride: Sizes
     offset: Expr = ZERO
-    device: torch.device = torch.device("cpu")
+    device: torch.device = CPU
 
     def index(self, indices: Sequence[Expr]) -> Expr:
         """The flat element index of one element."""

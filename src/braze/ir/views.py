@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from braze.ir.layout import FixedLayout, Layout, NonOwningLayout, contiguous_strides
 from braze.runtime.expr import ONE, ZERO, Expr, as_expr, product
@@ -212,7 +213,7 @@ class View(BaseView):
         stride: list[Expr] = []
         for old_dims, new_dims in reshape_groups(self.old_size, self.size):
             real = [d for d in old_dims if old.size[d] != ONE]
-            for outer, inner in zip(real, real[1:], strict=False):
+            for outer, inner in pairwise(real):
                 if old.stride[outer] != old.stride[inner] * old.size[inner]:
                     return None
             innermost = old.stride[real[-1]] if real else ONE

@@ -60,7 +60,9 @@ def randint64(
 ) -> torch.Tensor:
     """Uniform int64 in [low, high); ``high > low``, their difference taken as unsigned."""
     x0, x1, _, _ = philox(seed, offset)
-    bits, span = torch.broadcast_tensors(x0 | (x1 << 32), high - low)
+    bits = x0 | (x1 << 32)
+    span = high - low + torch.zeros_like(bits)
+    bits = bits + torch.zeros_like(span)
     # torch has no unsigned remainder
     rest = bits.reshape(-1).numpy().view("uint64") % span.reshape(-1).numpy().view("uint64")
     return low + torch.from_numpy(rest.view("int64")).reshape(bits.shape)

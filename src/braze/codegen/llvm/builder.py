@@ -459,6 +459,19 @@ class FunctionBuilder(VectorEmitter):
             f"atomicrmw {op} ptr {pointer.text}, {type.text} {value.text} {ordering}, align {type.align}",
         )
 
+    def replace_if(self, pointer: Value, old: Operand, new: Value) -> Value:
+        """Atomically put ``new`` where ``old`` is; whether it was there."""
+        if new.type.lanes != 1 or pointer.type is not PTR:
+            raise IRBuildError(f"cmpxchg of {new!r} at {pointer!r}")
+        type = new.type
+        expected = old if isinstance(old, Value) else constant(type, old)
+        pair = self._emit(
+            type,
+            f"cmpxchg ptr {pointer.text}, {type.text} {expected.text}, {type.text} {new.text} "
+            f"monotonic monotonic, align {type.align}",
+        )
+        return self._emit(I1, f"extractvalue {{ {type.text}, i1 }} {pair.text}, 1")
+
 
 class _Closed(list[str]):
     """Stands for a terminated block's lines: appending to it is an error."""

@@ -140,7 +140,7 @@ class ValueEmitter(MemoryEmitter):
         if op in _FLOAT_COMPARE:
             return self._compare(op, args, dtype)
         if op in _BITS:
-            return fb._binary(_BITS[op], args[0], args[1])
+            return fb.binary(_BITS[op], args[0], args[1])
         if op in ("bitwise_not", "logical_not"):
             return fb.not_(args[0])
         if op in ("minimum", "maximum"):

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import torch
 
-from braze.codegen.llvm.builder import I1, I64, PTR, FunctionBuilder, ModuleBuilder, Type, Value
+from braze.codegen.llvm.builder import I64, PTR, FunctionBuilder, ModuleBuilder, Type, Value
 from braze.codegen.llvm.emit_memory import MEMORY
 from braze.codegen.llvm.emit_scope import Lanes
 from braze.codegen.llvm.emit_stage import StageEmitter
@@ -238,8 +238,7 @@ class KernelEmitter(StageEmitter):
             attributes=("nounwind", "noinline", "cold"),
             linkage="internal",
         )
-        pair = fb._emit(I64, "cmpxchg ptr %err, i64 0, i64 %id monotonic monotonic, align 8")
-        first = fb._emit(I1, f"extractvalue {{ i64, i1 }} {pair.text}, 1")
+        first = fb.replace_if(fb.params["err"], 0, fb.params["id"])
         with fb.if_then(first):
             fb.store(fb.params["value"], fb.gep(fb.params["err"], self.i64(1), "i64"))
             fb.store(fb.params["bound"], fb.gep(fb.params["err"], self.i64(2), "i64"))

@@ -54,7 +54,8 @@ class InstructionEmitter:
 
     # -- arithmetic
 
-    def _binary(self, op: str, a: Value, b: Operand) -> Value:
+    def binary(self, op: str, a: Value, b: Operand) -> Value:
+        """The instruction ``op`` of two operands of one type."""
         type = a.type
         if not isinstance(b, Value):
             b = constant(type, b)
@@ -67,79 +68,79 @@ class InstructionEmitter:
 
     def fadd(self, a: Value, b: Operand) -> Value:
         """a + b, IEEE."""
-        return self._binary("fadd", a, b)
+        return self.binary("fadd", a, b)
 
     def fsub(self, a: Value, b: Operand) -> Value:
         """a - b, IEEE."""
-        return self._binary("fsub", a, b)
+        return self.binary("fsub", a, b)
 
     def fmul(self, a: Value, b: Operand) -> Value:
         """a * b, IEEE."""
-        return self._binary("fmul", a, b)
+        return self.binary("fmul", a, b)
 
     def fdiv(self, a: Value, b: Operand) -> Value:
         """a / b, IEEE."""
-        return self._binary("fdiv", a, b)
+        return self.binary("fdiv", a, b)
 
     def frem(self, a: Value, b: Operand) -> Value:
         """C's fmod (a library call for each lane)."""
-        return self._binary("frem", a, b)
+        return self.binary("frem", a, b)
 
     def add(self, a: Value, b: Operand) -> Value:
         """a + b, wrapping."""
-        return self._binary("add", a, b)
+        return self.binary("add", a, b)
 
     def sub(self, a: Value, b: Operand) -> Value:
         """a - b, wrapping."""
-        return self._binary("sub", a, b)
+        return self.binary("sub", a, b)
 
     def mul(self, a: Value, b: Operand) -> Value:
         """a * b, wrapping."""
-        return self._binary("mul", a, b)
+        return self.binary("mul", a, b)
 
     def sdiv(self, a: Value, b: Operand) -> Value:
         """Signed division towards zero; undefined for a divisor of 0 and for MIN / -1."""
-        return self._binary("sdiv", a, b)
+        return self.binary("sdiv", a, b)
 
     def udiv(self, a: Value, b: Operand) -> Value:
         """Unsigned division; undefined for a divisor of 0."""
-        return self._binary("udiv", a, b)
+        return self.binary("udiv", a, b)
 
     def srem(self, a: Value, b: Operand) -> Value:
         """Remainder with the dividend's sign; undefined for a divisor of 0 and for MIN % -1."""
-        return self._binary("srem", a, b)
+        return self.binary("srem", a, b)
 
     def urem(self, a: Value, b: Operand) -> Value:
         """Unsigned remainder; undefined for a divisor of 0."""
-        return self._binary("urem", a, b)
+        return self.binary("urem", a, b)
 
     def and_(self, a: Value, b: Operand) -> Value:
         """Bitwise and."""
-        return self._binary("and", a, b)
+        return self.binary("and", a, b)
 
     def or_(self, a: Value, b: Operand) -> Value:
         """Bitwise or."""
-        return self._binary("or", a, b)
+        return self.binary("or", a, b)
 
     def xor(self, a: Value, b: Operand) -> Value:
         """Bitwise exclusive or."""
-        return self._binary("xor", a, b)
+        return self.binary("xor", a, b)
 
     def not_(self, a: Value) -> Value:
         """All bits inverted."""
-        return self._binary("xor", a, True if a.type.elem == "i1" else -1)
+        return self.binary("xor", a, True if a.type.elem == "i1" else -1)
 
     def shl(self, a: Value, b: Operand) -> Value:
         """Shift left; poison for a count of the width or more."""
-        return self._binary("shl", a, b)
+        return self.binary("shl", a, b)
 
     def lshr(self, a: Value, b: Operand) -> Value:
         """Shift right, zeros in; poison for a count of the width or more."""
-        return self._binary("lshr", a, b)
+        return self.binary("lshr", a, b)
 
     def ashr(self, a: Value, b: Operand) -> Value:
         """Shift right, sign in; poison for a count of the width or more."""
-        return self._binary("ashr", a, b)
+        return self.binary("ashr", a, b)
 
     def fneg(self, a: Value) -> Value:
         """-a (the sign bit flipped, NaN too)."""

@@ -107,7 +107,7 @@ class VectorEmitter(InstructionEmitter):
             while lanes > 1:
                 lanes //= 2
                 low, high = self.slice(vector, 0, lanes), self.slice(vector, lanes, lanes)
-                vector = self._binary(kind, low, high)
+                vector = self.binary(kind, low, high)
             return vector
         name = f"llvm.vector.reduce.{kind}.{vector.type.suffix}"
         scalar = vector.type.scalar
