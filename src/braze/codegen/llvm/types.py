@@ -183,7 +183,10 @@ _constants: dict[tuple[Type, str], Value] = {}
 
 
 def constant(type: Type, value: float) -> Value:
-    """The constant ``value`` in every lane of ``type`` (bool, int or float; NaN and infinities are fine)."""
+    """The constant ``value`` in every lane of ``type`` (bool, int or float; infinities are fine, and all
+    NaNs are the one quiet, positive NaN)."""
+    if value != value:
+        value = math.nan
     # -0.0 == 0.0, 1 == 1.0 == True and NaN != NaN: the text of the number tells them apart.
     key = (type, repr(value))
     found = _constants.get(key)
