@@ -17,7 +17,7 @@ from braze.ops.dag import Dag, Node
 from braze.ops.dtypes import SHORT
 from braze.ops.kernel import Stage, Store
 from braze.ops.printer import print_values
-from braze.runtime.expr import ONE, ZERO, Expr, ExprLike, Symbol, as_expr, product
+from braze.runtime.expr import ONE, ZERO, Expr, ExprLike, Symbol, as_expr
 
 Sizes = tuple[Expr, ...]
 
@@ -100,10 +100,6 @@ class Reduction(Loops):
     @property
     def rvars(self) -> tuple[Symbol, ...]:
         return loop_vars(loop_indices(self.ranges, "r"))
-
-    @property
-    def reduction_numel(self) -> Expr:
-        return product(self.ranges)
 
     @property
     def kind(self) -> str:

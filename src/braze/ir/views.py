@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from braze.ir.layout import FixedLayout, Layout, NonOwningLayout, contiguous_strides
-from braze.runtime.expr import ONE, ZERO, Expr, as_expr, product
+from braze.runtime.expr import ONE, ZERO, Expr, product
 
 Sizes = tuple[Expr, ...]
 
@@ -262,8 +262,3 @@ def _divides(x: Expr, y: Expr) -> bool:
         return False
     quotient = y // x
     return quotient * x == y
-
-
-def normalized_size(size: Sequence[Expr | int]) -> Sizes:
-    """Sizes as expressions."""
-    return tuple(map(as_expr, size))

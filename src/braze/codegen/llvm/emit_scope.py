@@ -139,11 +139,6 @@ class ScopeEmitter:
             self.remember(self.splats, key, found)
         return found
 
-    def base_of(self, ctx: Lanes) -> Value:
-        """The variable's value in lane 0 of this copy, i64."""
-        assert ctx.base is not None
-        return self.fb.add(ctx.base, ctx.offset) if ctx.offset else ctx.base
-
     def i64(self, value: int) -> Value:
         """An i64 constant."""
         return constant(I64, value)
