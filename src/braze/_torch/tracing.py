@@ -12,9 +12,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.fx import GraphModule
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
+_PROMISED = "braze_promised_strides"
+
 __all__ = [
     "fake_mode_of",
+    "keep_promised_strides",
     "outside_trace",
+    "promised_strides",
     "propagate",
     "report_output_strides",
     "static_inputs",
@@ -67,3 +71,24 @@ def outside_trace() -> Iterator[None]:
 def propagate(gm: GraphModule, fake_mode: FakeTensorMode, example_inputs: Sequence[Any]) -> None:
     """Compute ``meta["val"]`` of every node of `gm` again, from `example_inputs`."""
     FakeTensorProp(gm, mode=fake_mode).propagate_dont_convert_inputs(*example_inputs)
+
+
+def promised_strides(gm: GraphModule) -> list[tuple[Any, ...] | None]:
+    """For each output of `gm` the strides that its caller expects; None for what is no strided tensor."""
+    kept = gm.meta.get(_PROMISED)
+    return _strides_of_outputs(gm) if kept is None else list(kept)
+
+
+def keep_promised_strides(gm: GraphModule) -> None:
+    """Remember the strides of the outputs as they are now, before a pass changes those inside the graph."""
+    if _PROMISED not in gm.meta:
+        gm.meta[_PROMISED] = _strides_of_outputs(gm)
+
+
+def _strides_of_outputs(gm: GraphModule) -> list[tuple[Any, ...] | None]:
+    promised: list[tuple[Any, ...] | None] = []
+    for value in gm.graph.output_node().args[0]:  # type: ignore[union-attr]
+        meta = value.meta.get("val") if isinstance(value, torch.fx.Node) else None
+        strided = isinstance(meta, torch.Tensor) and meta.layout is torch.strided
+        promised.append(tuple(meta.stride()) if strided else None)  # type: ignore[union-attr]
+    return promised

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.fx import GraphModule
 
+from braze._torch import tracing
 from braze.artifact.output_code import CompiledFxGraph
 from braze.compile.fx_compile import CompileRequest
 
@@ -26,15 +27,10 @@ def run_eagerly(request: CompileRequest, reason: str | None) -> CompiledFxGraph:
 
 
 def _promised_strides(gm: GraphModule) -> list[tuple[int, ...] | None]:
-    promised: list[tuple[int, ...] | None] = []
-    for value in gm.graph.output_node().args[0]:  # type: ignore[union-attr]
-        meta = value.meta.get("val") if isinstance(value, torch.fx.Node) else None
-        if isinstance(meta, torch.Tensor) and meta.layout is torch.strided:
-            strides = meta.stride()
-            promised.append(tuple(strides) if all(type(s) is int for s in strides) else None)
-        else:
-            promised.append(None)
-    return promised
+    """Those that are plain numbers."""
+    return [
+        s if s is not None and all(type(n) is int for n in s) else None for s in tracing.promised_strides(gm)
+    ]
 
 
 def _runner(

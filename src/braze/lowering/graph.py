@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
+from braze._torch.tracing import promised_strides
 from braze.config import Config
 from braze.errors import BrazeError, ExpressionError, FallbackError, LoweringError
 from braze.ir.boxes import StorageBox, TensorBox
@@ -170,20 +171,25 @@ class GraphLowering:
     def _output(self, node: Node) -> None:
         values = node.args[0]
         assert isinstance(values, (list, tuple))
-        for position, (source, value) in enumerate(zip(values, self.args_of(tuple(values)), strict=True)):
+        promised = promised_strides(self.gm)
+        for position, value in enumerate(self.args_of(tuple(values))):
+            strides = promised[position]
             if isinstance(value, TensorBox):
-                if position < self.visible_outputs and isinstance(source, Node):
-                    value = self._as_traced(value, source.meta.get("val"))
+                if position < self.visible_outputs and strides is not None:
+                    value = self._as_traced(value, self.exprs(strides))
                 value = self.graph.ref(value)
             elif isinstance(value, ops_dag.Node):
                 raise LoweringError("the graph returns a floating-point number that depends on sizes")
             self.graph.outputs.append(value)
 
-    def _as_traced(self, box: TensorBox, example: Any) -> TensorBox:
+    def _as_traced(self, box: TensorBox, strides: Sizes) -> TensorBox:
         """The tensor with the strides that the trace promised: people see those."""
-        if not isinstance(example, torch.Tensor) or box.layout is None:
-            return box
-        promised = FixedLayout(box.dtype, box.size, self.exprs(example.stride()))
+        if box.layout is None:
+            assert isinstance(box.data, StorageBox)
+            box.data.stride_hint = strides
+            self.graph.realize(box)
+        assert box.layout is not None
+        promised = FixedLayout(box.dtype, box.size, strides)
         same = all(
             n.constant in (0, 1) or a == b
             for n, a, b in zip(box.size, box.layout.stride, promised.stride, strict=True)

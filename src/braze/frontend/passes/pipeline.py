@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch.fx import GraphModule
 
 from braze.config import Config
-from braze.frontend.passes import constants, cse, dce, random, views
+from braze.frontend.passes import constants, cse, dce, layout, random, views
 
 __all__ = ["run_passes"]
 
@@ -14,6 +14,7 @@ def run_passes(gm: GraphModule, config: Config) -> None:
     """Simplify `gm` in place. What it computes, mutates and returns stays the same; the order of its
     mutations too."""
     dce.run(gm)
+    layout.run(gm)
     if not config.fallback_random:
         random.run(gm)
     constants.run(gm)
