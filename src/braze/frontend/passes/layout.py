@@ -27,6 +27,9 @@ __all__ = ["run"]
 
 aten = torch.ops.aten
 
+Undo = tuple[Node, Any, tuple[Any, ...], Any]
+"""A node with its target, arguments and value as they were."""
+
 MIN_CONVOLUTIONS = 3
 """Fewer do not pay for the copies at the ends."""
 
@@ -47,7 +50,7 @@ def run(gm: GraphModule) -> bool:
     """Insert the copies and compute later nodes' metadata again. Does nothing to graphs of few convolutions,
     or with symbolic sizes, or that look at strides."""
     nodes = list(gm.graph.nodes)
-    convolutions = [n for n in nodes if n.target in _IMAGES and _suits(n)]
+    convolutions = {n for n in nodes if n.target in _IMAGES and _suits(n)}
     if sum(map(_gains, convolutions)) < MIN_CONVOLUTIONS or any(
         n.target in _FIXED or schema.is_higher_order(n.target) for n in nodes
     ):
@@ -56,7 +59,7 @@ def run(gm: GraphModule) -> bool:
     if mode is None:
         return False
     tracing.keep_promised_strides(gm)
-    undo: list[tuple[Node, Any, tuple[Any, ...], Any]] = []
+    undo: list[Undo] = []
     copies: dict[tuple[Node, torch.memory_format], Node] = {}
     changed: set[Node] = set()
     try:
@@ -66,7 +69,7 @@ def run(gm: GraphModule) -> bool:
                     continue
                 before = (node, node.target, node.args, node.meta.get("val"))
                 if node in convolutions:
-                    _choose_format(gm, node, copies, changed)
+                    _choose_format(gm, node, convolutions, copies, changed, undo)
                 if node.args != before[2] or not changed.isdisjoint(node.all_input_nodes):
                     undo.append(before)
                     if node.target is aten.view.default:
@@ -75,7 +78,7 @@ def run(gm: GraphModule) -> bool:
                         changed.add(node)
     except Exception:
         # An operator that refuses the other strides: the graph stays as it was.
-        for node, target, args, value in undo:
+        for node, target, args, value in reversed(undo):
             node.target, node.args, node.meta["val"] = target, args, value
         for copy in reversed(copies.values()):
             gm.graph.erase_node(copy)
@@ -107,7 +110,12 @@ def _gains(node: Any) -> bool:
 
 
 def _choose_format(
-    gm: GraphModule, node: Any, copies: dict[tuple[Node, torch.memory_format], Node], changed: set[Node]
+    gm: GraphModule,
+    node: Any,
+    convolutions: set[Node],
+    copies: dict[tuple[Node, torch.memory_format], Node],
+    changed: set[Node],
+    undo: list[Undo],
 ) -> None:
     """Have a convolution read its images in the format that is faster for it."""
     gains = _gains(node)
@@ -118,6 +126,12 @@ def _choose_format(
         if not gains and image not in changed:
             continue  # the format is the program's own
         if image.meta["val"].is_contiguous(memory_format=wanted):
+            continue
+        if gains and image.target is aten.cat.default and set(image.users) <= convolutions:
+            # Nobody else sees it, so it is put together in this format.
+            undo.append((image, image.target, image.args, image.meta["val"]))
+            image.meta["val"] = torch.empty_like(image.meta["val"], memory_format=wanted)
+            changed.add(image)
             continue
         if (image, wanted) not in copies:
             builder = NodeBuilder(gm, node)
