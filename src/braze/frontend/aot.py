@@ -75,6 +75,7 @@ def _adopt_inputs(gm: GraphModule, example_inputs: Sequence[Any]) -> None:
     A backward graph was traced with the strides of the trace; the forward may have been compiled to give
     others."""
     placeholders = gm.graph.find_nodes(op="placeholder")
+    tracing.keep_promised_strides(gm)
     changed = False
     for node, value in zip(placeholders, example_inputs, strict=True):
         traced = node.meta.get("val")
@@ -83,4 +84,6 @@ def _adopt_inputs(gm: GraphModule, example_inputs: Sequence[Any]) -> None:
         node.meta["val"] = value
     fake_mode = fake_mode_of(example_inputs)
     if changed and fake_mode is not None:
+        for node in gm.graph.find_nodes(op="call_function", target=torch.ops.aten.view.default):
+            node.target = torch.ops.aten.reshape.default  # a view of the strides that were traced
         tracing.propagate(gm, fake_mode, example_inputs)

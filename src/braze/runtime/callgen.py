@@ -41,6 +41,7 @@ from braze.runtime.plan import (
     Pattern,
     Plan,
     Ref,
+    Restride,
     Return,
     RunSegment,
     Slice,
@@ -320,6 +321,13 @@ class _Writer:
                 self.lines += [f"    {line}" for line in self._check(one)]
                 self._line("except Exception as error:")
                 self._line(f"    raise _unexpected({position}, locals(), error) from None")
+            case Restride():
+                self.names["_restride"] = native.restrided
+                name, strides = one.tensor, _bytes_of(one.strides)
+                self._line(f"if {name}.stride() != {strides}:")
+                self._line(
+                    f"    {name} = _restride({name}, {_bytes_of(one.sizes)}, {strides}, {one.origin!r})"
+                )
             case LoadConstant():
                 if one.key not in self.constants:
                     raise LinkError(f"plan {self.plan.name} was not given the constant {one.key!r}")

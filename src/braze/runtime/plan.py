@@ -43,6 +43,7 @@ __all__ = [
     "Pattern",
     "Plan",
     "Ref",
+    "Restride",
     "Return",
     "RunSegment",
     "Slice",
@@ -172,6 +173,23 @@ class CheckTensor:
     def __str__(self) -> str:
         of = "" if self.origin == "input" else f" from {self.origin}"
         return f"check {self.tensor}: {_shape(self.dtype, self.sizes, self.strides)} on {self.device}{of}"
+
+
+@dataclass(frozen=True)
+class Restride:
+    """Make sure that a tensor that an operator returned lies in memory as the code after it expects: where
+    its strides are others (in elements; those of dimensions of size 1 do not count), it becomes a copy.
+    Other sizes are an error. ``origin`` is the operator."""
+
+    tensor: str
+    sizes: tuple[Expr, ...]
+    strides: tuple[Expr, ...]
+    origin: str
+
+    def __str__(self) -> str:
+        return (
+            f"expect {self.tensor}: [{_list(self.sizes)}] stride ({_list(self.strides)}) from {self.origin}"
+        )
 
 
 @dataclass(frozen=True)
@@ -345,6 +363,7 @@ Instruction: TypeAlias = (
     | BindItem
     | BindThreads
     | CheckTensor
+    | Restride
     | LoadConstant
     | Allocate
     | Workspace

@@ -24,6 +24,7 @@ from braze.runtime.plan import (
     Pattern,
     Plan,
     Ref,
+    Restride,
     Return,
     RunSegment,
     Slice,
@@ -166,6 +167,9 @@ def _check(scope: _Scope, one: Instruction) -> None:
         case BindThreads():
             _define(scope, one.out, number=True)
         case CheckTensor():
+            _use(scope, one.tensor)
+            _shape(scope, one.sizes, one.strides)
+        case Restride():
             _use(scope, one.tensor)
             _shape(scope, one.sizes, one.strides)
         case LoadConstant():

@@ -43,6 +43,7 @@ from braze.runtime.plan import (
     LoadConstant,
     Plan,
     Ref,
+    Restride,
     Return,
     RunSegment,
     Slice,
@@ -54,6 +55,18 @@ from braze.schedule.schedule import ExternStep, Schedule, Segment
 
 WORKSPACE = "workspace"
 SCRATCH = "scratch"
+ROW_MAJOR = frozenset(
+    {
+        "aten.mm.default",
+        "aten.addmm.default",
+        "aten.bmm.default",
+        "aten.baddbmm.default",
+        "mkldnn._linear_pointwise.default",
+    }
+)
+"""Operators whose results are row-major whatever their arguments are. Those of others are looked at: an
+operator may give other strides than its fake version says, or than it would give for the arguments of the
+trace."""
 THREADS = Symbol("threads", 1)
 """How many threads segments get: what sizes scratch memory that each thread has a part of."""
 
@@ -279,6 +292,11 @@ class _Builder:
             for symbol, result_name, dim in op.binds:
                 self.out.append(BindSize(symbol, result_name, dim))
                 self.known.add(symbol)
+        if not isinstance(op, ExternKernelOut) and op.qualified_name not in ROW_MAJOR:
+            for result in op.results:
+                layout = result.layout
+                if len(layout.size) > 1 and all(map(self._known_size, (*layout.size, *layout.stride))):
+                    self.out.append(Restride(result.name, layout.size, layout.stride, op.qualified_name))
 
     def _target(self, op: ExternKernel) -> str:
         schema = getattr(op.target, "_schema", None)
