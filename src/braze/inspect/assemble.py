@@ -152,8 +152,9 @@ def _in_words(text: str, operations: Mapping[str, Operation]) -> str:
 
 
 def operator_word(name: str) -> str:
-    """``aten.native_layer_norm.default`` is ``native_layer_norm``."""
-    return re.sub(r"^(aten|prims)(\.|::)|\..*$", "", name)
+    """``aten.native_layer_norm.default`` is ``native_layer_norm``, and so is ``aten::native_layer_norm``."""
+    parts = re.split(r"::|\.", name)
+    return parts[1] if len(parts) > 1 else name
 
 
 def _value(e: Expr, watched: WatchedGraph) -> int:
