@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from braze.codegen.llvm.builder import I32, VOID, FunctionBuilder, Type, Value, constant
+from braze.codegen.llvm.builder import FunctionBuilder, Type, Value
 from braze.codegen.llvm.emit_convert import convert
 from braze.codegen.llvm.emit_scan import ScanEmitter
 from braze.codegen.llvm.emit_scope import Lanes
@@ -105,16 +105,7 @@ class TileEmitter(ScanEmitter):
         """A transposed load: one vector for each row of the tile, in memory form."""
         type = Lanes(None, self.plan.lanes).type(self.memory_elem(node.buffer))
         addresses = self._column_addresses(node.buffer, node.index, vector)
-        for address in addresses:
-            self._prefetch(self.fb.gep(address, self.i64(self.plan.lanes), type.elem), write=False)
         return transpose(self.fb, [self.fb.load(address, type) for address in addresses])
-
-    def _prefetch(self, address: Value, write: bool) -> None:
-        """Ask for a line that the next row of tiles will touch: no hardware prefetcher follows so many
-        rows."""
-        fb = self.fb
-        args = [address, *(constant(I32, n) for n in (int(write), 3, 1))]
-        fb.call("llvm.prefetch.p0", VOID, args, attributes=())
 
     def _unrolled_rows(
         self,
