@@ -32,7 +32,6 @@ from braze.runtime.plan import (
     LoadConstant,
     Plan,
     Ref,
-    Restride,
     Return,
     RunSegment,
     Slice,
@@ -588,30 +587,3 @@ def _seconds(function: CompiledCall, x: torch.Tensor, rounds: int = 2000) -> flo
     for _ in range(rounds):
         function([x])
     return (time.perf_counter() - start) / rounds
-
-
-def test_results_of_operators_get_the_strides_that_the_code_expects() -> None:
-    def plan(sizes: tuple[int, ...], strides: tuple[int, ...]) -> Plan:
-        return Plan(
-            "restride",
-            ("x",),
-            (
-                CallExtern("python::op", (Ref("x"),), outs="y"),
-                Restride("y", exprs(sizes), exprs(strides), "op"),
-                Return((Ref("y"),)),
-            ),
-        )
-
-    def run(sizes: tuple[int, ...], strides: tuple[int, ...], result: torch.Tensor) -> torch.Tensor:
-        (out,) = build(plan(sizes, strides), externs={"op": lambda x: result})([result])
-        return out
-
-    rows = torch.arange(6.0).view(2, 3)
-    assert run((2, 3), (3, 1), rows) is rows
-    columns = run((2, 3), (1, 2), rows)
-    assert columns.stride() == (1, 2)
-    assert torch.equal(columns, rows)
-    one = torch.ones(1, 3).as_strided((1, 3), (7, 1))
-    assert run((1, 3), (3, 1), one) is one
-    with pytest.raises(InternalError, match="op returned sizes"):
-        run((3, 2), (2, 1), rows)

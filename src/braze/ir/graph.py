@@ -12,7 +12,7 @@ import torch
 
 from braze.ir.boxes import ReinterpretView, StorageBox, TensorBox
 from braze.ir.buffers import Buffer, ComputedBuffer, ConstantBuffer, InputBuffer, Operation, Origin, owned
-from braze.ir.externs import TensorRef
+from braze.ir.externs import MutationOutput, TensorRef
 from braze.ir.layout import FixedLayout, FlexibleLayout, Layout, NonOwningLayout, contiguous_strides
 from braze.ir.loops import Loops, Pointwise, Scatter, Sizes, loop_indices
 from braze.ir.views import BaseView, PermuteView, SqueezeView, UnsqueezeView, View
@@ -77,7 +77,7 @@ class Graph:
         inner = NonOwningLayout(
             layout.dtype, layout.size, layout.stride, layout.offset, layout.device, storage=storage
         )
-        return self._declare(Buffer(self.buffer_name(), inner))
+        return self._declare(MutationOutput(self.buffer_name(), inner))
 
     def know(self, e: Expr) -> None:
         """An integer of value ``e`` is at hand when the graph runs: if ``e`` is a symbol, it is known from

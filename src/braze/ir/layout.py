@@ -67,13 +67,14 @@ class Layout:
             last = last + (n - 1) * s
         return last + 1
 
+    def has_strides(self, stride: Sequence[Expr]) -> bool:
+        """Whether the strides are these; those of dimensions of size 1 do not matter."""
+        return all(n.constant == 1 or a == b for n, a, b in zip(self.size, self.stride, stride, strict=True))
+
     @property
     def is_contiguous(self) -> bool:
         """Row-major without gaps; strides of dimensions of size 1 do not matter."""
-        expected = contiguous_strides(self.size)
-        return all(
-            n.constant == 1 or a == b for n, a, b in zip(self.size, self.stride, expected, strict=True)
-        )
+        return self.has_strides(contiguous_strides(self.size))
 
     @property
     def is_dense(self) -> bool:

@@ -19,12 +19,11 @@ from braze.ir.externs import (
     ExternKernelOut,
     FallbackKernel,
     MultiOutput,
-    MutationOutput,
     TensorRef,
     leaves,
     map_leaves,
 )
-from braze.ir.layout import FixedLayout, NonOwningLayout
+from braze.ir.layout import FixedLayout
 from braze.lowering.registry import Extern
 from braze.ops import dag as ops_dag
 
@@ -103,17 +102,6 @@ def stored_args(
         return ctx.graph.ref(leaf) if isinstance(leaf, TensorBox) else leaf
 
     return map_leaves(ctx.args_of(tuple(args)), store), map_leaves(ctx.args_of(dict(kwargs)), store)
-
-
-def mutation(ctx: GraphLowering, ref: TensorRef) -> TensorBox:
-    """The tensor behind ``ref`` as it is after something wrote to it."""
-    layout = ref.layout
-    later = NonOwningLayout(
-        layout.dtype, layout.size, layout.stride, layout.offset, layout.device, storage=ref.buffer.storage
-    )
-    buffer = MutationOutput(ctx.graph.buffer_name(), later)
-    ctx.graph.buffers[buffer.name] = buffer
-    return TensorBox.of(buffer)
 
 
 def written_tensors(gm: GraphModule) -> set[Node]:

@@ -190,11 +190,7 @@ class GraphLowering:
             self.graph.realize(box)
         assert box.layout is not None
         promised = FixedLayout(box.dtype, box.size, strides)
-        same = all(
-            n.constant in (0, 1) or a == b
-            for n, a, b in zip(box.size, box.layout.stride, promised.stride, strict=True)
-        )
-        if same or not promised.is_injective:
+        if box.layout.has_strides(strides) or not promised.is_injective:
             return box
         copy = self.pointwise(box.size, box.dtype, lambda indices: box.load(self.dag, indices))
         assert isinstance(copy.data, StorageBox)

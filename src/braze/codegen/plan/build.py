@@ -349,8 +349,7 @@ class _Builder:
 
 
 def _same_geometry(a: Layout, b: Layout) -> bool:
-    strides = all(n.constant == 1 or x == y for n, x, y in zip(a.size, a.stride, b.stride, strict=False))
-    return a.size == b.size and strides and a.offset == b.offset and a.dtype is b.dtype
+    return a.size == b.size and a.has_strides(b.stride) and a.offset == b.offset and a.dtype is b.dtype
 
 
 def max_size(sizes: Sequence[Expr]) -> Expr:
