@@ -68,12 +68,11 @@ def embedding(
 
 
 class AdvancedIndex:
-    """``x[indices]`` with tensors and whole dimensions (``None``) mixed: its size, and where its
-    elements lie in x.
+    """``x[indices]`` with tensors and whole dimensions (``None``) mixed: its size, and where its elements lie
+    in x.
 
-    Index tensors are broadcast together. The dimensions of the result that they make stand where the
-    first of them
-    stood if they are next to each other, else in front.
+    Index tensors are broadcast together. The dimensions of the result that they make stand where the first
+    of them stood if they are next to each other, else in front.
     """
 
     def __init__(

@@ -50,12 +50,12 @@ def reduced(
     finish: Callable[[Node], Node] = lambda v: v,
     which: int = 0,
 ) -> TensorBox:
-    """A tensor of ``size``, each element reduced over ``ranges``: ``fn(indices, reduced indices)`` gives
-    the operands
-    of the reduction (one; value and position for argmax and argmin), ``finish`` what is stored of its value.
+    """A tensor of ``size``, each element reduced over ``ranges``: ``fn(indices, reduced indices)`` gives the
+    operands of the reduction (one; value and position for argmax and argmin), ``finish`` what is stored of
+    its value.
 
-    It is the current node's result number ``which``. Where ``ranges`` holds one element or none, nothing
-    is reduced.
+    It is the current node's result number ``which``. Where ``ranges`` holds one element or none, nothing is
+    reduced.
     """
     d = ctx.dag
     rindices = loop_indices(ranges, "r")
