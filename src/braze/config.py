@@ -105,6 +105,50 @@ class Config:
         code=True,
         choices=(None, 1, 4, 8, 16),
     )
+    fx_compile_mode: str = _option(
+        "in-process",
+        "How graphs are compiled: here and now, through bytes, through readable files, in worker processes, in "
+        "the background while eager operators run, or quickly first and better later.",
+        choices=("in-process", "serialized", "debug-file", "out-of-process", "async", "progressive"),
+    )
+    cache: bool = _option(True, "Keep compiled graphs on disk, and look there before compiling.")
+    cache_dir: str | None = _option(
+        None, "Folder of the cache. None: `braze` in the platform's folder for caches of this user."
+    )
+    cache_size_mb: int = _option(
+        2048,
+        "Megabytes that the cache may take; what was used least recently goes first.",
+        low=1,
+        high=1 << 30,
+    )
+    remote_cache: str | None = _option(
+        None,
+        "An fsspec URL of a cache that machines share (file, memory, s3, gs, ...), behind the local one.",
+    )
+    remote_cache_timeout_ms: int = _option(
+        2000, "Milliseconds that one look into the remote cache may take.", low=1, high=600_000
+    )
+    keyring_dir: str | None = _option(
+        None, "Folder of the signing keys. None: `braze` in the platform's folder for this user's settings."
+    )
+    compile_workers: int | None = _option(
+        None,
+        "Processes that compile graphs in the modes that use some. None: by cores and free memory.",
+        low=1,
+        high=256,
+    )
+    compile_timeout: int = _option(
+        600, "Seconds that a compile worker may take for one graph.", low=1, high=86_400
+    )
+    compile_memory_mb: int = _option(
+        8192,
+        "Megabytes of address space beyond its start that a compile worker may take.",
+        low=64,
+        high=1 << 24,
+    )
+    compile_idle_seconds: int = _option(
+        300, "Seconds without work after which a compile worker ends.", low=1, high=86_400
+    )
     min_parallel_work: int = _option(
         32768,
         "Elements (weighted by cost) that a segment needs before a second thread joins the caller.",

@@ -7,8 +7,10 @@ and what to do about it. Each answer is a field, so that reports can show them a
 from __future__ import annotations
 
 __all__ = [
+    "ArtifactError",
     "BrazeError",
     "BrazeWarning",
+    "CacheError",
     "CodegenError",
     "ConfigError",
     "ExpressionError",
@@ -19,6 +21,8 @@ __all__ = [
     "LinkError",
     "LoweringError",
     "ParseError",
+    "SignatureError",
+    "UnserializableError",
     "WorkerError",
 ]
 
@@ -108,6 +112,31 @@ class ExpressionError(BrazeError, ValueError):
     """A symbolic size lies outside the integer grammar of sizes and guards."""
 
     default_hint = "the operator runs as eager PyTorch would run it"
+
+
+class ArtifactError(BrazeError, ValueError):
+    """Stored bytes are not what they should be: damaged, cut short, of another format or version, or with
+    contents that break the schema. Nothing of them was executed."""
+
+    default_hint = "the file is dropped and made again where it came from a cache; a package must be made anew"
+
+
+class SignatureError(ArtifactError):
+    """Code from elsewhere is not signed, or not by a key that this user trusts."""
+
+    default_hint = "`braze cache trust <key>` trusts whoever signed it; only do so if you would run their programs"
+
+
+class UnserializableError(BrazeError):
+    """A compiled graph, or a request, holds something that has no place in what is stored or sent."""
+
+    default_hint = "it is compiled in this process, and again in every other"
+
+
+class CacheError(BrazeError):
+    """The cache on disk cannot be used. Compilation goes on without it."""
+
+    default_hint = "BRAZE_CACHE_DIR=<folder> names another place, BRAZE_CACHE=0 does without"
 
 
 class ConfigError(BrazeError, ValueError):
