@@ -107,7 +107,7 @@ class Config:
     )
     fx_compile_mode: str = _option(
         "in-process",
-        "How graphs are compiled: here and now, through bytes, through readable files, in worker processes, in "
+        "How graphs are compiled: here and now, through bytes or readable files, in worker processes, in "
         "the background while eager operators run, or quickly first and better later.",
         choices=("in-process", "serialized", "debug-file", "out-of-process", "async", "progressive"),
     )

@@ -118,13 +118,13 @@ class ArtifactError(BrazeError, ValueError):
     """Stored bytes are not what they should be: damaged, cut short, of another format or version, or with
     contents that break the schema. Nothing of them was executed."""
 
-    default_hint = "the file is dropped and made again where it came from a cache; a package must be made anew"
+    default_hint = "a cache drops the file and makes it again; a package has to be made anew"
 
 
 class SignatureError(ArtifactError):
     """Code from elsewhere is not signed, or not by a key that this user trusts."""
 
-    default_hint = "`braze cache trust <key>` trusts whoever signed it; only do so if you would run their programs"
+    default_hint = "`braze cache trust <key>` trusts a signer whose programs you would run"
 
 
 class UnserializableError(BrazeError):
