@@ -6,7 +6,7 @@ the offending value, and the bound that it broke; the caller makes the exception
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 __all__ = ["Check"]
 
@@ -17,8 +17,7 @@ EXCEPTIONS: dict[str, type[Exception]] = {
 }
 
 
-@dataclass(frozen=True)
-class Check:
+class Check(Struct, frozen=True):
     """One check. ``exception`` is a key of ``EXCEPTIONS``: ``IndexError`` and ``RuntimeError`` for an index
     out of range, by what eager raises for the operator; ``ZeroDivisionError`` for an integer division by
     zero.

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal
 
 from braze.runtime.expr import Expr, ExprLike, Symbol, as_expr, known_nonnegative
@@ -21,7 +19,6 @@ __all__ = ["FALSE", "TRUE", "BoolExpr", "all_of", "any_of", "compare", "negate",
 Relation = Literal["==", "!=", "<", "<=", ">", ">="]
 
 
-@dataclass(frozen=True)
 class BoolExpr:
     """A condition on symbols. Made by ``compare``, ``all_of``, ``any_of`` and ``negate``, not directly.
 
@@ -30,16 +27,34 @@ class BoolExpr:
     ``e`` to zero, which is ``>=``, ``==`` or ``!=``.
     """
 
-    kind: Literal["and", "or", ">=", "==", "!="]
-    parts: tuple[BoolExpr, ...] = ()
-    e: Expr | None = None
+    __slots__ = ("e", "kind", "parts")
+
+    def __init__(
+        self,
+        kind: Literal["and", "or", ">=", "==", "!="],
+        parts: tuple[BoolExpr, ...] = (),
+        e: Expr | None = None,
+    ) -> None:
+        self.kind = kind
+        self.parts = parts
+        self.e = e
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, BoolExpr) and (self.kind, self.parts, self.e) == (
+            other.kind,
+            other.parts,
+            other.e,
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.kind, self.parts, self.e))
 
     @property
     def constant(self) -> bool | None:
         """The truth value if this is a constant, else ``None``."""
         return None if self.parts or self.e is not None else self.kind == "and"
 
-    @cached_property
+    @property
     def free_symbols(self) -> frozenset[Symbol]:
         """Every symbol that the condition mentions."""
         own = frozenset() if self.e is None else self.e.free_symbols

@@ -15,10 +15,10 @@ into one Python function, and it prints as a program that one can read::
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TypeAlias, Union
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import torch
+from msgspec import Struct
 
 from braze.runtime.checks import Check
 from braze.runtime.expr import ZERO, Expr, ExprLike, as_expr
@@ -47,41 +47,62 @@ __all__ = [
     "Return",
     "RunSegment",
     "Slice",
+    "TensorProperty",
     "View",
     "Workspace",
     "exprs",
 ]
 
 
-@dataclass(frozen=True)
 class Ref:
     """A tensor or number by its name, as an argument."""
 
-    name: str
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Ref) and self.name == other.name
+
+    def __hash__(self) -> int:
+        return hash((Ref, self.name))
 
     def __str__(self) -> str:
         return self.name
 
+    __repr__ = __str__
 
-Arg: TypeAlias = Union[
-    "Ref",
-    Expr,
-    int,
-    float,
-    complex,
-    bool,
-    str,
-    torch.dtype,
-    torch.device,
-    torch.layout,
-    torch.memory_format,
-    "tuple[Arg, ...]",
-    None,
-]
-"""What an extern's argument may be; a tuple stands for a list."""
 
-Pattern: TypeAlias = Union[str, "tuple[Pattern, ...]", None]
-"""How a result is taken apart: a name for it, None for what nobody needs, a tuple for a list or tuple."""
+TensorProperty: TypeAlias = Literal["size", "stride", "storage_offset"]
+
+if TYPE_CHECKING:
+    Arg: TypeAlias = (
+        Ref
+        | Expr
+        | int
+        | float
+        | complex
+        | bool
+        | str
+        | torch.dtype
+        | torch.device
+        | torch.layout
+        | torch.memory_format
+        | "tuple[Arg, ...]"
+        | None
+    )
+    Pattern: TypeAlias = str | "tuple[Pattern, ...]" | None
+else:
+    # Stored plans are checked against the fields' types, which know no recursive unions: these two are
+    # checked by `braze.artifact.codec`.
+    class Arg:
+        """What an extern's argument may be: a `Ref`, an `Expr`, a plain value of Python or torch, None, or a
+        tuple of those, which stands for a list."""
+
+    class Pattern:
+        """How a result is taken apart: a name for it, None for what nobody needs, a tuple for a list or
+        tuple."""
 
 
 def exprs(values: Sequence[ExprLike]) -> tuple[Expr, ...]:
@@ -113,15 +134,14 @@ def _pattern(value: Pattern) -> str:
     return "_" if value is None else value
 
 
-@dataclass(frozen=True)
-class BindSize:
+class BindSize(Struct, frozen=True, tag="bind_size", omit_defaults=True):
     """``out`` becomes a property of a tensor: its ``size``, ``stride`` (elements) or ``storage_offset``
     (``dim`` unused)."""
 
     out: str
     tensor: str
     dim: int = 0
-    kind: str = "size"
+    kind: TensorProperty = "size"
 
     def __str__(self) -> str:
         return f"{self.out} = {self.expression}"
@@ -134,8 +154,7 @@ class BindSize:
         return f"{self.tensor}.{self.kind}({self.dim if self.kind == 'stride' else ''})"
 
 
-@dataclass(frozen=True)
-class BindItem:
+class BindItem(Struct, frozen=True, tag="bind_item", omit_defaults=True):
     """``out`` becomes the Python number of a one-element tensor or of a number; ``as_int`` makes it an
     integer (``True`` is 1), which expressions may then use."""
 
@@ -147,8 +166,7 @@ class BindItem:
         return f"{self.out} = {'int' if self.as_int else 'item'}({self.source})"
 
 
-@dataclass(frozen=True)
-class BindThreads:
+class BindThreads(Struct, frozen=True, tag="bind_threads", omit_defaults=True):
     """``out`` becomes the number of threads that segments of enough work get in this call. Segments that name
     it use this number; scratch memory can be sized by it."""
 
@@ -158,8 +176,7 @@ class BindThreads:
         return f"{self.out} = number of threads"
 
 
-@dataclass(frozen=True)
-class CheckTensor:
+class CheckTensor(Struct, frozen=True, tag="check_tensor", omit_defaults=True):
     """Check a tensor against what the code was made for. None stands for a size or stride that it does not
     rely on. ``origin`` is ``input``, or the operator that was expected to return it like this."""
 
@@ -175,8 +192,7 @@ class CheckTensor:
         return f"check {self.tensor}: {_shape(self.dtype, self.sizes, self.strides)} on {self.device}{of}"
 
 
-@dataclass(frozen=True)
-class Restride:
+class Restride(Struct, frozen=True, tag="restride", omit_defaults=True):
     """Make sure that a tensor that an operator returned lies in memory as the code after it expects: where
     its strides are others (in elements; those of dimensions of size 1 do not count), it becomes a copy.
     Other sizes are an error. ``origin`` is the operator."""
@@ -192,8 +208,7 @@ class Restride:
         )
 
 
-@dataclass(frozen=True)
-class LoadConstant:
+class LoadConstant(Struct, frozen=True, tag="load_constant", omit_defaults=True):
     """``out`` becomes the constant tensor of that key."""
 
     out: str
@@ -203,8 +218,7 @@ class LoadConstant:
         return f"{self.out} = constant {self.key!r}"
 
 
-@dataclass(frozen=True)
-class Allocate:
+class Allocate(Struct, frozen=True, tag="allocate", omit_defaults=True):
     """``out`` becomes a new, uninitialised tensor; strides in elements."""
 
     out: str
@@ -217,8 +231,7 @@ class Allocate:
         return f"{self.out} = allocate {_shape(self.dtype, self.sizes, self.strides)} on {self.device}"
 
 
-@dataclass(frozen=True)
-class Workspace:
+class Workspace(Struct, frozen=True, tag="workspace", omit_defaults=True):
     """``out`` becomes a block of at least ``nbytes`` bytes, aligned to 64, which holds anything at first. It
     goes back when it is freed, or else when the call returns; nothing in it may outlive that."""
 
@@ -229,8 +242,7 @@ class Workspace:
         return f"{self.out} = workspace {self.nbytes} bytes"
 
 
-@dataclass(frozen=True)
-class Slice:
+class Slice(Struct, frozen=True, tag="slice", omit_defaults=True):
     """``out`` becomes a tensor at ``offset`` bytes in a workspace."""
 
     out: str
@@ -245,8 +257,7 @@ class Slice:
         return f"{self.out} = {self.workspace}[{self.offset}] as {shape}"
 
 
-@dataclass(frozen=True)
-class View:
+class View(Struct, frozen=True, tag="view", omit_defaults=True):
     """``out`` becomes a view of a tensor's storage that begins ``offset`` elements (of the view's dtype)
     after the tensor's own beginning. ``dtype`` None: the tensor's; another one reinterprets the bytes, which
     its own begin must be a multiple of."""
@@ -264,8 +275,7 @@ class View:
         return f"{self.out} = view {self.base} + {self.offset} as {shape}"
 
 
-@dataclass(frozen=True)
-class BufferArg:
+class BufferArg(Struct, frozen=True, omit_defaults=True):
     """A pointer for a segment: where a tensor begins, or ``offset`` bytes after that. A workspace counts as a
     tensor of bytes."""
 
@@ -276,8 +286,7 @@ class BufferArg:
         return self.name if self.offset == 0 else f"{self.name} + {self.offset}"
 
 
-@dataclass(frozen=True)
-class KernelEntry:
+class KernelEntry(Struct, frozen=True, omit_defaults=True):
     """One kernel of a segment: the name people see, and the symbol of a function with the segment's own
     signature and arguments that runs this kernel alone. Used under a profiler and by `explain`."""
 
@@ -285,8 +294,7 @@ class KernelEntry:
     entry: str
 
 
-@dataclass(frozen=True)
-class RunSegment:
+class RunSegment(Struct, frozen=True, tag="run_segment", omit_defaults=True):
     """Call machine code: ``void entry(int64 *args, int64 threads)``.
 
     ``args[0]`` points to the error words ``int64[4]``: id (0: no error), value, bound, reserved. Then come
@@ -310,8 +318,7 @@ class RunSegment:
         return f"run {self.entry}({_list(self.buffers)}{sizes}) work {self.work}{kernels}{checked}"
 
 
-@dataclass(frozen=True)
-class CallExtern:
+class CallExtern(Struct, frozen=True, tag="call_extern", omit_defaults=True):
     """Call an operator by its qualified name (``aten::mm.out``, ``higher_order::cond``), or a Python callable
     that is bound when the plan is loaded (``python::<key>``). ``where`` is the user's line."""
 
@@ -327,8 +334,7 @@ class CallExtern:
         return f"{out}call {self.target}({', '.join(args)})"
 
 
-@dataclass(frozen=True)
-class Assert:
+class Assert(Struct, frozen=True, tag="assert", omit_defaults=True):
     """Raise ``RuntimeError(message)`` unless the condition holds."""
 
     condition: BoolExpr
@@ -338,8 +344,7 @@ class Assert:
         return f"assert {self.condition}, {self.message!r}"
 
 
-@dataclass(frozen=True)
-class Free:
+class Free(Struct, frozen=True, tag="free", omit_defaults=True):
     """These names end here: tensors are let go, a workspace is given back."""
 
     names: tuple[str, ...]
@@ -348,8 +353,7 @@ class Free:
         return f"free {_list(self.names)}"
 
 
-@dataclass(frozen=True)
-class Return:
+class Return(Struct, frozen=True, tag="return", omit_defaults=True):
     """The end of the call, with its results."""
 
     values: tuple[Arg, ...]
@@ -377,8 +381,7 @@ Instruction: TypeAlias = (
 )
 
 
-@dataclass(frozen=True)
-class Event:
+class Event(Struct, frozen=True, omit_defaults=True):
     """What an instrumented call runs at one moment: a ``kernel``, a whole ``segment`` or an ``extern``, by
     its name, the position of its instruction, and which kernel of a segment it is."""
 
@@ -388,8 +391,7 @@ class Event:
     index: int
 
 
-@dataclass(frozen=True)
-class ErrorEntry:
+class ErrorEntry(Struct, frozen=True, omit_defaults=True):
     """The check that machine code means by a positive ``id`` in its error words."""
 
     id: int
@@ -399,8 +401,7 @@ class ErrorEntry:
         return f"error {self.id}: {self.check.encode()}"
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(Struct, frozen=True, omit_defaults=True):
     """A whole call: the names of its inputs (tensors, numbers, or what an extern takes), the instructions, of
     which the last and no other is a `Return`, and the errors that its segments may report. ``numbers`` are
     those of the inputs that are integers, which expressions may use."""

@@ -47,6 +47,7 @@ from braze.runtime.plan import (
     Return,
     RunSegment,
     Slice,
+    TensorProperty,
     View,
     Workspace,
 )
@@ -160,7 +161,11 @@ class _Builder:
                 names.append(f"unused{k}")
         buffers = [b for b in self.graph.inputs if isinstance(b, InputBuffer)]
         for buffer in buffers:
-            for kind, values in (("size", buffer.layout.size), ("stride", buffer.layout.stride)):
+            geometry: tuple[tuple[TensorProperty, tuple[Expr, ...]], ...] = (
+                ("size", buffer.layout.size),
+                ("stride", buffer.layout.stride),
+            )
+            for kind, values in geometry:
                 for dim, e in enumerate(values):
                     if e.symbol is not None and e.symbol.name not in self.known:
                         self.known.add(e.symbol.name)
