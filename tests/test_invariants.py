@@ -18,7 +18,7 @@ from tests.source_tree import PACKAGE, ROOT, dotted, imports, python_files, tree
 
 SOURCES = python_files(PACKAGE)
 EVERYTHING = [*python_files(PACKAGE, ROOT / "tests", ROOT / "benchmarks"), ROOT / "dev.py"]
-WORKER = PACKAGE / "codegen" / "llvm" / "worker.py"
+WORKER = PACKAGE / "runtime" / "llvm_worker.py"
 
 FORBIDDEN = re.compile(r"^torch\._inductor(\.|$)")
 # Operators may be named with an underscore (`torch.ops.aten._softmax`): those names are ATen's schema.

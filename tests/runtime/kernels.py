@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from braze.codegen.llvm import pool
-from braze.codegen.llvm.target import host_target
 from braze.runtime.linker import LinkedCode, link
+from braze.runtime.target import host_target
 
 ADD_ONE = """
 ; args: error words, in, out, n

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from braze.codegen.llvm.generate import KernelCode, generate
 from braze.codegen.llvm.pool import CompiledObject, compile_ir
 from braze.codegen.llvm.segment import DriverSegment, KernelCall, driver_module
-from braze.codegen.llvm.target import Target
 from braze.codegen.plan.build import THREADS, SegmentCall
 from braze.errors import BrazeError, CodegenError
 from braze.ops.kernel import Kernel
 from braze.runtime.checks import Check
 from braze.runtime.expr import Expr, Symbol
 from braze.runtime.plan import ErrorEntry, KernelEntry
+from braze.runtime.target import Target
 from braze.schedule.schedule import Schedule, Segment
 
 __all__ = ["KernelFailure", "NativeCode", "compile_native"]

@@ -30,13 +30,13 @@ from pathlib import Path
 from torch.fx import GraphModule
 
 from braze.codegen.llvm.pool import compile_ir
-from braze.codegen.llvm.target import Target
 from braze.codegen.native import NativeCode
 from braze.compile.fx_compile import CompileRequest
 from braze.compile.report import GraphReport
 from braze.errors import BrazeError
 from braze.ops.kernel import Kernel
 from braze.runtime.callgen import source_of
+from braze.runtime.target import Target
 from braze.schedule.schedule import Schedule
 
 __all__ = ["DebugFolder", "assembly", "log_compiled", "summary"]

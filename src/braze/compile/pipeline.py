@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from braze.artifact.output_code import CompiledFxGraph, OutputStrides
-from braze.codegen.llvm.target import current_target
 from braze.codegen.native import KernelFailure, NativeCode, compile_native
 from braze.codegen.plan.build import build_plan
 from braze.compile.debug import DebugFolder, log_compiled
@@ -25,6 +24,7 @@ from braze.lowering import families as families  # fills the registry of lowerin
 from braze.lowering.graph import GraphLowering
 from braze.runtime.callgen import CompiledCall, Instrument, build
 from braze.runtime.linker import LinkedCode, link
+from braze.runtime.target import current_target
 from braze.schedule.schedule import Schedule, externs, schedule
 
 __all__ = ["compile_graph"]

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # whoever only counts need not load the compiler
-    from braze.codegen.llvm.target import Target
     from braze.ir.graph import Graph
     from braze.ops.kernel import Kernel
     from braze.runtime.callgen import CompiledCall, Instrument
     from braze.runtime.plan import Plan
+    from braze.runtime.target import Target
     from braze.schedule.schedule import Schedule
 
 __all__ = ["ExternCall", "Fallback", "GraphReport", "KernelReport", "Ledger", "Totals", "ledger"]

@@ -16,8 +16,8 @@ import torch
 
 from braze.codegen.llvm.builder import I64, PTR, FunctionBuilder, ModuleBuilder, Type, constant
 from braze.codegen.llvm.pool import compile_ir
-from braze.codegen.llvm.target import Target, host_target
 from braze.runtime.linker import LinkedCode, link
+from braze.runtime.target import Target, host_target
 
 __all__ = ["Machine", "measured", "roofline"]
 

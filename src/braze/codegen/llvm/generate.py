@@ -22,12 +22,12 @@ from braze.codegen.llvm.emit_memory import MEMORY
 from braze.codegen.llvm.emit_scope import Lanes
 from braze.codegen.llvm.emit_stage import StageEmitter
 from braze.codegen.llvm.plan import LoopPlan, StagePlan, plan_kernel
-from braze.codegen.llvm.target import Target
 from braze.errors import CodegenError
 from braze.ops.dag import Node
 from braze.ops.dtypes import SHORT
 from braze.ops.kernel import BufferArg, Kernel, Stage
 from braze.runtime.expr import ZERO, Expr, Symbol, as_expr, product
+from braze.runtime.target import Target
 
 __all__ = ["KernelCode", "generate"]
 

@@ -13,7 +13,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
-from braze.codegen.llvm.worker import FrameReader, pack_frame
+from braze.runtime import llvm_worker
+from braze.runtime.llvm_worker import FrameReader, pack_frame
 
 __all__ = ["CompiledObject", "Job", "WorkerProcess", "describe_exit"]
 
@@ -54,7 +55,7 @@ class Job:
     attempts: int = 0
 
     def frame(self) -> bytes:
-        """The request, as `worker.py` reads it."""
+        """The request, as `llvm_worker.py` reads it."""
         numbers = [str(self.opt_level), str(self.codegen_level), " ".join(sorted(self.emit)), self.text]
         head = [str(self.number), self.cpu, self.features]
         return pack_frame([text.encode() for text in head + numbers])
@@ -96,7 +97,7 @@ class WorkerProcess:
             self._enlarge(self.answers)
             os.set_blocking(self.requests, False)
             os.set_blocking(self.answers, False)
-            script = Path(__file__).with_name("worker.py")
+            script = Path(llvm_worker.__file__)
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-S", str(script), llvmlite_folder, str(os.getpid())],
                 stdin=request_read,

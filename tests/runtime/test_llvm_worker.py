@@ -16,8 +16,8 @@ from braze.codegen.llvm import pool as pool_module
 from braze.codegen.llvm import process as process_module
 from braze.codegen.llvm import worker as worker_module
 from braze.codegen.llvm.pool import Pool
-from braze.codegen.llvm.worker import FrameReader, pack_frame
 from braze.errors import BrazeWarning, LLVMError, WorkerError
+from braze.runtime.llvm_worker import FrameReader, pack_frame
 from tests.runtime.kernels import ABORTS, constant_function
 
 CPU = "x86-64-v3"
@@ -326,4 +326,4 @@ def test_worker_is_light() -> None:
     assert "libllvmlite" in maps
     assert "torch" not in maps
     assert resident < 120 << 10, f"{resident >> 10} MB"
-    assert Path(worker_module.__file__).name == "worker.py"
+    assert Path(worker_module.__file__).name == "llvm_worker.py"

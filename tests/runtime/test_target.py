@@ -4,7 +4,7 @@ import pytest
 
 from braze import config
 from braze.codegen.llvm import pool
-from braze.codegen.llvm.target import Target, current_target, host_target, lanes_of, named_target
+from braze.runtime.target import Target, current_target, host_target, lanes_of, named_target
 
 VECTORS = """
 define void @f(ptr %a) {
