@@ -14,9 +14,9 @@ import pytest
 from braze import config
 from braze.codegen.llvm import pool as pool_module
 from braze.codegen.llvm import process as process_module
-from braze.codegen.llvm import worker as worker_module
 from braze.codegen.llvm.pool import Pool
 from braze.errors import BrazeWarning, LLVMError, WorkerError
+from braze.runtime import llvm_worker as worker_module
 from braze.runtime.llvm_worker import FrameReader, pack_frame
 from tests.runtime.kernels import ABORTS, constant_function
 

@@ -1,7 +1,7 @@
 """The LLVM worker: a process that reads LLVM IR on its standard input and answers with object code.
 
 It is run by file path (``python -I -S llvm_worker.py <folder of llvmlite> <pid of the parent>``), so it must
-not import anything of Braze, and nothing that imports torch: the standard library and ``llvmlite.binding``, no
+not import anything of Braze, and nothing that imports torch: the standard library and `llvmlite.binding`, no
 more. The parent's side is `braze.codegen.llvm.pool`, which also imports `compile_module` where no process can
 be started.
 

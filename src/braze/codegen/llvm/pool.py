@@ -1,6 +1,6 @@
 """The pool of LLVM workers: IR text in, object code out, without LLVM in this process.
 
-A worker (`llvm_worker.py`) is a process of its own: a module that makes LLVM abort or hang costs that one job.
+A worker (`llvm_worker.py`) is a process of its own: a module that makes LLVM abort or hang costs one job.
 One thread looks after all workers; requests are written by whoever submits, and each worker holds a second
 job in its pipe, so that it never waits for this process to get round to it. Workers that have had nothing to
 do for a while leave, and come back (50 ms) when there is work again.
