@@ -17,6 +17,7 @@ __all__ = [
     "FallbackError",
     "InputMismatchError",
     "InternalError",
+    "KeyringError",
     "LLVMError",
     "LinkError",
     "LoweringError",
@@ -125,6 +126,12 @@ class SignatureError(ArtifactError):
     """Code from elsewhere is not signed, or not by a key that this user trusts."""
 
     default_hint = "`braze cache trust <key>` trusts a signer whose programs you would run"
+
+
+class KeyringError(SignatureError):
+    """The folder of signing keys cannot be used, or has no such key; so nothing from elsewhere is trusted."""
+
+    default_hint = "`braze cache keys` shows the key ring; BRAZE_KEYRING_DIR=<folder> names another"
 
 
 class UnserializableError(BrazeError):
