@@ -47,6 +47,7 @@ __all__ = [
     "Return",
     "RunSegment",
     "Slice",
+    "TensorLayout",
     "TensorProperty",
     "View",
     "Workspace",
@@ -401,16 +402,32 @@ class ErrorEntry(Struct, frozen=True, omit_defaults=True):
         return f"error {self.id}: {self.check.encode()}"
 
 
+class TensorLayout(Struct, frozen=True, omit_defaults=True):
+    """What a tensor of the plan is: strides in elements. Sizes may use numbers that are known only after it
+    was made."""
+
+    name: str
+    dtype: torch.dtype
+    sizes: tuple[Expr, ...]
+    strides: tuple[Expr, ...]
+    device: str = "cpu"
+
+    def __str__(self) -> str:
+        return f"{self.name}: {_shape(self.dtype, self.sizes, self.strides)} on {self.device}"
+
+
 class Plan(Struct, frozen=True, omit_defaults=True):
     """A whole call: the names of its inputs (tensors, numbers, or what an extern takes), the instructions, of
     which the last and no other is a `Return`, and the errors that its segments may report. ``numbers`` are
-    those of the inputs that are integers, which expressions may use."""
+    those of the inputs that are integers, which expressions may use. ``layouts`` describes, for whoever reads
+    the plan, the tensors of which no instruction says it: constants, and results of externs as traced."""
 
     name: str
     inputs: tuple[str, ...]
     instructions: tuple[Instruction, ...]
     errors: tuple[ErrorEntry, ...] = ()
     numbers: tuple[str, ...] = ()
+    layouts: tuple[TensorLayout, ...] = ()
 
     def __str__(self) -> str:
         inputs = [f"{name}: int" if name in self.numbers else name for name in self.inputs]

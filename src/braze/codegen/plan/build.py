@@ -47,6 +47,7 @@ from braze.runtime.plan import (
     Return,
     RunSegment,
     Slice,
+    TensorLayout,
     TensorProperty,
     View,
     Workspace,
@@ -113,6 +114,7 @@ class _Builder:
     known: set[str] = field(default_factory=set)
     tensors: set[str] = field(default_factory=set)
     views: dict[tuple[str, object], str] = field(default_factory=dict)
+    layouts: list[TensorLayout] = field(default_factory=list)
 
     @property
     def graph(self) -> Graph:
@@ -140,7 +142,7 @@ class _Builder:
                 self._extern(step)
             self._free(last.get(k, ()))
         self.out.append(Return(tuple(self._output(o) for o in self.graph.outputs)))
-        plan = Plan(self.name, tuple(inputs), tuple(self.out), errors, tuple(numbers))
+        plan = Plan(self.name, tuple(inputs), tuple(self.out), errors, tuple(numbers), tuple(self.layouts))
         return BuiltPlan(plan, self.constants, self.externs)
 
     # -- the beginning ----------------------------------------------------------------------------------
@@ -192,6 +194,11 @@ class _Builder:
                 self.constants[name] = buffer.value
                 self.tensors.add(name)
                 self.out.append(LoadConstant(name, name))
+                self._describe(name, buffer.layout)
+
+    def _describe(self, name: str, layout: Layout) -> None:
+        """Note what a tensor is that no instruction describes."""
+        self.layouts.append(TensorLayout(name, layout.dtype, layout.size, layout.stride, layout.device.type))
 
     def _used_storages(self) -> set[str]:
         used = {o.buffer.storage for o in self.graph.outputs if isinstance(o, TensorRef)}
@@ -276,7 +283,9 @@ class _Builder:
             kwargs["out"] = TensorRef(result, result.layout)
             outs = None
         else:
-            self.tensors.update(r.name for r in op.results)
+            for r in op.results:
+                self.tensors.add(r.name)
+                self._describe(r.name, r.layout)
         args, kwargs = map_leaves((op.args, kwargs), self._leaf)
         target = self._target(op)
         if any(not _storable(x) for x in leaves((args, kwargs))):
