@@ -22,6 +22,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -103,7 +104,7 @@ class KeyRing:
         return tuple(sorted(self._records(), key=lambda key: (key.name, key.id)))
 
     def default(self) -> TrustedKey | None:
-        """The key that `sign` takes by itself: of the trusted keys of this user's own, the youngest."""
+        """The key that signs if none is named: of the trusted keys of this user's own, the youngest."""
         return max((key for key in self._records() if key.own), key=lambda key: key.added, default=None)
 
     def find(self, name_or_id: str) -> TrustedKey:
@@ -114,7 +115,10 @@ class KeyRing:
         raise KeyringError(f"no trusted key has the name or id {name_or_id!r}")
 
     def generate(self, name: str) -> TrustedKey:
-        """Make a key pair of this user's own and trust it. Raises `KeyringError` if the name is taken or bad."""
+        """Make a key pair of this user's own and trust it.
+
+        Raises `KeyringError` if the name is bad, or another key's.
+        """
         # cryptography takes as long to import as the rest of the cache, and few processes sign
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415
         from cryptography.hazmat.primitives.serialization import (  # noqa: PLC0415
@@ -137,12 +141,12 @@ class KeyRing:
     def trust(self, key: str | os.PathLike[str], name: str | None = None) -> TrustedKey:
         """Trust a public key: from now on this user runs what its owner signs.
 
-        ``key`` is its text, or the path of a file that holds the text; ``name`` replaces the name in it. A key
-        that is trusted already gets the name that is given here. Raises `KeyringError` for a text that is no
-        key, or a name that is bad or another key's.
+        ``key`` is its text, or the path of a file that holds the text; ``name`` replaces the name in it. A
+        key that is trusted already gets the name that is given here. Raises `KeyringError` for a text that
+        is no key, or a name that is bad or another key's.
         """
         text = os.fspath(key)
-        if not text.split(maxsplit=1)[:1] == [ALGORITHM]:
+        if text.split(maxsplit=1)[:1] != [ALGORITHM]:
             with _reporting(text):
                 text = Path(text).read_text(encoding="utf-8")
         public, written_name = _parse(text)
@@ -164,6 +168,17 @@ class KeyRing:
             self._record_file(key.id).unlink(missing_ok=True)
         return key
 
+    def signer(self, key: str | None = None) -> TrustedKey:
+        """The own key of that name or id, or the `default` one. Raises `KeyringError` if there is none."""
+        chosen = self.find(key) if key is not None else self.default()
+        if chosen is None:
+            raise KeyringError("there is no key to sign with", hint="`braze cache keygen` makes one")
+        if not chosen.own:
+            raise KeyringError(
+                f"the private key of {chosen} is not in this key ring", hint="sign with your own"
+            )
+        return chosen
+
     def sign(self, message: bytes, key: str | None = None) -> Signature:
         """Sign ``message`` with the own key of that name or id, or with the `default` one.
 
@@ -174,13 +189,7 @@ class KeyRing:
         )
         from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415
 
-        chosen = self.find(key) if key is not None else self.default()
-        if chosen is None:
-            raise KeyringError("there is no key to sign with", hint="`braze cache keygen` makes one")
-        if not chosen.own:
-            raise KeyringError(
-                f"the private key of {chosen} is not in this key ring", hint="sign with your own"
-            )
+        chosen = self.signer(key)
         file = self._private_file(chosen.id)
         _require_private(self._own)
         _require_private(file, secret=True)
@@ -197,8 +206,8 @@ class KeyRing:
     def verify(self, message: bytes, signature: Signature | None) -> TrustedKey:
         """The trusted key with which ``message`` was signed.
 
-        Raises `SignatureError` if there is no signature, if its key is not trusted, or if it is not that key's
-        signature of these very bytes.
+        Raises `SignatureError` if there is no signature, if its key is not trusted, or if it is not that
+        key's signature of these very bytes.
         """
         from cryptography.exceptions import InvalidSignature  # noqa: PLC0415  # as in `generate`
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: PLC0415
@@ -256,7 +265,8 @@ class KeyRing:
 
     def _write(self, public: bytes, name: str) -> TrustedKey:
         identity = key_id(public)
-        added = datetime.now(timezone.utc)
+        known = self._read(identity)
+        added = known.added if known is not None else datetime.now(timezone.utc)
         text = f"{ALGORITHM} {base64.b64encode(public).decode()} {name}"
         with _reporting(self.folder):
             for folder in (self.folder, self._trusted):
@@ -329,15 +339,10 @@ def _require_private(path: Path, *, secret: bool = False) -> None:
         )
 
 
-class _reporting:
+@contextmanager
+def _reporting(path: str | Path) -> Iterator[None]:
     """A block whose `OSError` becomes a `KeyringError` that names what could not be read or written."""
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, (OSError, UnicodeDecodeError)):
-            raise KeyringError(f"{self.path} cannot be used: {error}") from error
+    try:
+        yield
+    except (OSError, UnicodeDecodeError) as error:
+        raise KeyringError(f"{path} cannot be used: {error}") from error
