@@ -1,0 +1,333 @@
+"""The constant tensors of a compiled graph: stored with it, or bound by name to what the caller has.
+
+Stored ones are one safetensors file, which any tool for that format reads. Each is its storage's stretch
+from the tensor's first element to its last, so that every way a tensor can lie in memory is kept as it is
+(the code relies on it); sizes and strides are in the file's metadata, under ``braze``, as JSON of the types
+below.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Final, TypeAlias, cast
+
+import msgspec
+import torch
+
+from braze.errors import ArtifactError, InputMismatchError, UnserializableError
+
+__all__ = ["BoundByName", "CompiledFxGraphConstants"]
+
+ALIGNMENT: Final = 64
+"""What the address of a constant's first byte is a multiple of after loading."""
+
+_Size: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
+_Name: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=4096)]
+
+_NATIVE: Final[Mapping[str, str]] = {
+    "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16",
+    "int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL",
+    "uint64": "U64", "uint32": "U32", "uint16": "U16",
+    "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2",
+}  # fmt: skip
+"""dtypes that safetensors knows in every version, by torch's name."""
+
+_CARRIED: Final[Mapping[str, str]] = {
+    "complex128": "float64", "complex64": "float32", "complex32": "float16",
+    "float8_e4m3fnuz": "uint8", "float8_e5m2fnuz": "uint8", "float8_e8m0fnu": "uint8",
+    "float4_e2m1fn_x2": "uint8",
+}  # fmt: skip
+"""dtypes that lie in the file as another one's elements: complex numbers as pairs (a last dimension of 2),
+others as their bytes."""
+
+
+class Stored(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="stored"):
+    """The geometry of a stored tensor: dtype by torch's name, strides in elements."""
+
+    dtype: str
+    sizes: tuple[_Size, ...]
+    strides: tuple[_Size, ...]
+
+
+class BoundByName(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="bound"):
+    """A tensor that the caller has: the parameter or buffer ``path`` of a module, or that key of a mapping.
+    It must have this dtype (torch's name), and these sizes and strides (in elements), on the CPU."""
+
+    path: _Name
+    dtype: str
+    sizes: tuple[_Size, ...]
+    strides: tuple[_Size, ...]
+
+    @classmethod
+    def of(cls, path: str, tensor: torch.Tensor) -> BoundByName:
+        """The name ``path`` for tensors that lie in memory like ``tensor``."""
+        return cls(path, _name(tensor.dtype), tuple(tensor.shape), tuple(tensor.stride()))
+
+
+_Table: TypeAlias = dict[_Name, Stored | BoundByName]
+
+
+class _Extent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a safetensors header says of one tensor; ``data_offsets`` count from the header's end."""
+
+    dtype: str
+    shape: tuple[_Size, ...]
+    data_offsets: tuple[_Size, _Size]
+
+
+class CompiledFxGraphConstants:
+    """The constants of one graph, by the keys of its plan's `LoadConstant`.
+
+    ``stored`` are tensors that the artefact contains, ``bound`` names of tensors that the caller provides.
+    """
+
+    def __init__(
+        self,
+        stored: Mapping[str, torch.Tensor] | None = None,
+        bound: Mapping[str, BoundByName] | None = None,
+    ) -> None:
+        self.stored = dict(stored or {})
+        self.bound = dict(bound or {})
+        if both := self.stored.keys() & self.bound.keys():
+            raise ArtifactError(f"the constant {sorted(both)[0]!r} is stored and bound by name")
+
+    def __len__(self) -> int:
+        return len(self.stored) + len(self.bound)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.stored or key in self.bound
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Every key, sorted."""
+        return tuple(sorted([*self.stored, *self.bound]))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the stored tensors' data."""
+        return sum(t.dtype.itemsize * _span(t.shape, t.stride()) for t in self.stored.values())
+
+    def bind(
+        self, source: torch.nn.Module | Mapping[str, torch.Tensor] | None = None
+    ) -> dict[str, torch.Tensor]:
+        """Every constant as a tensor. Those bound by name share their memory with the parameter or buffer of
+        ``source``, so writes to it in place are seen; without such constants there need be no source.
+
+        Raises `InputMismatchError`: there is no tensor of that name, or it is of another dtype, size, stride
+        or device than the code was made for.
+        """
+        found = dict(self.stored)
+        if not self.bound:
+            return found
+        have: Mapping[str, Any]
+        if isinstance(source, torch.nn.Module):
+            have = {
+                **dict(source.named_buffers(remove_duplicate=False)),
+                **dict(source.named_parameters(remove_duplicate=False)),
+            }
+        else:
+            have = source or {}
+        for key, name in sorted(self.bound.items()):
+            found[key] = _bound(name, have.get(name.path))
+        return found
+
+    def to_bytes(self) -> bytes:
+        """One safetensors file. Raises `UnserializableError` for a tensor that is not plain numbers in CPU
+        memory (another device, sparse, quantised, a subclass)."""
+        from safetensors.torch import save  # noqa: PLC0415  loads numpy's bindings; only a compiler needs it
+
+        table: _Table = dict(self.bound)
+        data: dict[str, torch.Tensor] = {}
+        seen: set[int] = set()
+        for key in sorted(self.stored):
+            tensor = self.stored[key]
+            reason = _unstorable(tensor)
+            if reason is not None or not 0 < len(key) <= 4096 or key == "__metadata__":
+                raise UnserializableError(f"the constant {key!r} cannot be stored: {reason or 'its key'}")
+            tensor = tensor.detach()
+            table[key] = Stored(_name(tensor.dtype), tuple(tensor.shape), tuple(tensor.stride()))
+            flat = _flat(tensor)
+            home = flat.untyped_storage().data_ptr()
+            data[key] = flat.clone() if home in seen else flat  # the library refuses shared memory
+            seen.add(home)
+        text = msgspec.json.encode({key: table[key] for key in sorted(table)}).decode()
+        return bytes(save(data, {"braze": text}))
+
+    @classmethod
+    def from_bytes(
+        cls, data: bytes | bytearray | memoryview, *, share: bool = False
+    ) -> CompiledFxGraphConstants:
+        """The constants that `to_bytes` wrote. Nothing is executed; each tensor is copied once, to an address
+        that is a multiple of 64.
+
+        share: tensors that lie at such an address in ``data`` already are not copied, and keep ``data``
+            alive. Only where ``data`` can be written to (a private mapping of a file, say), since a tensor
+            can.
+
+        Raises `ArtifactError` for anything that `to_bytes` does not write.
+        """
+        view = memoryview(data).cast("B")
+        table, extents, begin = _headers(view)
+        stored: dict[str, torch.Tensor] = {}
+        bound: dict[str, BoundByName] = {}
+        for key, item in table.items():
+            if isinstance(item, BoundByName):
+                _geometry(key, item)
+                bound[key] = item
+            else:
+                _check_extent(key, item, extents[key])
+        for key, item in table.items():
+            if isinstance(item, Stored):
+                first, last = extents[key].data_offsets
+                flat = _tensor(view[begin + first : begin + last], getattr(torch, item.dtype), share)
+                stored[key] = flat.as_strided(item.sizes, item.strides)
+        return cls(stored, bound)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _span(sizes: Sequence[int], strides: Sequence[int]) -> int:
+    """Elements from a tensor's first to its last, both included; 0 where there are none."""
+    if 0 in sizes:
+        return 0
+    return 1 + sum((n - 1) * s for n, s in zip(sizes, strides, strict=True))
+
+
+def _unstorable(tensor: torch.Tensor) -> str | None:
+    """Why a tensor cannot be stored; None where it can."""
+    if type(tensor) not in (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer):
+        return f"it is a {type(tensor).__name__}"
+    if tensor.layout is not torch.strided:
+        return f"its layout is {tensor.layout}"
+    if tensor.device.type != "cpu":
+        return f"it is on {tensor.device}"
+    name = _name(tensor.dtype)
+    if name not in _NATIVE and name not in _CARRIED:
+        return f"there is no form for a {name}"
+    if tensor.is_conj() or tensor.is_neg():
+        return "its values are the conjugate, or the negative, of what lies in memory"
+    return None
+
+
+def _flat(tensor: torch.Tensor) -> torch.Tensor:
+    """The stretch of memory that a tensor covers, one-dimensional, in the dtype that carries it. What lies
+    between its elements becomes zero, where no two of them share their place."""
+    span = _span(tensor.shape, tensor.stride())
+    flat = tensor.as_strided((span,), (1,))
+    if tensor.dtype.is_complex:
+        flat = torch.view_as_real(flat)
+    elif _name(tensor.dtype) in _CARRIED:
+        flat = flat.view(torch.uint8)
+    if tensor.numel() < span and _is_apart(tensor.shape, tensor.stride()):
+        own = torch.zeros(span, dtype=torch.bool)
+        own.as_strided(tensor.shape, tensor.stride()).fill_(True)
+        flat = flat.clone()
+        flat.view(torch.uint8).view(span, -1)[~own] = 0  # some dtypes know no masks
+    return flat.contiguous()
+
+
+def _is_apart(sizes: Sequence[int], strides: Sequence[int]) -> bool:
+    """Whether elements surely do not share places: each stride steps over all smaller ones' reach."""
+    reach = 0
+    for stride, size in sorted((s, n) for n, s in zip(sizes, strides, strict=True) if n != 1):
+        if stride <= reach:
+            return False
+        reach += (size - 1) * stride
+    return True
+
+
+def _bound(name: BoundByName, tensor: Any) -> torch.Tensor:
+    """The tensor for a name, checked."""
+    if tensor is None:
+        raise InputMismatchError(
+            f"no parameter, buffer or tensor is named {name.path!r}",
+            hint="bind the graph to the module that it was compiled from, or to a mapping with that name",
+        )
+    what = f"the tensor {name.path!r} is not what the code was compiled for: "
+    if not isinstance(tensor, torch.Tensor):
+        raise InputMismatchError(f"{what}it is a {type(tensor).__name__}")
+    for property, have, want in (
+        ("device", tensor.device.type, "cpu"),
+        ("layout", tensor.layout, torch.strided),
+        ("dtype", _name(tensor.dtype), name.dtype),
+        ("sizes", tuple(tensor.shape), name.sizes),
+    ):
+        if have != want:
+            raise InputMismatchError(f"{what}{property} {have}, and not {want}")
+    pairs = zip(name.sizes, tensor.stride(), name.strides, strict=True)
+    if tensor.numel() and any(n > 1 and have != want for n, have, want in pairs):
+        raise InputMismatchError(f"{what}strides {tuple(tensor.stride())}, and not {name.strides}")
+    return tensor.detach()
+
+
+def _damaged(what: str, key: str | None = None) -> ArtifactError:
+    where = None if key is None else f"constant {key!r}"
+    return ArtifactError(f"the artefact's constants are damaged: {what}", where=where)
+
+
+def _headers(view: memoryview) -> tuple[_Table, dict[str, _Extent], int]:
+    """The table of constants, the extents of the stored ones, and where their data begin. The extents tile
+    the rest of the file."""
+    # safetensors' own reader takes a bytes object and copies twice; its header is a length and JSON
+    if len(view) < 8:
+        raise _damaged(f"{len(view)} bytes are no safetensors file")
+    begin = 8 + int.from_bytes(view[:8], "little")
+    if begin > len(view):
+        raise _damaged(f"a header up to byte {begin} of {len(view)}")
+    try:
+        header = msgspec.json.decode(view[8:begin], type=dict[str, msgspec.Raw])
+        metadata = msgspec.json.decode(header.pop("__metadata__", b"{}"), type=dict[str, str])
+        extents = {key: msgspec.json.decode(raw, type=_Extent) for key, raw in header.items()}
+        table = msgspec.json.decode(metadata.get("braze", ""), type=_Table)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise _damaged(str(error)) from error
+    if extents.keys() != {key for key, item in table.items() if isinstance(item, Stored)}:
+        raise _damaged("the tensors there are, and those that there should be, differ")
+    end = 0
+    for key, extent in sorted(extents.items(), key=lambda item: item[1].data_offsets):
+        first, last = extent.data_offsets
+        if first != end or last < first:
+            raise _damaged(f"it lies at {first} to {last}, and the one before ends at {end}", key)
+        end = last
+    if begin + end != len(view):
+        raise _damaged(f"data up to byte {begin + end} of {len(view)}")
+    return table, extents, begin
+
+
+def _geometry(key: str, item: Stored | BoundByName) -> int:
+    """Elements that the tensor spans."""
+    if item.dtype not in _NATIVE and item.dtype not in _CARRIED:
+        raise _damaged(f"{item.dtype!r} is no dtype", key)
+    if len(item.sizes) != len(item.strides) or len(item.sizes) > 64:
+        raise _damaged(f"{len(item.sizes)} sizes and {len(item.strides)} strides", key)
+    if math.prod(max(n, 1) for n in item.sizes) >= 1 << 62:
+        raise _damaged("it has more elements than can be counted", key)
+    return _span(item.sizes, item.strides)
+
+
+def _check_extent(key: str, item: Stored, extent: _Extent) -> None:
+    span = _geometry(key, item)
+    carrier = _CARRIED.get(item.dtype, item.dtype)
+    shape = (span, 2) if item.dtype.startswith("complex") else (span,)
+    if extent.dtype != _NATIVE[carrier] or extent.shape != shape:
+        raise _damaged(f"it is {extent.dtype} {list(extent.shape)}, and not {carrier} {list(shape)}", key)
+    first, last = extent.data_offsets
+    itemsize: int = getattr(torch, item.dtype).itemsize
+    if last - first != span * itemsize:
+        raise _damaged(f"it has {last - first} bytes, and not {span * itemsize}", key)
+
+
+def _tensor(data: memoryview, dtype: torch.dtype, share: bool) -> torch.Tensor:
+    """One-dimensional, of these bytes."""
+    if not len(data):
+        return torch.empty(0, dtype=dtype)
+    if share and not data.readonly:
+        shared = torch.frombuffer(data, dtype=torch.uint8)
+        if shared.data_ptr() % ALIGNMENT == 0:
+            return shared.view(dtype)
+    copy = torch.empty(len(data), dtype=torch.uint8)  # torch's allocator aligns to 64
+    memoryview(cast(Any, copy.numpy()))[:] = data
+    return copy.view(dtype)
