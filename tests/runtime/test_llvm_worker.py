@@ -13,11 +13,11 @@ import pytest
 
 from braze import config
 from braze.codegen.llvm import pool as pool_module
-from braze.codegen.llvm import process as process_module
 from braze.codegen.llvm.pool import Pool
 from braze.errors import BrazeWarning, LLVMError, WorkerError
 from braze.runtime import llvm_worker as worker_module
 from braze.runtime.llvm_worker import FrameReader, pack_frame
+from braze.runtime.processes import describe_exit
 from tests.runtime.kernels import ABORTS, constant_function
 
 CPU = "x86-64-v3"
@@ -224,9 +224,9 @@ def test_in_process_when_no_process_can_be_made(pool: Pool, monkeypatch: pytest.
 
 
 def test_describe_exit() -> None:
-    assert process_module.describe_exit(-6) == "SIGABRT"
-    assert process_module.describe_exit(1) == "exit status 1"
-    assert process_module.describe_exit(-250) == "signal 250"
+    assert describe_exit(-6) == "SIGABRT"
+    assert describe_exit(1) == "exit status 1"
+    assert describe_exit(-250) == "signal 250"
 
 
 def run_python(text: str) -> subprocess.CompletedProcess[str]:

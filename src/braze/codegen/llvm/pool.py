@@ -29,9 +29,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from braze import config
-from braze.codegen.llvm.process import CompiledObject, Job, WorkerProcess, describe_exit
+from braze.codegen.llvm.process import CompiledObject, Job, WorkerProcess
 from braze.errors import BrazeWarning, LLVMError, WorkerError
 from braze.runtime.llvm_worker import compile_module
+from braze.runtime.processes import describe_exit, no_processes_reason
 
 __all__ = ["CompiledObject", "Pool", "compile_ir", "prestart", "shared", "unavailable_reason"]
 
@@ -46,10 +47,8 @@ def unavailable_reason() -> str | None:
     """Why no worker process can be started here; None where one can."""
     if config.current().llvm_in_process:
         return "llvm_in_process is set"
-    if os.name != "posix":
-        return f"worker processes are not supported on {sys.platform}"
-    if not sys.executable or getattr(sys, "frozen", False):
-        return "Python's executable is not known"
+    if (reason := no_processes_reason()) is not None:
+        return reason
     process = sys.modules.get("multiprocessing.process")
     if process is not None and process.current_process().daemon:
         return "a daemonic process should have no children"

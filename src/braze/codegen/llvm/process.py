@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -15,12 +14,12 @@ from pathlib import Path
 
 from braze.runtime import llvm_worker
 from braze.runtime.llvm_worker import FrameReader, pack_frame
+from braze.runtime.processes import enlarge_pipe, last_words
 
-__all__ = ["CompiledObject", "Job", "WorkerProcess", "describe_exit"]
+__all__ = ["CompiledObject", "Job", "WorkerProcess"]
 
 _START_SECONDS = 60.0
 _PIPE_BYTES = 1 << 20
-_SET_PIPE_SIZE = 1031  # F_SETPIPE_SZ, which fcntl does not name on every Python
 _WORDS_BYTES = 4096
 
 
@@ -61,16 +60,6 @@ class Job:
         return pack_frame([text.encode() for text in head + numbers])
 
 
-def describe_exit(code: int) -> str:
-    """An exit status of `subprocess`'s in words."""
-    if code >= 0:
-        return f"exit status {code}"
-    try:
-        return signal.Signals(-code).name
-    except ValueError:
-        return f"signal {-code}"
-
-
 class WorkerProcess:
     """A running worker. Nothing here blocks, and the pool's lock is held at every call.
 
@@ -93,8 +82,8 @@ class WorkerProcess:
         request_read, self.requests = os.pipe()
         self.answers, answer_write = os.pipe()
         try:
-            self._enlarge(self.requests)
-            self._enlarge(self.answers)
+            enlarge_pipe(self.requests)
+            enlarge_pipe(self.answers)
             os.set_blocking(self.requests, False)
             os.set_blocking(self.answers, False)
             script = Path(llvm_worker.__file__)
@@ -112,16 +101,6 @@ class WorkerProcess:
             os.close(request_read)
             os.close(answer_write)
         self.pid = self._process.pid
-
-    @staticmethod
-    def _enlarge(pipe: int) -> None:
-        if sys.platform == "linux":
-            import fcntl  # noqa: PLC0415  not there on every platform
-
-            try:
-                fcntl.fcntl(pipe, _SET_PIPE_SIZE, _PIPE_BYTES)
-            except OSError:  # the user's share of pipe memory is used up: a smaller pipe works as well
-                return
 
     def give(self, job: Job, limit: float) -> None:
         """Send a job, which may take ``limit`` seconds once it is the first."""
@@ -182,10 +161,7 @@ class WorkerProcess:
         with self._errors:
             size = self._errors.seek(0, os.SEEK_END)
             self._errors.seek(max(0, size - _WORDS_BYTES))
-            text = self._errors.read().decode(errors="replace")
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
-        telling = [line for line in lines if "Assertion" in line or "LLVM ERROR" in line]
-        self.last_words = " ".join(telling or lines[-3:]) or "it said nothing"
+            self.last_words = last_words(self._errors.read())
         self._close()
         return code
 
