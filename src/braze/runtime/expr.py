@@ -435,8 +435,9 @@ def _evaluate_atom(atom: Atom, env: Mapping[str, int]) -> int:
     return min(values) if isinstance(atom, Min) else max(values)
 
 
-_SMALL: dict[int, Expr] = {i: Expr((((), i),) if i else ()) for i in range(-16, 1025)}
-ZERO, ONE = _SMALL[0], _SMALL[1]
+ZERO, ONE = Expr(()), Expr((((), 1),))
+_SMALL: dict[int, Expr] = {0: ZERO, 1: ONE}
+"""Small numbers that came up, which tend to come up again."""
 
 
 def as_expr(value: ExprLike | Symbol) -> Expr:
@@ -446,7 +447,12 @@ def as_expr(value: ExprLike | Symbol) -> Expr:
     if isinstance(value, Symbol):
         return value.expr
     value = int(value)
-    return _SMALL.get(value) or Expr((((), value),))
+    found = _SMALL.get(value)
+    if found is None:
+        found = Expr((((), value),))
+        if -16 <= value <= 1024:
+            _SMALL[value] = found
+    return found
 
 
 def _atom_expr(atom: Atom) -> Expr:
