@@ -9,9 +9,9 @@
         signature      64 bytes  Ed25519 over "braze sealed entry 1\\n" and the bytes 0 to the header's end
         payload        as many bytes as the header says, and nothing after it
 
-The header holds the SHA-256 of the payload and the digest of the key that the entry is an answer to. So the
-signature binds the two: what was signed as the answer to one question is refused as the answer to another,
-whoever stored it there.
+The header holds the SHA-256 of the payload, the digest of the key that the entry is an answer to, and the
+guards under which it is. So the signature binds them: what was signed as the answer to one question is refused
+as the answer to another, whoever stored it there.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from typing import Final, NamedTuple
 import msgspec
 
 from braze.cache.keyring import SIGNATURE_BYTES, KeyRing, Signature, TrustedKey
-from braze.errors import ArtifactError, SignatureError
+from braze.errors import ArtifactError, SignatureError, UnserializableError
 
 __all__ = ["MAGIC", "VERSION", "Header", "Opened", "open_sealed", "peek", "seal"]
 
 MAGIC: Final = b"\x93BRZSE\r\n"
 VERSION: Final = 1
-MAX_HEADER: Final = 1 << 16
+MAX_HEADER: Final = 1 << 22
 """Bytes that a header may have."""
 
 _PREFIX: Final = struct.Struct("<8sII")
@@ -41,14 +41,16 @@ _SUBJECT: Final = b"braze sealed entry 1\n"
 class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is said of a payload, under the signature.
 
-    ``key``: the digest of the cache key it belongs to, ``level`` and ``kind`` what sort of entry it is,
-    ``braze`` the version that made it, ``signer`` the id of the key it is signed with, ``made`` when it was
-    sealed (UTC), ``size`` in bytes and ``sha256`` (32 bytes) of the payload.
+    ``key``: the digest of the cache key it belongs to; ``level``, ``kind``, ``name`` and ``guards`` as in
+    `braze.cache.entries.EntryInfo`; ``braze`` the version that sealed it, ``signer`` the id of the key it is
+    signed with, ``made`` when (UTC); ``size`` in bytes and ``sha256`` (32 bytes) of the payload.
     """
 
     key: str
     level: int
     kind: str
+    name: str
+    guards: str
     braze: str
     signer: str
     made: datetime
@@ -71,28 +73,35 @@ def seal(
     *,
     level: int,
     kind: str,
+    name: str = "",
+    guards: str = "",
     signer: str | None = None,
 ) -> bytes:
     """The sealed entry that holds ``payload`` as the answer to ``key_digest``.
 
     ``signer`` is the name or id of one of the ring's own keys; None takes its default. Raises `KeyringError`
-    if there is none.
+    if there is none, and `UnserializableError` for a text that is no text (lone surrogates) or too long.
     """
-    # The id is part of what is signed, so the key is chosen before it signs.
-    chosen = keyring.signer(signer)
-    header = msgspec.msgpack.encode(
-        Header(
-            key=key_digest,
-            level=level,
-            kind=kind,
-            braze=importlib.metadata.version("braze"),
-            signer=chosen.id,
-            made=datetime.now(timezone.utc),
-            size=len(payload),
-            sha256=hashlib.sha256(payload).digest(),
-        )
+    chosen = keyring.signer(signer)  # its id is part of what it signs
+    header = Header(
+        key=key_digest,
+        level=level,
+        kind=kind,
+        name=name,
+        guards=guards,
+        braze=importlib.metadata.version("braze"),
+        signer=chosen.id,
+        made=datetime.now(timezone.utc),
+        size=len(payload),
+        sha256=hashlib.sha256(payload).digest(),
     )
-    head = _PREFIX.pack(MAGIC, VERSION, len(header)) + header
+    try:
+        encoded = msgspec.msgpack.encode(header)
+    except UnicodeEncodeError as error:
+        raise UnserializableError(f"an entry cannot be sealed: {error}") from error
+    if len(encoded) > MAX_HEADER:
+        raise UnserializableError(f"an entry cannot be sealed: its header would have {len(encoded)} bytes")
+    head = _PREFIX.pack(MAGIC, VERSION, len(encoded)) + encoded
     return b"".join([head, keyring.sign(_SUBJECT + head, chosen.id).value, payload])
 
 

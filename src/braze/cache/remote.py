@@ -2,7 +2,7 @@
 
 ::
 
-    <url>/<first two digits>/<digest of the key>/<payload's SHA-256, 32 digits>-<id of the signer>.braze
+    <url>/<first two digits>/<digest of the key>/<SHA-256 of the content, 32 digits>-<id of the signer>.braze
 
 Several entries under one key are answers under different guards. Names say what is in a file, so writing the
 same thing twice does no harm, and entries of signers whom nobody here trusts are not even read.
@@ -66,12 +66,13 @@ class Counts:
     dropped: int = 0
 
 
-def entry_name(key_digest: str, payload: bytes | memoryview, signer: str) -> str:
+def entry_name(key_digest: str, guards: str, payload: bytes | memoryview, signer: str) -> str:
     """Where an entry lies below the storage's root. Raises ValueError for a digest that is none."""
     if not _DIGEST.fullmatch(key_digest):
         raise ValueError(f"{key_digest!r} is no digest of a key")
-    content = hashlib.sha256(payload).hexdigest()[:32]
-    return f"{key_digest[:2]}/{key_digest}/{content}-{signer}.braze"
+    content = hashlib.sha256(guards.encode() + b"\0")
+    content.update(payload)
+    return f"{key_digest[:2]}/{key_digest}/{content.hexdigest()[:32]}-{signer}.braze"
 
 
 def signer_of(path: str) -> str | None:
@@ -131,16 +132,22 @@ class RemoteCache:
         self.counts.hits += bool(found)
         return found
 
-    def put(self, key_digest: str, payload: bytes, *, level: int, kind: str) -> bool:
+    def put(
+        self, key_digest: str, payload: bytes, *, level: int, kind: str, name: str = "", guards: str = ""
+    ) -> bool:
         """Have an entry signed with the ring's own key and written, later and elsewhere.
 
         False if it will not be: too large, too much is waiting already, or writing failed a moment ago.
         Without a key to sign with nothing is written, and a line in the log says so once.
         """
-        if not _DIGEST.fullmatch(key_digest) or len(payload) > MAX_ENTRY or not self._writing.allows:
-            accepted = False
-        else:
-            accepted = self._writer.offer(lambda: self._write(key_digest, payload, level, kind), len(payload))
+
+        def job() -> None:
+            self._write(key_digest, payload, level, kind, name, guards)
+
+        good = (
+            _DIGEST.fullmatch(key_digest) is not None and len(payload) <= MAX_ENTRY and self._writing.allows
+        )
+        accepted = good and self._writer.offer(job, len(payload))
         self.counts.dropped += not accepted
         return accepted
 
@@ -203,7 +210,7 @@ class RemoteCache:
                 paths.append(path)
         return paths[:MAX_VARIANTS]
 
-    def _write(self, key_digest: str, payload: bytes, level: int, kind: str) -> None:
+    def _write(self, key_digest: str, payload: bytes, level: int, kind: str, name: str, guards: str) -> None:
         """One job of the writer."""
         try:
             signer = self._keyring.default()
@@ -215,14 +222,23 @@ class RemoteCache:
                     self.shown_url,
                 )
                 return
-            data = seal(payload, key_digest, self._keyring, level=level, kind=kind, signer=signer.id)
-            name = entry_name(key_digest, payload, signer.id)
+            data = seal(
+                payload,
+                key_digest,
+                self._keyring,
+                level=level,
+                kind=kind,
+                name=name,
+                guards=guards,
+                signer=signer.id,
+            )
+            path = entry_name(key_digest, guards, payload, signer.id)
         except BrazeError as error:
             self._say_once(logging.WARNING, "nothing is written to the remote cache: %s", _one_line(error))
             return
         try:
             system, root = self._connect()
-            if _store(system, f"{root}/{name}", data):
+            if _store(system, f"{root}/{path}", data):
                 self.counts.written += 1
             self._writing.succeeded()
         except Exception as error:  # as in `_look`
