@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from braze.artifact.output_code import CompiledFxGraph
+from braze.artifact.output_code import OpaqueCode
 from braze.compile.eager_graph import run_eagerly
 from braze.compile.fx_compile import CompileRequest
 from braze.frontend.backend import make_backend
@@ -22,7 +22,7 @@ class Recorder:
     requests: list[CompileRequest] = field(default_factory=list)
     runs: Counter[str] = field(default_factory=Counter)
 
-    def compile(self, request: CompileRequest) -> CompiledFxGraph:
+    def compile(self, request: CompileRequest) -> OpaqueCode:
         self.requests.append(request)
         code = run_eagerly(request, None)
 
@@ -30,7 +30,7 @@ class Recorder:
             self.runs[request.kind] += 1
             return code.run(inputs)
 
-        return CompiledFxGraph(code.name, counted, code.output_strides)
+        return OpaqueCode(code.name, counted, code.output_strides)
 
     @property
     def kinds(self) -> list[str]:

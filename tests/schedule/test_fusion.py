@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from braze.artifact.output_code import CompiledFxGraph
+from braze.artifact.output_code import OpaqueCode
 from braze.compile.fx_compile import CompileRequest
 from braze.frontend.backend import make_backend
 from braze.lowering import families as families
@@ -24,7 +24,7 @@ class Reference:
     def __init__(self) -> None:
         self.schedules: list[Schedule] = []
 
-    def compile(self, request: CompileRequest) -> CompiledFxGraph:
+    def compile(self, request: CompileRequest) -> OpaqueCode:
         lowering = GraphLowering(request.gm, request.config, visible_outputs=request.visible_outputs)
         result = schedule(lowering.run())
         assert not lowering.fallbacks
@@ -35,7 +35,7 @@ class Reference:
             inputs.clear()
             return ReferenceRun(result, values).run()
 
-        return CompiledFxGraph(request.name, run, tuple(None for _ in result.graph.outputs))
+        return OpaqueCode(request.name, run, tuple(None for _ in result.graph.outputs))
 
 
 def check(fn: Callable[..., Any], *inputs: torch.Tensor, dynamic: bool = False) -> Schedule:

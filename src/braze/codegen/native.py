@@ -37,14 +37,19 @@ class KernelFailure(CodegenError):
 
 @dataclass(frozen=True)
 class NativeCode:
-    """``codes``: one for each kernel of the schedule, in order. ``objects``: one for each distinct kernel,
-    and the driver's last."""
+    """``codes``: one for each kernel of the schedule, in order. ``modules`` (LLVM IR, and LLVM's level for
+    it) and ``objects``: one for each distinct kernel, and the driver's last."""
 
     calls: tuple[SegmentCall, ...]
     errors: tuple[ErrorEntry, ...]
     codes: tuple[KernelCode, ...]
-    driver: str
+    modules: tuple[tuple[str, int], ...]
     futures: tuple[tuple[Kernel | None, Future[CompiledObject]], ...]
+
+    @property
+    def driver(self) -> str:
+        """The IR of the segments, which call the kernels; empty where there are none."""
+        return self.modules[-1][0] if self.modules else ""
 
     def objects(self) -> list[bytes]:
         """Wait for the object code. Raises ``KernelFailure``, or ``LLVMError`` or ``WorkerError`` for the
@@ -82,12 +87,14 @@ def compile_native(schedule: Schedule, target: Target, opt_level: int) -> Native
         call, driver = _segment(step, own, len(drivers), errors)
         calls.append(call)
         drivers.append(driver)
-    driver_text = driver_module(drivers) if drivers else ""
     waiting = list(futures.values())
+    modules = [(text, opt_level) for text in futures]
     if drivers:
-        job = compile_ir(driver_text, cpu=target.cpu, features=target.features, opt_level=0)
+        text = driver_module(drivers)
+        job = compile_ir(text, cpu=target.cpu, features=target.features, opt_level=0)
         waiting.append((None, job))
-    return NativeCode(tuple(calls), tuple(errors), tuple(codes), driver_text, tuple(waiting))
+        modules.append((text, 0))
+    return NativeCode(tuple(calls), tuple(errors), tuple(codes), tuple(modules), tuple(waiting))
 
 
 def _generate(kernel: Kernel, target: Target) -> KernelCode:
@@ -141,4 +148,4 @@ def _segment(
         tuple(KernelEntry(i.kernel.name, k.entry) for i, k in zip(segment.kernels, kernels, strict=True)),
         any(c.checks for c in codes),
     )
-    return call, DriverSegment(entry, tuple(kernels))
+    return call, DriverSegment(entry, tuple(kernels), len(buffers), len(sizes))

@@ -9,13 +9,13 @@ import torch
 from torch.fx import GraphModule
 
 from braze._torch import tracing
-from braze.artifact.output_code import CompiledFxGraph
+from braze.artifact.output_code import OpaqueCode
 from braze.compile.fx_compile import CompileRequest
 
 __all__ = ["run_eagerly"]
 
 
-def run_eagerly(request: CompileRequest, reason: str | None) -> CompiledFxGraph:
+def run_eagerly(request: CompileRequest, reason: str | None) -> OpaqueCode:
     """The graph of `request` as a callable that runs its nodes one by one, exactly as PyTorch would.
 
     Outputs get the strides that the trace promised: a caller, and a backward graph compiled for them, may
@@ -23,7 +23,7 @@ def run_eagerly(request: CompileRequest, reason: str | None) -> CompiledFxGraph:
     gm = request.gm
     gm.recompile()
     strides = _promised_strides(gm)
-    return CompiledFxGraph(request.name, _runner(gm, strides), tuple(None for _ in strides), reason)
+    return OpaqueCode(request.name, _runner(gm, strides), tuple(None for _ in strides), reason)
 
 
 def _promised_strides(gm: GraphModule) -> list[tuple[int, ...] | None]:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from torch.fx import GraphModule
 
 from braze.artifact.output_code import OutputCode
+from braze.artifact.schema import GraphKind
 from braze.config import Config
 
 __all__ = ["CompileRequest", "FxCompile", "GraphKind"]
-
-GraphKind = Literal["inference", "forward", "backward"]
 
 
 @dataclass(frozen=True)

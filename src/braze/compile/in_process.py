@@ -6,9 +6,10 @@ import warnings
 from dataclasses import dataclass
 
 from braze.artifact.output_code import OutputCode
+from braze.artifact.schema import Fallback
 from braze.compile.eager_graph import run_eagerly
 from braze.compile.fx_compile import CompileRequest
-from braze.compile.report import Fallback, ledger
+from braze.compile.report import ledger, warn_of
 from braze.errors import BrazeError, BrazeWarning, FallbackError
 
 __all__ = ["InProcessFxCompile", "eager_or_raise"]
@@ -24,9 +25,11 @@ class InProcessFxCompile:
             # the compiler is loaded for the first graph that needs it: a cache hit or a package never does
             from braze.compile.pipeline import compile_graph  # noqa: PLC0415
 
-            return compile_graph(request)
+            compiled = compile_graph(request)
         except Exception as error:
             return eager_or_raise(request, error)
+        warn_of(compiled.info.metrics.fallbacks)
+        return compiled
 
 
 def eager_or_raise(request: CompileRequest, error: Exception) -> OutputCode:

@@ -7,25 +7,21 @@ names it and the caller decides; ``strict`` turns every fallback into an error.
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from braze.artifact.output_code import CompiledFxGraph, OutputStrides
+from braze.artifact.compiled_graph import CompiledFxGraph
 from braze.codegen.native import KernelFailure, NativeCode, compile_native
 from braze.codegen.plan.build import build_plan
+from braze.compile.assemble import assemble
 from braze.compile.debug import DebugFolder, log_compiled
 from braze.compile.fx_compile import CompileRequest
-from braze.compile.report import ExternCall, Fallback, GraphReport, KernelReport, ledger
-from braze.errors import BrazeWarning
-from braze.ir.externs import FallbackKernel, TensorRef
-from braze.ir.graph import Graph
+from braze.compile.report import GraphReport, KernelReport, ledger
 from braze.lowering import families as families  # fills the registry of lowerings
 from braze.lowering.graph import GraphLowering
-from braze.runtime.callgen import CompiledCall, Instrument, build
-from braze.runtime.linker import LinkedCode, link
-from braze.runtime.target import current_target
-from braze.schedule.schedule import Schedule, externs, schedule
+from braze.runtime.callgen import CompiledCall, Instrument
+from braze.runtime.target import Target, current_target
+from braze.schedule.schedule import Schedule, schedule
 
 __all__ = ["compile_graph"]
 
@@ -72,40 +68,42 @@ def _compile(request: CompileRequest, folder: DebugFolder, forced: Mapping[str, 
     folder.write("plan.txt", built.plan)
     with _timed(seconds, "llvm"):
         objects = native.objects()
+    compiled = assemble(
+        request,
+        scheduled,
+        native,
+        objects,
+        built,
+        target,
+        guards=(),
+        fallbacks=lowering.fallbacks,
+        seconds=seconds,
+    )
     with _timed(seconds, "link"):
-        code = link(objects, exports=built.plan.entries) if objects else None
+        compiled.post_compile(min_parallel_work=config.min_parallel_work)
 
-    def make(instrument: Instrument | None) -> CompiledCall:
-        return build(
-            built.plan,
-            code,
-            built.constants,
-            externs=built.externs,
-            instrument=instrument,
-            min_parallel_work=config.min_parallel_work,
-        )
+    def rebuild(instrument: Instrument | None) -> CompiledCall:
+        return compiled.bind(instrument, min_parallel_work=config.min_parallel_work)
 
-    with _timed(seconds, "bind"):
-        call = make(None)
     report = GraphReport(
         request.name,
         request.kind,
         graph,
         scheduled,
         built.plan,
-        _kernel_reports(scheduled, native, code, target),
-        tuple(_extern_calls(scheduled)),
-        tuple(Fallback(o.operator, reason, o.source) for o, reason in lowering.fallbacks),
+        _kernel_reports(scheduled, native, target),
+        compiled.info.metrics.externs,
+        compiled.info.metrics.fallbacks,
         seconds,
-        call,
-        make,
+        compiled.run,
+        rebuild,
         config.llvm_opt_level,
     )
-    _warn(report)
+    compiled.report = report
     ledger.record(report)
     folder.finish(report)
     log_compiled(report, folder)
-    return CompiledFxGraph(request.name, call, _strides(graph), report=report)
+    return compiled
 
 
 @contextmanager
@@ -115,40 +113,8 @@ def _timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
     seconds[phase] = time.perf_counter() - start
 
 
-def _kernel_reports(
-    scheduled: Schedule, native: NativeCode, code: LinkedCode | None, target: object
-) -> tuple[KernelReport, ...]:
+def _kernel_reports(scheduled: Schedule, native: NativeCode, target: Target) -> tuple[KernelReport, ...]:
     return tuple(
-        KernelReport(k, c.functions[0], c.plan, c.text, target)  # type: ignore[arg-type]
+        KernelReport(k, c.functions[0], c.plan, c.text, target)
         for k, c in zip(scheduled.kernels, native.codes, strict=True)
     )
-
-
-def _extern_calls(scheduled: Schedule) -> Iterator[ExternCall]:
-    for op in externs(scheduled):
-        if not isinstance(op, FallbackKernel) and op.origins:
-            yield ExternCall(op.origins[0].operator, op.origins[0].source)
-
-
-def _warn(report: GraphReport) -> None:
-    """Say once for each operator that eager PyTorch runs, which, where, and why."""
-    for fallback in dict.fromkeys(report.fallbacks):
-        key = (fallback.op, fallback.reason)
-        if key not in _warned:
-            _warned.add(key)
-            warnings.warn(f"runs as eager PyTorch: {fallback}", BrazeWarning, stacklevel=2)
-
-
-_warned: set[tuple[str, str]] = set()
-
-
-def _strides(graph: Graph) -> OutputStrides:
-    """The strides of each output that is a tensor, where they are plain numbers."""
-    strides: list[tuple[int, ...] | None] = []
-    for value in graph.outputs:
-        known = None
-        if isinstance(value, TensorRef):
-            ints = [e.constant for e in value.layout.stride]
-            known = tuple(i for i in ints if i is not None) if None not in ints else None
-        strides.append(known)
-    return tuple(strides)

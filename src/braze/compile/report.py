@@ -6,11 +6,15 @@ Nothing here is needed to run a graph. Texts are made when they are asked for.
 from __future__ import annotations
 
 import threading
+import warnings
 import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from braze.artifact.schema import ExternCall, Fallback
+from braze.errors import BrazeWarning
 
 if TYPE_CHECKING:  # whoever only counts need not load the compiler
     from braze.ir.graph import Graph
@@ -20,27 +24,7 @@ if TYPE_CHECKING:  # whoever only counts need not load the compiler
     from braze.runtime.target import Target
     from braze.schedule.schedule import Schedule
 
-__all__ = ["ExternCall", "Fallback", "GraphReport", "KernelReport", "Ledger", "Totals", "ledger"]
-
-
-@dataclass(frozen=True)
-class Fallback:
-    """An operator, or a whole graph, that eager PyTorch runs, and why; ``source`` is the user's line."""
-
-    op: str
-    reason: str
-    source: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.op}: {self.reason}" + (f" ({self.source})" if self.source else "")
-
-
-@dataclass(frozen=True)
-class ExternCall:
-    """An operator that is called whole by design."""
-
-    op: str
-    source: str = ""
+__all__ = ["GraphReport", "KernelReport", "Ledger", "Totals", "ledger", "warn_of"]
 
 
 @dataclass(frozen=True)
@@ -139,6 +123,18 @@ class Ledger:
                 self._listeners.remove(listener)
 
         return stop
+
+
+_warned: set[tuple[str, str]] = set()
+
+
+def warn_of(fallbacks: Sequence[Fallback]) -> None:
+    """Say, once for each operator that eager PyTorch runs, which, where, and why."""
+    for fallback in dict.fromkeys(fallbacks):
+        key = (fallback.op, fallback.reason)
+        if key not in _warned:
+            _warned.add(key)
+            warnings.warn(f"runs as eager PyTorch: {fallback}", BrazeWarning, stacklevel=2)
 
 
 ledger = Ledger()

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from braze._torch import dynamo
-from braze.compile.report import Fallback
+from braze.artifact.schema import Fallback
 from braze.errors import BrazeError
 from braze.frontend.backend import make_backend
 from braze.inspect import machine

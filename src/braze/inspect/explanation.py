@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 from rich.console import Console, RenderableType
 
+from braze.artifact.schema import Fallback
 from braze.compile.debug import assembly
-from braze.compile.report import Fallback, GraphReport, KernelReport
+from braze.compile.report import GraphReport, KernelReport
 from braze.inspect.machine import Machine
 from braze.inspect.render import Rendered
 

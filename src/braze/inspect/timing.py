@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from braze.artifact.output_code import CompiledFxGraph, OutputCode
+from braze.artifact.output_code import OpaqueCode, OutputCode
 from braze.compile.fx_compile import CompileRequest
 from braze.compile.in_process import InProcessFxCompile
 from braze.compile.report import GraphReport
@@ -153,7 +153,7 @@ class Watch:
         def run(inputs: list[Any]) -> Sequence[Any]:  # a function: the caller leaves a mark on it
             return watched.run(inputs)
 
-        return CompiledFxGraph(request.name, run, code.output_strides)
+        return OpaqueCode(request.name, run, code.output_strides)
 
     def measure(self, call: Callable[[], object], seconds: float) -> tuple[float, float]:
         """Call for about that long, each call followed by one whose kernels are timed. Returns the seconds of

@@ -53,7 +53,7 @@ from braze.runtime.verify import verify
 
 __all__ = ["CompiledCall", "Instrument", "build", "source_of"]
 
-CompiledCall: TypeAlias = Callable[[list[Any]], list[Any]]
+CompiledCall: TypeAlias = Callable[[list[Any]], Sequence[Any]]
 """Takes its arguments in one list, which it empties."""
 
 Instrument: TypeAlias = Callable[[Event], AbstractContextManager[object]]
@@ -100,7 +100,7 @@ def build(
     if instrument is None and any(isinstance(i, RunSegment) for i in plan.instructions):
         profiled: list[CompiledCall] = []
 
-        def run_profiled(args: list[Any]) -> list[Any]:
+        def run_profiled(args: list[Any]) -> Sequence[Any]:
             if not profiled:
                 profiled.append(
                     _Writer(plan, code, constants or {}, externs or {}, min_parallel_work, _record).function()

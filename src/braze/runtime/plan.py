@@ -445,3 +445,13 @@ class Plan(Struct, frozen=True, omit_defaults=True):
                 names[instruction.entry] = None
                 names.update({kernel.entry: None for kernel in instruction.kernels})
         return tuple(names)
+
+    @property
+    def constants(self) -> tuple[str, ...]:
+        """The keys of the constants that it loads."""
+        return tuple([i.key for i in self.instructions if isinstance(i, LoadConstant)])
+
+    @property
+    def externs(self) -> tuple[str, ...]:
+        """The targets that it calls, in order."""
+        return tuple([i.target for i in self.instructions if isinstance(i, CallExtern)])

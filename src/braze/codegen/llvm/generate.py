@@ -41,7 +41,8 @@ class KernelCode:
     """The code of one kernel.
 
     ``functions``: the phases' symbols, each of the interface above. ``text``: the module. ``buffers`` and
-    ``sizes``: the kernel's own names, in argument order. ``scratch_shared + nt * scratch_thread`` bytes of
+    ``sizes``: the kernel's own names, in argument order; ``itemsizes``: for each buffer the bytes of an
+    element, a multiple of which its address has to be. ``scratch_shared + nt * scratch_thread`` bytes of
     scratch are needed (expressions over the sizes). ``checks[k]`` is the check whose failure is reported as
     id ``errbase + k + 1``. ``parallel``: more than one thread can be of use.
     """
@@ -51,6 +52,7 @@ class KernelCode:
     text: str
     plan: LoopPlan
     buffers: tuple[str, ...]
+    itemsizes: tuple[int, ...]
     sizes: tuple[str, ...]
     scratch_shared: Expr
     scratch_thread: Expr
@@ -384,6 +386,7 @@ def generate(kernel: Kernel, target: Target | int, masks: bool | None = None) ->
         text,
         plan,
         tuple(b.name for b in emitter.args),
+        tuple(b.dtype.itemsize for b in emitter.args),
         tuple(s.name for s in kernel.sizes),
         emitter.scratch_shared,
         emitter.scratch_thread,

@@ -2,12 +2,14 @@
 
 Every entry has the interface that launch plans call::
 
-    void @<entry>(ptr %args, i64 %threads)
+    i64 @<entry>(ptr %args, i64 %threads)
 
-``args`` holds the address of the error words, then the buffers' pointers, then the sizes. With more than one
-thread the segment's kernels run in one region of the OpenMP runtime that torch has loaded
-(``GOMP_parallel``), each thread with its number and the team's real size; barriers stand only where data
-crosses threads.
+``args`` holds the address of the error words, then the buffers' pointers, then the sizes. An entry looks at
+the pointers first: where one is no multiple of its element's size, which loads and stores rely on, it does
+nothing and returns 1, else 0. With more than one thread the segment's kernels run in one region of the OpenMP
+runtime that torch has loaded (``GOMP_parallel``), each thread with its number and the team's real size;
+barriers stand only where data crosses threads. A second name of a segment's entry,
+``<entry>.args.<buffers>.<sizes>``, says how many of each it takes.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from braze.codegen.llvm.generate import KernelCode
+from braze.runtime.plan import signature
 
 __all__ = ["DriverSegment", "KernelCall", "driver_module"]
 
@@ -37,10 +40,12 @@ class KernelCall:
 
 @dataclass(frozen=True)
 class DriverSegment:
-    """A segment: its entry, and its kernels in order."""
+    """A segment: its entry, its kernels in order, and how many buffers and sizes it takes."""
 
     entry: str
     kernels: tuple[KernelCall, ...]
+    buffers: int
+    sizes: int
 
 
 def driver_module(segments: Sequence[DriverSegment]) -> str:
@@ -49,6 +54,8 @@ def driver_module(segments: Sequence[DriverSegment]) -> str:
     bodies: list[str] = []
     for segment in segments:
         bodies += _entry(segment.entry, segment.kernels, declared)
+        name = signature(segment.entry, segment.buffers, segment.sizes)
+        bodies.append(f"@{name} = alias i64 (ptr, i64), ptr @{segment.entry}")
         if len(segment.kernels) == 1:
             bodies += _alias(segment.kernels[0].entry, segment.entry)
         else:
@@ -66,9 +73,9 @@ def driver_module(segments: Sequence[DriverSegment]) -> str:
 
 def _alias(name: str, target: str) -> list[str]:
     return [
-        f"define void @{name}(ptr %args, i64 %threads) {{",
-        f"  tail call void @{target}(ptr %args, i64 %threads)",
-        "  ret void",
+        f"define i64 @{name}(ptr %args, i64 %threads) {{",
+        f"  %status = tail call i64 @{target}(ptr %args, i64 %threads)",
+        "  ret i64 %status",
         "}",
     ]
 
@@ -110,19 +117,44 @@ def _entry(name: str, calls: Sequence[KernelCall], declared: dict[str, str]) -> 
         f"  call void @{name}.run(ptr %args, i64 %tid, i64 %nt)",
         "  ret void",
         "}",
-        f"define void @{name}(ptr %args, i64 %threads) {{",
+        f"define i64 @{name}(ptr %args, i64 %threads) {{",
+        *_alignment_test(calls),
+        "  br i1 %odd, label %misaligned, label %fine",
+        "misaligned:",
+        "  ret i64 1",
+        "fine:",
         "  %many = icmp sgt i64 %threads, 1",
         "  br i1 %many, label %team, label %alone",
         "team:",
         "  %n = trunc i64 %threads to i32",
         f"  call void @GOMP_parallel(ptr @{name}.team, ptr %args, i32 %n, i32 0)",
-        "  ret void",
+        "  ret i64 0",
         "alone:",
         f"  call void @{name}.run(ptr %args, i64 0, i64 1)",
-        "  ret void",
+        "  ret i64 0",
         "}",
     ]
     return lines
+
+
+def _alignment_test(calls: Sequence[KernelCall]) -> list[str]:
+    """``%odd``: whether some buffer does not begin at a multiple of its element's size."""
+    needed: dict[int, int] = {}
+    for call in calls:
+        for position, itemsize in zip(call.buffers, call.code.itemsizes, strict=True):
+            needed[position] = max(needed.get(position, 1), itemsize)
+    lines: list[str] = []
+    last = "0"
+    for position, itemsize in sorted(needed.items()):
+        if itemsize > 1:
+            lines += [
+                f"  %at{position} = getelementptr i64, ptr %args, i64 {position}",
+                f"  %address{position} = load i64, ptr %at{position}, align 8",
+                f"  %low{position} = and i64 %address{position}, {itemsize - 1}",
+                f"  %any{position} = or i64 {last}, %low{position}",
+            ]
+            last = f"%any{position}"
+    return [*lines, f"  %odd = icmp ne i64 {last}, 0"]
 
 
 def _arguments(call: KernelCall) -> str:

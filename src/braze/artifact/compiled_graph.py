@@ -1,0 +1,241 @@
+"""A compiled graph as data: the artefact. What the JIT loads, what a worker sends back, what the cache stores
+and what a package ships are the bytes that `CompiledFxGraph.prepare_for_serialization` gives.
+
+Sections of the file (see `braze.artifact.container`): ``metadata`` (`schema.Metadata`), ``constants`` where
+there are any, and for each variant and module ``v0/m0.o``, the object code, and ``v0/m0.ll``, the LLVM IR it
+came from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from braze import config
+from braze.artifact import codec, container
+from braze.artifact.constants import CompiledFxGraphConstants
+from braze.artifact.output_code import BoxedCall, OutputCode, OutputStrides
+from braze.artifact.schema import (
+    SCHEMA_VERSION,
+    GraphInfo,
+    Metadata,
+    SymbolRange,
+    TensorOutput,
+    ValueOutput,
+    VariantInfo,
+)
+from braze.errors import ArtifactError, InternalError, SignatureError, UnserializableError
+from braze.runtime import host
+from braze.runtime.callgen import CompiledCall, Instrument, build
+from braze.runtime.expr import Symbol
+from braze.runtime.guard import BoolExpr
+from braze.runtime.linker import LinkedCode, link
+from braze.runtime.target import Target
+from braze.runtime.verify import verify
+
+__all__ = ["CompiledFxGraph", "Module", "Variant"]
+
+
+@dataclass(frozen=True)
+class Module:
+    """One LLVM module: its object code, and the IR it came from, compiled at LLVM's level ``opt_level``."""
+
+    object: bytes | memoryview
+    ir: bytes | memoryview
+    opt_level: int
+
+
+@dataclass(frozen=True)
+class Variant:
+    """The code for one CPU. ``info`` says which, and holds the launch plan."""
+
+    info: VariantInfo
+    modules: tuple[Module, ...]
+
+    @property
+    def target(self) -> Target:
+        return Target(self.info.cpu, self.info.features, self.info.lanes)
+
+
+@dataclass(eq=False)
+class CompiledFxGraph(OutputCode):
+    """Compiled code, and all that is known of it.
+
+    Attributes:
+        info: specs, guards, metrics, and the launch plan of each variant.
+        variants: the code, in the order of ``info.variants``.
+        constants: the tensors that the graph holds.
+        externs: callables of this process that the plan calls by ``python::<key>``; with any of them the
+            graph cannot be stored.
+        trusted: whether the code was made here, or signed by somebody whom this user trusts. Only then does
+            any of it reach the linker.
+        report: what `braze.inspect` knows of the compilation, where it happened in this process.
+    """
+
+    info: GraphInfo
+    variants: tuple[Variant, ...]
+    constants: CompiledFxGraphConstants = field(default_factory=CompiledFxGraphConstants)
+    externs: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    trusted: bool = False
+    report: object = None
+    _run: CompiledCall | None = None
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        return self.info.name
+
+    @property
+    def run(self) -> BoxedCall:
+        if self._run is None:
+            raise InternalError(f"{self.name} was called before post_compile")
+        return self._run
+
+    @property
+    def output_strides(self) -> OutputStrides:
+        return tuple([_strides(output) for output in self.info.outputs])
+
+    @property
+    def guards(self) -> tuple[BoolExpr, ...]:
+        """What the sizes have to fulfil, beyond the guards of the trace."""
+        return self.info.guards
+
+    def variant(self) -> Variant:
+        """The variant for this machine: the widest that it can run. Raises ``ArtifactError`` if there is
+        none."""
+        return self.variants[host.best([v.target for v in self.variants])]
+
+    # -- into the process -------------------------------------------------------------------------------
+    def post_compile(self, module: object = None, *, min_parallel_work: int | None = None) -> None:
+        """See `OutputCode`. Raises ``SignatureError`` where the code is not trusted, ``ArtifactError`` where
+        none of it runs on this machine, ``LinkError``, and ``InputMismatchError`` for constants that are
+        bound by name and not in ``module``."""
+        if self._run is None:
+            self._run = self.bind(None, module, min_parallel_work=min_parallel_work)
+
+    def bind(
+        self,
+        instrument: Instrument | None,
+        module: object = None,
+        *,
+        min_parallel_work: int | None = None,
+    ) -> CompiledCall:
+        """A new function of this graph; ``instrument`` as in `runtime.callgen.build`."""
+        if not self.trusted:
+            raise SignatureError(f"the code of {self.name} was not made here and is not signed")
+        chosen = self.variant()
+        plan = chosen.info.plan
+        if min_parallel_work is None:
+            min_parallel_work = config.current().min_parallel_work
+        return build(
+            plan,
+            self.linked(chosen),
+            self.constants.bind(module),  # type: ignore[arg-type]
+            externs=self.externs,
+            instrument=instrument,
+            min_parallel_work=min_parallel_work,
+        )
+
+    def linked(self, variant: Variant) -> LinkedCode | None:
+        """The code of a variant in this process; each call links anew. None where there is none."""
+        if not variant.modules:
+            return None
+        return link([bytes(m.object) for m in variant.modules], exports=variant.info.plan.entries)
+
+    def admits(self, sizes: Mapping[str, int]) -> bool:
+        """Whether the code is right for these values of the size symbols."""
+        return all(guard.evaluate(sizes) for guard in self.guards)
+
+    # -- to bytes and back ------------------------------------------------------------------------------
+    def prepare_for_serialization(self) -> bytes:
+        if self.externs:
+            names = ", ".join(sorted(self.externs))
+            raise UnserializableError(f"{self.name} calls Python functions of this process: {names}")
+        graph, symbols = codec.encode(self.info)
+        metadata, _ = codec.encode(Metadata(SCHEMA_VERSION, _ranges(symbols), msgspec.Raw(graph)))
+        sections: dict[str, bytes] = {"metadata": metadata}
+        if len(self.constants):
+            sections["constants"] = self.constants.to_bytes()
+        for v, variant in enumerate(self.variants):
+            for m, one in enumerate(variant.modules):
+                sections[f"v{v}/m{m}.o"] = bytes(one.object)
+                sections[f"v{v}/m{m}.ll"] = bytes(one.ir)
+        compress = [name for name in sections if name == "metadata" or name.endswith(".ll")]
+        return container.pack(sections, compress=compress)
+
+    @classmethod
+    def after_deserialization(cls, data: bytes | memoryview, *, trusted: bool = False) -> CompiledFxGraph:
+        """The graph that `prepare_for_serialization` stored. Everything is verified and nothing executed;
+        ``trusted`` is the caller's word for the code, which `post_compile` asks for. Raises
+        ``ArtifactError``."""
+        sections = container.unpack(data)
+        if "metadata" not in sections:
+            raise ArtifactError("the artefact has no metadata")
+        metadata = codec.decode(sections.pop("metadata"), Metadata, {})
+        if metadata.schema != SCHEMA_VERSION:
+            raise ArtifactError(f"its metadata are of version {metadata.schema}, not {SCHEMA_VERSION}")
+        table = {r.name: r.symbol() for r in metadata.symbols}
+        if len(table) != len(metadata.symbols):
+            raise ArtifactError("two symbols have one name")
+        info = codec.decode(metadata.graph, GraphInfo, table)
+        constants = CompiledFxGraphConstants()
+        if "constants" in sections:
+            constants = CompiledFxGraphConstants.from_bytes(sections.pop("constants"))
+        variants = []
+        for v, one in enumerate(info.variants):
+            modules = []
+            for m, level in enumerate(one.opt_levels):
+                try:
+                    code, ir = sections.pop(f"v{v}/m{m}.o"), sections.pop(f"v{v}/m{m}.ll")
+                except KeyError as error:
+                    raise ArtifactError(f"the artefact misses its section {error}") from None
+                modules.append(Module(code, ir, level))
+            variants.append(Variant(one, tuple(modules)))
+        if sections:
+            raise ArtifactError(f"the artefact has a section too many: {sorted(sections)[0]!r}")
+        graph = cls(info, tuple(variants), constants, trusted=trusted)
+        graph.check()
+        return graph
+
+    def check(self) -> None:
+        """That the parts fit each other. Raises ``ArtifactError``."""
+        if not self.variants:
+            raise ArtifactError(f"{self.name} has no code")
+        for variant in self.variants:
+            plan = variant.info.plan
+            try:
+                verify(plan)
+            except Exception as error:
+                raise ArtifactError(f"the launch plan of {self.name} is not valid: {error}") from error
+            if len(plan.inputs) != len(self.info.inputs):
+                raise ArtifactError(f"{self.name} takes {len(self.info.inputs)} inputs, its plan others")
+            if plan.entries and not variant.modules:
+                raise ArtifactError(f"{self.name} has a plan and no code for it")
+            missing = [key for key in plan.constants if key not in self.constants]
+            if missing:
+                raise ArtifactError(f"{self.name} misses its constant {missing[0]!r}")
+            for target in plan.externs:
+                if target.startswith("python::"):
+                    raise ArtifactError(f"{self.name} calls {target}, which no artefact may")
+
+
+def _strides(output: TensorOutput | ValueOutput) -> tuple[int, ...] | None:
+    if isinstance(output, ValueOutput):
+        return None
+    known = [e.constant for e in output.strides]
+    return None if None in known else tuple([n for n in known if n is not None])
+
+
+def _ranges(symbols: Iterable[Symbol]) -> tuple[SymbolRange, ...]:
+    """The symbols as they are stored. Raises ``UnserializableError`` where one name stands for two."""
+    found: dict[str, SymbolRange] = {}
+    for symbol in symbols:
+        upper = symbol.upper
+        if symbol.name in found:
+            raise UnserializableError(f"two symbols are called {symbol.name}")
+        if upper is not None and upper.constant is None:
+            raise UnserializableError(f"the bound of {symbol.name} is no number")
+        found[symbol.name] = SymbolRange(symbol.name, symbol.lower, None if upper is None else upper.constant)
+    return tuple(found[name] for name in sorted(found))

@@ -1,0 +1,159 @@
+"""From the parts of a compilation to the artefact: specs, metrics, code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
+
+import torch
+
+from braze.artifact.compiled_graph import CompiledFxGraph, Module, Variant
+from braze.artifact.constants import CompiledFxGraphConstants
+from braze.artifact.schema import (
+    ExternCall,
+    Fallback,
+    GraphInfo,
+    Input,
+    KernelInfo,
+    Metrics,
+    NumberInput,
+    Output,
+    TensorInput,
+    TensorOutput,
+    UnusedInput,
+    ValueOutput,
+    VariantInfo,
+    Versions,
+)
+from braze.codegen.native import NativeCode
+from braze.codegen.plan.build import BuiltPlan
+from braze.compile.fx_compile import CompileRequest
+from braze.ir.buffers import InputBuffer, Origin
+from braze.ir.externs import FallbackKernel, TensorRef
+from braze.ir.graph import Graph
+from braze.ir.layout import Layout
+from braze.runtime.expr import Expr
+from braze.runtime.guard import BoolExpr
+from braze.runtime.target import Target
+from braze.schedule.schedule import ExternStep, Schedule, externs
+
+__all__ = ["assemble", "versions"]
+
+
+def assemble(
+    request: CompileRequest,
+    scheduled: Schedule,
+    native: NativeCode,
+    objects: Sequence[bytes],
+    built: BuiltPlan,
+    target: Target,
+    *,
+    guards: Sequence[BoolExpr],
+    fallbacks: Sequence[tuple[Origin, str]],
+    seconds: Mapping[str, float],
+) -> CompiledFxGraph:
+    """The artefact of one compilation, with the code for one CPU; ``objects`` are those of ``native``."""
+    graph = scheduled.graph
+    modules = tuple(
+        Module(code, text.encode(), level)
+        for code, (text, level) in zip(objects, native.modules, strict=True)
+    )
+    info = VariantInfo(
+        target.cpu,
+        target.features,
+        target.lanes,
+        built.plan,
+        tuple(_kernels(scheduled, native)),
+        tuple(m.opt_level for m in modules),
+    )
+    metrics = Metrics(
+        tuple(_extern_calls(scheduled)),
+        tuple(Fallback(o.operator, reason, o.source) for o, reason in fallbacks),
+        dict(seconds),
+        {"graphs": 1, "kernels": len(scheduled.kernels), "modules": len(modules)},
+    )
+    described = GraphInfo(
+        request.name,
+        request.kind,
+        tuple(_inputs(scheduled, built, request.static_inputs)),
+        tuple(_outputs(graph)),
+        tuple(guards),
+        (info,),
+        metrics,
+        versions(),
+    )
+    return CompiledFxGraph(
+        described,
+        (Variant(info, modules),),
+        CompiledFxGraphConstants(built.constants),
+        built.externs,
+        trusted=True,
+    )
+
+
+def versions() -> Versions:
+    """Those of the packages whose change may change what is generated."""
+    return Versions(version("braze"), torch.__version__, version("llvmlite"))
+
+
+def _kernels(scheduled: Schedule, native: NativeCode) -> Iterator[KernelInfo]:
+    for kernel, code in zip(scheduled.kernels, native.codes, strict=True):
+        yield KernelInfo(kernel.name, code.functions[0], tuple(kernel.nodes), tuple(kernel.sources))
+
+
+def _extern_calls(scheduled: Schedule) -> Iterator[ExternCall]:
+    for op in externs(scheduled):
+        if not isinstance(op, FallbackKernel) and op.origins:
+            yield ExternCall(op.origins[0].operator, op.origins[0].source)
+
+
+def _inputs(scheduled: Schedule, built: BuiltPlan, static: frozenset[int]) -> Iterator[Input]:
+    written = _written(scheduled)
+    for position, item in enumerate(scheduled.graph.inputs):
+        name = built.plan.inputs[position]
+        if isinstance(item, InputBuffer):
+            layout = item.layout
+            yield TensorInput(
+                name,
+                layout.dtype,
+                layout.size,
+                layout.stride,
+                layout.dtype.itemsize,
+                position in static,
+                item.name in written,
+                _expanded(layout),
+                not layout.is_injective,
+                layout.device.type,
+            )
+        elif isinstance(item, Expr):
+            yield NumberInput(name, item)
+        else:
+            yield UnusedInput(name)
+
+
+def _expanded(layout: Layout) -> tuple[int, ...]:
+    pairs = enumerate(zip(layout.size, layout.stride, strict=True))
+    return tuple(d for d, (n, s) in pairs if s.constant == 0 and n.constant != 1)
+
+
+def _written(scheduled: Schedule) -> set[str]:
+    """The storages that the graph writes to."""
+    found: set[str] = set()
+    for step in scheduled.steps:
+        if isinstance(step, ExternStep):
+            found |= step.op.writes()
+        else:
+            for item in step.kernels:
+                found |= {b.name for b in item.kernel.buffers if b.role in ("out", "inout")}
+    return found
+
+
+def _outputs(graph: Graph) -> Iterator[Output]:
+    positions = {b.name: k for k, b in enumerate(graph.inputs) if isinstance(b, InputBuffer)}
+    for value in graph.outputs:
+        if isinstance(value, TensorRef):
+            layout = value.layout
+            home = positions.get(value.buffer.storage)
+            yield TensorOutput(layout.dtype, layout.size, layout.stride, home, layout.device.type)
+        else:
+            yield ValueOutput(value)

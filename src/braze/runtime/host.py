@@ -1,0 +1,56 @@
+"""Which code this machine can run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+
+from braze.errors import ArtifactError
+from braze.runtime.target import Target
+
+__all__ = ["best", "can_run"]
+
+# x86-64 psABI 1.0, section 3.1.1, "Processor Architecture": what each level adds, by LLVM's names
+_V2 = frozenset({"cx16", "sahf", "popcnt", "sse3", "sse4.1", "sse4.2", "ssse3"})
+_V3 = _V2 | {"avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe", "xsave"}
+_V4 = _V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
+_LEVELS: Mapping[str, frozenset[str]] = {
+    "x86-64": frozenset(),
+    "generic": frozenset(),
+    "x86-64-v2": _V2,
+    "x86-64-v3": _V3,
+    "x86-64-v4": _V4,
+}
+
+
+@lru_cache(maxsize=1)
+def _host() -> tuple[str, frozenset[str]]:
+    """The name of this CPU, and the features that it and the operating system offer."""
+    import llvmlite.binding as llvm  # noqa: PLC0415  30 ms, which only code that is to be linked costs
+
+    features = llvm.get_host_cpu_features()
+    return llvm.get_host_cpu_name(), frozenset(name for name, on in features.items() if on)
+
+
+def can_run(target: Target) -> bool:
+    """Whether this machine has everything that code for ``target`` may use."""
+    name, have = _host()
+    wanted = {f[1:] for f in target.features.split(",") if f.startswith("+")}
+    level = _LEVELS.get(target.cpu)
+    if level is None and target.cpu != name and not wanted:
+        return False  # a CPU's name alone says nothing of what it has
+    return wanted | (level or frozenset()) <= have
+
+
+def best(targets: Sequence[Target]) -> int:
+    """The position of the target with the widest vectors, and then the most features, that this machine can
+    run. Raises ``ArtifactError`` if it can run none."""
+    fitting = [
+        (t.lanes, len(_LEVELS.get(t.cpu, ())) + t.features.count("+"), -k)
+        for k, t in enumerate(targets)
+        if can_run(t)
+    ]
+    if not fitting:
+        made_for = ", ".join(t.cpu for t in targets) or "no CPU at all"
+        raise ArtifactError(f"there is code for {made_for}, none of which {_host()[0]} can run")
+    return -max(fitting)[2]
