@@ -10,8 +10,8 @@
         payload        as many bytes as the header says, and nothing after it
 
 The header holds the SHA-256 of the payload, the digest of the key that the entry is an answer to, and the
-guards under which it is. So the signature binds them: what was signed as the answer to one question is refused
-as the answer to another, whoever stored it there.
+guards under which it is. So the signature binds them: what was signed as the answer to one question is
+refused as the answer to another, whoever stored it there.
 """
 
 from __future__ import annotations

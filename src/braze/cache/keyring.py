@@ -146,7 +146,7 @@ class KeyRing:
         is no key, or a name that is bad or another key's.
         """
         text = os.fspath(key)
-        if text.split(maxsplit=1)[:1] != [ALGORITHM]:
+        if not text.startswith(ALGORITHM) and "\0" not in text:  # else it is no path
             with _reporting(text):
                 text = Path(text).read_text(encoding="utf-8")
         public, written_name = _parse(text)
