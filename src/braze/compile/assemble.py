@@ -93,7 +93,7 @@ def assemble(
 
 def versions() -> Versions:
     """Those of the packages whose change may change what is generated."""
-    return Versions(version("braze"), torch.__version__, version("llvmlite"))
+    return Versions(version("braze"), str(torch.__version__), version("llvmlite"))
 
 
 def _kernels(scheduled: Schedule, native: NativeCode) -> Iterator[KernelInfo]:

@@ -14,6 +14,7 @@ into one Python function, and it prints as a program that one can read::
 
 from __future__ import annotations
 
+from abc import ABC
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -52,6 +53,7 @@ __all__ = [
     "View",
     "Workspace",
     "exprs",
+    "signature",
 ]
 
 
@@ -97,18 +99,29 @@ if TYPE_CHECKING:
 else:
     # Stored plans are checked against the fields' types, which know no recursive unions: these two are
     # checked by `braze.artifact.codec`.
-    class Arg:
-        """What an extern's argument may be: a `Ref`, an `Expr`, a plain value of Python or torch, None, or a
-        tuple of those, which stands for a list."""
+    class Arg(ABC):
+        """What an extern's argument may be; a tuple stands for a list."""
 
-    class Pattern:
+    class Pattern(ABC):
         """How a result is taken apart: a name for it, None for what nobody needs, a tuple for a list or
         tuple."""
+
+    for _kind in (Ref, Expr, int, float, complex, str, tuple, type(None)):
+        Arg.register(_kind)
+    for _kind in (torch.dtype, torch.device, torch.layout, torch.memory_format):
+        Arg.register(_kind)
+    for _kind in (str, tuple, type(None)):
+        Pattern.register(_kind)
 
 
 def exprs(values: Sequence[ExprLike]) -> tuple[Expr, ...]:
     """Each value as an `Expr`: for writing sizes and strides as plain integers."""
     return tuple([as_expr(v) for v in values])
+
+
+def signature(entry: str, buffers: int, sizes: int) -> str:
+    """The second name of a segment's entry, by which the code says how many buffers and sizes it takes."""
+    return f"{entry}.args.{buffers}.{sizes}"
 
 
 def _list(values: Sequence[object]) -> str:
@@ -296,12 +309,13 @@ class KernelEntry(Struct, frozen=True, omit_defaults=True):
 
 
 class RunSegment(Struct, frozen=True, tag="run_segment", omit_defaults=True):
-    """Call machine code: ``void entry(int64 *args, int64 threads)``.
+    """Call machine code: ``int64 entry(int64 *args, int64 threads)``.
 
     ``args[0]`` points to the error words ``int64[4]``: id (0: no error), value, bound, reserved. Then come
-    the buffers' pointers and then the sizes. ``work`` decides whether it is worth more than one thread (see
-    ``config.min_parallel_work``). ``checked``: it may write to the error words (otherwise they are not looked
-    at). ``threads``: the name that `BindThreads` gave to the number of threads, where that must be it.
+    the buffers' pointers and then the sizes. It returns 0; or, having done nothing, 1 where a buffer does not
+    begin at a multiple of its element's size: it is called again with copies that do. ``work`` decides
+    whether it is worth more than one thread (see ``config.min_parallel_work``). ``checked``: it may write to
+    the error words (otherwise they are not looked at). ``threads``: the name that `BindThreads` gave to the number of threads, where that must be it.
     """
 
     entry: str
@@ -445,6 +459,12 @@ class Plan(Struct, frozen=True, omit_defaults=True):
                 names[instruction.entry] = None
                 names.update({kernel.entry: None for kernel in instruction.kernels})
         return tuple(names)
+
+    @property
+    def signatures(self) -> tuple[str, ...]:
+        """The `signature` of each segment, as the plan calls it."""
+        segments = [i for i in self.instructions if isinstance(i, RunSegment)]
+        return tuple(dict.fromkeys([signature(i.entry, len(i.buffers), len(i.sizes)) for i in segments]))
 
     @property
     def constants(self) -> tuple[str, ...]:
