@@ -68,10 +68,10 @@ class CompiledFxGraph(OutputCode):
         info: specs, guards, metrics, and the launch plan of each variant.
         variants: the code, in the order of ``info.variants``.
         constants: the tensors that the graph holds.
-        externs: callables of this process that the plan calls by ``python::<key>``; with any of them the
-            graph cannot be stored.
+        externs: callables of this process that the plan calls by ``python::<key>``.
         trusted: whether the code was made here, or signed by somebody whom this user trusts. Only then does
             any of it reach the linker.
+        unstorable: why the graph cannot leave this process; None where it can.
         report: what `braze.inspect` knows of the compilation, where it happened in this process.
     """
 
@@ -80,6 +80,7 @@ class CompiledFxGraph(OutputCode):
     constants: CompiledFxGraphConstants = field(default_factory=CompiledFxGraphConstants)
     externs: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     trusted: bool = False
+    unstorable: str | None = None
     report: object = None
     _run: CompiledCall | None = None
 
@@ -150,9 +151,8 @@ class CompiledFxGraph(OutputCode):
 
     # -- to bytes and back ------------------------------------------------------------------------------
     def prepare_for_serialization(self) -> bytes:
-        if self.externs:
-            names = ", ".join(sorted(self.externs))
-            raise UnserializableError(f"{self.name} calls Python functions of this process: {names}")
+        if self.unstorable is not None:
+            raise UnserializableError(f"{self.name} cannot be stored: {self.unstorable}")
         graph, symbols = codec.encode(self.info)
         metadata, _ = codec.encode(Metadata(SCHEMA_VERSION, _ranges(symbols), msgspec.Raw(graph)))
         sections: dict[str, bytes] = {"metadata": metadata}

@@ -28,6 +28,8 @@ from braze.artifact.schema import (
 from braze.codegen.native import NativeCode
 from braze.codegen.plan.build import BuiltPlan
 from braze.compile.fx_compile import CompileRequest
+from braze.compile.guards import GuardWatch
+from braze.errors import ExpressionError
 from braze.ir.buffers import InputBuffer, Origin
 from braze.ir.externs import FallbackKernel, TensorRef
 from braze.ir.graph import Graph
@@ -48,11 +50,12 @@ def assemble(
     built: BuiltPlan,
     target: Target,
     *,
-    guards: Sequence[BoolExpr],
+    guards: GuardWatch,
     fallbacks: Sequence[tuple[Origin, str]],
     seconds: Mapping[str, float],
 ) -> CompiledFxGraph:
-    """The artefact of one compilation, with the code for one CPU; ``objects`` are those of ``native``."""
+    """The artefact of one compilation, with the code for one CPU; ``objects`` are those of ``native``, and
+    ``guards`` has watched the trace since the compilation began."""
     graph = scheduled.graph
     modules = tuple(
         Module(code, text.encode(), level)
@@ -72,12 +75,20 @@ def assemble(
         dict(seconds),
         {"graphs": 1, "kernels": len(scheduled.kernels), "modules": len(modules)},
     )
+    reason = None
+    if built.externs:
+        reason = f"it calls Python functions of this process: {', '.join(sorted(built.externs))}"
+    added: tuple[BoolExpr, ...] = ()
+    try:
+        added = guards.added()
+    except ExpressionError as error:
+        reason = f"one of its guards is outside the integer grammar: {error.what}"
     described = GraphInfo(
         request.name,
         request.kind,
         tuple(_inputs(scheduled, built, request.static_inputs)),
         tuple(_outputs(graph)),
-        tuple(guards),
+        added,
         (info,),
         metrics,
         versions(),
@@ -88,6 +99,7 @@ def assemble(
         CompiledFxGraphConstants(built.constants),
         built.externs,
         trusted=True,
+        unstorable=reason,
     )
 
 

@@ -16,6 +16,7 @@ from braze.codegen.plan.build import build_plan
 from braze.compile.assemble import assemble
 from braze.compile.debug import DebugFolder, log_compiled
 from braze.compile.fx_compile import CompileRequest
+from braze.compile.guards import GuardWatch
 from braze.compile.report import GraphReport, KernelReport, ledger
 from braze.lowering import families as families  # fills the registry of lowerings
 from braze.lowering.graph import GraphLowering
@@ -52,6 +53,7 @@ def compile_graph(request: CompileRequest) -> CompiledFxGraph:
 def _compile(request: CompileRequest, folder: DebugFolder, forced: Mapping[str, str]) -> CompiledFxGraph:
     seconds: dict[str, float] = {}
     config = request.config
+    watch = GuardWatch(request.example_inputs)
     with _timed(seconds, "lower"):
         lowering = GraphLowering(request.gm, config, request.static_inputs, request.visible_outputs, forced)
         graph = lowering.run()
@@ -75,7 +77,7 @@ def _compile(request: CompileRequest, folder: DebugFolder, forced: Mapping[str, 
         objects,
         built,
         target,
-        guards=(),
+        guards=watch,
         fallbacks=lowering.fallbacks,
         seconds=seconds,
     )

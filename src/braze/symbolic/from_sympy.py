@@ -29,7 +29,7 @@ from braze.runtime.expr import (
 )
 from braze.runtime.guard import BoolExpr
 
-__all__ = ["SymbolTable", "to_expr", "to_guard", "to_sympy"]
+__all__ = ["SymbolTable", "condition_to_sympy", "to_expr", "to_guard", "to_sympy"]
 
 Range = tuple[int, int | None]
 GREATEST_POWER = 16
@@ -102,6 +102,15 @@ def to_sympy(e: Expr, symbols: Mapping[str, sympy.Symbol] | None = None) -> symp
         return (functions.minimum if isinstance(a, Min) else functions.maximum)(*parts)
 
     return convert(e)
+
+
+def condition_to_sympy(condition: BoolExpr, symbols: Mapping[str, sympy.Symbol] | None = None) -> sympy.Basic:
+    """The condition in PyTorch's terms, symbols as in `to_sympy`."""
+    if condition.e is None:
+        combine = sympy.And if condition.kind == "and" else sympy.Or
+        return combine(*[condition_to_sympy(p, symbols) for p in condition.parts])
+    relation = {">=": sympy.Ge, "==": sympy.Eq, "!=": sympy.Ne}[condition.kind]
+    return relation(to_sympy(condition.e, symbols), 0)
 
 
 _RELATIONS: dict[type, guard.Relation] = {

@@ -1,0 +1,58 @@
+"""The guards that compiling a graph adds to its trace: found after a compile, evaluated and installed again
+where the artefact of that compile is used by another trace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from braze._torch import shape_envs, shapes
+from braze.runtime.guard import BoolExpr
+from braze.symbolic.from_sympy import SymbolTable, condition_to_sympy, to_guard
+
+__all__ = ["GuardWatch", "hold", "install"]
+
+
+class GuardWatch:
+    """Watches the trace that made ``inputs`` (fake tensors, symbolic integers) from now on."""
+
+    def __init__(self, inputs: Iterable[Any]) -> None:
+        self._env = shapes.shape_env_of(inputs)
+        self._since = 0 if self._env is None else shape_envs.mark_guards(self._env)
+
+    def added(self) -> tuple[BoolExpr, ...]:
+        """The guards that were added. Raises ``ExpressionError`` for one that the integer grammar has no
+        words for."""
+        env = self._env
+        if env is None:
+            return ()
+        names = shape_envs.symbols_by_name(env)
+        symbols = SymbolTable(lambda name: shapes.range_of(names[name], env))
+        found = [to_guard(g, symbols) for g in shape_envs.guards_added(env, self._since)]
+        return tuple(dict.fromkeys(g for g in found if g.constant is not True))
+
+
+def hold(guards: Sequence[BoolExpr], inputs: Iterable[Any]) -> bool:
+    """Whether the guards hold for the sizes that ``inputs`` were traced with. Guards over symbols that this
+    trace does not have, or whose value it does not know, do not."""
+    env = shapes.shape_env_of(inputs) if guards else None
+    if env is None:
+        return not guards
+    sizes: dict[str, int] = {}
+    for symbol in shape_envs.symbols_by_name(env).values():
+        value = shape_envs.facts_of(env, symbol).hint
+        if isinstance(value, int):
+            sizes[symbol.name] = value
+    try:
+        return all(guard.evaluate(sizes) for guard in guards)
+    except KeyError:
+        return False
+
+
+def install(guards: Sequence[BoolExpr], inputs: Iterable[Any]) -> bool:
+    """Make ``guards`` guards of the trace that made ``inputs``. False where one does not hold there."""
+    env = shapes.shape_env_of(inputs) if guards else None
+    if env is None:
+        return not guards
+    names = shape_envs.symbols_by_name(env)
+    return all(shape_envs.install_guard(env, condition_to_sympy(g, names)) for g in guards)
