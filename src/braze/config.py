@@ -35,6 +35,9 @@ __all__ = [
     "options",
     "patch",
     "resolve",
+    "seal",
+    "sealed",
+    "using",
 ]
 
 
@@ -281,14 +284,23 @@ def from_environment(environ: Mapping[str, str]) -> Config:
 
 
 _base: Config | None = None
+_sealed = False
 _patched: contextvars.ContextVar[Config | None] = contextvars.ContextVar("braze_config", default=None)
 
 
 def current() -> Config:
-    """The options that hold in the running context. The environment is read at the first call, and once."""
+    """The options that hold in the running context. The environment is read at the first call, and once.
+
+    Raises `ConfigError` in a process that is sealed (`seal`), outside `using`.
+    """
     patched = _patched.get()
     if patched is not None:
         return patched
+    if _sealed:
+        raise ConfigError(
+            "an option was read in a worker process outside the job that it was sent with",
+            hint="a job runs in `config.using(...)` of the options that came with it, its threads included",
+        )
     global _base
     if _base is None:  # two threads may both get here: they compute the same value
         _base = from_environment(os.environ)
@@ -303,6 +315,29 @@ def patch(**changes: object) -> Iterator[Config]:
         yield current()
     finally:
         _patched.reset(token)
+
+
+@contextmanager
+def using(config: Config) -> Iterator[Config]:
+    """Inside the ``with`` block exactly these options hold, for the running context only; neither the
+    environment nor a surrounding `patch` is looked at."""
+    token = _patched.set(config)
+    try:
+        yield config
+    finally:
+        _patched.reset(token)
+
+
+def seal() -> None:
+    """From now on nothing in this process takes an option's value from the environment or a default: it comes
+    with a job, through `using`, or `current` raises `ConfigError`. For worker processes."""
+    global _sealed
+    _sealed = True
+
+
+def sealed() -> bool:
+    """Whether `seal` was called in this process."""
+    return _sealed
 
 
 def resolve(given: Mapping[str, object] | None) -> Config:

@@ -83,7 +83,8 @@ class LLVMError(CodegenError):
 
 
 class WorkerError(BrazeError):
-    """An LLVM worker process died, hung, or could not be started."""
+    """A worker process (one that runs LLVM, or one that compiles graphs) died, hung, answered rubbish, or
+    could not be started."""
 
     default_hint = "set BRAZE_LLVM_IN_PROCESS=1 to run LLVM inside this process instead"
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from braze._torch.state import default_dtype
 from braze.ir.boxes import TensorBox
 from braze.ops.dag import Node
 from braze.ops.dtypes import compute_dtype, is_float, is_integer
@@ -25,7 +26,7 @@ def scalar_type(value: object) -> torch.dtype:
     """The type of a Python number, as a tensor operation sees it."""
     if isinstance(value, bool):
         return torch.bool
-    return torch.get_default_dtype() if isinstance(value, (float, Node)) else torch.int64
+    return default_dtype() if isinstance(value, (float, Node)) else torch.int64
 
 
 def result_type(*operands: Operand | None) -> torch.dtype:
@@ -61,7 +62,7 @@ def _combine(higher: torch.dtype | None, lower: torch.dtype | None) -> torch.dty
 def float_type(*operands: Operand | None) -> torch.dtype:
     """The same for operations that are done in floating point whatever they are given."""
     dtype = result_type(*operands)
-    return dtype if is_float(dtype) else torch.get_default_dtype()
+    return dtype if is_float(dtype) else default_dtype()
 
 
 def number(ctx: GraphLowering, value: Scalar, dtype: torch.dtype) -> Node:
