@@ -9,16 +9,37 @@ import torch
 
 from braze.ir import prims
 from braze.ir.boxes import TensorBox
+from braze.ir.buffers import Buffer
+from braze.ir.externs import ExternKernelAlloc
+from braze.ir.graph import layout_like
 from braze.ir.layout import contiguous_strides
 from braze.lowering.promotion import Scalar, number
 from braze.lowering.registry import calls_whole, lowers
 from braze.ops.dag import Node
-from braze.runtime.expr import ZERO, Expr, ExprLike, as_expr
+from braze.runtime.expr import ONE, ZERO, Expr, ExprLike, as_expr
 
 if TYPE_CHECKING:
     from braze.lowering.graph import GraphLowering
 
-calls_whole("it draws from torch's generator, once for a whole graph", prims.seeds)
+
+def _draw(ctx: GraphLowering) -> TensorBox:
+    """The seeds of a graph by ATen's own operator, so that a plan can name what it calls."""
+    (count,) = ctx.args_of(tuple(ctx.node.args))
+    result = Buffer(ctx.graph.buffer_name(), layout_like(torch.int64, (as_expr(count),)))
+    kernel = ExternKernelAlloc(
+        ctx.graph.operation_name(),
+        torch.ops.aten.randint.low,
+        (-(2**63), 2**63 - 1, [count]),
+        {"dtype": torch.int64},
+        [result],
+        result.name,
+        origins=[ctx.origin],
+    )
+    ctx.graph.add_operation(kernel)
+    return TensorBox.of(result)
+
+
+calls_whole("it draws from torch's generator, once for a whole graph", prims.seeds, instead=_draw)
 
 
 def _drawn(
