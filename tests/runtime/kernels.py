@@ -10,7 +10,7 @@ from braze.runtime.target import host_target
 
 ADD_ONE = """
 ; args: error words, in, out, n
-define void @add_one(ptr %args, i64 %nt) {
+define i64 @add_one(ptr %args, i64 %nt) {
 entry:
   %p1 = getelementptr i64, ptr %args, i64 1
   %in = load ptr, ptr %p1
@@ -31,7 +31,7 @@ loop:
   %more = icmp slt i64 %next, %n
   br i1 %more, label %loop, label %done
 done:
-  ret void
+  ret i64 0
 }
 """
 
@@ -53,16 +53,16 @@ define internal void @body(ptr %args) {
   ret void
 }
 
-define void @team(ptr %args, i64 %nt) {
+define i64 @team(ptr %args, i64 %nt) {
   %n = trunc i64 %nt to i32
   call void @GOMP_parallel(ptr @body, ptr %args, i32 %n, i32 0)
-  ret void
+  ret i64 0
 }
 """
 
 FAIL = """
 ; args: error words, in: a negative in[0] is reported as error 7, with the bound 10
-define void @fail(ptr %args, i64 %nt) {
+define i64 @fail(ptr %args, i64 %nt) {
 entry:
   %err = load ptr, ptr %args
   %p1 = getelementptr i64, ptr %args, i64 1
@@ -78,7 +78,7 @@ report:
   store i64 10, ptr %e2
   br label %done
 done:
-  ret void
+  ret i64 0
 }
 """
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import keyword
 import linecache
 import struct
 import weakref
@@ -48,6 +49,7 @@ from braze.runtime.plan import (
     View,
     Workspace,
 )
+from braze.runtime.realign import run_realigned
 from braze.runtime.threads import team_size
 from braze.runtime.verify import verify
 
@@ -62,8 +64,13 @@ Instrument: TypeAlias = Callable[[Event], AbstractContextManager[object]]
 _TINY_WORK: Final = 2048
 """Work below which a segment keeps the interpreter's lock: letting go of it costs as much as the work."""
 
-_FROM_ADDRESS = ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_int64)
-_FROM_ADDRESS_LOCKED = ctypes.PYFUNCTYPE(None, ctypes.c_char_p, ctypes.c_int64)
+_FROM_ADDRESS = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_char_p, ctypes.c_int64)
+_FROM_ADDRESS_LOCKED = ctypes.PYFUNCTYPE(ctypes.c_int64, ctypes.c_char_p, ctypes.c_int64)
+
+_OWN: Final = frozenset(
+    "_instrument _known _learn _mismatch _profiled _profiling _restride _unexpected".split()
+)
+"""Globals of generated code that are made where they are first needed."""
 
 _numbers = itertools.count()
 
@@ -159,6 +166,7 @@ class _Writer:
             "_give": workspaces.give,
             "_item": item,
             "_errors": self.errors,
+            "_realigned": run_realigned,
         }
         self._bound: dict[tuple[str, Any], str] = {}
         self._slices: dict[str, Slice] = {}
@@ -216,16 +224,16 @@ class _Writer:
     def function(self) -> CompiledCall:
         plan = self.plan
         if plan.inputs:
-            self._line(f"{', '.join(plan.inputs)}{',' if len(plan.inputs) == 1 else ''} = args")
-        self._line("args.clear()")
+            self._line(f"{', '.join(plan.inputs)}{',' if len(plan.inputs) == 1 else ''} = _args_")
+        self._line("_args_.clear()")
         head = self._head()
         for position, one in enumerate(plan.instructions[head:], head):
             self._write(position, one)
         profiled = self.instrument is None and any(isinstance(i, RunSegment) for i in plan.instructions)
-        lines = [f"def {_identifier(plan.name)}(args):"]
+        lines = [f"def {_identifier(plan.name)}(_args_):"]
         if profiled:
             self.names["_profiling"] = native.profiler_enabled
-            lines += ["    if _profiling():", "        return _profiled(args)"]
+            lines += ["    if _profiling():", "        return _profiled(_args_)"]
         lines += [f"    {line}" for line in self.lines]
         source = "\n".join(lines) + "\n"
         filename = f"<braze {plan.name} {next(_numbers)}>"
@@ -247,7 +255,7 @@ class _Writer:
         key = (stem, id(value))
         if key not in self._bound:
             name = f"_{stem}"
-            if name in self.names:
+            if name in self.names or name in _OWN:
                 name = f"_{stem}_{len(self._bound)}"
             self._bound[key] = name
             self.names[name] = value
@@ -283,8 +291,8 @@ class _Writer:
             self.names["_mismatch"] = self.checker.mismatch
             self._line("try:")
             self.lines += [f"    {line}" for line in body]
-            self._line("except Exception as error:")
-            self._line("    raise _mismatch(locals(), error) from None")
+            self._line("except Exception as _error_:")
+            self._line("    raise _mismatch(locals(), _error_) from None")
         return head
 
     def _check(self, one: CheckTensor) -> list[str]:
@@ -319,8 +327,8 @@ class _Writer:
                 self.names["_unexpected"] = self.checker.unexpected
                 self._line("try:")
                 self.lines += [f"    {line}" for line in self._check(one)]
-                self._line("except Exception as error:")
-                self._line(f"    raise _unexpected({position}, locals(), error) from None")
+                self._line("except Exception as _error_:")
+                self._line(f"    raise _unexpected({position}, locals(), _error_) from None")
             case Restride():
                 self.names["_restride"] = native.restrided
                 name, strides = one.tensor, _bytes_of(one.strides)
@@ -353,7 +361,7 @@ class _Writer:
                 for name in self._workspaces:
                     self._line(f"_give({name})")
                 if self._checked:
-                    self._line("_errors.give(failure)")
+                    self._line("_errors.give(_failure_)")
                 self._line(f"return [{', '.join(map(self._arg, one.values))}]")
 
     def _allocate(self, one: Allocate) -> None:
@@ -417,7 +425,7 @@ class _Writer:
         if name in self._workspaces:
             base = f"{name}.address"
         elif self._pointer_uses[name] > 1:
-            base = f"p_{name}_"
+            base = f"_p_{name}_"
             if base not in self._bound.values():
                 self._bound[("pointer", name)] = base
                 self._line(f"{base} = {name}.data_ptr()")
@@ -434,9 +442,9 @@ class _Writer:
 
     def _segment(self, position: int, one: RunSegment) -> None:
         if one.checked:
-            if "failure = _errors.take()" not in self.lines:
-                self._line("failure = _errors.take()")
-            error = "failure.address"
+            if "_failure_ = _errors.take()" not in self.lines:
+                self._line("_failure_ = _errors.take()")
+            error = "_failure_.address"
         else:
             error = str(self.errors.sink)
         values = [error, *map(self._pointer, one.buffers), *map(str, one.sizes)]
@@ -450,26 +458,36 @@ class _Writer:
         else:
             threads = team if work >= self.min_parallel_work else "1"
         if self.instrument is None:
-            self._line(f"{self._symbol(one.entry, one.work)}({args}, {threads})")
+            self.lines += self._entry(one, one.entry, f"_packed_ := {args}", threads)
         else:
-            self._line(f"values = {args}")
-            self._line(f"threads = {threads}")
+            self._line(f"_packed_ = {args}")
+            self._line(f"_threads_ = {threads}")
             parts = [("kernel", k.name, k.entry) for k in one.kernels] or [("segment", one.entry, one.entry)]
             for index, (kind, name, entry) in enumerate(parts):
-                self._instrumented(
-                    Event(kind, name, position, index), f"{self._symbol(entry, one.work)}(values, threads)"
-                )
+                lines = self._entry(one, entry, "_packed_", "_threads_")
+                self._instrumented(Event(kind, name, position, index), *lines)
         if one.checked:
-            self._line("if failure.words[0]:")
-            self._line("    raise _errors.exception(failure)")
+            self._line("if _failure_.words[0]:")
+            self._line("    raise _errors.exception(_failure_)")
 
-    def _instrumented(self, event: Event, call: str) -> None:
+    def _entry(self, one: RunSegment, entry: str, args: str, threads: str) -> list[str]:
+        """Lines that call machine code, and what to do where it finds a pointer misaligned."""
+        tensors = [
+            f"({position}, {buffer.name}), "
+            for position, buffer in enumerate(one.buffers, 1)
+            if buffer.name not in self._slices and buffer.name not in self._workspaces
+        ]
+        symbol = self._symbol(entry, one.work)
+        again = f"    _realigned({symbol}, _packed_, {threads}, ({''.join(tensors)}))"
+        return [f"if {symbol}({args}, {threads}):", again]
+
+    def _instrumented(self, event: Event, *lines: str) -> None:
         if self.instrument is None:
-            self._line(call)
+            self.lines += lines
             return
         self.names["_instrument"] = self.instrument
         self._line(f"with _instrument({self._bind('event', event)}):")
-        self._line(f"    {call}")
+        self.lines += [f"    {line}" for line in lines]
 
     # -- externs ----------------------------------------------------------------------------------------
     def _extern(self, position: int, one: CallExtern) -> None:
@@ -499,7 +517,7 @@ class _Writer:
             inner = ", ".join(self._pattern(part, unused) for part in pattern)
             return f"({inner},)" if len(pattern) == 1 else f"({inner})"
         if pattern is None:
-            unused.append(f"unused{len(unused)}_")
+            unused.append(f"_unused{len(unused)}_")
             return unused[-1]
         return pattern
 
@@ -516,8 +534,8 @@ class _Writer:
 
 
 def _identifier(name: str) -> str:
-    text = "".join(c if c.isalnum() or c == "_" else "_" for c in name)
-    return text if text.isidentifier() else f"g{text}"
+    text = "".join(c if c.isascii() and c.isalnum() else "_" for c in name)
+    return text if text.isidentifier() and not keyword.iskeyword(text) else f"g{text}"
 
 
 def _view_maker(views: Sequence[Slice | View], key: object) -> Callable[[Block], tuple[torch.Tensor, ...]]:

@@ -99,10 +99,10 @@ if TYPE_CHECKING:
 else:
     # Stored plans are checked against the fields' types, which know no recursive unions: these two are
     # checked by `braze.artifact.codec`.
-    class Arg(ABC):
+    class Arg(ABC):  # noqa: B024  a name for a union
         """What an extern's argument may be; a tuple stands for a list."""
 
-    class Pattern(ABC):
+    class Pattern(ABC):  # noqa: B024  a name for a union
         """How a result is taken apart: a name for it, None for what nobody needs, a tuple for a list or
         tuple."""
 
@@ -315,7 +315,8 @@ class RunSegment(Struct, frozen=True, tag="run_segment", omit_defaults=True):
     the buffers' pointers and then the sizes. It returns 0; or, having done nothing, 1 where a buffer does not
     begin at a multiple of its element's size: it is called again with copies that do. ``work`` decides
     whether it is worth more than one thread (see ``config.min_parallel_work``). ``checked``: it may write to
-    the error words (otherwise they are not looked at). ``threads``: the name that `BindThreads` gave to the number of threads, where that must be it.
+    the error words (otherwise they are not looked at). ``threads``: the name that `BindThreads` gave to the
+    number of threads, where that must be it.
     """
 
     entry: str
