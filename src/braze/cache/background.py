@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import atexit
+import concurrent.futures.thread  # noqa: F401 - see `_before_the_end`
 import logging
 import os
 import threading
-import weakref
 from collections import deque
 from collections.abc import Callable
 from typing import Final
@@ -17,6 +17,14 @@ _log = logging.getLogger("braze")
 
 EXIT_SECONDS: Final = 2.0
 """Seconds that the end of the process may wait for what is queued."""
+
+
+# Drivers of storages use executors, which take no more work, and cannot even be imported, once threading has
+# shut down; what `atexit` has comes later still. So where Python has a hook at that moment, it is used. The last
+# that registered is called first: executors, imported above, end after this.
+_before_the_end: Callable[[Callable[[], None]], object] = getattr(
+    threading, "_register_atexit", atexit.register
+)
 
 
 class Background:
@@ -32,7 +40,6 @@ class Background:
         self._jobs = jobs
         self._size = size
         self._reset()
-        atexit.register(_at_exit, weakref.ref(self))
 
     def _reset(self) -> None:
         self._process = os.getpid()
@@ -55,6 +62,7 @@ class Background:
             if self._thread is None:
                 thread = threading.Thread(target=self._work, name=self._name, daemon=True)
                 try:
+                    _before_the_end(self.end)
                     thread.start()
                 except RuntimeError:  # no thread can be started: the process is ending, or at a limit
                     return False
@@ -96,9 +104,3 @@ class Background:
             except Exception:
                 _log.warning("%s: a job failed", self._name, exc_info=True)
             del job  # the next wait must not keep what it holds alive
-
-
-def _at_exit(held: weakref.ref[Background]) -> None:
-    background = held()
-    if background is not None:
-        background.end()

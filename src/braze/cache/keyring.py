@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from braze import config
+from braze.cache.paths import keyring_folder
 from braze.cache.private import complaint, make_private_folder, write_private_file
 from braze.errors import KeyringError, SignatureError
 
@@ -95,7 +96,7 @@ class KeyRing:
 
     def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
         """``folder``: None takes the option `keyring_dir`, or else the user's settings folder."""
-        self.folder = Path(folder) if folder is not None else _default_folder()
+        self.folder = Path(folder) if folder is not None else keyring_folder(config.current())
         self._trusted = self.folder / "trusted"
         self._own = self.folder / "own"
 
@@ -292,15 +293,6 @@ class KeyRing:
 
     def _private_file(self, identity: str) -> Path:
         return self._own / f"{identity}.pem"
-
-
-def _default_folder() -> Path:
-    chosen = config.current().keyring_dir
-    if chosen is not None:
-        return Path(chosen).expanduser()
-    import platformdirs  # noqa: PLC0415  # asked once, and only by those who name no folder
-
-    return Path(platformdirs.user_config_dir("braze", appauthor=False))
 
 
 def _parse(text: str) -> tuple[bytes, str | None]:

@@ -19,6 +19,8 @@ import logging
 import os
 import re
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit, urlunsplit
@@ -28,6 +30,7 @@ from braze.cache.background import Background
 from braze.cache.breaker import Breaker
 from braze.cache.envelope import Opened, open_sealed, seal
 from braze.cache.keyring import KeyRing
+from braze.cache.paths import keyring_folder
 from braze.errors import ArtifactError, BrazeError, KeyringError
 
 if TYPE_CHECKING:
@@ -85,8 +88,10 @@ class RemoteCache:
     """The entries below one fsspec URL. Threads may share an object; a process that was forked off goes on
     with connections of its own."""
 
-    def __init__(self, url: str, timeout_ms: int, keyring: KeyRing) -> None:
-        """``timeout_ms``: what one `get` may take at most."""
+    def __init__(
+        self, url: str, timeout_ms: int, keyring: KeyRing, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """``timeout_ms``: what one `get` may take at most; ``clock``: by which pauses are measured."""
         self.url = url
         self.shown_url = _without_secrets(url)
         self.counts = Counts()
@@ -94,8 +99,8 @@ class RemoteCache:
         self._keyring = keyring
         self._process = -1
         self._connected: tuple[AbstractFileSystem, str] | None = None
-        self._reading = Breaker()
-        self._writing = Breaker()
+        self._reading = Breaker(clock=clock)
+        self._writing = Breaker(clock=clock)
         self._writer = Background("braze-remote-cache", jobs=_QUEUED_JOBS, size=_QUEUED_BYTES)
         self._logged: set[str] = set()
 
@@ -334,7 +339,7 @@ def configured(options: config.Config | None = None) -> RemoteCache | None:
     options = options or config.current()
     if options.remote_cache is None:
         return None
-    keyring = KeyRing(options.keyring_dir)
+    keyring = KeyRing(keyring_folder(options))
     wanted = (options.remote_cache, options.remote_cache_timeout_ms, str(keyring.folder))
     remote = _configured.get(wanted)
     if remote is None:
