@@ -10,7 +10,15 @@ from typing import Any
 import torch
 from torch._ops import HigherOrderOperator, OpOverload
 
-__all__ = ["Argument", "OperatorInfo", "bind", "is_higher_order", "is_operator", "operator_info"]
+__all__ = [
+    "Argument",
+    "OperatorInfo",
+    "bind",
+    "is_higher_order",
+    "is_operator",
+    "is_ordered_call",
+    "operator_info",
+]
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,12 @@ def is_operator(target: object) -> bool:
 def is_higher_order(target: object) -> bool:
     """Whether a node's target takes graphs or functions: `cond`, `while_loop`, `auto_functionalized`, ..."""
     return isinstance(target, HigherOrderOperator)
+
+
+def is_ordered_call(target: object) -> bool:
+    """Whether a node's target calls an operator with effects, its second argument, in order: the first is a
+    token, and so is the first result."""
+    return is_higher_order(target) and getattr(target, "__name__", "") == "with_effects"
 
 
 @functools.cache

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.fx import GraphModule, Node
 
-from braze._torch.schema import bind, is_operator, operator_info
+from braze._torch.schema import bind, is_operator, is_ordered_call, operator_info
 from braze.errors import LoweringError
 from braze.ir.boxes import TensorBox
 from braze.ir.buffers import Buffer
@@ -63,15 +63,20 @@ def call_extern(ctx: GraphLowering, extern: Extern) -> Any:
 def call_fallback(ctx: GraphLowering, reason: str) -> Any:
     """Run the current node as eager PyTorch runs it, honouring what its schema says of writing and
     aliasing."""
-    args, kwargs = stored_args(ctx, ctx.node.args, ctx.node.kwargs)
-    mutated, aliases = _effects(ctx, args, kwargs)
+    ordered = is_ordered_call(ctx.node.target)
+    target, given, example = ctx.node.target, ctx.node.args, ctx.example
+    if ordered:
+        # a token in, a token out: what they order stays in order in a plan, so nobody needs them
+        target, given, example = given[1], given[2:], _without_token(given[1], example)
+    args, kwargs = stored_args(ctx, given, ctx.node.kwargs)
+    mutated, aliases = _effects(target, args, kwargs)
     for storage in mutated:
         ctx.graph.flush(storage)
     name = ctx.graph.operation_name()
-    results, tree, pattern = _results(ctx, ctx.example, name)
+    results, tree, pattern = _results(ctx, example, name)
     kernel = FallbackKernel(
         name,
-        ctx.node.target,
+        target,
         args,
         kwargs,
         results,
@@ -88,7 +93,16 @@ def call_fallback(ctx: GraphLowering, reason: str) -> Any:
                 kernel.binds.append((symbol.name, result.name, dim))
                 ctx.graph.know(size)
     ctx.graph.add_operation(kernel)
+    if ordered:
+        return (None, *tree) if isinstance(tree, (tuple, list)) else (None, tree)
     return tree
+
+
+def _without_token(operator: Any, example: Any) -> Any:
+    """What the operator itself returns, of what a call that orders it does."""
+    _, *results = example
+    count = len(operator_info(operator).returns)
+    return tuple(results) if count > 1 else results[0] if count else None
 
 
 def stored_args(
@@ -159,10 +173,9 @@ def _results(ctx: GraphLowering, example: Any, producer: str) -> tuple[list[Buff
     return results, tree, pattern
 
 
-def _effects(ctx: GraphLowering, args: Any, kwargs: dict[str, Any]) -> tuple[set[str], set[str]]:
-    """The storages that the current call may write to, and those that its results may share."""
+def _effects(target: Any, args: Any, kwargs: dict[str, Any]) -> tuple[set[str], set[str]]:
+    """The storages that a call may write to, and those that its results may share."""
     everything = {x.buffer.storage for x in leaves((args, kwargs)) if isinstance(x, TensorRef)}
-    target = ctx.node.target
     if not is_operator(target):
         return set(), everything  # a higher-order operator or a function: nothing is known of its results
     written: set[str] = set()
