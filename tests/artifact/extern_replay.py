@@ -72,20 +72,22 @@ def _copies(tree: Any) -> Any:
 
 
 def _copy(x: torch.Tensor) -> torch.Tensor:
+    """With all of its storage: an operator may look beyond the tensor."""
     with torch.no_grad():
-        if any(n > 1 and s == 0 for n, s in zip(x.shape, x.stride())):
-            return x.clone()
-        return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype).copy_(x)
+        if x.is_conj():
+            return _copy(x.conj()).conj()
+        storage = x.untyped_storage().clone()
+        return torch.empty(0, dtype=x.dtype).set_(storage, x.storage_offset(), x.shape, x.stride())
 
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """One call as PyTorch rebuilt it: `module` takes the values of `sizes` (each a sympy expression by name)
-    and then of the tensors named `tensors`."""
+    """One call as PyTorch rebuilt it: `module` takes the values of `sizes`, which are expressions, and then
+    the tensors of these names, whose own sizes are expressions."""
 
     module: torch.fx.GraphModule
-    sizes: dict[str, sympy.Expr]
-    tensors: tuple[str, ...]
+    sizes: list[sympy.Expr]
+    tensors: dict[str, list[sympy.Expr]]
 
 
 def rebuild(text: str) -> list[Rebuilt]:
@@ -128,7 +130,13 @@ def _rebuild(
     )
     whole = schema.GraphModule(graph=graph, signature=signature, module_call_graph=[])
     module = GraphModuleDeserializer().deserialize(whole, {}, {}, symbol_name_to_range=ranges).graph_module
-    return Rebuilt(module, {n: sympy.sympify(s.value.expr_str) for n, s in sizes.items()}, taken)
+    return Rebuilt(
+        module, [_expr(s) for s in sizes.values()], {n: [_expr(s) for s in tensors[n].sizes] for n in taken}
+    )
+
+
+def _expr(size: Any) -> sympy.Expr:
+    return sympy.sympify(size.value if size.type == "as_int" else size.value.expr_str)
 
 
 def _leaves(argument: Any) -> Iterator[Any]:
@@ -149,15 +157,18 @@ def check(plan: Plan, recorders: Sequence[Recorder], hints: dict[str, int] | Non
     compared = 0
     for extern, graph, recorder in zip(calls, rebuilt, recorders):
         for call in recorder.calls:
-            _check(extern, graph, call, hints or {})
+            _check(extern, graph, call)
             compared += 1
     return compared
 
 
-def _check(extern: CallExtern, graph: Rebuilt, call: Call, hints: dict[str, int]) -> None:
+def _check(extern: CallExtern, graph: Rebuilt, call: Call) -> None:
     tensors, symbols = _values(extern, call.args, call.kwargs)
-    symbols = {**hints, **symbols}
-    sizes = [int(e.subs({s: symbols[str(s)] for s in e.free_symbols})) for e in graph.sizes.values()]
+    for name, sizes in graph.tensors.items():
+        for e, n in zip(sizes, tensors[name].shape):
+            symbols.setdefault(str(e), n)
+    # a symbol that this call says nothing of is one of other calls'
+    sizes = [int(e.subs({s: symbols.get(str(s), 2) for s in e.free_symbols})) for e in graph.sizes]
     arguments = _copies([tensors[name] for name in graph.tensors])
     torch.set_rng_state(call.rng)
     with torch.no_grad():
@@ -197,4 +208,4 @@ def _compare(extern: CallExtern, expected: list[Any], actual: list[Any]) -> None
 
 
 def _bits(x: torch.Tensor) -> torch.Tensor:
-    return x.contiguous().reshape(-1).view(torch.uint8) if x.numel() else x
+    return x.resolve_conj().resolve_neg().contiguous().reshape(-1).view(torch.uint8) if x.numel() else x
