@@ -14,6 +14,7 @@ from braze._torch import aot, tracing
 from braze._torch.tracing import fake_mode_of
 from braze.compile.fx_compile import CompileRequest, FxCompile, GraphKind
 from braze.config import Config
+from braze.frontend import level2
 from braze.frontend.decompositions import decompositions
 from braze.frontend.passes import cse
 from braze.frontend.passes.pipeline import run_passes
@@ -24,14 +25,27 @@ _graph_ids = itertools.count()
 
 
 def compile_dynamo_graph(
-    gm: GraphModule, example_inputs: Sequence[Any], config: Config, compiler: FxCompile
+    gm: GraphModule,
+    example_inputs: Sequence[Any],
+    config: Config,
+    compiler: FxCompile,
+    entries: level2.Entries | None = None,
 ) -> Callable[..., Any]:
     """A callable with the signature of `gm`, made of graphs that `compiler` compiled, differentiable where
-    the inputs require gradients."""
+    the inputs require gradients. `entries` is looked at first, and gets what is compiled."""
+    recording = None
+    if entries is not None:
+        key = level2.describe(gm, example_inputs, config)
+        found = None if isinstance(key, str) else level2.find(entries, key)
+        if found is not None:
+            return aot.untraced(found)
+        recording = level2.Recording(entries, key, gm)
     graph_id = next(_graph_ids)
     static_names: set[str] = set()
 
     def compile_part(part: GraphModule, inputs: Sequence[Any], kind: GraphKind) -> aot.BoxedFunction:
+        if recording is not None:
+            recording.note(kind, part, inputs)
         placeholders = part.graph.find_nodes(op="placeholder")
         if kind == "backward":
             # its inputs are in an order of their own, but keep the names that they have in the forward graph
@@ -54,6 +68,8 @@ def compile_dynamo_graph(
         )
         with tracing.outside_trace():
             code = compiler.compile(request)
+        if recording is not None:
+            recording.compiled(kind, code)
         if kind != "backward":
             tracing.report_output_strides(code.output_strides)
         return aot.boxed(code.run)

@@ -1,0 +1,168 @@
+"""The cache's second level: from the graph that Dynamo hands over to the finished callable, without
+AOTAutograd.
+
+`describe` (of `braze.frontend.dynamo_key`) makes the key. Where there is an entry, `find` makes the callable
+from it. A miss is compiled as ever, and a `Recording` notes what AOTAutograd finds out meanwhile, and stores
+it with the compiled parts. Only complete entries exist: one that is differentiable holds its backward
+graph, so it comes into being when `backward()` has first run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+import msgspec
+from torch.fx import GraphModule
+
+from braze._torch.shapes import hint
+from braze.artifact.autograd_call import build_call
+from braze.artifact.call_spec import CallSpec, check_spec
+from braze.artifact.output_code import OutputCode
+from braze.compile.fx_compile import GraphKind
+from braze.errors import ArtifactError, BrazeError, UnserializableError
+from braze.frontend.capture import Capture
+from braze.frontend.dynamo_key import DynamoKey, describe
+from braze.runtime.expr import Symbol
+from braze.runtime.guard import BoolExpr, parse_guard
+
+__all__ = ["Entries", "Entry", "Recording", "callable_from", "describe", "find", "guards_hold"]
+
+log = logging.getLogger(__name__)
+
+
+class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is stored under a key. ``guards`` are in the printed form of `braze.runtime.guard`, over the
+    symbols that the key numbers; they were not yet known when the key was made, and several entries of one
+    key differ in them. ``forward`` and ``backward`` are compiled graphs as bytes; an inference graph has no
+    ``backward``."""
+
+    spec: CallSpec
+    guards: tuple[str, ...]
+    forward: bytes
+    backward: bytes | None = None
+
+
+class Entries(Protocol):
+    """Where entries are kept. Safe to use from several threads."""
+
+    def find(self, key: DynamoKey) -> Iterable[Entry]:
+        """What is stored under a key, best first. Raises nothing for damaged entries: they are left out."""
+        ...
+
+    def add(self, key: DynamoKey, entry: Entry) -> None:
+        """Store an entry besides those that the key has; one with the same guards replaces another."""
+        ...
+
+    def load(self, data: bytes) -> OutputCode:
+        """A compiled graph, ready to run. Raises ``BrazeError`` where the bytes cannot be used."""
+        ...
+
+
+# -- a hit --------------------------------------------------------------------------------------------------
+def find(entries: Entries, key: DynamoKey) -> Callable[..., Any] | None:
+    """The callable for the graph of a key, from the first entry that fits and can be loaded."""
+    for entry in entries.find(key):
+        try:
+            if guards_hold(entry, key):
+                return callable_from(entry, key, entries.load)
+        except BrazeError as error:
+            log.warning("an entry of the cache cannot be used, the graph is compiled again: %s", error)
+    return None
+
+
+def guards_hold(entry: Entry, key: DynamoKey) -> bool:
+    """Whether an entry of this key was made for sizes like those of the running trace. Adds no guard. Raises
+    ``ArtifactError`` for guards over symbols that the key has not."""
+    sizes = {name: hint(symbol) for name, symbol in key.symbols.items()}
+    known = {name: size for name, size in sizes.items() if size is not None}
+    try:
+        return all(guard.evaluate(known) for guard in _parsed(entry, key))
+    except (KeyError, ZeroDivisionError) as error:
+        raise ArtifactError(f"a guard cannot be decided: {error!r}") from None
+
+
+def callable_from(entry: Entry, key: DynamoKey, load: Callable[[bytes], OutputCode]) -> Callable[..., Any]:
+    """The callable that AOTAutograd and the compiler would have made, for an entry whose guards hold.
+
+    `load` turns the bytes of a compiled graph into one that runs; the backward's are loaded when gradients
+    are first asked for. What the entry assumes of sizes becomes a guard of the running trace. Raises
+    ``ArtifactError`` for an entry that contradicts itself, and what `load` raises for the forward graph;
+    nothing has changed then."""
+    guards = _parsed(entry, key)
+    stored = entry.backward
+    backward = None if stored is None else lambda: load(stored).run
+    call = build_call(entry.spec, load(entry.forward).run, backward)
+    for guard in guards:
+        # deciding it with symbolic sizes is what makes it a guard
+        if not guard.evaluate(key.symbols):  # type: ignore[arg-type]
+            raise ArtifactError(f"{guard} does not hold for these sizes")
+    return call
+
+
+def _parsed(entry: Entry, key: DynamoKey) -> list[BoolExpr]:
+    symbols = {}
+    for name, (lower, upper) in key.ranges.items():
+        symbols[name] = Symbol(name, -(1 << 62) if lower is None else lower, upper)
+    try:
+        return [parse_guard(text, symbols) for text in entry.guards]
+    except ValueError as error:
+        raise ArtifactError(f"an entry's guard cannot be read: {error}") from None
+
+
+# -- a miss -------------------------------------------------------------------------------------------------
+class Recording:
+    """Follows the compilation of one graph, and stores an entry when all its parts are there.
+
+    To be made before AOTAutograd begins; `note` is for its compile callbacks before they change the graph,
+    `compiled` for after them."""
+
+    def __init__(self, entries: Entries, key: DynamoKey | str, gm: GraphModule) -> None:
+        self._entries = entries
+        self._key = key
+        self._capture = Capture(key, gm)
+        self._parts: dict[GraphKind, OutputCode] = {}
+        self._done = False
+        if isinstance(key, str):
+            self._give_up(key)
+
+    def note(self, kind: GraphKind, part: GraphModule, inputs: Sequence[Any]) -> None:
+        """A part is about to be compiled."""
+        if not self._done:
+            self._capture.note(kind, part, inputs)
+
+    def compiled(self, kind: GraphKind, code: OutputCode) -> None:
+        """A part has been compiled. Stores the entry if it was the last one."""
+        if self._done or isinstance(self._key, str):
+            return
+        self._parts[kind] = code
+        if self._capture.reason is not None:
+            self._give_up(self._capture.reason)
+        elif self._capture.complete:
+            self._store(self._key)
+
+    def _store(self, key: DynamoKey) -> None:
+        self._done = True
+        spec, guards = self._capture.spec(), self._capture.guards()
+        if isinstance(spec, str) or isinstance(guards, str):
+            self._give_up(spec if isinstance(spec, str) else str(guards))
+            return
+        try:
+            check_spec(spec)
+            forward = self._parts["inference" if spec.backward is None else "forward"]
+            backward = self._parts.get("backward")
+            entry = Entry(
+                spec,
+                guards,
+                forward.prepare_for_serialization(),
+                None if backward is None else backward.prepare_for_serialization(),
+            )
+        except (UnserializableError, ArtifactError) as error:
+            self._give_up(str(error))
+            return
+        self._entries.add(key, entry)
+
+    def _give_up(self, reason: str) -> None:
+        self._done = True
+        self._parts.clear()
+        log.info("the graph is cached only after it was traced: %s", reason)
