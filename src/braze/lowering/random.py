@@ -16,7 +16,7 @@ from braze.ir.layout import contiguous_strides
 from braze.lowering.promotion import Scalar, number
 from braze.lowering.registry import calls_whole, lowers
 from braze.ops.dag import Node
-from braze.runtime.expr import ONE, ZERO, Expr, ExprLike, as_expr
+from braze.runtime.expr import ZERO, Expr, ExprLike, as_expr
 
 if TYPE_CHECKING:
     from braze.lowering.graph import GraphLowering
