@@ -64,9 +64,10 @@ def _engine() -> Any:
     return _jit
 
 
-def _wanted(objects: Iterable[bytes], imports: Iterable[str]) -> set[str]:
+def _wanted(objects: Iterable[bytes], exports: Iterable[str], imports: Iterable[str]) -> set[str]:
     """The names that the objects do not define among themselves. Raises `LinkError` for a name that two
-    define."""
+    define, and for an export that none does (as far as their format can be read)."""
+    readable = True
     defined: set[str] = set()
     undefined = set(imports)
     for data in objects:
@@ -75,11 +76,15 @@ def _wanted(objects: Iterable[bytes], imports: Iterable[str]) -> set[str]:
         except ValueError as error:
             raise LinkError(f"damaged object code: {error}") from error
         if symbols is None:
+            readable = False
             continue
         if both := defined & symbols.defined:
             raise LinkError(f"two objects define {', '.join(sorted(both))}")
         defined |= symbols.defined
         undefined |= symbols.undefined
+    absent = sorted(set(exports) - defined)
+    if readable and absent:
+        raise LinkError(f"the object code defines no {', '.join(map(repr, absent))}")
     return undefined - defined
 
 
@@ -100,12 +105,13 @@ def link(
             it.
 
     Names of two calls never clash. Safe to call from several threads. Raises `LinkError`: a name that nobody
-    defines or that two objects define, a damaged object, code for another architecture.
+    defines or that two objects define, a damaged object, code for another architecture. Names of ELF files
+    are compared before LLVM sees any of them.
     """
     unique = list(dict.fromkeys(objects))
     addresses: dict[str, int] = {}
     missing = []
-    for name in sorted(_wanted(unique, imports)):
+    for name in sorted(_wanted(unique, exports, imports)):
         address = resolve(name)
         if address is None:
             missing.append(name)
