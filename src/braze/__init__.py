@@ -9,9 +9,9 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-__all__ = ["__version__", "config", "errors", "explain", "inspect"]
+from braze.version import __version__
 
-__version__ = "0.1.0.dev0"
+__all__ = ["__version__", "config", "errors", "explain", "inspect"]
 
 # Exported name -> the module that it is, or that defines it.
 _LAZY = {

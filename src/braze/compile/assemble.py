@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.metadata import version
-
-import torch
 
 from braze.artifact.compiled_graph import CompiledFxGraph, Module, Variant
 from braze.artifact.constants import CompiledFxGraphConstants
+from braze.artifact.environment import versions
 from braze.artifact.schema import (
     ExternCall,
     Fallback,
@@ -23,7 +21,6 @@ from braze.artifact.schema import (
     UnusedInput,
     ValueOutput,
     VariantInfo,
-    Versions,
 )
 from braze.codegen.native import NativeCode
 from braze.codegen.plan.build import BuiltPlan
@@ -39,7 +36,7 @@ from braze.runtime.guard import BoolExpr
 from braze.runtime.target import Target
 from braze.schedule.schedule import ExternStep, Schedule, externs
 
-__all__ = ["assemble", "versions"]
+__all__ = ["assemble"]
 
 
 def assemble(
@@ -101,11 +98,6 @@ def assemble(
         trusted=True,
         unstorable=reason,
     )
-
-
-def versions() -> Versions:
-    """Those of the packages whose change may change what is generated."""
-    return Versions(version("braze"), str(torch.__version__), version("llvmlite"))
 
 
 def _kernels(scheduled: Schedule, native: NativeCode) -> Iterator[KernelInfo]:
