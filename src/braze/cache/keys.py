@@ -91,11 +91,9 @@ class Difference:
             return f"is no longer there: {_shortened(self.old)}"
         if _is_short(self.old) and _is_short(self.new):
             return f"{self.old or 'nothing'} -> {self.new or 'nothing'}"
-        old, new, line = _from_first_difference(self.old, self.new)
-        return (
-            f"line {line}: {_shortened(old[0] if old else 'the end')} -> "
-            f"{_shortened(new[0] if new else 'the end')}"
-        )
+        old, new, same = _split(self.old, self.new)
+        before, after = old[same:] or ["the end"], new[same:] or ["the end"]
+        return f"line {same + 1}: {_shortened(before[0])} -> {_shortened(after[0])}"
 
     @property
     def lines(self) -> tuple[str, ...]:
@@ -105,11 +103,12 @@ class Difference:
             gone = () if self.old is None else tuple(f"-{line}" for line in _cut(self.old.splitlines()))
             here = () if self.new is None else tuple(f"+{line}" for line in _cut(self.new.splitlines()))
             return gone + here
-        old, new, line = _from_first_difference(self.old, self.new)
+        old, new, same = _split(self.old, self.new)
+        start = max(same - 1, 0)
         # Only a window is compared: the comparison of two whole graphs can take seconds.
-        found = difflib.unified_diff(old[:_WINDOW], new[:_WINDOW], n=1, lineterm="")
+        found = difflib.unified_diff(old[start:][:_WINDOW], new[start:][:_WINDOW], n=1, lineterm="")
         body = [text for text in found if not text.startswith(("---", "+++", "@@"))]
-        return (f"@ from line {line}", *_cut(body))
+        return (f"@ from line {start + 1}", *_cut(body))
 
 
 def _is_short(text: str) -> bool:
@@ -126,15 +125,15 @@ def _cut(lines: list[str]) -> list[str]:
     return shown + ([f" … and {len(lines) - len(shown)} more"] if len(lines) > len(shown) else [])
 
 
-def _from_first_difference(old: str, new: str) -> tuple[list[str], list[str], int]:
-    """The lines of both texts from the first that differs, and its number, counted from 1."""
+def _split(old: str, new: str) -> tuple[list[str], list[str], int]:
+    """The lines of both texts, and how many they have in common at the start."""
     before, after = old.splitlines(), new.splitlines()
     same = 0
     for a, b in zip(before, after):
         if a != b:
             break
         same += 1
-    return before[same:], after[same:], same + 1
+    return before, after, same
 
 
 def differences(old: Key, new: Key) -> tuple[Difference, ...]:

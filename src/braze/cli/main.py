@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from braze import __version__
+from braze.cli.cache import cache
 from braze.cli.demo import demo
 from braze.cli.doctor import doctor
 from braze.cli.explain import explain
@@ -35,6 +36,7 @@ def main() -> None:
     """Braze, a tensor compiler for PyTorch: torch.compile(model, backend="braze")."""
 
 
+main.add_command(cache)
 main.add_command(demo)
 main.add_command(doctor)
 main.add_command(explain)
