@@ -5,7 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import pytest
 import torch
@@ -587,3 +587,28 @@ def _seconds(function: CompiledCall, x: torch.Tensor, rounds: int = 2000) -> flo
     for _ in range(rounds):
         function([x])
     return (time.perf_counter() - start) / rounds
+
+
+@pytest.mark.parametrize(
+    "target", ["aten::no_such_thing", "load_library::__call__.__call__", "aten::mm.__class__", "os::system"]
+)
+def test_only_operators_are_called(target: str) -> None:
+    with pytest.raises(LinkError, match="this PyTorch has no"):
+        build(extern_plan(CallExtern(target, (Ref("a"),), (), "r")))
+
+
+def test_names_of_a_plan_never_meet_those_of_generated_code(code) -> None:
+    names = ("args", "failure", "values", "threads", "error", "unused0_", "p_args_", "code", "names")
+    plan = Plan(
+        "class",
+        names,
+        (
+            *(CheckTensor(name, F32, EIGHT, ONE) for name in names),
+            *(add_one("args", name, checked=True) for name in names[1:]),
+            CallExtern("aten::topk", (Ref("error"), 1), (), ("top", None)),
+            Return(tuple(map(Ref, names))),
+        ),
+    )
+    for function in (build(plan, code), build(plan, code, instrument=lambda event: nullcontext())):
+        found = function([torch.zeros(8) for _ in names])
+        assert [t.sum().item() for t in found] == [0.0] + [8.0] * (len(names) - 1)

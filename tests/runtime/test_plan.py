@@ -11,6 +11,7 @@ from braze.runtime.plan import (
     Assert,
     BindItem,
     BindSize,
+    BindThreads,
     BufferArg,
     CallExtern,
     CheckTensor,
@@ -33,6 +34,7 @@ from braze.runtime.verify import PlanError, verify
 F32 = torch.float32
 s0 = Symbol("s0", 0).expr
 u0 = Symbol("u0", 0).expr
+n = Symbol("n", 0).expr
 FOUR, ONE = exprs([4]), exprs([1])
 
 
@@ -102,6 +104,15 @@ def slice_of(name: str, offset: int, length: int = 4) -> Slice:
     return Slice(name, "ws", as_expr(offset), F32, exprs([length]), ONE)
 
 
+def view_of(base: str, offset: int, length: int = 4, dtype: torch.dtype | None = None) -> View:
+    out = "v" if base != "v" else "w"
+    return View(out, base, exprs([length]), ONE, as_expr(offset), dtype)
+
+
+def segment(*buffers: BufferArg) -> RunSegment:
+    return RunSegment("f", buffers, (), as_expr(1))
+
+
 WS = Workspace("ws", as_expr(64))
 
 
@@ -144,6 +155,41 @@ WS = Workspace("ws", as_expr(64))
         (plan(CallExtern("aten::mm", (Ref("a"),), (), ("b", "b"))), "b is defined twice"),
         (plan(Assert(compare(s0, "==", 1), "")), "s0 in s0 == 1 is no number"),
         (plan(numbers=("n",)), "no inputs"),
+        (plan(allocate("max")), "means something else"),
+        (plan(allocate("\ufb01")), "means something else"),
+        (Plan("p\0", (), (Return(()),)), "no name of a plan"),
+        (plan(Allocate("b", F32, exprs([-1]), ONE)), "-1 is negative"),
+        (plan(Allocate("b", F32, FOUR, exprs([-1]))), "-1 is negative"),
+        (plan(Allocate("b", F32, exprs([1 << 40, 1 << 40]), exprs([1 << 40, 1]))), "a tensor of"),
+        (plan(Allocate("b", F32, exprs([1 << 63]), ONE)), "too large"),
+        (plan(Allocate("b", F32, exprs([1] * 65), exprs([1] * 65))), "65 dimensions"),
+        (plan(Allocate("b", F32, FOUR, ONE, "cpu' or")), "no device"),
+        (plan(CheckTensor("a", F32, FOUR, ONE, "")), "no device"),
+        (plan(Workspace("ws", as_expr(-1))), "-1 is negative"),
+        (plan(BindSize("n", "a"), Allocate("b", F32, (-n - 1,), ONE)), "-n - 1 is always negative"),
+        (plan(BindSize("s0", "a", 64)), "no size 64"),
+        (plan(BindSize("s0", "a", -1)), "no size -1"),
+        (plan(CheckTensor("a", F32, FOUR, ONE), view_of("a", 1)), "ends at byte 20 of 16"),
+        (plan(allocate("b"), view_of("b", 0, 5)), "ends at byte 20 of 16"),
+        (plan(allocate("b"), view_of("b", 0, 2, torch.float64), view_of("v", 2, 1)), "byte 24 of 16"),
+        (plan(allocate("b"), view_of("b", -1)), "-1 is negative"),
+        (plan(WS, slice_of("t", 0), view_of("t", 13)), "ends at byte 68 of 16"),
+        (plan(view_of("n", 0), inputs=("n",), numbers=("n",)), "not a tensor"),
+        (plan(allocate("b"), segment(BufferArg("b", as_expr(17)))), "behind the 16 bytes"),
+        (plan(WS, segment(BufferArg("ws", as_expr(65)))), "behind the 64 bytes"),
+        (plan(segment(BufferArg("a", as_expr(-8)))), "-8 is negative"),
+        (plan(RunSegment("f;", (), (), as_expr(1))), "no symbol"),
+        (plan(RunSegment("f", (), (), as_expr(1), (KernelEntry("k", "k\n"),))), "no symbol"),
+        (
+            plan(RunSegment("f", (), (), as_expr(1), threads="n"), inputs=("n",), numbers=("n",)),
+            "no number of threads",
+        ),
+        (plan(CallExtern("aten::mm.", ())), "qualified name"),
+        (plan(CallExtern("aten::mm.a.b", ())), "qualified name"),
+        (plan(CallExtern("os::system('x')", ())), "qualified name"),
+        (plan(CallExtern("aten::mm", (), (("x=1, y", None),))), "no keyword"),
+        (plan(CallExtern("aten::mm", (), (("lambda", None),))), "no keyword"),
+        (plan(CallExtern("aten::mm", (), (("x", None), ("x", None)))), "there twice"),
         (
             Plan("p", (), (Return(()),), (ErrorEntry(0, Check("IndexError")),)),
             "must be positive",
@@ -157,3 +203,16 @@ def test_verifier_refuses(bad: Plan, says: str) -> None:
 
 def test_verifier_accepts_an_empty_slice_at_the_end() -> None:
     verify(plan(WS, slice_of("t", 64, 0), slice_of("u", 48)))
+
+
+def test_verifier_accepts_what_lies_inside() -> None:
+    verify(
+        plan(
+            CheckTensor("a", F32, exprs([4, 1]), (as_expr(1), None)),
+            view_of("a", 3, 1),
+            BindThreads("team"),
+            Allocate("b", F32, exprs([0, 9]), exprs([9, 1])),
+            View("e", "b", exprs([3, 0]), exprs([7, 7]), as_expr(5)),
+            RunSegment("f", (BufferArg("a", as_expr(16)),), (), as_expr(1), threads="team"),
+        )
+    )

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import torch
 from torch._C import _dynamo
+from torch._ops import OpOverload
 
 from braze.errors import InternalError
 
@@ -117,7 +118,10 @@ def find_operator(name: str) -> Callable[..., Any]:
     namespace, _, rest = name.partition("::")
     base, _, overload = rest.partition(".")
     packet = getattr(getattr(torch.ops, namespace), base)
-    return cast("Callable[..., Any]", getattr(packet, overload or "default"))
+    operator = getattr(packet, overload or "default")
+    if not isinstance(operator, OpOverload):  # torch.ops has functions of its own, such as one to load code
+        raise AttributeError(f"{name} is no operator")
+    return cast("Callable[..., Any]", operator)
 
 
 @lru_cache(maxsize=1)

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import keyword
-from collections.abc import Iterable
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Final
+
+import torch
 
 from braze.errors import InternalError
 from braze.runtime.expr import Expr
@@ -16,6 +21,7 @@ from braze.runtime.plan import (
     BindItem,
     BindSize,
     BindThreads,
+    BufferArg,
     CallExtern,
     CheckTensor,
     Free,
@@ -39,32 +45,51 @@ class PlanError(InternalError):
     """A launch plan breaks a rule of its own language."""
 
 
+_RESERVED: Final = frozenset("AssertionError Exception RuntimeError int locals max min str".split())
+"""Names that generated code takes to mean what Python means by them; its own begin with an underscore."""
+
+_SYMBOL: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.$]*")
+_OPERATOR: Final = re.compile(r"[A-Za-z_]\w*::[A-Za-z_]\w*(\.[A-Za-z_]\w*)?", re.ASCII)
+_DEVICE: Final = re.compile(r"[a-z]+(:[0-9]{1,3})?")
+_MOST: Final = 1 << 62
+"""No size, stride, offset or number of bytes is as large as this."""
+_MOST_DIMS: Final = 64
+
+
 @dataclass
 class _Scope:
-    """What is known at one point. ``home`` leads from a slice, or a view of one, to its workspace."""
+    """What is known at one point. ``home`` leads from a slice, or a view of one, to its workspace;
+    ``threads`` are numbers of threads; ``extent`` is how many bytes surely follow a tensor's begin, where
+    that is known, and ``dtype`` what they are."""
 
     numbers: set[str] = field(default_factory=set)
     objects: set[str] = field(default_factory=set)
     workspaces: dict[str, int | None] = field(default_factory=dict)
     home: dict[str, str] = field(default_factory=dict)
     ended: set[str] = field(default_factory=set)
+    threads: set[str] = field(default_factory=set)
+    extent: dict[str, int] = field(default_factory=dict)
+    dtype: dict[str, torch.dtype] = field(default_factory=dict)
 
 
 def verify(plan: Plan) -> None:
     """Check a plan. Raises `PlanError`, naming the instruction, for the first rule that does not hold:
 
-    every name is defined once, before its use, and not used after it was freed; expressions use numbers only;
-    sizes and strides agree in length; a slice lies inside its workspace (where the numbers are known) and
-    neither it nor a view of it is returned; tensor properties are of the closed set; the plan ends with its
-    only `Return`.
+    every name is an identifier that means nothing else in generated code, defined once, before its use, and
+    not used after it was freed; expressions use numbers only; sizes, strides and offsets agree in length and
+    are not negative; slices, views and pointers into tensors lie inside what they are taken from (where the
+    numbers are known), and neither a slice nor a view of one is returned; symbols, operators, keywords,
+    devices and tensor properties are names of their kind; the plan ends with its only `Return`.
     """
     scope = _Scope()
+    if not plan.name.isprintable():
+        raise PlanError(f"{plan.name!r} is no name of a plan")
     for name in plan.inputs:
         _define(scope, name, number=name in plan.numbers)
     if stray := set(plan.numbers) - set(plan.inputs):
         raise PlanError(f"plan {plan.name}: {sorted(stray)} are numbers and no inputs")
     ids = [error.id for error in plan.errors]
-    if len(set(ids)) != len(ids) or any(i <= 0 for i in ids):
+    if len(set(ids)) != len(ids) or any(not 0 < i < _MOST for i in ids):
         raise PlanError(f"plan {plan.name}: error ids must be positive and differ: {ids}")
     for position, instruction in enumerate(plan.instructions):
         try:
@@ -81,6 +106,8 @@ def verify(plan: Plan) -> None:
 def _define(scope: _Scope, name: str, *, number: bool = False) -> None:
     if not name.isidentifier() or keyword.iskeyword(name) or name.startswith("_"):
         raise PlanError(f"{name!r} is no name: an identifier that begins with a letter")
+    if name in _RESERVED or not (name.isascii() or unicodedata.is_normalized("NFKC", name)):
+        raise PlanError(f"{name!r} means something else in generated code")
     if name in scope.numbers or name in scope.objects or name in scope.workspaces or name in scope.ended:
         raise PlanError(f"{name} is defined twice")
     (scope.numbers if number else scope.objects).add(name)
@@ -116,11 +143,52 @@ def _use_args(scope: _Scope, values: Iterable[Arg]) -> Iterable[str]:
             yield from _use_args(scope, value)
 
 
-def _shape(scope: _Scope, sizes: tuple[Expr | None, ...], strides: tuple[Expr | None, ...]) -> None:
+def _shape(scope: _Scope, sizes: Sequence[Expr | None], strides: Sequence[Expr | None]) -> int | None:
+    """Check a geometry; the elements from its first to its last, where that is known."""
     if len(sizes) != len(strides):
         raise PlanError(f"{len(sizes)} sizes and {len(strides)} strides")
-    _use_exprs(scope, sizes)
-    _use_exprs(scope, strides)
+    if len(sizes) > _MOST_DIMS:
+        raise PlanError(f"{len(sizes)} dimensions")
+    last: int | None = 0
+    empty = False
+    for size, stride in zip(sizes, strides, strict=True):
+        n = None if size is None else _amount(scope, size)
+        step = None if stride is None else _amount(scope, stride)
+        empty = empty or n == 0
+        if n != 1:
+            last = None if last is None or n is None or step is None else last + (n - 1) * step
+    if empty:
+        return 0
+    if last is not None and last >= _MOST:
+        raise PlanError(f"a tensor of {last} elements")
+    return None if last is None else last + 1
+
+
+def _amount(scope: _Scope, value: Expr) -> int | None:
+    """Check a size, stride, offset or number of bytes; its value, where that is known."""
+    constant = value.constant
+    if constant is None:
+        _use_numbers(scope, value)
+        upper = value.bounds()[1]
+        if upper is not None and upper < 0:
+            raise PlanError(f"{value} is always negative")
+    elif not 0 <= constant < _MOST:
+        raise PlanError(f"{constant} is {'negative' if constant < 0 else 'too large'}")
+    return constant
+
+
+def _know(scope: _Scope, name: str, dtype: torch.dtype | None, span: int | None) -> None:
+    """Remember what a tensor is, and how many elements follow its begin."""
+    scope.extent.pop(name, None)
+    if dtype is not None:
+        scope.dtype[name] = dtype
+        if span is not None:
+            scope.extent[name] = span * dtype.itemsize
+
+
+def _check_device(device: str) -> None:
+    if not _DEVICE.fullmatch(device):
+        raise PlanError(f"{device!r} is no device")
 
 
 def _define_pattern(scope: _Scope, pattern: Pattern) -> None:
@@ -136,29 +204,76 @@ def _check_slice(scope: _Scope, one: Slice) -> None:
         raise PlanError(f"{one.workspace} is used after it was freed")
     if one.workspace not in scope.workspaces:
         raise PlanError(f"{one.workspace} is no workspace")
-    _shape(scope, one.sizes, one.strides)
-    _use_exprs(scope, [one.offset])
-    offset, size = one.offset.constant, one.dtype.itemsize
-    if offset is not None and (offset < 0 or offset % size):
-        raise PlanError(f"offset {offset} is negative or no multiple of {size}")
+    span = _shape(scope, one.sizes, one.strides)
+    offset, size = _amount(scope, one.offset), one.dtype.itemsize
+    if offset is not None and offset % size:
+        raise PlanError(f"offset {offset} is no multiple of {size}")
     nbytes = scope.workspaces[one.workspace]
-    sizes = [s.constant for s in one.sizes]
-    strides = [s.constant for s in one.strides]
-    if nbytes is not None and offset is not None and None not in sizes and None not in strides:
-        extent = (
-            sum((n or 0) - 1 and ((n or 0) - 1) * (s or 0) for n, s in zip(sizes, strides, strict=True)) + 1
-        )
-        if 0 not in sizes and offset + extent * size > nbytes:
-            raise PlanError(f"it ends at byte {offset + extent * size} of {nbytes}")
+    if nbytes is not None and offset is not None and span and offset + span * size > nbytes:
+        raise PlanError(f"it ends at byte {offset + span * size} of {nbytes}")
     _define(scope, one.out)
+    _know(scope, one.out, one.dtype, span)
     scope.home[one.out] = one.workspace
+
+
+def _check_view(scope: _Scope, one: View) -> None:
+    _use(scope, one.base)
+    if one.base in scope.numbers:
+        raise PlanError(f"{one.base} is a number, not a tensor")
+    span = _shape(scope, one.sizes, one.strides)
+    offset = _amount(scope, one.offset)
+    dtype = one.dtype or scope.dtype.get(one.base)
+    extent = scope.extent.get(one.base)
+    if extent is not None and dtype is not None and offset is not None and span:
+        end = (offset + span) * dtype.itemsize
+        if end > extent:
+            raise PlanError(f"it ends at byte {end} of {extent}")
+    _define(scope, one.out)
+    _know(scope, one.out, dtype, span)
+    if one.base in scope.home:
+        scope.home[one.out] = scope.home[one.base]
+
+
+def _check_buffer(scope: _Scope, one: BufferArg) -> None:
+    if one.name not in scope.workspaces:
+        _use(scope, one.name)
+    if one.name in scope.numbers:
+        raise PlanError(f"{one.name} is a number, not a buffer")
+    offset = _amount(scope, one.offset)
+    known = scope.workspaces[one.name] if one.name in scope.workspaces else scope.extent.get(one.name)
+    if offset is not None and known is not None and offset > known:
+        raise PlanError(f"{one} lies behind the {known} bytes there are")
+
+
+def _check_segment(scope: _Scope, one: RunSegment) -> None:
+    for entry in (one.entry, *[kernel.entry for kernel in one.kernels]):
+        if not _SYMBOL.fullmatch(entry):
+            raise PlanError(f"{entry!r} is no symbol")
+    for buffer in one.buffers:
+        _check_buffer(scope, buffer)
+    _use_exprs(scope, [*one.sizes, one.work])
+    if one.threads is not None and one.threads not in scope.threads:
+        raise PlanError(f"{one.threads} is no number of threads")
+
+
+def _check_extern(scope: _Scope, one: CallExtern) -> None:
+    if not one.target.startswith("python::") and not _OPERATOR.fullmatch(one.target):
+        raise PlanError(f"{one.target!r} is no operator's qualified name")
+    seen: set[str] = set()
+    for key, _ in one.kwargs:
+        if not key.isidentifier() or keyword.iskeyword(key) or key in seen:
+            raise PlanError(f"{key!r} is no keyword of an operator, or is there twice")
+        seen.add(key)
+    for _ in _use_args(scope, [*one.args, *(value for _, value in one.kwargs)]):
+        pass
+    _define_pattern(scope, one.outs)
 
 
 def _check(scope: _Scope, one: Instruction) -> None:
     match one:
         case BindSize():
             _use(scope, one.tensor)
-            if one.kind not in ("size", "stride", "storage_offset") or one.dim < 0:
+            if one.kind not in ("size", "stride", "storage_offset") or not 0 <= one.dim < _MOST_DIMS:
                 raise PlanError(f"a tensor has no {one.kind} {one.dim}")
             _define(scope, one.out, number=True)
         case BindItem():
@@ -166,46 +281,34 @@ def _check(scope: _Scope, one: Instruction) -> None:
             _define(scope, one.out, number=one.as_int)
         case BindThreads():
             _define(scope, one.out, number=True)
+            scope.threads.add(one.out)
         case CheckTensor():
             _use(scope, one.tensor)
-            _shape(scope, one.sizes, one.strides)
+            _check_device(one.device)
+            _know(scope, one.tensor, one.dtype, _shape(scope, one.sizes, one.strides))
         case Restride():
             _use(scope, one.tensor)
-            _shape(scope, one.sizes, one.strides)
+            _know(scope, one.tensor, scope.dtype.get(one.tensor), _shape(scope, one.sizes, one.strides))
         case LoadConstant():
             _define(scope, one.out)
         case Allocate():
-            _shape(scope, one.sizes, one.strides)
+            _check_device(one.device)
+            span = _shape(scope, one.sizes, one.strides)
             _define(scope, one.out)
+            _know(scope, one.out, one.dtype, span)
         case Workspace():
-            _use_exprs(scope, [one.nbytes])
+            nbytes = _amount(scope, one.nbytes)
             _define(scope, one.out)
             scope.objects.discard(one.out)
-            scope.workspaces[one.out] = one.nbytes.constant
+            scope.workspaces[one.out] = nbytes
         case Slice():
             _check_slice(scope, one)
         case View():
-            _use(scope, one.base)
-            _shape(scope, one.sizes, one.strides)
-            _use_exprs(scope, [one.offset])
-            _define(scope, one.out)
-            if one.base in scope.home:
-                scope.home[one.out] = scope.home[one.base]
+            _check_view(scope, one)
         case RunSegment():
-            for buffer in one.buffers:
-                if buffer.name not in scope.workspaces:
-                    _use(scope, buffer.name)
-                if buffer.name in scope.numbers:
-                    raise PlanError(f"{buffer.name} is a number, not a buffer")
-                _use_exprs(scope, [buffer.offset])
-            _use_exprs(scope, [*one.sizes, one.work])
-            if one.threads is not None and one.threads not in scope.numbers:
-                raise PlanError(f"{one.threads} is no number of threads")
+            _check_segment(scope, one)
         case CallExtern():
-            if "::" not in one.target:
-                raise PlanError(f"{one.target!r} is no operator's qualified name")
-            list(_use_args(scope, [*one.args, *(value for _, value in one.kwargs)]))
-            _define_pattern(scope, one.outs)
+            _check_extern(scope, one)
         case Assert():
             _use_numbers(scope, one.condition)
         case Free():
