@@ -3,14 +3,15 @@ where the artefact of that compile is used by another trace."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from braze._torch import shape_envs, shapes
-from braze.runtime.guard import BoolExpr
+from braze.runtime.expr import Symbol
+from braze.runtime.guard import BoolExpr, parse_guard
 from braze.symbolic.from_sympy import SymbolTable, condition_to_sympy, to_guard
 
-__all__ = ["GuardWatch", "hold", "install"]
+__all__ = ["GuardWatch", "from_text", "hold", "install", "to_text"]
 
 
 class GuardWatch:
@@ -56,3 +57,22 @@ def install(guards: Sequence[BoolExpr], inputs: Iterable[Any]) -> bool:
         return not guards
     names = shape_envs.symbols_by_name(env)
     return all(shape_envs.install_guard(env, condition_to_sympy(g, names)) for g in guards)
+
+
+def to_text(guards: Sequence[BoolExpr], names: Mapping[str, str]) -> str:
+    """Guards as the cache keeps them, one on each line, over other names of the symbols."""
+    symbols = {s for guard in guards for s in guard.free_symbols}
+    renamed = {s: Symbol(names.get(s.name, s.name), s.lower, s.upper).expr for s in symbols}
+    return "\n".join(str(guard.substitute(renamed)) for guard in guards)
+
+
+def from_text(text: str, names: Mapping[str, str], inputs: Iterable[Any]) -> tuple[BoolExpr, ...]:
+    """The guards that `to_text` wrote with the same ``names`` (this trace's to the cache's), over the symbols
+    of the trace that made ``inputs``. Raises ``ValueError`` for a text that is none."""
+    env = shapes.shape_env_of(inputs)
+    own = {} if env is None else shape_envs.symbols_by_name(env)
+    symbols = {}
+    for name, kept in names.items():
+        if env is not None and name in own:
+            symbols[kept] = Symbol(name, *shapes.range_of(own[name], env))
+    return tuple(parse_guard(line, symbols) for line in text.splitlines())

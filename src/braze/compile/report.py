@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from braze.artifact.schema import ExternCall, Fallback
+from braze.artifact.schema import ExternCall, Fallback, GraphInfo
 from braze.errors import BrazeWarning
 
 if TYPE_CHECKING:  # whoever only counts need not load the compiler
@@ -63,10 +63,12 @@ class GraphReport:
 
 @dataclass
 class Totals:
-    """Counts since the process began."""
+    """Counts since the process began. ``loaded``: those of the graphs whose code was there already (in the
+    cache, or in a package)."""
 
     graphs: int = 0
     kernels: int = 0
+    loaded: int = 0
     eager_graphs: int = 0
     externs: dict[str, int] = field(default_factory=dict)
     fallbacks: list[Fallback] = field(default_factory=list)
@@ -84,16 +86,31 @@ class Ledger:
     def record(self, report: GraphReport) -> None:
         """A graph was compiled."""
         with self._lock:
-            totals = self._totals
-            totals.graphs += 1
-            totals.kernels += len(report.kernels)
-            for name, count in Counter(e.op for e in report.externs).items():
-                totals.externs[name] = totals.externs.get(name, 0) + count
-            totals.fallbacks.extend(report.fallbacks)
+            self._count(len(report.kernels), report.externs, report.fallbacks)
             self._reports.append(weakref.ref(report))
             listeners = list(self._listeners)
         for listen in listeners:
             listen(report)
+
+    def record_made(self, info: GraphInfo) -> None:
+        """A graph was compiled elsewhere, for this process."""
+        metrics = info.metrics
+        with self._lock:
+            self._count(metrics.counters.get("kernels", 0), metrics.externs, metrics.fallbacks)
+
+    def record_loaded(self, info: GraphInfo) -> None:
+        """A graph's code was there already."""
+        self.record_made(info)
+        with self._lock:
+            self._totals.loaded += 1
+
+    def _count(self, kernels: int, externs: Sequence[ExternCall], fallbacks: Sequence[Fallback]) -> None:
+        totals = self._totals
+        totals.graphs += 1
+        totals.kernels += kernels
+        for name, count in Counter(e.op for e in externs).items():
+            totals.externs[name] = totals.externs.get(name, 0) + count
+        totals.fallbacks.extend(fallbacks)
 
     def record_eager(self, fallback: Fallback) -> None:
         """A whole graph was given to eager PyTorch."""
@@ -106,7 +123,7 @@ class Ledger:
         """A copy of the counts."""
         with self._lock:
             t = self._totals
-            return Totals(t.graphs, t.kernels, t.eager_graphs, dict(t.externs), list(t.fallbacks))
+            return Totals(t.graphs, t.kernels, t.loaded, t.eager_graphs, dict(t.externs), list(t.fallbacks))
 
     def reports(self) -> Sequence[GraphReport]:
         """Those of the graphs that are alive, oldest first."""

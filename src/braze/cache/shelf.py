@@ -1,0 +1,93 @@
+"""The cache as compilations use it: the store of this machine, with the remote cache behind it.
+
+Nothing here raises because of what either of them holds, or of what became of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from braze.cache import remote
+from braze.cache.entries import Entry
+from braze.cache.keys import Key
+from braze.cache.remote import RemoteCache
+from braze.cache.store import Store, open_store
+from braze.config import Config
+
+__all__ = ["Found", "Shelf", "open_shelf"]
+
+_log = logging.getLogger("braze")
+
+
+@dataclass(frozen=True)
+class Found:
+    """An entry that may serve: its bytes were made by this user, or signed by a key that this user trusts.
+    ``origin`` is ``local`` or the id of that key."""
+
+    payload: bytes
+    guards: str
+    origin: str
+    entry: Entry | None = None
+
+
+class Shelf:
+    """One level of the cache; ``level`` is a part of every key."""
+
+    def __init__(self, store: Store, remote_cache: RemoteCache | None, level: int) -> None:
+        self._store = store
+        self._remote = remote_cache
+        self.level = level
+
+    def key(self, parts: tuple[tuple[str, str], ...]) -> Key:
+        """A key of this level."""
+        return Key((*parts, ("level", str(self.level))))
+
+    def find(self, key: Key, accepts: Callable[[str], bool]) -> Iterator[Found]:
+        """The entries of a key whose guards ``accepts`` says yes to: this machine's, most recently used
+        first, and then, if the caller still asks, those of the remote cache, which come to stay."""
+        for entry in self._store.get(key.digest, accepts):
+            yield Found(entry.payload, entry.guards, entry.origin, entry)
+        if self._remote is None:
+            return
+        for opened in self._remote.get(key.digest, level=self.level):
+            header = opened.header
+            if accepts(header.guards):
+                payload = bytes(opened.payload)
+                self._store.put(
+                    key,
+                    payload,
+                    name=header.name,
+                    kind=header.kind,
+                    level=self.level,
+                    guards=header.guards,
+                    origin=opened.signer.id,
+                )
+                yield Found(payload, header.guards, opened.signer.id)
+
+    def used(self, found: Found) -> None:
+        """An entry served somebody."""
+        if found.entry is not None:
+            self._store.touch(found.entry)
+
+    def drop(self, found: Found) -> None:
+        """An entry proved to be of no use."""
+        if found.entry is not None:
+            self._store.remove([found.entry])
+
+    def missed(self, key: Key, name: str) -> None:
+        """Nothing was found: remember it, and log what differs from the nearest entry."""
+        text = self._store.record_miss(key, self._store.nearest(key), name=name, level=self.level)
+        _log.info("%s is not in the cache (level %d): %s", name, self.level, text)
+
+    def add(self, key: Key, payload: bytes, *, name: str, kind: str, guards: str) -> None:
+        """Keep an artefact that was made here."""
+        self._store.put(key, payload, name=name, kind=kind, level=self.level, guards=guards)
+        if self._remote is not None:
+            self._remote.put(key.digest, payload, level=self.level, kind=kind, name=name, guards=guards)
+
+
+def open_shelf(config: Config, level: int) -> Shelf | None:
+    """The shelf that the options name; None where there shall be no cache."""
+    store = open_store(config)
+    return None if store is None else Shelf(store, remote.configured(config), level)

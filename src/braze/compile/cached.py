@@ -1,0 +1,121 @@
+"""The cache's first level: before a graph of ATen operators is compiled, look whether it was before."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from braze.artifact import environment
+from braze.artifact.compiled_graph import CompiledFxGraph
+from braze.artifact.output_code import OutputCode
+from braze.cache.keys import Key
+from braze.cache.shelf import Found, Shelf, open_shelf
+from braze.compile import guards
+from braze.compile.fx_compile import CompileRequest, FxCompile
+from braze.compile.report import ledger, warn_of
+from braze.compile.text.printer import Canonical, canonical_graph
+from braze.errors import BrazeError, UnserializableError
+from braze.runtime.guard import BoolExpr
+
+__all__ = ["CachedFxCompile", "is_cached"]
+
+LEVEL = 1
+
+_log = logging.getLogger("braze")
+
+
+def is_cached(request_config: object) -> bool:
+    """Whether compilations under these options use the cache. Those do not that shall leave behind what only
+    a compiler can tell (``debug_dir``)."""
+    return (
+        bool(getattr(request_config, "cache", False)) and getattr(request_config, "debug_dir", None) is None
+    )
+
+
+@dataclass(frozen=True)
+class CachedFxCompile:
+    """Looks into the cache, and has ``inner`` compile what is not there. No lock is held meanwhile."""
+
+    inner: FxCompile
+
+    def compile(self, request: CompileRequest) -> OutputCode:
+        shelf = open_shelf(request.config, LEVEL) if is_cached(request.config) else None
+        if shelf is None:
+            return self.inner.compile(request)
+        try:
+            canonical = canonical_graph(request)
+        except UnserializableError as error:
+            _log.info("%s is not looked for in the cache: %s", request.name, error.what)
+            return self.inner.compile(request)
+        key = shelf.key((("graph", canonical.text), *environment.key_parts()))
+        hit = _Lookup(request, shelf, key, canonical).run()
+        if hit is not None:
+            return hit
+        shelf.missed(key, request.name)
+        code = self.inner.compile(request)
+        _keep(shelf, key, canonical, code)
+        return code
+
+
+@dataclass(frozen=True)
+class _Lookup:
+    request: CompileRequest
+    shelf: Shelf
+    key: Key
+    canonical: Canonical
+
+    def run(self) -> OutputCode | None:
+        for found in self.shelf.find(self.key, self._accepts):
+            start = time.perf_counter()
+            try:
+                code = self._loaded(found)
+            except BrazeError as error:
+                _log.warning("an entry for %s cannot be used: %s", self.request.name, error.what)
+                self.shelf.drop(found)
+                continue
+            if code is not None:
+                self.shelf.used(found)
+                warn_of(code.info.metrics.fallbacks)
+                ledger.record_loaded(code.info)
+                milliseconds = 1e3 * (time.perf_counter() - start)
+                _log.info("%s: loaded from the cache in %.0f ms", self.request.name, milliseconds)
+                return code
+        return None
+
+    def _parsed(self, text: str) -> tuple[BoolExpr, ...]:
+        return guards.from_text(text, self.canonical.symbols, self.request.example_inputs)
+
+    def _accepts(self, text: str) -> bool:
+        try:
+            return guards.hold(self._parsed(text), self.request.example_inputs)
+        except ValueError:  # a text of another version, or over symbols that this trace does not have
+            return False
+
+    def _loaded(self, found: Found) -> CompiledFxGraph | None:
+        """The graph of an entry, ready to run; None where strict mode would not have it."""
+        code = CompiledFxGraph.after_deserialization(found.payload, trusted=True)
+        if self.request.config.strict and code.info.metrics.fallbacks:
+            return None
+        code.post_compile(min_parallel_work=self.request.config.min_parallel_work)
+        if not guards.install(self._parsed(found.guards), self.request.example_inputs):
+            return None
+        return code
+
+
+def _keep(shelf: Shelf, key: Key, canonical: Canonical, code: OutputCode) -> None:
+    """Store what was compiled, if it can be stored."""
+    if not isinstance(code, CompiledFxGraph):
+        return
+    try:
+        payload = code.prepare_for_serialization()
+    except UnserializableError as error:
+        _log.info("%s is not kept in the cache: %s", code.name, error.what)
+        return
+    text = _text(code.guards, canonical)
+    shelf.add(key, payload, name=code.name, kind=code.info.kind, guards=text)
+
+
+def _text(added: Sequence[BoolExpr], canonical: Canonical) -> str:
+    return guards.to_text(added, canonical.symbols)
