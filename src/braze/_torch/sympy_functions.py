@@ -9,7 +9,16 @@ from typing import Any
 import sympy
 from torch.utils._sympy import functions
 
-__all__ = ["FunctionKind", "floor_div", "kind_of", "maximum", "minimum", "modular_indexing", "python_mod"]
+__all__ = [
+    "BY_WORD",
+    "FunctionKind",
+    "floor_div",
+    "kind_of",
+    "maximum",
+    "minimum",
+    "modular_indexing",
+    "python_mod",
+]
 
 FunctionKind = str
 _functions: Any = functions  # it is not typed
@@ -27,6 +36,39 @@ _KINDS: dict[str, str] = {
 _BY_TYPE: dict[type, FunctionKind] = {
     getattr(_functions, name): kind for name, kind in _KINDS.items() if hasattr(_functions, name)
 }
+
+_WORDS: dict[str, str] = {
+    "max": "Max",
+    "min": "Min",
+    "floordiv": "FloorDiv",
+    "mod": "Mod",
+    "exactdiv": "CleanDiv",
+    "pymod": "PythonMod",
+    "modular": "ModularIndexing",
+    "where": "Where",
+    "ceildiv": "CeilDiv",
+    "lshift": "LShift",
+    "rshift": "RShift",
+    "powint": "PowByNatural",
+    "powfloat": "FloatPow",
+    "truediv": "FloatTrueDiv",
+    "inttruediv": "IntTrueDiv",
+    "ceil": "CeilToInt",
+    "floor": "FloorToInt",
+    "trunc": "TruncToInt",
+    "truncfloat": "TruncToFloat",
+    "round": "RoundToInt",
+    "rounddecimal": "RoundDecimal",
+    "float": "ToFloat",
+    "identity": "Identity",
+    "dense": "IsNonOverlappingAndDenseIndicator",
+    **{f: f"OpaqueUnaryFn_{f}" for f in "sqrt cos cosh sin sinh tan tanh asin acos atan exp log log2".split()},
+    **{f: f"BitwiseFn_{f}" for f in ("bitwise_and", "bitwise_or", "bitwise_xor")},
+}
+BY_WORD: dict[str, Any] = {
+    word: getattr(_functions, name) for word, name in _WORDS.items() if hasattr(_functions, name)
+}
+"""PyTorch's functions on symbolic numbers, each under a word of its own."""
 
 
 def kind_of(e: sympy.Basic) -> FunctionKind | None:

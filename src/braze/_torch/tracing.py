@@ -21,7 +21,9 @@ __all__ = [
     "promised_strides",
     "propagate",
     "report_output_strides",
+    "set_promised_strides",
     "static_inputs",
+    "strides_of_outputs",
     "visible_outputs",
 ]
 
@@ -76,16 +78,22 @@ def propagate(gm: GraphModule, fake_mode: FakeTensorMode, example_inputs: Sequen
 def promised_strides(gm: GraphModule) -> list[tuple[Any, ...] | None]:
     """For each output of `gm` the strides that its caller expects; None for what is no strided tensor."""
     kept = gm.meta.get(_PROMISED)
-    return _strides_of_outputs(gm) if kept is None else list(kept)
+    return strides_of_outputs(gm) if kept is None else list(kept)
 
 
 def keep_promised_strides(gm: GraphModule) -> None:
     """Remember the strides of the outputs as they are now, before a pass changes those inside the graph."""
     if _PROMISED not in gm.meta:
-        gm.meta[_PROMISED] = _strides_of_outputs(gm)
+        gm.meta[_PROMISED] = strides_of_outputs(gm)
 
 
-def _strides_of_outputs(gm: GraphModule) -> list[tuple[Any, ...] | None]:
+def set_promised_strides(gm: GraphModule, promised: Sequence[tuple[Any, ...] | None]) -> None:
+    """Remember the strides that the caller of `gm` expects, one for each output."""
+    gm.meta[_PROMISED] = list(promised)
+
+
+def strides_of_outputs(gm: GraphModule) -> list[tuple[Any, ...] | None]:
+    """For each output of `gm` the strides that it has in the graph; None for what is no strided tensor."""
     promised: list[tuple[Any, ...] | None] = []
     for value in gm.graph.output_node().args[0]:  # type: ignore[union-attr]
         meta = value.meta.get("val") if isinstance(value, torch.fx.Node) else None
