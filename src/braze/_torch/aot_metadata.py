@@ -94,6 +94,13 @@ def call_facts() -> CallFacts | str:
     metadata = None if context is None else context.fw_metadata
     if metadata is None:
         return "AOTAutograd told nothing of the function"
+    try:
+        return _call_facts(metadata)
+    except AttributeError as error:
+        return f"AOTAutograd's notes are not as they are expected to be: {error}"
+
+
+def _call_facts(metadata: Any) -> CallFacts | str:
     for reason in _strange(metadata):
         return reason
     tangents = []
@@ -124,7 +131,7 @@ def _strange(metadata: Any) -> Iterator[str]:
         yield "it keeps objects for the backward that are no tensors"
     if getattr(metadata, "act_input_indices", None):
         yield "an input is the result of an asynchronous collective"
-    if any(getattr(metadata, "mutated_inp_stream_indices", None) or ()):
+    if any(s is not None for s in getattr(metadata, "mutated_inp_stream_indices", None) or ()):
         yield "it writes to inputs on streams of their own"
     if metadata.indices_of_inputs_that_requires_grad_with_mutations_in_bw:
         yield "its backward writes to inputs that require gradients"

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch._ops import HigherOrderOperator, OpOverload, OpOverloadPacket
 
-__all__ = ["name_of"]
+__all__ = ["is_own_method", "name_of"]
 
 _ROOT = str(Path(torch.__file__).parent) + "/"
 _NAMESPACES = frozenset({"aten", "prims", "prim"})
@@ -44,6 +44,13 @@ def name_of(target: Any) -> str | None:
         if found is not None:
             _names[target] = found
     return found
+
+
+def is_own_method(name: str) -> bool:
+    """Whether a tensor's method of that name is PyTorch's, and not one that somebody gave to all tensors.
+    True where tensors have no such method: it is one of numbers, then."""
+    method = getattr(torch.Tensor, name, None)
+    return not isinstance(method, FunctionType) or method.__code__.co_filename.startswith(_ROOT)
 
 
 def _find(target: Any) -> str | None:

@@ -4,17 +4,20 @@ the process and of the thread, and settings."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
 from torch._dynamo import compiled_autograd
+from torch._dynamo import config as dynamo_config
 from torch._functorch import config as functorch_config
 from torch._guards import TracingContext
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx import GraphModule, Node
 from torch.fx.experimental import _config as shape_config
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+from braze._torch import shapes
 
 __all__ = [
     "GraphInput",
@@ -32,7 +35,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class TensorFacts:
-    """A tensor as the trace sees it. Sizes, strides and offset in elements may be symbolic. ``storage`` is
+    """A tensor as the trace found it. Sizes, strides and offset in elements may be symbolic. ``storage`` is
     equal for tensors that share one. ``base`` is set where it is a view that autograd knows of."""
 
     kind: str
@@ -78,10 +81,26 @@ def _graph_input(node: Node, example: Any) -> GraphInput:
         return GraphInput(reason=f"is a tensor subclass, {type(example).__name__}")
     if not isinstance(traced, FakeTensor):
         return GraphInput(reason="was not traced")
-    if traced.layout is not torch.strided:
-        return GraphInput(reason=f"has the layout {traced.layout}")
-    facts = _tensor(traced, "Parameter" if isinstance(traced, torch.nn.Parameter) else "Tensor")
-    return GraphInput(tensor=facts, static=static)
+    if example.layout is not torch.strided:
+        return GraphInput(reason=f"has the layout {example.layout}")
+    facts = _tensor(example, "Parameter" if isinstance(example, torch.nn.Parameter) else "Tensor")
+    if not _has_symbols(traced):
+        # Dynamo's own fake tensor went through the function, which may have changed its sizes
+        return GraphInput(tensor=facts, static=static)
+    symbolic = (tuple(traced.shape), tuple(traced.stride()), traced.storage_offset())
+    if _hints(symbolic) != _hints((facts.sizes, facts.strides, facts.offset)):
+        return GraphInput(reason="has sizes that the function changes")
+    sizes, strides, offset = symbolic
+    return GraphInput(tensor=replace(facts, sizes=sizes, strides=strides, offset=offset), static=static)
+
+
+def _has_symbols(tensor: torch.Tensor) -> bool:
+    return not all(type(n) is int for n in (*tensor.shape, *tensor.stride(), tensor.storage_offset()))
+
+
+def _hints(layout: tuple[tuple[Any, ...], tuple[Any, ...], Any]) -> list[int | None]:
+    sizes, strides, offset = layout
+    return [shapes.hint(n) for n in (*sizes, *strides, offset)]
 
 
 def _tensor(tensor: torch.Tensor, kind: str, depth: int = 0) -> TensorFacts:
@@ -118,7 +137,8 @@ def autocast_enabled() -> bool:
 
 def obstacles() -> Iterator[str]:
     """Why what is going on in this thread cannot be described; nothing where it can."""
-    if compiled_autograd.in_compiled_autograd_region or compiled_autograd.compiled_autograd_enabled:
+    running = compiled_autograd.in_compiled_autograd_region or compiled_autograd.compiled_autograd_enabled
+    if running or dynamo_config.compiled_autograd:
         yield "compiled autograd is on"
     if torch._C._len_torch_dispatch_stack():
         yield "a torch dispatch mode is active"

@@ -30,8 +30,6 @@ __all__ = ["Boxed", "build_call"]
 Boxed: TypeAlias = Callable[[list[Any]], Sequence[Any]]
 """A compiled graph: takes its inputs in a list, which it empties."""
 
-_unsafe_view = torch.ops.aten._unsafe_view.default
-
 
 def build_call(
     spec: CallSpec, forward: Boxed, backward: Callable[[], Boxed] | None = None
@@ -147,7 +145,7 @@ def _function(
             ctx.numbers = values[numbers]
             results = list(values[:returned])
             for i in hide_views:
-                results[i] = _unsafe_view(results[i], results[i].shape)
+                results[i] = torch.ops.aten._unsafe_view.default(results[i], results[i].shape)
             for i in hidden:
                 results[i] = _Hidden(results[i])
             ctx.mark_non_differentiable(*[r for r in map(results.__getitem__, constant) if _is_tensor(r)])

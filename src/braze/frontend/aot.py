@@ -30,9 +30,11 @@ def compile_dynamo_graph(
     config: Config,
     compiler: FxCompile,
     entries: level2.Entries | None = None,
+    prepare: Callable[[], object] = lambda: None,
 ) -> Callable[..., Any]:
     """A callable with the signature of `gm`, made of graphs that `compiler` compiled, differentiable where
-    the inputs require gradients. `entries` is looked at first, and gets what is compiled."""
+    the inputs require gradients. `entries` is looked at first, and gets what is compiled; `prepare` is called
+    when it is known that something has to be traced."""
     recording = None
     if entries is not None:
         key = level2.describe(gm, example_inputs, config)
@@ -40,6 +42,7 @@ def compile_dynamo_graph(
         if found is not None:
             return aot.untraced(found)
         recording = level2.Recording(entries, key, gm)
+    prepare()
     graph_id = next(_graph_ids)
     static_names: set[str] = set()
 

@@ -45,6 +45,8 @@ def describe(gm: GraphModule, example_inputs: Sequence[Any], config: Config) -> 
         return _describe(gm, example_inputs, config)
     except Unkeyed as reason:
         return str(reason)
+    except AttributeError as error:
+        return f"this version of PyTorch is not understood: {error}"
 
 
 def _describe(gm: GraphModule, example_inputs: Sequence[Any], config: Config) -> DynamoKey:
@@ -212,6 +214,8 @@ class _GraphText:
                 raise Unkeyed(f"it calls {_shown(node.target)}, which is not PyTorch's")
         elif node.op == "call_method":
             name = f".{node.target}"
+            if not torch_functions.is_own_method(str(node.target)):
+                raise Unkeyed(f"it calls {node.target}, a method that is not PyTorch's")
         else:
             raise Unkeyed(f"it calls the module {node.target}")
         arguments = [self._argument(a) for a in node.args]

@@ -120,49 +120,56 @@ class Recording:
     def __init__(self, entries: Entries, key: DynamoKey | str, gm: GraphModule) -> None:
         self._entries = entries
         self._key = key
-        self._capture = Capture(key, gm)
+        self._capture: Capture | None = Capture(key, gm)
         self._parts: dict[GraphKind, OutputCode] = {}
-        self._done = False
         if isinstance(key, str):
             self._give_up(key)
 
     def note(self, kind: GraphKind, part: GraphModule, inputs: Sequence[Any]) -> None:
         """A part is about to be compiled."""
-        if not self._done:
+        if self._capture is not None:
             self._capture.note(kind, part, inputs)
 
     def compiled(self, kind: GraphKind, code: OutputCode) -> None:
         """A part has been compiled. Stores the entry if it was the last one."""
-        if self._done or isinstance(self._key, str):
+        capture = self._capture
+        if capture is None:
             return
         self._parts[kind] = code
-        if self._capture.reason is not None:
-            self._give_up(self._capture.reason)
-        elif self._capture.complete:
-            self._store(self._key)
+        if capture.reason is not None:
+            self._give_up(capture.reason)
+        elif capture.complete:
+            entry = self._entry(capture)
+            if isinstance(entry, str):
+                self._give_up(entry)
+            elif isinstance(self._key, DynamoKey):
+                self._entries.add(self._key, entry)
+            self._forget()
 
-    def _store(self, key: DynamoKey) -> None:
-        self._done = True
-        spec, guards = self._capture.spec(), self._capture.guards()
-        if isinstance(spec, str) or isinstance(guards, str):
-            self._give_up(spec if isinstance(spec, str) else str(guards))
-            return
+    def _entry(self, capture: Capture) -> Entry | str:
+        spec, guards = capture.spec(), capture.guards()
+        if isinstance(spec, str):
+            return spec
+        if isinstance(guards, str):
+            return guards
+        forward = self._parts["inference" if spec.backward is None else "forward"]
+        backward = self._parts.get("backward")
         try:
             check_spec(spec)
-            forward = self._parts["inference" if spec.backward is None else "forward"]
-            backward = self._parts.get("backward")
-            entry = Entry(
+            return Entry(
                 spec,
                 guards,
                 forward.prepare_for_serialization(),
                 None if backward is None else backward.prepare_for_serialization(),
             )
         except (UnserializableError, ArtifactError) as error:
-            self._give_up(str(error))
-            return
-        self._entries.add(key, entry)
+            return str(error)
 
     def _give_up(self, reason: str) -> None:
-        self._done = True
-        self._parts.clear()
         log.info("the graph is cached only after it was traced: %s", reason)
+        self._forget()
+
+    def _forget(self) -> None:
+        # what was captured holds the trace's tensors
+        self._capture = None
+        self._parts.clear()
