@@ -16,6 +16,7 @@ import msgspec
 
 from braze import config
 from braze.artifact import codec, container
+from braze.artifact.consistency import check_plan, check_specs
 from braze.artifact.constants import CompiledFxGraphConstants
 from braze.artifact.output_code import BoxedCall, OutputCode, OutputStrides
 from braze.artifact.schema import (
@@ -143,7 +144,9 @@ class CompiledFxGraph(OutputCode):
         """The code of a variant in this process; each call links anew. None where there is none."""
         if not variant.modules:
             return None
-        return link([bytes(m.object) for m in variant.modules], exports=variant.info.plan.entries)
+        plan = variant.info.plan
+        objects = [bytes(m.object) for m in variant.modules]
+        return link(objects, exports=[*plan.entries, *plan.signatures])
 
     def admits(self, sizes: Mapping[str, int]) -> bool:
         """Whether the code is right for these values of the size symbols."""
@@ -203,14 +206,14 @@ class CompiledFxGraph(OutputCode):
         """That the parts fit each other. Raises ``ArtifactError``."""
         if not self.variants:
             raise ArtifactError(f"{self.name} has no code")
+        check_specs(self.info)
         for variant in self.variants:
             plan = variant.info.plan
             try:
                 verify(plan)
             except Exception as error:
                 raise ArtifactError(f"the launch plan of {self.name} is not valid: {error}") from error
-            if len(plan.inputs) != len(self.info.inputs):
-                raise ArtifactError(f"{self.name} takes {len(self.info.inputs)} inputs, its plan others")
+            check_plan(self.info, plan)
             if plan.entries and not variant.modules:
                 raise ArtifactError(f"{self.name} has a plan and no code for it")
             missing = [key for key in plan.constants if key not in self.constants]

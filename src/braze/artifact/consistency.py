@@ -1,0 +1,66 @@
+"""Whether the parts of an artefact's metadata fit each other: what the verifier of plans cannot know."""
+
+from __future__ import annotations
+
+from braze.artifact.schema import GraphInfo, NumberInput, TensorInput, TensorOutput
+from braze.errors import ArtifactError
+from braze.runtime.plan import BindSize, CheckTensor, Plan, Return
+
+__all__ = ["check_plan", "check_specs"]
+
+
+def check_specs(info: GraphInfo) -> None:
+    """That the input and output specs hold in themselves. Raises `ArtifactError`."""
+    for spec in info.inputs:
+        if isinstance(spec, TensorInput):
+            rank = len(spec.sizes)
+            if len(spec.strides) != rank or any(not 0 <= d < rank for d in spec.expanded):
+                raise ArtifactError(f"input {spec.name} of {info.name} has {rank} sizes, and other strides")
+            if not 0 < spec.alignment <= 4096 or spec.alignment & (spec.alignment - 1):
+                raise ArtifactError(f"input {spec.name} of {info.name} cannot be aligned to {spec.alignment}")
+    for position, output in enumerate(info.outputs):
+        if not isinstance(output, TensorOutput):
+            continue
+        if len(output.sizes) != len(output.strides):
+            raise ArtifactError(f"output {position} of {info.name} has {len(output.strides)} strides")
+        if output.input is not None and not (
+            0 <= output.input < len(info.inputs) and isinstance(info.inputs[output.input], TensorInput)
+        ):
+            raise ArtifactError(f"output {position} of {info.name} cannot be its input {output.input}")
+
+
+def check_plan(info: GraphInfo, plan: Plan) -> None:
+    """That a plan, which `runtime.verify` has accepted, takes and gives what the specs say, and begins by
+    checking every tensor that it is given: all that machine code knows of sizes rests on that. Raises
+    `ArtifactError`."""
+    if len(plan.inputs) != len(info.inputs):
+        raise ArtifactError(f"{info.name} takes {len(info.inputs)} inputs, its plan {len(plan.inputs)}")
+    checks: dict[str, CheckTensor] = {}
+    for instruction in plan.instructions:
+        if isinstance(instruction, CheckTensor) and instruction.origin == "input":
+            checks[instruction.tensor] = instruction
+        elif not isinstance(instruction, BindSize):
+            break
+    for name, spec in zip(plan.inputs, info.inputs, strict=True):
+        if name != spec.name:
+            raise ArtifactError(f"the plan of {info.name} calls its input {spec.name} {name}")
+        if isinstance(spec, TensorInput):
+            _check_input(info, spec, checks.get(name))
+        elif name in checks:
+            raise ArtifactError(f"input {name} of {info.name} is a tensor to its plan")
+        if (name in plan.numbers) and not isinstance(spec, NumberInput):
+            raise ArtifactError(f"input {name} of {info.name} is a number to its plan")
+    last = plan.instructions[-1]
+    assert isinstance(last, Return)
+    if len(last.values) != len(info.outputs):
+        raise ArtifactError(f"{info.name} gives {len(info.outputs)} outputs, its plan {len(last.values)}")
+
+
+def _check_input(info: GraphInfo, spec: TensorInput, check: CheckTensor | None) -> None:
+    if check is None:
+        raise ArtifactError(f"the plan of {info.name} does not check its input {spec.name}")
+    same = (check.dtype, check.device, check.sizes) == (spec.dtype, spec.device, spec.sizes)
+    for size, stride, wanted in zip(spec.sizes, check.strides, spec.strides, strict=False):
+        same = same and (stride == wanted or (stride is None and size.constant == 1))
+    if not same:
+        raise ArtifactError(f"the plan of {info.name} checks its input {spec.name} otherwise")
