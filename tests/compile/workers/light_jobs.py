@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import json
-import multiprocessing
 import os
 import signal
 import sys
@@ -14,8 +13,7 @@ from collections.abc import Callable, Mapping
 
 from braze import config
 from braze.compile.workers.frames import Kind, pack
-
-FROM_ELSEWHERE = "tests.compile.workers.light_jobs"
+from braze.errors import ConfigError
 
 
 def warm() -> None:
@@ -23,6 +21,11 @@ def warm() -> None:
 
 
 def double(payload: bytes) -> bytes:
+    return payload * 2
+
+
+def slowly_double(payload: bytes) -> bytes:
+    time.sleep(0.01)
     return payload * 2
 
 
@@ -163,7 +166,7 @@ def read_an_option_in_a_thread(payload: bytes) -> bytes:
     def read() -> None:
         try:
             config.current()
-        except config.ConfigError as error:
+        except ConfigError as error:
             found.append(type(error).__name__)
 
     with config.using(config.Config()):
@@ -173,13 +176,9 @@ def read_an_option_in_a_thread(payload: bytes) -> bytes:
     return " ".join(found).encode()
 
 
-def is_daemonic(payload: bytes) -> bytes:
-    return str(multiprocessing.current_process().daemon).encode()
-
-
 _ALL = (
-    double, nap, sleep_for_ever, hang_in_c, allocate_without_end, abort, vanish, fail, leave, text, chatter, rubbish,
-    another_number, another_kind, half_an_answer, once, surroundings, read_an_option, read_an_option_that_was_sent,
-    read_an_option_in_a_thread, is_daemonic,
+    double, slowly_double, nap, sleep_for_ever, hang_in_c, allocate_without_end, abort, vanish, fail,
+    leave, text, chatter, rubbish, another_number, another_kind, half_an_answer, once, surroundings,
+    read_an_option, read_an_option_that_was_sent, read_an_option_in_a_thread,
 )  # fmt: skip
 JOBS: Mapping[str, Callable[[bytes], bytes]] = {function.__name__: function for function in _ALL}

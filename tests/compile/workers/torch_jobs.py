@@ -1,0 +1,48 @@
+"""Jobs for workers that have torch and the compiler loaded."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from braze import config
+from braze.compile.workers import jobs
+
+
+def warm() -> None:
+    jobs.warm()
+
+
+def look(payload: bytes) -> bytes:
+    """What is loaded, and how torch is set, as JSON."""
+    import torch
+
+    return json.dumps(
+        {
+            "threads": torch.get_num_threads(),
+            "compiler": "braze.compile.pipeline" in sys.modules,
+            "inductor": "torch._inductor.compile_fx" in sys.modules,
+            "sealed": config.sealed(),
+        }
+    ).encode()
+
+
+def default_dtype(payload: bytes) -> bytes:
+    """The default dtype that the compiler sees, with the state that came along, or without."""
+    from braze._torch.state import default_dtype
+    from braze.compile.workers import state
+
+    if not payload:
+        return str(default_dtype()).encode()
+    with state.apply(msgspec.msgpack.decode(payload, type=state.TorchState)):
+        return str(default_dtype()).encode()
+
+
+JOBS: Mapping[str, Callable[[bytes], bytes]] = {
+    "look": look,
+    "default_dtype": default_dtype,
+    "echo": jobs.echo,
+}
