@@ -171,6 +171,33 @@ def test_only_the_grammar_parses(text: str) -> None:
         parse_expr(text, BY_NAME)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "s0" + " + s0" * 5000,
+        "-" * 5000 + "s0",
+        "(" * 5000 + "s0" + ")" * 5000,
+        "s0" + "(" * 5000,
+        "9" * 5000,
+        "9" * 20 + "*" + "9" * 20,
+        "*".join(["(s0 + s1 + i0 + i1 + r0 + u0 + 1)"] * 100),
+        "s0" * 50_000,
+        "s0\n+ s1",
+        "s0\0",
+        "\u0661",
+    ],
+)
+def test_what_no_printer_writes_is_refused_at_once(text: str) -> None:
+    with pytest.raises(ValueError, match="not an integer expression|a product of|no size"):
+        parse_expr(text, BY_NAME)
+
+
+def test_sums_longer_than_the_stack_is_deep() -> None:
+    symbols = {f"v{k}": Symbol(f"v{k}", 0) for k in range(700)}
+    text = " + ".join(symbols)
+    assert str(parse_expr(text, symbols)) == str(sum((s.expr for s in symbols.values()), as_expr(0)))
+
+
 def test_long_sums_stay_cheap() -> None:
     symbols = [Symbol(f"v{k}", 0, 3) for k in range(300)]
     total: Expr = as_expr(0)

@@ -1,28 +1,61 @@
-"""Reads the printed form of integer expressions. Nothing is evaluated."""
+"""Reads the printed form of integer expressions. Nothing is evaluated, and what no printer writes is refused
+before it takes time or memory."""
 
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable, Mapping
+from typing import Final
 
 from braze.runtime.expr import Expr, Symbol, as_expr, floordiv, maximum, minimum, mod
+
+_LONGEST: Final = 1 << 16
+_MOST_OPERATORS: Final = 1 << 12
+_MOST_TERMS: Final = 1 << 12
+_GREATEST: Final = 1 << 72
+_WRITTEN: Final = re.compile(r"[A-Za-z0-9_ +\-*/%(),<>=!]*")
+_OPERATOR: Final = re.compile(r"[-+*/%(,<>=!]|\b(?:not|and|or|if)\b")
+_LONG_NUMBER: Final = re.compile(r"[0-9]{21}")
+
+
+def _times(a: Expr, b: Expr) -> Expr:
+    if len(a.terms) * len(b.terms) > _MOST_TERMS:
+        raise ValueError(f"a product of {len(a.terms)} and {len(b.terms)} terms")
+    made = a * b
+    if any(abs(c) > _GREATEST for _, c in made.terms):
+        raise ValueError("a product that is no size")
+    return made
+
 
 _BINARY: dict[type[ast.operator], Callable[[Expr, Expr], Expr]] = {
     ast.Add: lambda a, b: a + b,
     ast.Sub: lambda a, b: a - b,
-    ast.Mult: lambda a, b: a * b,
+    ast.Mult: _times,
     ast.FloorDiv: floordiv,
     ast.Mod: mod,
 }
 
 
+def syntax_of(text: str) -> ast.expr:
+    """The Python syntax tree of a text in the characters of expressions and conditions. Raises ``ValueError``
+    for one that has others, is no expression, or is longer or deeper than any size is."""
+    if (
+        len(text) > _LONGEST
+        or not _WRITTEN.fullmatch(text)
+        or _LONG_NUMBER.search(text)
+        or len(_OPERATOR.findall(text)) > _MOST_OPERATORS
+    ):
+        raise ValueError(f"not an integer expression or condition: {text[:200]!r}")
+    try:
+        return ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, RecursionError, MemoryError) as error:
+        raise ValueError(f"not an integer expression or condition: {text[:200]!r}") from error
+
+
 def parse_expr(text: str, symbols: Mapping[str, Symbol]) -> Expr:
     """Parse the printed form; every name must be in ``symbols``. Raises ``ValueError`` on anything else."""
-    try:
-        tree = ast.parse(text.strip(), mode="eval")
-    except SyntaxError as error:
-        raise ValueError(f"not an integer expression: {text!r}") from error
-    return expr_from_ast(tree.body, symbols)
+    return expr_from_ast(syntax_of(text), symbols)
 
 
 def expr_from_ast(node: ast.expr, symbols: Mapping[str, Symbol]) -> Expr:
@@ -34,7 +67,15 @@ def expr_from_ast(node: ast.expr, symbols: Mapping[str, Symbol]) -> Expr:
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
         return -expr_from_ast(node.operand, symbols)
     if isinstance(node, ast.BinOp) and type(node.op) in _BINARY:
-        return _BINARY[type(node.op)](expr_from_ast(node.left, symbols), expr_from_ast(node.right, symbols))
+        chain: list[ast.BinOp] = []  # sums lean to the left, and can be longer than the stack is deep
+        left: ast.expr = node
+        while isinstance(left, ast.BinOp) and type(left.op) in _BINARY:
+            chain.append(left)
+            left = left.left
+        value = expr_from_ast(left, symbols)
+        for one in reversed(chain):
+            value = _BINARY[type(one.op)](value, expr_from_ast(one.right, symbols))
+        return value
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args and not node.keywords:
         args = [expr_from_ast(a, symbols) for a in node.args]
         if node.func.id in ("min", "max"):

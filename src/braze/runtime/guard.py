@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
 from braze.runtime.expr import Expr, ExprLike, Symbol, as_expr, known_nonnegative
-from braze.runtime.expr_parser import expr_from_ast
+from braze.runtime.expr_parser import expr_from_ast, syntax_of
 
 __all__ = ["FALSE", "TRUE", "BoolExpr", "all_of", "any_of", "compare", "negate", "parse_guard"]
 
@@ -184,8 +184,4 @@ def parse_guard(text: str, symbols: Mapping[str, Symbol]) -> BoolExpr:
             return all_of([compare(a, r, b) for a, r, b in zip(sides, relations, sides[1:], strict=False)])
         raise ValueError(f"not a condition: {ast.unparse(node)!r}")
 
-    try:
-        tree = ast.parse(text.strip(), mode="eval")
-    except SyntaxError as error:
-        raise ValueError(f"not a condition: {text!r}") from error
-    return build(tree.body)
+    return build(syntax_of(text))
