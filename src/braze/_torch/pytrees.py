@@ -1,0 +1,54 @@
+"""Classes that `torch.utils._pytree` takes apart, by the names that they were registered under."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch.utils import _pytree as pytree
+
+from braze.errors import ArtifactError, UnserializableError
+
+__all__ = ["Registered", "dump_spec", "registered"]
+
+
+@dataclass(frozen=True)
+class Registered:
+    """How instances of a class come apart and are put together: ``flatten(value)`` gives its children and a
+    context, ``unflatten(children, context)`` a value; a stored context becomes one by ``load_context``."""
+
+    cls: type
+    flatten: Callable[[Any], tuple[Sequence[Any], Any]]
+    unflatten: Callable[[Sequence[Any], Any], Any]
+    load_context: Callable[[Any], Any]
+
+
+def registered(name: str) -> Registered:
+    """The class of that name in stored specs. Raises `ArtifactError` where nobody has registered it in this
+    process."""
+    cls = pytree.SERIALIZED_TYPE_TO_PYTHON_TYPE.get(name)
+    node = None if cls is None else pytree.SUPPORTED_NODES.get(cls)
+    if cls is None or node is None:
+        raise ArtifactError(
+            f"an argument or result is a {name}, which nobody has registered with torch.utils._pytree",
+            hint="import the library that defines it before the package is loaded",
+        )
+    serialized = pytree.SUPPORTED_SERIALIZED_TYPES[cls]
+    load = serialized.from_dumpable_context or (lambda context: context)
+    return Registered(cls, node.flatten_fn, node.unflatten_fn, load)
+
+
+def dump_spec(spec: Any) -> Any:
+    """A tree spec as the JSON document of `treespec_dumps`, decoded: lists, dicts and texts.
+
+    Raises `UnserializableError` for a class without a name for stored specs."""
+    try:
+        _, document = json.loads(pytree.treespec_dumps(spec, 1))
+    except (NotImplementedError, TypeError, ValueError) as error:
+        raise UnserializableError(
+            f"the structure of the arguments or results cannot be stored: {error}",
+            hint="register the class with torch.export.register_dataclass, or with a serialized_type_name",
+        ) from error
+    return document
