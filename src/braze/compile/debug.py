@@ -10,7 +10,7 @@ written as the compilation goes, so that one that fails leaves everything up to 
       schedule.txt      fused kernels in order, and the memory plan
       refusals.txt      what was not fused with what, and why
       plan.txt          the launch plan
-      call.py           the Python function made of the plan
+      call.py           the Python function made of the plan, where it was made
       fallbacks.txt     what eager PyTorch runs, and why
       summary.txt       counts, and the seconds of each phase
       driver.ll         the segments, which call the kernels
@@ -39,7 +39,7 @@ from braze.runtime.callgen import source_of
 from braze.runtime.target import Target
 from braze.schedule.schedule import Schedule
 
-__all__ = ["DebugFolder", "assembly", "log_compiled", "summary"]
+__all__ = ["DebugFolder", "assembly", "log_compiled", "new_folder", "summary", "temporary"]
 
 _log = logging.getLogger("braze")
 
@@ -48,7 +48,7 @@ class DebugFolder:
     """The folder of one graph. Where nobody asked for one, ``path`` is None and every method does nothing."""
 
     def __init__(self, name: str, directory: str | None) -> None:
-        self.path = None if directory is None else _new_folder(Path(directory).expanduser(), name)
+        self.path = None if directory is None else new_folder(Path(directory).expanduser(), name)
 
     @classmethod
     def of(cls, request: CompileRequest) -> DebugFolder:
@@ -56,7 +56,7 @@ class DebugFolder:
         directory = request.config.debug_dir
         # The logger's own level: somebody who sets the root's to DEBUG has not asked for files.
         if directory is None and 0 < _log.level <= logging.DEBUG:
-            directory = _temporary()
+            directory = temporary()
         folder = cls(request.name, directory)
         if folder.path is not None:
             folder.write("fx_graph.py", _readable(request.gm))
@@ -93,7 +93,8 @@ class DebugFolder:
             return
         self.write_lines("refusals.txt", report.schedule.refusals, "everything was fused that could be")
         self.write_lines("fallbacks.txt", report.fallbacks, "nothing runs as eager PyTorch")
-        self.write("call.py", source_of(report.call))
+        if report.call is not None:
+            self.write("call.py", source_of(report.call))
         for kernel in report.kernels:
             try:
                 text = assembly(kernel.llvm_ir, kernel.target, report.opt_level)
@@ -152,7 +153,7 @@ def _with_sources(kernel: Kernel) -> str:
     return "\n".join([*lines, str(kernel)])
 
 
-def _new_folder(directory: Path, name: str) -> Path:
+def new_folder(directory: Path, name: str) -> Path:
     """A folder of that name, numbered where a run before this one left one: nothing is ever overwritten."""
     directory.mkdir(parents=True, exist_ok=True)
     number = 1
@@ -167,5 +168,6 @@ def _new_folder(directory: Path, name: str) -> Path:
 
 
 @lru_cache(maxsize=1)
-def _temporary() -> str:
+def temporary() -> str:
+    """This process's folder for what somebody wants to see and named no folder for."""
     return tempfile.mkdtemp(prefix="braze-debug-")

@@ -30,27 +30,32 @@ MAX_ATTEMPTS = 6
 """How often a graph is compiled again without the nodes of a kernel that could not be."""
 
 
-def compile_graph(request: CompileRequest) -> CompiledFxGraph:
-    """Compile one graph in this process. Raises ``BrazeError``."""
+def compile_graph(request: CompileRequest, *, link: bool = True) -> CompiledFxGraph:
+    """Compile one graph in this process. Raises ``BrazeError``.
+
+    link: make it callable here, and count it; without, it is for another process, or for one that will load
+        its bytes, and may be for a CPU that this machine has not."""
     folder = DebugFolder.of(request)
     forced: dict[str, str] = {}
     try:
         for _ in range(MAX_ATTEMPTS - 1):
             try:
-                return _compile(request, folder, forced)
+                return _compile(request, folder, forced, link)
             except KernelFailure as failure:
                 # The nodes of this kernel go to eager operators, and the rest is compiled without them.
                 new = {n: failure.what for n in failure.kernel.nodes if n not in forced}
                 if request.config.strict or not new:
                     raise
                 forced.update(new)
-        return _compile(request, folder, forced)
+        return _compile(request, folder, forced, link)
     except Exception as error:
         folder.fail(error)
         raise
 
 
-def _compile(request: CompileRequest, folder: DebugFolder, forced: Mapping[str, str]) -> CompiledFxGraph:
+def _compile(
+    request: CompileRequest, folder: DebugFolder, forced: Mapping[str, str], link: bool
+) -> CompiledFxGraph:
     seconds: dict[str, float] = {}
     config = request.config
     watch = GuardWatch(request.example_inputs)
@@ -81,8 +86,9 @@ def _compile(request: CompileRequest, folder: DebugFolder, forced: Mapping[str, 
         fallbacks=lowering.fallbacks,
         seconds=seconds,
     )
-    with _timed(seconds, "link"):
-        compiled.post_compile(min_parallel_work=config.min_parallel_work)
+    if link:
+        with _timed(seconds, "link"):
+            compiled.post_compile(min_parallel_work=config.min_parallel_work)
 
     def rebuild(instrument: Instrument | None) -> CompiledCall:
         return compiled.bind(instrument, min_parallel_work=config.min_parallel_work)
@@ -97,12 +103,13 @@ def _compile(request: CompileRequest, folder: DebugFolder, forced: Mapping[str, 
         compiled.info.metrics.externs,
         compiled.info.metrics.fallbacks,
         seconds,
-        compiled.run,
+        compiled.run if link else None,
         rebuild,
         config.llvm_opt_level,
     )
-    compiled.report = report
-    ledger.record(report)
+    if link:
+        compiled.report = report
+        ledger.record(report)
     folder.finish(report)
     log_compiled(report, folder)
     return compiled

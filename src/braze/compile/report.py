@@ -45,7 +45,8 @@ class KernelReport:
 
 @dataclass(frozen=True, eq=False)
 class GraphReport:
-    """One compiled graph. ``seconds``: how long each phase of its compilation took; ``opt_level``: LLVM's."""
+    """One compiled graph. ``seconds``: how long each phase of its compilation took; ``call``: None where it
+    was not linked; ``opt_level``: LLVM's."""
 
     name: str
     kind: str
@@ -56,7 +57,7 @@ class GraphReport:
     externs: tuple[ExternCall, ...]
     fallbacks: tuple[Fallback, ...]
     seconds: dict[str, float]
-    call: CompiledCall
+    call: CompiledCall | None
     rebuild: Callable[[Instrument | None], CompiledCall] = field(repr=False)
     opt_level: int = 1
 

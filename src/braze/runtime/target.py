@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from braze import config
 
-__all__ = ["Target", "current_target", "host_target", "lanes_of", "named_target"]
+__all__ = ["Target", "current_target", "host_target", "lanes_of", "making_for", "named_target"]
 
 _X86 = platform.machine().lower() in ("x86_64", "amd64")
 
@@ -80,10 +83,25 @@ def named_target(name: str) -> Target:
     return _widest(Target(name, "", lanes_of("", name)))
 
 
+_made_for: ContextVar[Target | None] = ContextVar("braze_made_for", default=None)
+
+
+@contextmanager
+def making_for(host: Target) -> Iterator[None]:
+    """Inside this block, and for this context, code for the host is code for another machine, whose
+    `host_target` is ``host``."""
+    token = _made_for.set(host)
+    try:
+        yield
+    finally:
+        _made_for.reset(token)
+
+
 def current_target() -> Target:
     """The target that ``config.target_cpu`` and ``config.vector_width`` ask for; by default the host."""
     options = config.current()
-    target = named_target(options.target_cpu or "host")
+    name = options.target_cpu or "host"
+    target = (_made_for.get() if name == "host" else None) or named_target(name)
     if options.vector_width is not None:
         target = replace(target, lanes=options.vector_width)
     return target
