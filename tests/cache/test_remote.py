@@ -240,6 +240,7 @@ def test_an_unsigned_file_is_refused_by_its_name(
 def test_a_giant_is_not_read(
     moody: type[Moody], ring: KeyRing, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(module, "MAX_FILE", 1000)
     monkeypatch.setattr(module, "MAX_ENTRY", 1000)
     name = entry_name(KEY, "", CODE, ring.keys()[0].id)
     assert "too many" in _refusal("braze-moody://shared", name, bytes(1001), ring, caplog)

@@ -20,8 +20,8 @@ EXIT_SECONDS: Final = 2.0
 
 
 # Drivers of storages use executors, which take no more work, and cannot even be imported, once threading has
-# shut down; what `atexit` has comes later still. So where Python has a hook at that moment, it is used. The last
-# that registered is called first: executors, imported above, end after this.
+# shut down; what `atexit` has comes later still. So where Python has a hook at that moment, it is used. What
+# was registered last is called first: executors, imported above, end after this.
 _before_the_end: Callable[[Callable[[], None]], object] = getattr(
     threading, "_register_atexit", atexit.register
 )

@@ -35,6 +35,8 @@ MAX_HEADER: Final = 1 << 22
 """Bytes that a header may have."""
 
 _PREFIX: Final = struct.Struct("<8sII")
+MAX_OVERHEAD: Final = _PREFIX.size + MAX_HEADER + SIGNATURE_BYTES
+"""By how many bytes a sealed entry can be longer than its payload."""
 _SUBJECT: Final = b"braze sealed entry 1\n"
 
 

@@ -28,7 +28,7 @@ from urllib.parse import urlsplit, urlunsplit
 from braze import config
 from braze.cache.background import Background
 from braze.cache.breaker import Breaker
-from braze.cache.envelope import Opened, open_sealed, seal
+from braze.cache.envelope import MAX_OVERHEAD, Opened, open_sealed, seal
 from braze.cache.keyring import KeyRing
 from braze.cache.paths import keyring_folder
 from braze.errors import ArtifactError, BrazeError, KeyringError
@@ -43,7 +43,8 @@ _log = logging.getLogger("braze")
 MAX_VARIANTS: Final = 16
 """Entries that are read for one key."""
 MAX_ENTRY: Final = 1 << 28
-"""Bytes that one entry may have, to be read or written."""
+"""Bytes that a payload may have, and MAX_FILE what is read of a sealed entry."""
+MAX_FILE: Final = MAX_ENTRY + MAX_OVERHEAD
 _QUEUED_JOBS: Final = 64
 _QUEUED_BYTES: Final = 1 << 28
 _MAX_REMEMBERED: Final = 256
@@ -209,7 +210,7 @@ class RemoteCache:
                 self._refused(
                     path, ArtifactError(f"its signer, the key {signer}, is not trusted"), once_for=signer
                 )
-            elif (item.get("size") or 0) > MAX_ENTRY:
+            elif (item.get("size") or 0) > MAX_FILE:
                 self._refused(path, ArtifactError(f"{item['size']} bytes are too many for an entry"))
             else:
                 paths.append(path)

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from braze import __version__
+from braze.cli import cache_trust  # noqa: F401 - its commands are added to `cache`
 from braze.cli.cache import cache
 from braze.cli.demo import demo
 from braze.cli.doctor import doctor
