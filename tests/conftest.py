@@ -10,6 +10,9 @@ from collections.abc import Iterator
 import hypothesis
 import pytest
 
+# What a test compiles it compiles, and leaves nothing in the user's folders; tests of the cache name one.
+os.environ.setdefault("BRAZE_CACHE", "0")
+
 # `quick` gives the same examples every time, so that a red build means that the code has changed. `thorough`
 # looks for new ones: HYPOTHESIS_PROFILE=thorough python3 dev.py test tests/ops
 _SLOW_IS_FINE = [hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.data_too_large]

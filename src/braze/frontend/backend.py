@@ -16,10 +16,13 @@ from torch.fx import GraphModule
 from braze import config as configuration
 from braze._torch import dynamo
 from braze.codegen.llvm.pool import prestart
+from braze.compile.cached import CachedFxCompile
 from braze.compile.fx_compile import FxCompile
 from braze.compile.in_process import InProcessFxCompile
+from braze.config import Config
 from braze.errors import ConfigError
 from braze.frontend.aot import compile_dynamo_graph
+from braze.frontend.entries import open_entries
 
 __all__ = ["MODES", "braze", "make_backend", "register"]
 
@@ -53,8 +56,10 @@ def braze(
         ConfigError: unknown mode or option, or a value of the wrong type.
         BrazeError: with ``strict``, where something could not be compiled.
     """
-    prestart()  # LLVM starts in its own processes while the graph is traced
-    return _compile(gm, example_inputs, mode, options, InProcessFxCompile())
+    config = _resolved(mode, options)
+    compiler = CachedFxCompile(InProcessFxCompile())
+    # on a miss, LLVM starts in its own processes while the graph is traced
+    return compile_dynamo_graph(gm, example_inputs, config, compiler, open_entries(config), prestart)
 
 
 def make_backend(compiler: FxCompile) -> Callable[..., Callable[..., Any]]:
@@ -68,7 +73,7 @@ def make_backend(compiler: FxCompile) -> Callable[..., Callable[..., Any]]:
         mode: str | None = None,
         options: Mapping[str, object] | None = None,
     ) -> Callable[..., Any]:
-        return _compile(gm, example_inputs, mode, options, compiler)
+        return compile_dynamo_graph(gm, example_inputs, _resolved(mode, options), compiler)
 
     return backend
 
@@ -78,14 +83,8 @@ def register() -> None:
     dynamo.register_backend("braze", braze)
 
 
-def _compile(
-    gm: GraphModule,
-    example_inputs: Sequence[Any],
-    mode: str | None,
-    options: Mapping[str, object] | None,
-    compiler: FxCompile,
-) -> Callable[..., Any]:
+def _resolved(mode: str | None, options: Mapping[str, object] | None) -> Config:
     if mode is not None and mode not in MODES:
         known = ", ".join(MODES)
         raise ConfigError(f"Braze has no mode {mode!r}", hint=f"the modes are: {known}")
-    return compile_dynamo_graph(gm, example_inputs, configuration.resolve(options), compiler)
+    return configuration.resolve(options)
