@@ -322,7 +322,8 @@ def _is_damage(error: Exception) -> bool:
     if isinstance(error, sqlite3.OperationalError):
         return str(error).startswith(("no such ", "malformed", "table ", "Could not decode"))
     other = (sqlite3.ProgrammingError, sqlite3.DataError, sqlite3.NotSupportedError)
-    return isinstance(error, Damage) or (
+    # A name in a damaged schema may be no text, which Python finds when it makes an error message of it.
+    return isinstance(error, (Damage, UnicodeDecodeError)) or (
         isinstance(error, sqlite3.DatabaseError) and not isinstance(error, other)
     )
 

@@ -106,8 +106,9 @@ class Difference:
         old, new, same = _split(self.old, self.new)
         start = max(same - 1, 0)
         # Only a window is compared: the comparison of two whole graphs can take seconds.
-        found = difflib.unified_diff(old[start:][:_WINDOW], new[start:][:_WINDOW], n=1, lineterm="")
-        body = [text for text in found if not text.startswith(("---", "+++", "@@"))]
+        window = slice(start, start + _WINDOW)
+        found = list(difflib.unified_diff(old[window], new[window], n=1, lineterm=""))
+        body = [text for text in found[2:] if not text.startswith("@@")]  # the first two name the files
         return (f"@ from line {start + 1}", *_cut(body))
 
 

@@ -250,20 +250,22 @@ def ensure_key(connection: Connection, key: Key, texts: Mapping[bytes, bytes]) -
 def key_with(connection: Connection, digest: str) -> Key | None:
     """The key with this digest, or None if it is not there or its texts are damaged."""
     number = find_key(connection, digest)
-    key = None if number is None else _key(connection, number)
-    return key if key is not None and key.digest == digest else None
+    return None if number is None else _key(connection, number)
 
 
 def _key(connection: Connection, number: int) -> Key | None:
+    """The key with this number, if its parts are those that its digest was made of."""
+    stated = connection.execute("SELECT digest FROM keys WHERE id = ?", (number,)).fetchone()
     parts = connection.execute(
         "SELECT p.name, t.body FROM parts p JOIN texts t ON t.id = p.text WHERE p.key = ?"
         " ORDER BY p.position",
         (number,),
     ).fetchall()
     try:
-        return Key(tuple((name, unpack_text(packed)) for name, packed in parts))
+        key = Key(tuple((name, unpack_text(packed)) for name, packed in parts))
     except (TypeError, ValueError, zlib.error):
         return None
+    return key if stated == (key.digest,) else None
 
 
 # -- misses -----------------------------------------------------------------------------------------------
