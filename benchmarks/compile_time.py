@@ -58,6 +58,7 @@ def first_call(name: str, backend: str, size: str, threads: int, limit: float) -
         environment = {
             **os.environ,
             "TORCHINDUCTOR_CACHE_DIR": f"{folder}/inductor",
+            "BRAZE_CACHE_DIR": f"{folder}/braze",
             "TRITON_CACHE_DIR": f"{folder}/triton",
             "BRAZE_CACHE_DIR": f"{folder}/braze",
             "XDG_CACHE_HOME": f"{folder}/cache",

@@ -61,6 +61,7 @@ class _Child:
         environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
         if measured.way == "inductor":
             environment["TORCHINDUCTOR_CACHE_DIR"] = str(folder / "inductor")
+            environment["BRAZE_CACHE_DIR"] = str(folder / "braze")
         self._process = subprocess.Popen(
             [sys.executable, *CHILD, measured.way, str(folder)],
             stdin=subprocess.PIPE,
