@@ -8,6 +8,7 @@ import platform
 import re
 import sys
 import zipfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -110,7 +111,7 @@ def keys(text: bool, as_json: bool) -> None:
         return
     table = _table("name", "id", "whose", "since")
     for key in found:
-        whose = Text("yours, signs what you share" if key == default else "yours", "green")
+        whose = Text("yours, signs" if key == default else "yours", "green")
         table.add_row(
             Text(key.name, "bold"),
             Text(key.id, "cyan"),
@@ -265,18 +266,22 @@ def _chosen(store: Store, prefixes: Sequence[str]) -> list[EntryInfo]:
 
 
 def _show_transfers(done: Sequence[Transfer], verb: str) -> None:
+    """A row for each entry, and each reason that some were left out, once."""
     table = _table("key", "name", "size", "signed by", "")
     for one in done:
-        known = one.reason.startswith("it is in the cache")
-        outcome = Text(f"✓ {verb}", "green") if one.done else Text(one.reason, "dim" if known else "red")
+        outcome = Text(f"✓ {verb}", "green") if one.done else Text("✗ left out", "yellow")
         table.add_row(
             Text(one.key[:_DIGITS], "cyan"),
             Text(one.name, "bold"),
             Text(_size(one.nbytes)),
-            Text(one.signer),
+            Text(one.signer.split(" ")[0]),
             outcome,
         )
-    Console(highlight=False).print(table)
+    console = Console(highlight=False)
+    console.print(table)
+    reasons = Counter(one.reason for one in done if not one.done)
+    for reason, count in reasons.most_common():
+        console.print(Text(f"  {_count(count, 'entry', 'entries')} left out: {reason}"), soft_wrap=True)
 
 
 def _table(*headers: str) -> Table:
