@@ -58,10 +58,13 @@ class _Child:
         self.measured = measured
         self._log_path = folder / f"{measured.way}.log"
         self._log: IO[bytes] = self._log_path.open("wb")
-        environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
-        if measured.way == "inductor":
-            environment["TORCHINDUCTOR_CACHE_DIR"] = str(folder / "inductor")
-            environment["BRAZE_CACHE_DIR"] = str(folder / "braze")
+        environment = {
+            **os.environ,
+            "TOKENIZERS_PARALLELISM": "false",
+            "HF_HUB_OFFLINE": "1",
+            "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"),
+            "BRAZE_CACHE_DIR": str(folder / "braze"),
+        }
         self._process = subprocess.Popen(
             [sys.executable, *CHILD, measured.way, str(folder)],
             stdin=subprocess.PIPE,
