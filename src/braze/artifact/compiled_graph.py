@@ -83,7 +83,7 @@ class CompiledFxGraph(OutputCode):
     trusted: bool = False
     unstorable: str | None = None
     report: object = None
-    _run: CompiledCall | None = None
+    _run: CompiledCall | None = field(default=None, init=False)
 
     @property
     def name(self) -> str:  # type: ignore[override]

@@ -15,6 +15,7 @@ from braze.cache.shelf import Found, Shelf, open_shelf
 from braze.compile import guards
 from braze.compile.fx_compile import CompileRequest, FxCompile
 from braze.compile.report import ledger, warn_of
+from braze.compile.switching import SwitchingCode
 from braze.compile.text.printer import Canonical, canonical_graph
 from braze.errors import BrazeError, UnserializableError
 from braze.runtime.guard import BoolExpr
@@ -55,7 +56,10 @@ class CachedFxCompile:
             return hit
         shelf.missed(key, request.name)
         code = self.inner.compile(request)
-        _keep(shelf, key, canonical, code)
+        if isinstance(code, SwitchingCode):
+            code.when_final(lambda final: _keep(shelf, key, canonical, final))
+        else:
+            _keep(shelf, key, canonical, code)
         return code
 
 
