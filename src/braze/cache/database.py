@@ -311,21 +311,25 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _is_damage(error: Exception) -> bool:
-    """Whether an error says that the file's contents are wrong, and not that it cannot be reached.
+# What SQLite says where a file cannot be reached; anything else that it calls an operational error (a missing
+# table, a schema that contradicts itself) comes from contents that are not ours. Error codes would be
+# clearer; Python tells them from 3.11 on.
+_OUT_OF_REACH: Final = (
+    "locked", "locking protocol", "full", "readonly", "I/O", "unable to open", "permission", "interrupted",
+    "out of memory", "transaction",
+)  # fmt: skip
 
-    Python gives corruption the class `DatabaseError` itself. A schema that is not ours is an
-    `OperationalError` that only its text tells from others; the codes are not known before Python 3.11.
-    """
+
+def _is_damage(error: Exception) -> bool:
+    """Whether an error says that the file's contents are wrong, and not that it cannot be reached."""
     import sqlite3  # noqa: PLC0415 - 4 ms, see above
 
     if isinstance(error, sqlite3.OperationalError):
-        return str(error).startswith(("no such ", "malformed", "table ", "Could not decode"))
-    other = (sqlite3.ProgrammingError, sqlite3.DataError, sqlite3.NotSupportedError)
+        return not any(words in str(error) for words in _OUT_OF_REACH)
+    if isinstance(error, (sqlite3.ProgrammingError, sqlite3.DataError, sqlite3.NotSupportedError)):
+        return False
     # A name in a damaged schema may be no text, which Python finds when it makes an error message of it.
-    return isinstance(error, (Damage, UnicodeDecodeError)) or (
-        isinstance(error, sqlite3.DatabaseError) and not isinstance(error, other)
-    )
+    return isinstance(error, (Damage, UnicodeDecodeError, sqlite3.DatabaseError))
 
 
 _OPEN: weakref.WeakSet[Database] = weakref.WeakSet()

@@ -262,7 +262,7 @@ def _key(connection: Connection, number: int) -> Key | None:
         (number,),
     ).fetchall()
     try:
-        key = Key(tuple((name, unpack_text(packed)) for name, packed in parts))
+        key = Key(tuple((str(name), unpack_text(packed)) for name, packed in parts))
     except (TypeError, ValueError, zlib.error):
         return None
     return key if stated == (key.digest,) else None
