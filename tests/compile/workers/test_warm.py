@@ -14,6 +14,7 @@ from braze.compile.workers.state import TorchState
 from braze.errors import WorkerError
 from tests.compile.workers import torch_jobs
 from tests.compile.workers.support import LONG
+from tests.runtime.kernels import ABORTS, constant_function
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def pool() -> Iterator[CompilePool]:
 
 def test_the_compiler_is_loaded_before_the_first_job(pool: CompilePool) -> None:
     seen = json.loads(pool.submit(torch_jobs.look, b"").result(LONG))
-    assert seen == {"threads": 1, "compiler": True, "inductor": False, "sealed": True}
+    assert seen == {"threads": 1, "compiler": True, "inductor": False, "llvm": True, "sealed": True}
     assert pool.submit(echo, b"again").result(LONG) == b"again"
 
 
@@ -34,6 +35,16 @@ def test_torch_state_comes_with_a_job_or_not_at_all(pool: CompilePool) -> None:
     assert pool.submit(torch_jobs.default_dtype, sent).result(LONG) == b"torch.float64"
     with pytest.raises(WorkerError, match="default dtype was read in a worker process"):
         pool.submit(torch_jobs.default_dtype, b"").result(LONG)
+
+
+def test_llvm_runs_in_the_worker(pool: CompilePool) -> None:
+    text = constant_function(41).encode()
+    assert pool.submit(torch_jobs.compile_module, text).result(LONG) == b"\x7fELF0"
+
+
+def test_an_abort_of_llvm_s_costs_the_job_and_says_why(pool: CompilePool) -> None:
+    with pytest.raises(WorkerError, match=r"2 compile workers were lost .*SIGABRT: .*LLVM ERROR"):
+        pool.submit(torch_jobs.compile_module, ABORTS.encode()).result(LONG)
 
 
 def test_a_warm_worker_stays_below_half_a_gigabyte(pool: CompilePool) -> None:

@@ -25,6 +25,7 @@ def look(payload: bytes) -> bytes:
             "threads": torch.get_num_threads(),
             "compiler": "braze.compile.pipeline" in sys.modules,
             "inductor": "torch._inductor.compile_fx" in sys.modules,
+            "llvm": "llvmlite.binding" in sys.modules,
             "sealed": config.sealed(),
         }
     ).encode()
@@ -41,8 +42,18 @@ def default_dtype(payload: bytes) -> bytes:
         return str(default_dtype()).encode()
 
 
+def compile_module(payload: bytes) -> bytes:
+    """Object code for a module, made where compile workers make it; and how many LLVM workers there are."""
+    from braze.codegen.llvm import pool
+
+    with config.using(config.Config()):
+        made = pool.compile_ir(payload.decode(), cpu="generic").result(30)
+        return made.object[:4] + str(len(pool.shared().worker_pids())).encode()
+
+
 JOBS: Mapping[str, Callable[[bytes], bytes]] = {
     "look": look,
     "default_dtype": default_dtype,
+    "compile_module": compile_module,
     "echo": jobs.echo,
 }

@@ -47,6 +47,8 @@ def unavailable_reason() -> str | None:
     """Why no worker process can be started here; None where one can."""
     if config.current().llvm_in_process:
         return "llvm_in_process is set"
+    if config.sealed():
+        return "a compile worker runs LLVM itself: its parent starts it again where LLVM ends it"
     if (reason := no_processes_reason()) is not None:
         return reason
     process = sys.modules.get("multiprocessing.process")
