@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from torch._guards import TracingContext, detect_fake_mode
+from torch._guards import TracingContext, detect_fake_mode, tracing
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.fx import GraphModule
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
@@ -15,6 +15,7 @@ from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 _PROMISED = "braze_promised_strides"
 
 __all__ = [
+    "apart",
     "fake_mode_of",
     "keep_promised_strides",
     "outside_trace",
@@ -67,6 +68,14 @@ def outside_trace() -> Iterator[None]:
         stack.enter_context(unset_fake_temporarily())
         stack.enter_context(torch._C._DisablePythonDispatcher())
         stack.enter_context(torch.no_grad())
+        yield
+
+
+@contextmanager
+def apart() -> Iterator[None]:
+    """Inside this block no trace is going on: `outside_trace`, and fake tensors of another trace are at home.
+    """
+    with tracing(None), outside_trace():
         yield
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from braze.compile.remote_job import compile_request
 from braze.runtime.llvm_worker import compile_module
 from braze.runtime.target import host_target
 
@@ -39,4 +40,4 @@ def warm() -> None:
     )
 
 
-JOBS: Mapping[str, Callable[[bytes], bytes]] = {"echo": echo}
+JOBS: Mapping[str, Callable[[bytes], bytes]] = {"compile": compile_request, "echo": echo}

@@ -1,0 +1,42 @@
+"""Have graphs compiled by worker processes, our own or those of any `concurrent.futures.Executor`."""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+from braze import config
+from braze.artifact.output_code import OutputCode
+from braze.compile.fx_compile import CompileRequest
+from braze.compile.remote_job import compile_request
+from braze.compile.round_trip import printed, through
+from braze.compile.workers import pool
+
+__all__ = ["OutOfProcessFxCompile"]
+
+
+@dataclass(frozen=True)
+class OutOfProcessFxCompile:
+    """Sends each graph to ``executor`` and waits for its code; None: this process's pool of compile workers.
+
+    An executor from elsewhere runs `braze.compile.remote_job.compile_request` where Braze, PyTorch and
+    llvmlite have the versions that they have here; its answers are machine code, which this process will run.
+    It may take ``config.compile_timeout`` seconds for a graph. Whatever goes wrong with it, the graph is then
+    compiled in this process."""
+
+    executor: Executor | None = None
+
+    def compile(self, request: CompileRequest) -> OutputCode:
+        def exchange() -> bytes:
+            payload = printed(request).to_bytes()
+            with config.using(request.config):  # the pool looks at its options there
+                executor = self.executor or pool.shared()
+                future = executor.submit(compile_request, payload)
+            if isinstance(executor, pool.CompilePool):
+                return future.result()  # which has deadlines of its own, and counts from a job's start
+            try:
+                return future.result(request.config.compile_timeout)
+            finally:
+                future.cancel()
+
+        return through(request, exchange)

@@ -1,0 +1,81 @@
+"""The job of compiling, wherever it is done: bytes in, bytes out. A module-level function, so that any
+executor can run it: our own pool, which knows it by name, threads, processes, a cluster."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from braze import config
+from braze._torch import tracing
+from braze.artifact import environment
+from braze.artifact.compiled_graph import CompiledFxGraph
+from braze.compile.capture import captured
+from braze.compile.fx_compile import CompileRequest
+from braze.compile.messages import Answer, Failure, Request, pack_answer
+from braze.compile.workers import state
+from braze.errors import BrazeError, ConfigError, FallbackError, UnserializableError
+from braze.runtime.target import making_for
+
+__all__ = ["answer_to", "compile_request"]
+
+
+def compile_request(payload: bytes) -> bytes:
+    """Compile what `braze.compile.messages.Request.to_bytes` wrote; an answer, always. The state that the
+    sender had holds meanwhile. Raises ``MemoryError`` alone: whoever runs this may want to end of it."""
+    try:
+        request = Request.from_bytes(payload)
+    except BrazeError as error:
+        return pack_answer(Answer(refused=f"the request cannot be read: {error.what}"))
+    return answer_to(request)
+
+
+def answer_to(request: Request, debug_dir: str | None = None) -> bytes:
+    """As `compile_request`, for a request that was read; ``debug_dir``: instead of the one in its options."""
+    context = request.context
+    ours = environment.versions()
+    if context.versions != ours:
+        return pack_answer(Answer(refused=f"the request is of {context.versions}, and here is {ours}"))
+    # loaded now, and not while somebody listens: its modules make loggers
+    from braze.compile.pipeline import compile_graph  # noqa: PLC0415
+
+    refused: str | None = None
+    failure: Failure | None = None
+    artifact: bytes | None = None
+    with (
+        captured(context.levels) as said,
+        state.apply(context.torch),
+        tracing.apart(),
+        making_for(context.host.target()),
+    ):
+        try:
+            parsed = request.parse()
+            options = parsed.config if debug_dir is None else parsed.config.replace(debug_dir=debug_dir)
+        except BrazeError as error:
+            return pack_answer(Answer(refused=f"the request cannot be read: {error.what}"))
+        parsed = _with_options(parsed, options)
+        with config.using(options):
+            try:
+                compiled: CompiledFxGraph = compile_graph(parsed, link=False)
+                artifact = compiled.prepare_for_serialization()
+            except MemoryError:
+                raise
+            except (ConfigError, UnserializableError) as error:  # something was not sent, or cannot be
+                refused = error.what
+            except BrazeError as error:
+                failure = Failure.of(error)
+            except Exception as error:
+                failure = Failure.of(_foreign(parsed, error))
+    answer = Answer(logs=tuple(said.logs), warnings=tuple(said.warnings), failure=failure, refused=refused)
+    return pack_answer(answer, artifact)
+
+
+def _with_options(request: CompileRequest, options: config.Config) -> CompileRequest:
+    return request if options is request.config else replace(request, config=options)
+
+
+def _foreign(request: CompileRequest, error: Exception) -> BrazeError:
+    """An exception of Python's or PyTorch's, as the in-process strategy would report it."""
+    words = f"{type(error).__name__}: {error}"
+    if request.config.strict:
+        return FallbackError(f"{request.name} could not be compiled: {words}")
+    return BrazeError(words)
