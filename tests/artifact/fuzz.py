@@ -10,6 +10,9 @@ import random
 import struct
 from collections.abc import Iterator
 from hashlib import sha256
+from typing import Any
+
+import msgspec
 
 HEADER, ENTRY = 64, 128
 
@@ -112,3 +115,85 @@ def patched(data: bytes, offset: int, format: str, *values: object) -> bytes:
     """Numbers written over a header or table that is then sealed again."""
     raw = struct.pack(format, *values)
     return sealed(data[:offset] + raw + data[offset + len(raw) :])
+
+
+# -- metadata -----------------------------------------------------------------------------------------------
+CANARY = "__import__('tests.artifact.fuzz').artifact.fuzz.burnt.append(1)"
+"""Python that leaves a trace where it is run; `burnt` holds the traces."""
+burnt: list[int] = []
+
+_EXPRESSIONS = [
+    *["", "s0", "-1", "4*s77", "s77//0", "s77 % 0", "s77**9", "min()", "max(1)", "1.5", "True", "()", "x.y"],
+    *["9" * 19, "9" * 5000, "(" * 300 + "1" + ")" * 300, "-" * 3000 + "1", "1" + "+1" * 3000, "s77\0", "é"],
+    *["s77*" * 200 + "1", "9223372036854775807", "-9223372036854775808", CANARY, f"[{CANARY}]", "lambda: 1"],
+    *["s77 >= 0", "not s77", "s77 == 3 and s27 != 4", "1 < 2 < 3", "_known", "arg2_1", "workspace"],
+]
+_TEXTS = [
+    *["", "class", "args", "_code", "max", "None", "arg2_1", "s77", "buf3", "workspace", "a\0b", "é", "ﬁ"],
+    *["x" * 20_000, CANARY, f"x = {CANARY}", f"a); {CANARY} #", f"'''{CANARY}'''", "a\n    pass", "%s{0}"],
+    *["cuda:99999", "meta", "float32", "python::call0", "aten::mm", "aten::relu_", "load_library::__call__"],
+    *["aten::mm.out.x", "os::system", "../../etc", "seg0", "seg1", "free", "run_segment", "inference"],
+]
+_NUMBERS = [0, 1, -1, 2, 63, 64, 255, 1 << 31, (1 << 63) - 1, -(1 << 63), (1 << 64) - 1]
+_OTHERS: list[object] = [None, True, False, 1.5, float("nan"), float("inf"), b"", b"\x80\x04.", [], [[]], {}]
+
+
+def _hostile(rng: random.Random) -> object:
+    """A value that has no business anywhere."""
+    kind = rng.randrange(6)
+    if kind == 0:
+        return rng.choice(_NUMBERS)
+    if kind == 1:
+        return rng.choice(_TEXTS)
+    if kind == 2:
+        return rng.choice(_OTHERS)
+    if kind == 3:
+        nested: object = rng.choice(_TEXTS)
+        for _ in range(rng.choice([1, 2, 40, 900])):
+            nested = [nested]
+        return nested
+    text = rng.choice(_EXPRESSIONS if kind == 4 else _TEXTS)
+    return msgspec.msgpack.Ext(rng.choice([1, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 127, -1]), text.encode())
+
+
+def _places(tree: Any) -> list[tuple[Any, Any]]:
+    """Every container of a tree with every key of it. A tree may contain itself by now."""
+    found: list[tuple[Any, Any]] = []
+    seen: set[int] = set()
+    waiting = [tree]
+    while waiting:
+        value = waiting.pop()
+        if id(value) in seen or not isinstance(value, (dict, list)):
+            continue
+        seen.add(id(value))
+        for key in value if isinstance(value, dict) else range(len(value)):
+            found.append((value, key))
+            waiting.append(value[key])
+    return found
+
+
+def forged(metadata: bytes, count: int, seed: int) -> Iterator[bytes]:
+    """``count`` times metadata that are msgpack, and not what they were: values replaced by hostile ones, or
+    by those of another place, keys and elements lost, doubled and renamed."""
+    rng = random.Random(seed)
+    for _ in range(count):
+        tree = msgspec.msgpack.decode(metadata)
+        for _ in range(rng.choice([1, 1, 1, 2, 4])):
+            places = _places(tree)
+            home, key = rng.choice(places)
+            action = rng.randrange(8)
+            if action == 0:
+                del home[key]
+            elif action == 1 and isinstance(home, list):
+                home.insert(key, home[key])
+            elif action == 2 and isinstance(home, dict):
+                home[rng.choice(_TEXTS)] = home.pop(key)
+            elif action == 3:
+                other, place = rng.choice(places)
+                home[key], other[place] = other[place], home[key]
+            else:
+                home[key] = _hostile(rng)
+        try:
+            yield msgspec.msgpack.encode(tree)
+        except (RecursionError, ValueError):  # a value was put inside itself
+            continue

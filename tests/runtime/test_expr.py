@@ -164,7 +164,22 @@ def test_missing_symbol_is_a_key_error() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "s0 +", "s9", "s0 / 2", "s0 ** 2", "f(s0)", "min()", "1.5", "True", "s0.x", "[s0]", "s0; s0"]
+    "text",
+    [
+        "",
+        "s0 +",
+        "s9",
+        "s0 / 2",
+        "s0 ** 2",
+        "f(s0)",
+        "min()",
+        "1.5",
+        "True",
+        "s0.x",
+        "[s0]",
+        "s0; s0",
+        "s0 % 0",
+    ],
 )
 def test_only_the_grammar_parses(text: str) -> None:
     with pytest.raises(ValueError, match="not an integer expression"):

@@ -74,7 +74,11 @@ def expr_from_ast(node: ast.expr, symbols: Mapping[str, Symbol]) -> Expr:
             left = left.left
         value = expr_from_ast(left, symbols)
         for one in reversed(chain):
-            value = _BINARY[type(one.op)](value, expr_from_ast(one.right, symbols))
+            right = expr_from_ast(one.right, symbols)
+            try:
+                value = _BINARY[type(one.op)](value, right)
+            except ZeroDivisionError as error:
+                raise ValueError(f"not an integer expression: {error}") from error
         return value
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args and not node.keywords:
         args = [expr_from_ast(a, symbols) for a in node.args]
