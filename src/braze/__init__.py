@@ -11,10 +11,12 @@ from typing import Any
 
 from braze.version import __version__
 
-__all__ = ["__version__", "config", "errors", "explain", "inspect"]
+__all__ = ["__version__", "aot_compile", "aot_load", "config", "errors", "explain", "inspect"]
 
 # Exported name -> the module that it is, or that defines it.
 _LAZY = {
+    "aot_compile": "braze.frontend.aot_compile",
+    "aot_load": "braze.artifact.aot_load",
     "config": "braze.config",
     "errors": "braze.errors",
     "explain": "braze.inspect.explaining",

@@ -21,6 +21,7 @@ __all__ = [
     "LLVMError",
     "LinkError",
     "LoweringError",
+    "PackageError",
     "ParseError",
     "SignatureError",
     "UnserializableError",
@@ -139,6 +140,11 @@ class UnserializableError(BrazeError):
     """A compiled graph, or a request, holds something that has no place in what is stored or sent."""
 
     default_hint = "it is compiled in this process, and again in every other"
+
+
+class PackageError(BrazeError):
+    """A package cannot be made of a program, or cannot be used as asked: weights that were left out are not
+    bound yet, say."""
 
 
 class CacheError(BrazeError):

@@ -1,0 +1,152 @@
+"""What a package says of its model, as typed data: how it is called, and what it is made of."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeAlias
+
+import msgspec
+import torch
+from msgspec import Struct
+
+from braze.artifact.trees import Node
+from braze.errors import ArtifactError
+
+__all__ = [
+    "Given",
+    "GivenKind",
+    "Model",
+    "Parameters",
+    "Range",
+    "Slot",
+    "Weight",
+    "WeightKind",
+    "decode",
+    "encode",
+]
+
+WeightKind: TypeAlias = Literal["parameter", "buffer", "constant"]
+GivenKind: TypeAlias = Literal["tensor", "number", "constant"]
+_Natural: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
+
+
+class Parameters(Struct, frozen=True, forbid_unknown_fields=True):
+    """How the model is called: the positional arguments (a tuple) and their names where they have one, the
+    keyword arguments (a dict), and what it returns."""
+
+    arguments: Node
+    keywords: Node
+    names: tuple[str, ...]
+    results: Node
+
+
+class Given(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One leaf of the arguments, by the name it had in the export. A ``constant`` is part of the program: the
+    call has to pass that value."""
+
+    name: str
+    kind: GivenKind
+    value: bool | int | float | str | None = None
+
+
+class Weight(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A tensor that belongs to the model. Strides in elements; ``mutated``: a call may write to it;
+    ``persistent``: it is in the state dict."""
+
+    name: str
+    kind: WeightKind
+    dtype: torch.dtype
+    sizes: tuple[_Natural, ...]
+    strides: tuple[_Natural, ...]
+    mutated: bool = False
+    persistent: bool = True
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its elements."""
+        count = 1
+        for n in self.sizes:
+            count *= n
+        return count * self.dtype.itemsize
+
+
+class Slot(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Where an input of the graph comes from: a leaf of the arguments, or a weight."""
+
+    given: _Natural | None = None
+    weight: str | None = None
+
+
+class Range(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The least and greatest value (None: any) that the export gave a size."""
+
+    symbol: str
+    lower: int
+    upper: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.lower} <= {self.symbol}" + ("" if self.upper is None else f" <= {self.upper}")
+
+
+class Model(Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything. ``slots``: one for each input of the graph; ``aliases``: other names of weights, of tensors
+    that share memory; ``ranges``: of the sizes that may differ from call to call."""
+
+    parameters: Parameters
+    given: tuple[Given, ...]
+    weights: tuple[Weight, ...]
+    slots: tuple[Slot, ...]
+    aliases: dict[str, str]
+    ranges: tuple[Range, ...]
+
+    def check(self) -> None:
+        """That the parts fit each other. Raises `ArtifactError`."""
+        leaves = self.parameters.arguments.leaves + self.parameters.keywords.leaves
+        names = {weight.name for weight in self.weights}
+        if leaves != len(self.given):
+            raise ArtifactError(
+                f"{len(self.given)} inputs are described for {leaves} leaves of the arguments"
+            )
+        if len(names) != len(self.weights) or not names.issuperset(self.aliases.values()):
+            raise ArtifactError("two weights have one name, or an alias has no weight")
+        if names & self.aliases.keys():
+            raise ArtifactError("a weight's name is an alias as well")
+        for weight in self.weights:
+            if len(weight.sizes) != len(weight.strides) or len(weight.sizes) > 64:
+                raise ArtifactError(f"the weight {weight.name!r} has {len(weight.sizes)} sizes")
+        for slot in self.slots:
+            if (slot.given is None) == (slot.weight is None):
+                raise ArtifactError("an input of the graph comes from nowhere, or from two places")
+            if slot.given is not None and slot.given >= len(self.given):
+                raise ArtifactError(f"an input of the graph is argument {slot.given} of {len(self.given)}")
+            if slot.weight is not None and slot.weight not in names:
+                raise ArtifactError(
+                    f"an input of the graph is the weight {slot.weight!r}, which is not there"
+                )
+
+
+def encode(model: Model) -> bytes:
+    """As JSON, for people too."""
+    return msgspec.json.format(msgspec.json.encode(model, enc_hook=_dtype_name), indent=1)
+
+
+def decode(data: bytes | memoryview) -> Model:
+    """What `encode` wrote, checked. Raises `ArtifactError`."""
+    try:
+        model = msgspec.json.decode(data, type=Model, dec_hook=_dtype)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise ArtifactError(f"the description of the package's model is damaged: {error}") from error
+    model.check()
+    return model
+
+
+def _dtype_name(value: object) -> str:
+    if not isinstance(value, torch.dtype):
+        raise TypeError(f"{type(value).__name__} has no place in a description")
+    return str(value).removeprefix("torch.")
+
+
+def _dtype(kind: type, value: object) -> torch.dtype:
+    found = getattr(torch, value, None) if isinstance(value, str) else None
+    if not isinstance(found, torch.dtype):
+        raise ValueError(f"{value!r} is no dtype")
+    return found
