@@ -29,9 +29,11 @@ _log = logging.getLogger("braze")
 
 def is_cached(request_config: object) -> bool:
     """Whether compilations under these options use the cache. Those do not that shall leave behind what only
-    a compiler can tell (``debug_dir``)."""
+    a compiler can tell (``debug_dir``, and the mode that works through files)."""
     return (
-        bool(getattr(request_config, "cache", False)) and getattr(request_config, "debug_dir", None) is None
+        bool(getattr(request_config, "cache", False))
+        and getattr(request_config, "debug_dir", None) is None
+        and getattr(request_config, "fx_compile_mode", "") != "debug-file"
     )
 
 

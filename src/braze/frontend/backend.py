@@ -9,16 +9,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from torch.fx import GraphModule
 
 from braze import config as configuration
 from braze._torch import dynamo
-from braze.codegen.llvm.pool import prestart
 from braze.compile.cached import CachedFxCompile
 from braze.compile.fx_compile import FxCompile
-from braze.compile.in_process import InProcessFxCompile
+from braze.compile.modes import prestart, strategy
 from braze.config import Config
 from braze.errors import ConfigError
 from braze.frontend.aot import compile_dynamo_graph
@@ -57,9 +57,11 @@ def braze(
         BrazeError: with ``strict``, where something could not be compiled.
     """
     config = _resolved(mode, options)
-    compiler = CachedFxCompile(InProcessFxCompile())
-    # on a miss, LLVM starts in its own processes while the graph is traced
-    return compile_dynamo_graph(gm, example_inputs, config, compiler, open_entries(config), prestart)
+    compiler = CachedFxCompile(strategy(config))
+    # on a miss, the processes that will be needed start while the graph is traced
+    return compile_dynamo_graph(
+        gm, example_inputs, config, compiler, open_entries(config), partial(prestart, config)
+    )
 
 
 def make_backend(compiler: FxCompile) -> Callable[..., Callable[..., Any]]:
