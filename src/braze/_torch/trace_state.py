@@ -25,6 +25,7 @@ __all__ = [
     "autocast_enabled",
     "graph_inputs",
     "obstacles",
+    "own_tensors",
     "settings",
     "shape_settings",
     "state",
@@ -64,8 +65,18 @@ _KINDS = frozenset({torch.Tensor, torch.nn.Parameter, torch.nn.Buffer, FakeTenso
 _AUTOCAST_DEVICES = ("cpu", "cuda", "xpu", "mps")
 
 
+def own_tensors(gm: GraphModule) -> dict[str, torch.Tensor]:
+    """The parameters and buffers that a graph holds itself, by name, in the order in which AOTAutograd puts
+    them before the other inputs."""
+    parameters = dict(gm.named_parameters(remove_duplicate=False))
+    return {**parameters, **dict(gm.named_buffers(remove_duplicate=False))}
+
+
 def graph_inputs(gm: GraphModule, example_inputs: Sequence[Any]) -> Iterator[GraphInput]:
-    """The inputs of a graph, in order. Fewer, or none, where the two arguments do not belong together."""
+    """The inputs of a graph, its own tensors first, in order. Fewer where the arguments do not belong
+    together."""
+    for tensor in own_tensors(gm).values():
+        yield _own_input(tensor)
     for node, example in zip(gm.graph.find_nodes(op="placeholder"), example_inputs, strict=False):
         yield _graph_input(node, example)
 
@@ -77,13 +88,11 @@ def _graph_input(node: Node, example: Any) -> GraphInput:
         return GraphInput(number=example if traced is None else traced)
     if not isinstance(example, torch.Tensor):
         return GraphInput(reason=f"is a {type(example).__name__}")
-    if type(example) not in _KINDS:
-        return GraphInput(reason=f"is a tensor subclass, {type(example).__name__}")
     if not isinstance(traced, FakeTensor):
         return GraphInput(reason="was not traced")
-    if example.layout is not torch.strided:
-        return GraphInput(reason=f"has the layout {example.layout}")
-    facts = _tensor(example, "Parameter" if isinstance(example, torch.nn.Parameter) else "Tensor")
+    facts = _plain(example)
+    if isinstance(facts, str):
+        return GraphInput(reason=facts)
     if not _has_symbols(traced):
         # Dynamo's own fake tensor went through the function, which may have changed its sizes
         return GraphInput(tensor=facts, static=static)
@@ -92,6 +101,19 @@ def _graph_input(node: Node, example: Any) -> GraphInput:
         return GraphInput(reason="has sizes that the function changes")
     sizes, strides, offset = symbolic
     return GraphInput(tensor=replace(facts, sizes=sizes, strides=strides, offset=offset), static=static)
+
+
+def _own_input(tensor: torch.Tensor) -> GraphInput:
+    facts = _plain(tensor)
+    return GraphInput(reason=facts) if isinstance(facts, str) else GraphInput(tensor=facts, static="own")
+
+
+def _plain(tensor: torch.Tensor) -> TensorFacts | str:
+    if type(tensor) not in _KINDS:
+        return f"is a tensor subclass, {type(tensor).__name__}"
+    if tensor.layout is not torch.strided:
+        return f"has the layout {tensor.layout}"
+    return _tensor(tensor, "Parameter" if isinstance(tensor, torch.nn.Parameter) else "Tensor")
 
 
 def _has_symbols(tensor: torch.Tensor) -> bool:

@@ -31,13 +31,10 @@ Boxed: TypeAlias = Callable[[list[Any]], Sequence[Any]]
 """A compiled graph: takes its inputs in a list, which it empties."""
 
 
-def build_call(
-    spec: CallSpec, forward: Boxed, backward: Callable[[], Boxed] | None = None
-) -> Callable[..., list[Any]]:
+def build_call(spec: CallSpec, forward: Boxed, backward: Boxed | None = None) -> Callable[..., list[Any]]:
     """The function that `spec` describes: takes the inputs one by one, returns the outputs in a list.
 
-    `backward` gives the compiled backward graph; it is called when gradients are first asked for. Results
-    are differentiable once: a second derivative raises ``RuntimeError``, as AOTAutograd's do.
+    Results are differentiable once: a second derivative raises ``RuntimeError``, as AOTAutograd's do.
 
     May be called from several threads at once. Raises ``ArtifactError`` for a spec that contradicts itself,
     or one with a backward but no graph for it."""
@@ -76,7 +73,7 @@ def _without_autocast(run: Boxed) -> Boxed:
     return call
 
 
-def _training(spec: CallSpec, how: Backward, forward: Boxed, backward: Callable[[], Boxed]) -> Boxed:
+def _training(spec: CallSpec, how: Backward, forward: Boxed, backward: Boxed) -> Boxed:
     function = _function(spec, how, forward, backward)
     detached = how.detached
     grad_enabled, set_grad_enabled = autograd.grad_enabled, autograd.set_grad_enabled
@@ -109,11 +106,11 @@ class _Hidden:
 
 
 def _function(
-    spec: CallSpec, how: Backward, forward: Boxed, backward: Callable[[], Boxed]
+    spec: CallSpec, how: Backward, forward: Boxed, backward: Boxed
 ) -> Callable[..., tuple[Any, ...]]:
     """`apply` of an `autograd.Function` that runs the two graphs."""
     run_forward = _without_autocast(forward) if spec.autocast else forward
-    run_backward = _loaded_once(backward)
+    run_backward = _without_autocast(backward)
     returned = spec.returned
     checked = slice(returned, returned + how.saved)
     unchecked = slice(checked.stop, checked.stop + how.unchecked)
@@ -176,17 +173,6 @@ def _function(
 
     apply: Callable[..., tuple[Any, ...]] = CompiledFunction.apply
     return apply
-
-
-def _loaded_once(load: Callable[[], Boxed]) -> Boxed:
-    loaded: list[Boxed] = []
-
-    def run(arguments: list[Any]) -> Sequence[Any]:
-        if not loaded:  # two threads may both load it, which is a waste and no error
-            loaded.append(_without_autocast(load()))
-        return loaded[0](arguments)
-
-    return run
 
 
 def _is_tensor(value: object) -> bool:

@@ -40,7 +40,7 @@ class Capture:
     def __init__(self, key: DynamoKey | str, gm: GraphModule) -> None:
         self.reason: str | None = key if isinstance(key, str) else None
         self._key = key
-        self._inputs = len(gm.graph.find_nodes(op="placeholder"))
+        self._inputs = len(trace_state.own_tensors(gm)) + len(gm.graph.find_nodes(op="placeholder"))
         self._autocast = trace_state.autocast_enabled()
         self._aot_guards = aot_metadata.guards_of_aot()
         self._env = trace_state.traced_env()

@@ -135,16 +135,18 @@ class _Names:
 def _inputs(gm: GraphModule, example_inputs: Sequence[Any], names: _Names) -> str:
     lines, storages = [], dict[int, int]()
     described = list(trace_state.graph_inputs(gm, example_inputs))
-    if len(described) != len(example_inputs) or len(described) != len(gm.graph.find_nodes(op="placeholder")):
+    own = len(trace_state.own_tensors(gm))
+    if not len(example_inputs) == len(described) - own == len(gm.graph.find_nodes(op="placeholder")):
         raise Unkeyed("the inputs are not those of the graph")
-    for i, one in enumerate(described):
+    for i, one in enumerate(described, -own):
+        name = f"own tensor {i + own}" if i < 0 else f"v{i}"
         if one.reason is not None:
-            raise Unkeyed(f"input {i} {one.reason}")
+            raise Unkeyed(f"{name if i < 0 else f'input {i}'} {one.reason}")
         if one.tensor is None:
-            lines.append(f"v{i}: {names.number(one.number)}")
+            lines.append(f"{name}: {names.number(one.number)}")
             continue
         static = "" if one.static is None else f" static={one.static}"
-        lines.append(f"v{i}: {_tensor(one.tensor, names, storages)}{static}")
+        lines.append(f"{name}: {_tensor(one.tensor, names, storages)}{static}")
     return "\n".join(lines)
 
 
@@ -181,14 +183,22 @@ class _GraphText:
 
     def __init__(self) -> None:
         self._numbers: dict[Node, int] = {}
+        self._own: dict[str, int] = {}
 
     def of(self, gm: GraphModule) -> str:
         """The text of a graph from Dynamo. Raises `Unkeyed`."""
+        self._own = {name: i for i, name in enumerate(trace_state.own_tensors(gm))}
         return "\n".join(self._lines(gm, ""))
 
+    def _inner(self, gm: GraphModule, indent: str) -> list[str]:
+        if trace_state.own_tensors(gm):
+            raise Unkeyed("a graph inside of it has parameters of its own")
+        outer, self._own = self._own, {}
+        lines = self._lines(gm, indent)
+        self._own = outer
+        return lines
+
     def _lines(self, gm: GraphModule, indent: str) -> list[str]:
-        if any(True for _ in gm.parameters(recurse=False)) or any(True for _ in gm.buffers(recurse=False)):
-            raise Unkeyed("the graph has parameters of its own")
         if _CHECKPOINT in gm.meta:
             raise Unkeyed("a function of the user's chooses what a checkpoint keeps")
         lines = []
@@ -200,9 +210,11 @@ class _GraphText:
                 lines.append(f"{indent}v{number} = input{marks}")
             elif node.op == "output":
                 lines.append(f"{indent}return {self._argument(node.args[0])}{marks}")
+            elif node.op == "get_attr" and str(node.target) in self._own:
+                lines.append(f"{indent}v{number} = own tensor {self._own[str(node.target)]}{marks}")
             elif node.op == "get_attr":
                 lines.append(f"{indent}v{number} = graph{marks}:")
-                lines += self._lines(_subgraph(gm, str(node.target)), indent + "  ")
+                lines += self._inner(_subgraph(gm, str(node.target)), indent + "  ")
             else:
                 lines.append(f"{indent}v{number} = {self._call(node)}{marks}")
         return lines

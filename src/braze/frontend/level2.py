@@ -9,13 +9,14 @@ graph, so it comes into being when `backward()` has first run."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
+import torch
 from torch.fx import GraphModule
 
-from braze._torch.shapes import hint
+from braze._torch import shapes, trace_state
 from braze.artifact.autograd_call import build_call
 from braze.artifact.call_spec import CallSpec, check_spec
 from braze.artifact.output_code import OutputCode
@@ -60,21 +61,24 @@ class Entries(Protocol):
 
 
 # -- a hit --------------------------------------------------------------------------------------------------
-def find(entries: Entries, key: DynamoKey) -> Callable[..., Any] | None:
-    """The callable for the graph of a key, from the first entry that fits and can be loaded."""
+def find(entries: Entries, key: DynamoKey, gm: GraphModule) -> Callable[..., Any] | None:
+    """The callable for `gm`, of which `key` is the key, from the first entry that fits and can be loaded."""
+    own = trace_state.own_tensors(gm)
     for entry in entries.find(key):
         try:
             if guards_hold(entry, key):
-                return callable_from(entry, key, entries.load)
+                return callable_from(entry, key, list(own.values()), entries.load)
         except BrazeError as error:
             log.warning("an entry of the cache cannot be used, the graph is compiled again: %s", error)
+        except Exception:  # what is stored must never stand between people and their results
+            log.exception("an entry of the cache cannot be used, the graph is compiled again")
     return None
 
 
 def guards_hold(entry: Entry, key: DynamoKey) -> bool:
     """Whether an entry of this key was made for sizes like those of the running trace. Adds no guard. Raises
     ``ArtifactError`` for guards over symbols that the key has not."""
-    sizes = {name: hint(symbol) for name, symbol in key.symbols.items()}
+    sizes = {name: shapes.hint(symbol) for name, symbol in key.symbols.items()}
     known = {name: size for name, size in sizes.items() if size is not None}
     try:
         return all(guard.evaluate(known) for guard in _parsed(entry, key))
@@ -82,22 +86,40 @@ def guards_hold(entry: Entry, key: DynamoKey) -> bool:
         raise ArtifactError(f"a guard cannot be decided: {error!r}") from None
 
 
-def callable_from(entry: Entry, key: DynamoKey, load: Callable[[bytes], OutputCode]) -> Callable[..., Any]:
+def callable_from(
+    entry: Entry, key: DynamoKey, own: Sequence[torch.Tensor], load: Callable[[bytes], OutputCode]
+) -> Callable[..., Any]:
     """The callable that AOTAutograd and the compiler would have made, for an entry whose guards hold.
 
-    `load` turns the bytes of a compiled graph into one that runs; the backward's are loaded when gradients
-    are first asked for. What the entry assumes of sizes becomes a guard of the running trace. Raises
-    ``ArtifactError`` for an entry that contradicts itself, and what `load` raises for the forward graph;
-    nothing has changed then."""
+    `own` are the parameters and buffers that the graph itself holds, which come before its other inputs.
+    `load` turns the bytes of a compiled graph into one that runs. What the entry assumes of sizes becomes a
+    guard of the running trace. Raises ``ArtifactError`` for an entry that contradicts itself, and what `load`
+    raises; nothing has changed then."""
     guards = _parsed(entry, key)
-    stored = entry.backward
-    backward = None if stored is None else lambda: load(stored).run
+    backward = None if entry.backward is None else load(entry.backward).run
     call = build_call(entry.spec, load(entry.forward).run, backward)
     for guard in guards:
-        # deciding it with symbolic sizes is what makes it a guard
-        if not guard.evaluate(key.symbols):  # type: ignore[arg-type]
+        if not _decide(guard, key.symbols):
             raise ArtifactError(f"{guard} does not hold for these sizes")
-    return call
+    return _with_own(call, own) if own else call
+
+
+def _with_own(call: Callable[..., Any], own: Sequence[torch.Tensor]) -> Callable[..., Any]:
+    def with_own(*arguments: Any) -> Any:
+        return call(*own, *arguments)
+
+    return with_own
+
+
+def _decide(guard: BoolExpr, symbols: Mapping[str, torch.SymInt]) -> bool:
+    """Whether a guard holds for symbolic sizes; deciding it makes it a guard of the trace."""
+    if guard.e is None:
+        parts = (_decide(part, symbols) for part in guard.parts)
+        return all(parts) if guard.kind == "and" else any(parts)
+    value = guard.e.evaluate(symbols)  # type: ignore[arg-type]
+    if guard.kind == ">=":
+        return shapes.guard(value >= 0)
+    return shapes.guard(value == 0 if guard.kind == "==" else value != 0)
 
 
 def _parsed(entry: Entry, key: DynamoKey) -> list[BoolExpr]:
