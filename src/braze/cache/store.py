@@ -20,6 +20,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -91,17 +92,8 @@ class Store:
 
         An entry that is damaged, or was moved here from another key, is deleted and logged.
         """
-        rows: list[tables.Row] = self._database.run(lambda c: tables.under(c, digest), [])
-        wanted = [row for row in rows if accepts is None or accepts(row.info.guards)]
-        if not wanted:
-            return ()
-        bodies = self._database.run(lambda c: [tables.body(c, row.info.id) for row in wanted], None)
-        if bodies is None:
-            return ()
         found, damaged = [], []
-        for row, body in zip(wanted, bodies):
-            if body is None:
-                continue  # evicted by another process between the two looks
+        for row, body in self._read(digest, accepts):
             payload = _verified(row, body)
             if payload is None:
                 damaged.append(row.info)
@@ -265,6 +257,19 @@ class Store:
         self._pending = _Pending()
 
     # -- inside -------------------------------------------------------------------------------------------
+    def _read(self, digest: str, accepts: Callable[[str], bool] | None) -> list[tuple[tables.Row, bytes]]:
+        pairs: list[tuple[tables.Row, bytes]] = []
+        for _ in range(3):
+            rows: list[tables.Row] = self._database.run(lambda c: tables.under(c, digest), [])
+            wanted = {row.info.id: row for row in rows if accepts is None or accepts(row.info.guards)}
+            if not wanted:
+                return []
+            bodies: dict[int, bytes] = self._database.run(partial(tables.bodies, entries=tuple(wanted)), {})
+            pairs = [(wanted[entry], body) for entry, body in bodies.items()]
+            if len(pairs) == len(wanted):
+                break  # else somebody replaced one of them between the two looks
+        return pairs
+
     def _new_texts(self, key: Key) -> dict[bytes, bytes]:
         """The texts of a key that are not in the database yet, by their digests, as they are stored."""
         known = self._database.run(lambda c: tables.known_texts(c, key), None)

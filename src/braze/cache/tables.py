@@ -25,7 +25,7 @@ __all__ = [
     "Row",
     "add_miss",
     "add_uses",
-    "body",
+    "bodies",
     "clear",
     "collect",
     "count",
@@ -95,14 +95,16 @@ def every(connection: Connection) -> list[Row]:
     return [_row(values) for values in connection.execute(f"SELECT {_INFO} ORDER BY e.used DESC, e.id DESC")]
 
 
-def body(connection: Connection, entry: int) -> bytes | None:
-    """The stored bytes of an entry, or None if it is gone."""
-    found = connection.execute("SELECT body FROM payloads WHERE entry = ?", (entry,)).fetchone()
-    if found is None:
-        return None
-    if not isinstance(found[0], bytes):
-        raise Damage("a payload is not of bytes")
-    return found[0]
+def bodies(connection: Connection, entries: Iterable[int]) -> dict[int, bytes]:
+    """The stored bytes of those of the entries that are still there, in their order."""
+    found: dict[int, bytes] = {}
+    for entry in entries:
+        row = connection.execute("SELECT body FROM payloads WHERE entry = ?", (entry,)).fetchone()
+        if row is not None:
+            if not isinstance(row[0], bytes):
+                raise Damage("a payload is not of bytes")
+            found[entry] = row[0]
+    return found
 
 
 def replace(connection: Connection, row: tuple[Any, ...], stored: bytes, variants: int) -> None:
