@@ -126,12 +126,8 @@ def _function(
     coerce = [(t.position, _coercion(t)) for t in how.tangents]
     detached_if_view, release_saved = autograd.detached_if_view, autograd.release_saved
     leave_undefined = autograd.leave_undefined_gradients
-    gradients_expected = returned
 
     class CompiledFunction(torch.autograd.Function):
-        # lets PyTorch (2.13 and later) pass the gradients in one list, and each die when it was read
-        boxed_grads_call = True
-
         @staticmethod
         def forward(ctx: Any, *inputs: Any) -> tuple[Any, ...]:
             values = run_forward(list(inputs))
@@ -152,16 +148,11 @@ def _function(
         @staticmethod
         def backward(ctx: Any, *gradients: Any) -> Any:
             _check_backward(how)
-            given: Any = gradients
-            if len(gradients) == 1 and isinstance(gradients[0], list):
-                given = gradients[0]
-            del gradients
-            if len(given) != gradients_expected:
-                raise ArtifactError(f"{len(given)} gradients came back instead of {gradients_expected}")
+            if len(gradients) != returned:
+                raise ArtifactError(f"{len(gradients)} gradients came back instead of {returned}")
             arguments = [*ctx.numbers, *ctx.saved_tensors, *ctx.unchecked]
-            arguments += [fit(given[position]) for position, fit in coerce]
-            if isinstance(given, list):
-                given.clear()
+            arguments += [fit(gradients[position]) for position, fit in coerce]
+            del gradients
 
             def run() -> tuple[Any, ...]:
                 release_saved(ctx)

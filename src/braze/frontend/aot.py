@@ -38,7 +38,7 @@ def compile_dynamo_graph(
     recording = None
     if entries is not None:
         key = level2.describe(gm, example_inputs, config)
-        found = None if isinstance(key, str) else level2.find(entries, key)
+        found = None if isinstance(key, str) else level2.find(entries, key, gm)
         if found is not None:
             return aot.untraced(found)
         recording = level2.Recording(entries, key, gm)
