@@ -39,7 +39,8 @@ def make_fake(
     parameter: bool = False,
 ) -> torch.Tensor:
     """A fake tensor, on the CPU unless told otherwise, with memory of its own or that of `shares`. Sizes,
-    strides and offset are in elements, and may be symbolic. Raises what PyTorch raises for impossible ones."""
+    strides and offset are in elements, and may be symbolic. Raises what PyTorch raises for
+    impossible ones."""
     if shares is not None:
         with mode:
             memory = shares.untyped_storage()
@@ -53,7 +54,7 @@ def make_fake(
     if requires_grad:
         value.requires_grad_()
     if parameter:
-        value._is_param = True  # type: ignore[attr-defined]
+        value._is_param = True
     return value
 
 

@@ -13,7 +13,9 @@ from torch._ops import HigherOrderOperator, OpOverload, OpOverloadPacket, _highe
 
 __all__ = ["find_operator", "qualified_name"]
 
-_NAME = re.compile(r"(?P<space>[A-Za-z]\w*)::(?P<name>[A-Za-z_]\w*)(?:\.(?P<overload>[A-Za-z_]\w*))?", re.ASCII)
+_NAME = re.compile(
+    r"(?P<space>[A-Za-z]\w*)::(?P<name>[A-Za-z_]\w*)(?:\.(?P<overload>[A-Za-z_]\w*))?", re.ASCII
+)
 
 _HIGHER_ORDER = frozenset(
     """
@@ -36,7 +38,7 @@ def qualified_name(target: Any) -> str | None:
         schema = target._schema
         name = f"{schema.name}.{schema.overload_name or 'default'}"
     elif isinstance(target, HigherOrderOperator):
-        name = f"higher_order::{target.name()}"
+        name = f"higher_order::{target._name}"
     else:
         return None
     return name if find_operator(name) is target else None
@@ -55,7 +57,10 @@ def find_operator(qualified: str) -> Any:
     if not isinstance(space, _OpNamespace):
         return None
     packet = getattr(space, parts["name"], None)
-    if not isinstance(packet, OpOverloadPacket) or (parts["overload"] or "") not in packet.overloads():
+    overload = parts["overload"] or ""
+    if not isinstance(packet, OpOverloadPacket) or not overload:
         return None
-    found = getattr(packet, parts["overload"])
+    if ("" if overload == "default" else overload) not in packet._overload_names:
+        return None
+    found = getattr(packet, overload)
     return found if isinstance(found, OpOverload) else None

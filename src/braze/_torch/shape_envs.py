@@ -6,13 +6,14 @@ import re
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import sympy
 import torch
 from torch._dynamo.source import ConstantSource
 from torch.fx.experimental import sym_node
-from torch.fx.experimental.symbolic_shapes import RuntimeAssert, ShapeEnv, ShapeGuard, ValueRangesSLoc
+from torch.fx.experimental import symbolic_shapes as shapes
+from torch.fx.experimental.symbolic_shapes import RuntimeAssert, ShapeEnv, ValueRangesSLoc
 from torch.utils._sympy.functions import Mod
 from torch.utils._sympy.numbers import int_oo
 from torch.utils._sympy.value_ranges import ValueRanges
@@ -33,7 +34,10 @@ __all__ = [
     "symbols_by_name",
 ]
 
+# these are not typed, or not exported
 SymNode: Any = sym_node.SymNode
+_shapes: Any = shapes
+_stack: Any = CapturedTraceback
 _UNBACKED = re.compile(r"(u|zuf)(\d+)")
 
 
@@ -91,6 +95,7 @@ def new_shape_env(facts: Iterable[SymbolFacts]) -> tuple[ShapeEnv, dict[str, sym
         here = env._get_sloc()
         env.var_to_range_sloc[symbol] = ValueRangesSLoc(here, here)
         env.var_to_sources[symbol] = [ConstantSource(fact.name)]
+        env.var_to_stack[symbol] = _stack.extract()
         if fact.hint is not None:
             _hints(env)[symbol] = sympy.Float(fact.hint) if fact.is_float else sympy.Integer(fact.hint)
         if fact.size_like:
@@ -105,9 +110,9 @@ def _bounds(lower: int | None, upper: int | None) -> tuple[Any, Any]:
 
 
 def _hints(env: ShapeEnv) -> dict[sympy.Symbol, Any]:
-    # the name since torch 2.12, and the one before
-    found = env.__dict__.get("backed_var_to_val")
-    return env.__dict__["var_to_val"] if found is None else found
+    # its name in newer versions of PyTorch, and in older ones
+    name = "backed_var_to_val" if "backed_var_to_val" in vars(env) else "var_to_val"
+    return cast("dict[sympy.Symbol, Any]", vars(env)[name])
 
 
 def _count_unbacked(env: ShapeEnv, name: str) -> None:
@@ -130,7 +135,7 @@ def raw_expression(value: torch.SymInt | torch.SymFloat | torch.SymBool) -> Any:
 def symbolic(env: ShapeEnv, expression: sympy.Basic, kind: type) -> Any:
     """The symbolic value of an expression, of kind `int`, `float` or `bool`; its hint follows from those of
     the symbols."""
-    wrap = {int: torch.SymInt, float: torch.SymFloat, bool: torch.SymBool}[kind]
+    wrap: Any = {int: torch.SymInt, float: torch.SymFloat, bool: torch.SymBool}[kind]
     return wrap(SymNode(expression, env, kind, None))
 
 
@@ -161,10 +166,10 @@ def assume(env: ShapeEnv, condition: sympy.Basic) -> None:
     if unbacked:
         # found there for the symbol that was made last
         kept = env.deferred_runtime_asserts.setdefault(unbacked[-1], [])
-        kept.append(RuntimeAssert(condition, "", CapturedTraceback.extract(skip=1)))
+        kept.append(RuntimeAssert(condition, "", _stack.extract(skip=1)))
         env.num_deferred_runtime_asserts += 1
     else:
-        env.guards.append(ShapeGuard(condition, env._get_sloc(), False))
+        env.guards.append(_shapes.ShapeGuard(condition, env._get_sloc(), False))
     if isinstance(condition, sympy.Eq) and condition.rhs == 0 and isinstance(condition.lhs, Mod):
         env.divisible.add(condition.lhs)
     env.axioms.update(dict(env.get_implications(env.simplify(condition))))

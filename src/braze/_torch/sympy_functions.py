@@ -37,6 +37,7 @@ _BY_TYPE: dict[type, FunctionKind] = {
     getattr(_functions, name): kind for name, kind in _KINDS.items() if hasattr(_functions, name)
 }
 
+_UNARY = "acos asin atan cos cosh exp log log2 sin sinh sqrt tan tanh"
 _WORDS: dict[str, str] = {
     "max": "Max",
     "min": "Min",
@@ -62,7 +63,7 @@ _WORDS: dict[str, str] = {
     "float": "ToFloat",
     "identity": "Identity",
     "dense": "IsNonOverlappingAndDenseIndicator",
-    **{f: f"OpaqueUnaryFn_{f}" for f in "sqrt cos cosh sin sinh tan tanh asin acos atan exp log log2".split()},
+    **{f: f"OpaqueUnaryFn_{f}" for f in _UNARY.split()},
     **{f: f"BitwiseFn_{f}" for f in ("bitwise_and", "bitwise_or", "bitwise_xor")},
 }
 BY_WORD: dict[str, Any] = {

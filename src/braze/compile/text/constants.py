@@ -31,7 +31,7 @@ def as_stored(tensor: torch.Tensor) -> torch.Tensor:
 def content_hash(stored: torch.Tensor) -> str:
     """The SHA-256 of a contiguous tensor's bytes, in hexadecimal."""
     flat = stored.reshape(-1).view(torch.uint8) if stored.numel() else torch.empty([0], dtype=torch.uint8)
-    return hashlib.sha256(flat.numpy()).hexdigest()
+    return hashlib.sha256(flat.numpy().data).hexdigest()
 
 
 def with_strides(stored: torch.Tensor, stride: Sequence[int]) -> torch.Tensor:

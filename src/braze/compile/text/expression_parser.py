@@ -132,8 +132,8 @@ class _Parser:
                 return symbol
             if self.cursor.token.text == "(":
                 return self._call(token)
-            self.cursor.fail(f"no symbol {token.text!r} was declared", token)
-        self.cursor.fail(f"a number, a symbol or a function was expected, not {token.text!r}", token)
+            return self.cursor.fail(f"no symbol {token.text!r} was declared", token)
+        return self.cursor.fail(f"a number, a symbol or a function was expected, not {token.text!r}", token)
 
     def _call(self, word: Token) -> Any:
         self.cursor.require("(")
@@ -150,6 +150,11 @@ class _Parser:
             if len(args) != 2:
                 self.cursor.fail("a power takes two numbers", word)
             return self._raised(args[0], args[1], word)
+        if word.text == "piecewise":
+            pairs = list(zip(args[::2], args[1::2], strict=False))
+            if len(args) % 2:
+                self.cursor.fail("a value of a piecewise number has no condition", word)
+            return self._made(sympy.Piecewise, pairs)
         function = BY_WORD.get(word.text)
         if function is None:
             self.cursor.fail(f"there is no function {word.text!r}", word)

@@ -1,4 +1,4 @@
-"""Symbolic numbers and conditions as text: ``2*(s77//2)``, ``s27%8 == 0``.
+"""Symbolic numbers and conditions as text: ``2*(s77//2)``, ``s27 % 8 == 0``.
 
 The grammar is closed: numbers, symbols, sums, products, powers, relations, and, or, not, and the functions of
 `braze._torch.sympy_functions.BY_WORD`. Operands of commutative operations are ordered by their text, so the
@@ -32,7 +32,8 @@ RELATIONS: dict[str, Any] = {
 _RELATION_SIGNS = {kind: sign for sign, kind in RELATIONS.items()}
 _WORDS = {kind: word for word, kind in BY_WORD.items()}
 _COMMUTATIVE = frozenset({"max", "min", "bitwise_and", "bitwise_or", "bitwise_xor"})
-_INFIX = {"floordiv": "//", "mod": "%"}
+# a name right behind a % would be a node
+_INFIX = {"floordiv": "//", "mod": " % "}
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _PREFIX = re.compile(r"zuf|zf|u|s")
 
@@ -107,7 +108,8 @@ class ExpressionPrinter:
         return repr(value), ATOM if value >= 0 else PRODUCT
 
     def _sum(self, e: sympy.Add) -> tuple[str, int]:
-        constants, terms = [], []
+        constants: list[str] = []
+        terms: list[str] = []
         for a in self._in_order(e):
             (constants if a.is_number else terms).append(self.text(a, ADDITION))
         text = ""
@@ -121,7 +123,9 @@ class ExpressionPrinter:
         return text, ADDITION
 
     def _product(self, e: sympy.Mul) -> tuple[str, int]:
-        sign, numbers, factors = "", [], []
+        sign = ""
+        numbers: list[str] = []
+        factors: list[str] = []
         for a in self._in_order(e):
             if a is sympy.S.NegativeOne:
                 sign = "-"
@@ -146,6 +150,10 @@ class ExpressionPrinter:
     def _not(self, e: sympy.Not) -> tuple[str, int]:
         return f"not {self.text(e.args[0], ATOM)}", NOT
 
+    def _piecewise(self, e: sympy.Piecewise) -> tuple[str, int]:
+        parts = [self.text(part) for piece in e.args for part in piece.args]
+        return f"piecewise({', '.join(parts)})", ATOM
+
     def _in_order(self, e: sympy.Basic) -> tuple[Any, ...]:
         """Operands, in an order that does not depend on hashes: new names are given in this order."""
         if self._renumber and not e.free_symbols <= self.symbols.keys():
@@ -166,6 +174,7 @@ _PRINTERS: dict[type, Callable[[ExpressionPrinter, Any], tuple[str, int]]] = {
     sympy.And: ExpressionPrinter._and,
     sympy.Or: ExpressionPrinter._or,
     sympy.Not: ExpressionPrinter._not,
+    sympy.Piecewise: ExpressionPrinter._piecewise,
     sympy.logic.boolalg.BooleanTrue: lambda p, e: ("True", ATOM),
     sympy.logic.boolalg.BooleanFalse: lambda p, e: ("False", ATOM),
 }

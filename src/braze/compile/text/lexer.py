@@ -11,7 +11,18 @@ from braze.errors import ParseError
 __all__ = ["Cursor", "Kind", "Token", "tokens_of"]
 
 Kind = Literal[
-    "word", "node", "at", "operator", "integer", "float", "string", "hash", "sign", "comment", "newline", "end"
+    "word",
+    "node",
+    "at",
+    "operator",
+    "integer",
+    "float",
+    "string",
+    "hash",
+    "sign",
+    "comment",
+    "newline",
+    "end",
 ]
 
 _TOKEN = re.compile(

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
-import sympy
 import torch
 from torch.fx import GraphModule
 
@@ -24,9 +23,10 @@ from braze.compile.text.vocabulary import FORMAT
 from braze.config import Config
 from braze.errors import BrazeError, ParseError
 
-__all__ = ["parse_guard", "parse_request", "sections_of"]
+__all__ = ["parse_request", "sections_of"]
 
 _HEADING = re.compile(r"^\[([^\]\n]+)\][ \t]*$", re.MULTILINE)
+_HEADER = {"kind": "kind", "graph": "graph_id", "visible outputs": "visible_outputs"}
 _OURS = frozenset({"request", "config", "symbols", "where", "constants", "promised strides", "graph"})
 
 
@@ -57,15 +57,6 @@ def sections_of(text: str) -> dict[str, list[str]]:
     return found
 
 
-def parse_guard(text: str, symbols: Mapping[str, sympy.Symbol]) -> Any:
-    """The sympy boolean that `guard_text` printed, over the symbols of a trace (`symbols_by_name`). Raises
-    `ParseError`."""
-    cursor = Cursor(text)
-    condition = parse_condition(cursor, symbols)
-    cursor.end_line()
-    return condition
-
-
 @dataclass(frozen=True)
 class _Section:
     """Offsets of a section's content."""
@@ -86,7 +77,7 @@ def _split(text: str) -> dict[str, _Section]:
     before = text[len(FORMAT) : headings[0].start() if headings else len(text)]
     if before.strip():
         fail(text, len(FORMAT) + 1, "a section was expected")
-    for heading, following in zip(headings, [*headings[1:], None], strict=True):
+    for heading, following in zip(headings, [*headings[1:], None][: len(headings)], strict=True):
         name = heading[1].strip()
         if name in found:
             fail(text, heading.start(), f"there are two sections {name!r}")
@@ -141,7 +132,7 @@ class _Request:
             while cursor.token.kind == "word":
                 words.append(cursor.next().text)
             cursor.require("=")
-            key = {"kind": "kind", "graph": "graph_id", "visible outputs": "visible_outputs"}.get(" ".join(words))
+            key = _HEADER.get(" ".join(words))
             if key is None or key in found:
                 cursor.fail("a request has a kind, a graph and visible outputs", start)
             if key == "kind":

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import sympy
 import torch
 
 from braze._torch import shape_envs
@@ -21,7 +20,7 @@ from braze.compile.text.vocabulary import FORMAT
 from braze.config import Config, options
 from braze.errors import UnserializableError
 
-__all__ = ["Canonical", "RequestText", "canonical", "canonical_graph", "guard_text", "print_request"]
+__all__ = ["Canonical", "RequestText", "canonical", "canonical_graph", "print_request"]
 
 
 @dataclass(frozen=True)
@@ -73,11 +72,6 @@ def canonical_graph(request: CompileRequest) -> Canonical:
     ]
     symbols = {str(symbol.name): name for symbol, name in printed.expressions.symbols.items()}
     return Canonical("\n".join(lines) + "\n", symbols)
-
-
-def guard_text(condition: sympy.Basic) -> str:
-    """A condition on symbols, as `parse_guard` of the parser reads it. Raises `UnserializableError`."""
-    return ExpressionPrinter().text(condition)
 
 
 class _Printed:

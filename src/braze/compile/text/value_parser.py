@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
 
 import sympy
 import torch
@@ -28,11 +28,13 @@ _WORDS: Mapping[str, Any] = {"None": None, "True": True, "False": False, "inf": 
 
 @dataclass(frozen=True)
 class Trace:
-    """What fake values are made with: a mode, its ShapeEnv, and the symbols that were declared."""
+    """What fake values are made with: a mode, its ShapeEnv, and the symbols that were declared. `made`: the
+    values of nodes so far. Nobody writes to those, so that nodes of one type may have one value."""
 
     mode: Any
     env: Any
     symbols: Mapping[str, sympy.Symbol]
+    made: dict[TensorType, torch.Tensor] = field(default_factory=dict)
 
     def number(self, expression: Any, kind: type = int) -> Any:
         """A plain number, or the symbolic one, of the given kind."""
@@ -161,8 +163,8 @@ class ValueParser:
             value = self.argument()
             if type(value) in (int, float):
                 return -value
-            self.cursor.fail("a number was expected behind '-'", token)
-        self.cursor.fail(f"a value was expected, not {token.text!r}", token)
+            return self.cursor.fail("a number was expected behind '-'", token)
+        return self.cursor.fail(f"a value was expected, not {token.text!r}", token)
 
     def _word(self, token: Token) -> Any:
         if token.text in _WORDS:
@@ -176,14 +178,14 @@ class ValueParser:
                     return slice(*parts) if len(parts) == 3 else self._no_such(token)
                 return complex(*(float(p) for p in parts)) if len(parts) == 2 else self._no_such(token)
             except TypeError:
-                self._no_such(token)
+                return self._no_such(token)
         if token.text in DTYPES:
             return DTYPES[token.text]
         if token.text in ATTRIBUTES:
             return ATTRIBUTES[token.text]
-        self._no_such(token)
+        return self._no_such(token)
 
-    def _no_such(self, token: Token) -> Any:
+    def _no_such(self, token: Token) -> NoReturn:
         self.cursor.fail(f"no value is written like {token.text!r}", token)
 
     def _symbolic(self, kind: str) -> Any:
@@ -278,7 +280,10 @@ class ValueParser:
     def realised(self, value: Any) -> Any:
         """Metadata as read, with fake tensors in the place of their types."""
         if isinstance(value, TensorType):
-            return value.make(self.trace)
+            found = self.trace.made.get(value)
+            if found is None:
+                found = self.trace.made[value] = value.make(self.trace)
+            return found
         if isinstance(value, (tuple, list)):
             return type(value)(self.realised(v) for v in value)
         return value

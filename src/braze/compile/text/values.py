@@ -99,12 +99,14 @@ class ValuePrinter:
             return self._list(value)
         if isinstance(value, dict):
             return self._dict(value)
-        word = ATTRIBUTE_WORDS.get(value) if isinstance(value, (torch.layout, torch.memory_format)) else None
-        if word is None and callable(value) and not isinstance(value, (type, torch.nn.Module)):
-            word = function_word(value)
-        if word is None:
+        found: str | None = None
+        if isinstance(value, (torch.layout, torch.memory_format)):
+            found = ATTRIBUTE_WORDS.get(value)
+        elif callable(value):
+            found = function_word(value)
+        if found is None:
             raise UnserializableError(f"an argument is a {type(value).__name__}")
-        return word
+        return found
 
     # -- metadata ---------------------------------------------------------------------------------------
     def metadata(self, value: Any) -> str:

@@ -14,7 +14,15 @@ from braze._torch.operators import find_operator, qualified_name
 from braze.ir import prims
 from braze.ops.dtypes import SHORT
 
-__all__ = ["ATTRIBUTES", "ATTRIBUTE_WORDS", "DTYPES", "DTYPE_WORDS", "FORMAT", "function_named", "function_word"]
+__all__ = [
+    "ATTRIBUTES",
+    "ATTRIBUTE_WORDS",
+    "DTYPES",
+    "DTYPE_WORDS",
+    "FORMAT",
+    "function_named",
+    "function_word",
+]
 
 FORMAT = "braze graph 1"
 """The first line of every text: what it is, and the version of its grammar."""
