@@ -28,7 +28,7 @@ __all__ = ["LogLine", "Said", "Warned", "captured", "levels", "replay_logs", "re
 _ROOT = "root"
 _LOGGER = re.compile(r"braze(\.\w+)*", re.ASCII)
 
-LoggerName = Annotated[str, msgspec.Meta(pattern=rf"^({_LOGGER.pattern})$", max_length=256)]
+LoggerName = Annotated[str, msgspec.Meta(pattern=rf"\A{_LOGGER.pattern}\Z", max_length=256)]
 Level = Annotated[int, msgspec.Meta(ge=0, le=1000)]
 Levels = dict[str, Level]
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from msgspec.structs import astuple
+
 from braze import config
 from braze._torch import tracing
 from braze.artifact import environment
 from braze.artifact.compiled_graph import CompiledFxGraph
+from braze.artifact.schema import Versions
 from braze.compile.capture import captured
 from braze.compile.fx_compile import CompileRequest
 from braze.compile.messages import Answer, Failure, Request, pack_answer
@@ -16,7 +19,7 @@ from braze.compile.workers import state
 from braze.errors import BrazeError, ConfigError, FallbackError, UnserializableError
 from braze.runtime.target import making_for
 
-__all__ = ["answer_to", "compile_request"]
+__all__ = ["answer_to", "compile_request", "other_versions"]
 
 
 def compile_request(payload: bytes) -> bytes:
@@ -32,9 +35,8 @@ def compile_request(payload: bytes) -> bytes:
 def answer_to(request: Request, debug_dir: str | None = None) -> bytes:
     """As `compile_request`, for a request that was read; ``debug_dir``: instead of the one in its options."""
     context = request.context
-    ours = environment.versions()
-    if context.versions != ours:
-        return pack_answer(Answer(refused=f"the request is of {context.versions}, and here is {ours}"))
+    if (differing := other_versions(context.versions)) is not None:
+        return pack_answer(Answer(refused=f"it was sent to another compiler: {differing}"))
     # loaded now, and not while somebody listens: its modules make loggers
     from braze.compile.pipeline import compile_graph  # noqa: PLC0415
 
@@ -50,8 +52,9 @@ def answer_to(request: Request, debug_dir: str | None = None) -> bytes:
         try:
             parsed = request.parse()
             options = parsed.config if debug_dir is None else parsed.config.replace(debug_dir=debug_dir)
-        except BrazeError as error:
-            return pack_answer(Answer(refused=f"the request cannot be read: {error.what}"))
+        except Exception as error:  # a text may say anything
+            what = error.what if isinstance(error, BrazeError) else f"{type(error).__name__}: {error}"
+            return pack_answer(Answer(refused=f"the request cannot be read: {what}"))
         parsed = _with_options(parsed, options)
         with config.using(options):
             try:
@@ -67,6 +70,12 @@ def answer_to(request: Request, debug_dir: str | None = None) -> bytes:
                 failure = Failure.of(_foreign(parsed, error))
     answer = Answer(logs=tuple(said.logs), warnings=tuple(said.warnings), failure=failure, refused=refused)
     return pack_answer(answer, artifact)
+
+
+def other_versions(theirs: Versions) -> str | None:
+    """Where a sender's versions are not those here, in words; None where they are."""
+    pairs = zip(theirs.__struct_fields__, astuple(theirs), astuple(environment.versions()), strict=True)
+    return ", ".join(f"{name} {b}, and not {a}" for name, a, b in pairs if a != b) or None
 
 
 def _with_options(request: CompileRequest, options: config.Config) -> CompileRequest:
