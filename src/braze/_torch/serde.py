@@ -170,6 +170,8 @@ def _list(values: tuple[Any, ...], kind: Any) -> Any:
     schema = _schema()
     tensor, optional = schema.TensorArgument, schema.OptionalTensorArgument
     of = str(kind)
+    if of == "Optional[number]":
+        of = "number"
     if of == "Tensor":
         return schema.Argument.create(as_tensors=[tensor(name=_tensor_name(v)) for v in values])
     if of == "Optional[Tensor]":

@@ -24,7 +24,6 @@ import os
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Final, Literal
 
@@ -40,8 +39,9 @@ from braze.cache.detached import sign_members
 from braze.cache.keyring import KeyRing, TrustedKey
 from braze.cache.signed_archive import is_signature, verify_any
 from braze.errors import ArtifactError
+from braze.version import __version__
 
-__all__ = ["Manifest", "Package", "open_package", "sign_package", "write_package"]
+__all__ = ["Manifest", "Package", "is_package", "open_package", "sign_package", "write_package"]
 
 VERSION: Final = 1
 ROOT: Final = "package/"
@@ -100,7 +100,7 @@ def write_package(
     if others:
         members[CONSTANTS] = pack_weights(others)
     sums = {name: _sha256(parts).hexdigest() for name, parts in members.items()}
-    manifest = Manifest("braze-package", VERSION, version("braze"), str(torch.__version__), sums)
+    manifest = Manifest("braze-package", VERSION, __version__, str(torch.__version__), sums)
     # after what tells a zip file from others, first of all: what the rest is checked against
     head = {name: members.pop(name) for name in _FIXED}
     text = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
@@ -266,6 +266,18 @@ def open_package(path: str | os.PathLike[str]) -> Package:
         if package.read(name) != content:
             raise _damaged(f"{name} is another than it should be")
     return package
+
+
+def is_package(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is laid out as a package is. Says nothing of its contents. Raises `OSError`."""
+    with open(path, "rb") as file:
+        if os.fstat(file.fileno()).st_size == 0:
+            return False
+        data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    try:
+        return MANIFEST in read_archive(data)
+    except ArtifactError:
+        return False
 
 
 def _damaged(what: str) -> ArtifactError:

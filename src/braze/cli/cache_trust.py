@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from braze import config
+from braze.artifact.package import is_package, sign_package
 from braze.cache.bundle import Transfer, export_entries, import_entries
 from braze.cache.detached import sign_file, verify_file
 from braze.cache.entries import EntryInfo
@@ -225,6 +226,8 @@ def _own_name() -> str:
 
 
 def _signed(file: Path, ring: KeyRing, key: str | None) -> tuple[TrustedKey, str]:
+    if is_package(file):
+        return sign_package(file, ring, key), "inside"
     if _is_archive(file):
         return sign_archive(file, ring, key), "inside"
     sign_file(file, ring, key)

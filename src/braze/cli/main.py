@@ -15,6 +15,7 @@ from braze.cli.cache import cache
 from braze.cli.demo import demo
 from braze.cli.doctor import doctor
 from braze.cli.explain import explain
+from braze.cli.package import package
 from braze.errors import BrazeError
 
 __all__ = ["main"]
@@ -41,3 +42,4 @@ main.add_command(cache)
 main.add_command(demo)
 main.add_command(doctor)
 main.add_command(explain)
+main.add_command(package)
