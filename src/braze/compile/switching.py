@@ -69,6 +69,14 @@ class SwitchingCode(OutputCode):
         for listen in listeners:
             listen(code)
 
+    def fail(self, error: Exception) -> None:
+        """From the next call on, raise ``error``."""
+
+        def run(inputs: list[Any]) -> Sequence[Any]:
+            raise error
+
+        self._current[0] = run
+
     def when_final(self, listen: Callable[[CompiledFxGraph], None]) -> None:
         """Have ``listen`` called with the version that takes over, from the thread that made it; at once if
         it has."""

@@ -1,0 +1,223 @@
+"""Eager operators at once, compiled code when it is ready."""
+
+from __future__ import annotations
+
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from braze import config, inspect
+from braze.artifact.output_code import OutputCode
+from braze.compile.background import AsyncFxCompile
+from braze.compile.fx_compile import CompileRequest, FxCompile
+from braze.compile.messages import Answer, Failure, pack_answer
+from braze.compile.switching import SwitchingCode
+from braze.errors import BrazeWarning, LoweringError, WorkerError
+from braze.frontend.backend import make_backend
+
+
+class Held(Executor):
+    """An executor that starts its jobs when it is told to."""
+
+    def __init__(self) -> None:
+        self._inner = ThreadPoolExecutor(2)
+        self.go = threading.Event()
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        def wait() -> Any:
+            assert self.go.wait(60)
+            return fn(*args, **kwargs)
+
+        return self._inner.submit(wait)
+
+
+class Says(Executor):
+    """An executor that gives the same answer to everything, or raises it."""
+
+    def __init__(self, answer: bytes | Exception) -> None:
+        self.answer = answer
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        if isinstance(self.answer, Exception):
+            future.set_exception(self.answer)
+        else:
+            future.set_result(self.answer)
+        return future
+
+
+@dataclass
+class Kept:
+    """A strategy that keeps what another one made."""
+
+    inner: FxCompile
+    codes: list[OutputCode] = field(default_factory=list)
+
+    def compile(self, request: CompileRequest) -> OutputCode:
+        self.codes.append(self.inner.compile(request))
+        return self.codes[-1]
+
+    @property
+    def switched(self) -> bool:
+        return all(isinstance(code, SwitchingCode) and code.final is not None for code in self.codes)
+
+
+@pytest.fixture
+def held() -> Iterator[Held]:
+    executor = Held()
+    yield executor
+    executor.go.set()
+
+
+def _wait(ready: Callable[[], object]) -> None:
+    end = time.monotonic() + 60
+    while not ready():
+        assert time.monotonic() < end, "it did not come"
+        time.sleep(0.01)
+
+
+def _f(x: torch.Tensor) -> torch.Tensor:
+    return torch.softmax(x.sin() * 2, -1)
+
+
+def test_eager_first_then_compiled(held: Held) -> None:
+    kept = Kept(AsyncFxCompile(held))
+    compiled = torch.compile(_f, backend=make_backend(kept))
+    x = torch.randn(9, 70)
+    before = inspect.stats().kernels
+    torch.testing.assert_close(compiled(x), _f(x))
+    assert not kept.switched and inspect.stats().kernels == before
+    held.go.set()
+    _wait(lambda: kept.switched)
+    torch.testing.assert_close(compiled(x), _f(x))
+    assert inspect.stats().kernels == before + 1
+
+
+def test_random_numbers_are_the_same_before_and_after(held: Held) -> None:
+    kept = Kept(AsyncFxCompile(held))
+    compiled = torch.compile(lambda x: nn.functional.dropout(x, 0.5) + 1, backend=make_backend(kept))
+    x = torch.ones(1000)
+    found = []
+    for _ in range(2):
+        torch.manual_seed(11)
+        found += [compiled(x), compiled(x)]
+        held.go.set()
+        _wait(lambda: kept.switched)
+    assert torch.equal(found[0], found[2]) and torch.equal(found[1], found[3])
+    assert not torch.equal(found[0], found[1])
+
+
+def test_mutation_and_running_statistics_survive_the_switch(held: Held) -> None:
+    torch.manual_seed(1)
+    module, reference = nn.BatchNorm1d(5), nn.BatchNorm1d(5)
+    kept = Kept(AsyncFxCompile(held))
+    compiled = torch.compile(module, backend=make_backend(kept))
+    for step in range(4):
+        x = torch.randn(16, 5, requires_grad=True)
+        y = x.detach().clone().requires_grad_()
+        compiled(x).pow(2).sum().backward()
+        reference(y).pow(2).sum().backward()
+        torch.testing.assert_close(x.grad, y.grad)
+        if step == 1:
+            held.go.set()
+            _wait(lambda: kept.switched)
+    assert len(kept.codes) == 2
+    assert module.running_mean is not None and reference.running_mean is not None
+    torch.testing.assert_close(module.running_mean, reference.running_mean)
+    torch.testing.assert_close(module.weight.grad, reference.weight.grad)
+
+
+def test_sizes_that_the_code_does_not_admit_stay_with_eager(held: Held) -> None:
+    kept = Kept(AsyncFxCompile(held))
+    compiled = torch.compile(_f, backend=make_backend(kept), dynamic=True)
+    held.go.set()
+    for n in (2, 5, 64, 1):
+        x = torch.randn(n, 33)
+        torch.testing.assert_close(compiled(x), _f(x))
+        _wait(lambda: kept.switched)
+        torch.testing.assert_close(compiled(x), _f(x))
+
+
+def test_a_failure_is_reported_once_and_eager_goes_on() -> None:
+    failure = pack_answer(Answer(failure=Failure.of(LoweringError("no such thing"))))
+    kept = Kept(AsyncFxCompile(Says(failure)))
+    compiled = torch.compile(_f, backend=make_backend(kept))
+    x = torch.randn(4, 4)
+    before = inspect.stats().eager_graphs
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        compiled(x)
+        _wait(lambda: inspect.stats().eager_graphs > before)
+        for _ in range(3):
+            torch.testing.assert_close(compiled(x), _f(x))
+        _wait(lambda: any(w.category is BrazeWarning for w in caught))
+    assert len([w for w in caught if "no such thing" in str(w.message)]) == 1
+
+
+def test_strict_mode_raises_from_the_next_call_on() -> None:
+    failure = pack_answer(Answer(failure=Failure.of(LoweringError("no such thing"))))
+    kept = Kept(AsyncFxCompile(Says(failure)))
+    x = torch.randn(4, 4)
+
+    def raises() -> bool:
+        try:
+            compiled(x)
+        except LoweringError as error:
+            return "no such thing" in str(error)
+        return False
+
+    with config.patch(strict=True):
+        compiled = torch.compile(_f, backend=make_backend(kept))
+        _wait(raises)
+
+
+def test_no_worker_means_a_thread_of_this_process() -> None:
+    kept = Kept(AsyncFxCompile(Says(WorkerError("they all died"))))
+    compiled = torch.compile(_f, backend=make_backend(kept))
+    x = torch.randn(4, 4)
+    compiled(x)
+    _wait(lambda: kept.switched)
+    torch.testing.assert_close(compiled(x), _f(x))
+
+
+def test_rubbish_is_a_failure() -> None:
+    kept = Kept(AsyncFxCompile(Says(b"rubbish")))
+    compiled = torch.compile(_f, backend=make_backend(kept))
+    x = torch.randn(4, 4)
+    before = inspect.stats().eager_graphs
+    compiled(x)
+    _wait(lambda: inspect.stats().eager_graphs > before)
+    torch.testing.assert_close(compiled(x), _f(x))
+
+
+def test_threads_that_call_while_it_switches(held: Held) -> None:
+    kept = Kept(AsyncFxCompile(held))
+    compiled = torch.compile(_f, backend=make_backend(kept))
+    x = torch.randn(32, 32)
+    want = _f(x)
+    compiled(x)
+    wrong: list[str] = []
+
+    def call() -> None:
+        for _ in range(400):
+            try:
+                torch.testing.assert_close(compiled(x), want)
+            except AssertionError as error:
+                wrong.append(str(error))
+
+    threads = [threading.Thread(target=call) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    held.go.set()
+    for thread in threads:
+        thread.join()
+    _wait(lambda: kept.switched)
+    assert not wrong
