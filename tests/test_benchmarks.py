@@ -100,6 +100,7 @@ def test_the_chain_stays_finite() -> None:
         ("overhead", "kernel of 8 elements", {"eager", "ratio", "limit"}),
         ("steady_state", "sum dim 1 4096x4096", {"seconds", "against", "eager", "bytes", "share"}),
         ("compile_time", "one kernel", {"aot_eager", "net", "times_floor"}),
+        ("import_time", "a cache hit", {"own", "processor", "collector"}),
     ],
 )
 def test_commands_write_their_figures(module: str, name: str, keys: set[str], tmp_path: Path) -> None:
