@@ -17,6 +17,7 @@ from braze.compile.fx_compile import CompileRequest, FxCompile
 from braze.compile.report import ledger, warn_of
 from braze.compile.switching import SwitchingCode
 from braze.compile.text.printer import Canonical, canonical_graph
+from braze.config import Config
 from braze.errors import BrazeError, UnserializableError
 from braze.runtime.guard import BoolExpr
 
@@ -27,14 +28,10 @@ LEVEL = 1
 _log = logging.getLogger("braze")
 
 
-def is_cached(request_config: object) -> bool:
-    """Whether compilations under these options use the cache. Those do not that shall leave behind what only
-    a compiler can tell (``debug_dir``, and the mode that works through files)."""
-    return (
-        bool(getattr(request_config, "cache", False))
-        and getattr(request_config, "debug_dir", None) is None
-        and getattr(request_config, "fx_compile_mode", "") != "debug-file"
-    )
+def is_cached(config: Config) -> bool:
+    """Whether compilations under these options use the cache. Those do not that shall leave files for people
+    behind, which only a compiler can write."""
+    return config.cache and config.debug_dir is None and config.fx_compile_mode != "debug-file"
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping
 
 from braze import config as configuration
 from braze.codegen.llvm.pool import prestart as prestart_llvm
+from braze.compile.background import AsyncFxCompile
 from braze.compile.debug_file import DebugFileFxCompile
 from braze.compile.fx_compile import FxCompile
 from braze.compile.in_process import InProcessFxCompile
 from braze.compile.out_of_process import OutOfProcessFxCompile
+from braze.compile.progressive import ProgressiveFxCompile
 from braze.compile.serialized import SerializedFxCompile
 from braze.compile.workers.pool import prestart as prestart_workers
 from braze.config import Config
@@ -22,10 +24,12 @@ MODES: Mapping[str, Callable[[], FxCompile]] = {
     "serialized": SerializedFxCompile,
     "debug-file": DebugFileFxCompile,
     "out-of-process": OutOfProcessFxCompile,
+    "async": AsyncFxCompile,
+    "progressive": lambda: ProgressiveFxCompile(InProcessFxCompile()),
 }
 """What makes the strategy of a mode. A new mode is one more line here, and a choice in `braze.config`."""
 
-_IN_WORKERS = frozenset({"out-of-process"})
+_IN_WORKERS = frozenset({"out-of-process", "async"})
 """Modes that compile in compile workers; LLVM runs in processes of these then."""
 
 
