@@ -4,7 +4,7 @@ input."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch._export import utils
@@ -19,7 +19,7 @@ def decomposed(program: ExportedProgram, decompositions: Mapping[Any, Callable[.
     table: dict[Any, Any] = {op: utils._get_decomp_for_cia(op) for op in utils._collect_all_valid_cia_ops()}
     table.update(decompositions)
     with torch.no_grad():
-        return program.run_decompositions(table)
+        return cast(ExportedProgram, program.run_decompositions(table))
 
 
 def value_range(constraint: Any) -> tuple[int, int | None]:

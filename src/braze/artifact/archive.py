@@ -93,11 +93,11 @@ def read_archive(data: memoryview) -> dict[str, Member]:
         if member.name in names:
             raise _damaged(f"{member.name!r} is there twice")
         names.add(member.name)
-        if member.offset + member.size > len(data) or data[end : end + len(header)] != header:
+        if member.offset + member.size > len(data) or bytes(data[end : end + len(header)]) != header:
             raise _damaged(f"{member.name!r} is not where it should be")
         end = member.offset + member.size
         placed.append(member)
-    if data[end:] != _tail(placed):
+    if bytes(data[end:]) != _tail(placed):
         raise _damaged("its directory is not the one of its members")
     return {member.name: member for member in placed}
 
@@ -158,7 +158,7 @@ def _tail(members: Sequence[Member]) -> bytes:
 def _central(data: memoryview) -> Iterator[Member]:
     """What the directory claims. Only names, sizes and checksums are taken from it: the rest follows."""
     end = len(data) - _END.size
-    if end < 0 or data[end : end + 4] != b"PK\5\6":
+    if end < 0 or bytes(data[end : end + 4]) != b"PK\5\6":
         raise _damaged("it does not end as a zip file without a comment does")
     _, _, _, count, _, length, begin, _ = _END.unpack_from(data, end)
     if begin == _FULL:

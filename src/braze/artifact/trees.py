@@ -138,7 +138,8 @@ def _taker(tree: Node, what: str) -> Callable[[Any, list[Any]], None]:
 def _mapping_taker(
     tree: Node, takers: Sequence[Callable[[Any, list[Any]], None]], what: str
 ) -> Callable[[Any, list[Any]], None]:
-    cls, keys = _MAPPINGS[tree.kind], tree.keys
+    cls: type[Any] = _MAPPINGS[tree.kind]
+    keys = tree.keys
 
     def take(value: Any, leaves: list[Any]) -> None:
         if not isinstance(value, cls):

@@ -16,6 +16,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from braze.artifact.call_arguments import argument_paths
 from braze.artifact.compiled_graph import CompiledFxGraph
 from braze.artifact.model_info import Model, Weight
 from braze.artifact.package import WEIGHTS, Package, open_package, sign_package
@@ -119,23 +120,13 @@ def _arguments(model: Model, graph: CompiledFxGraph) -> Iterator[tuple[str, tupl
         for slot, item in zip(model.slots, graph.info.inputs, strict=True)
         if slot.weight is None
     }
-    for leaf, (path, given) in enumerate(zip(_paths(model), model.given, strict=True)):
+    for leaf, (path, given) in enumerate(zip(argument_paths(model.parameters), model.given, strict=True)):
         if given.kind == "constant":
             yield path, ("constant", repr(given.value), "part of the program")
             continue
         item = items[leaf]
         note = "written to" if isinstance(item, TensorInput) and item.mutated else ""
         yield path, (*_described(item), note)
-
-
-def _paths(model: Model) -> Iterator[str]:
-    """How one would write each leaf of the arguments."""
-    parameters = model.parameters
-    for position, tree in enumerate(parameters.arguments.children):
-        named = position < len(parameters.names)
-        yield from leaf_paths(tree, parameters.names[position] if named else f"argument {position}")
-    for key, tree in zip(parameters.keywords.keys, parameters.keywords.children, strict=True):
-        yield from leaf_paths(tree, str(key))
 
 
 def _described(item: Input) -> tuple[str, str]:

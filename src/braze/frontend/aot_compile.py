@@ -21,7 +21,7 @@ from braze import config as configuration
 from braze._torch import export, shapes, tracing
 from braze.artifact.compiled_graph import CompiledFxGraph
 from braze.artifact.extern_nodes import extern_nodes
-from braze.artifact.model_info import Given, Model, Parameters, Range, Slot, Weight
+from braze.artifact.model_info import Given, Model, Parameters, Range, Slot, Weight, WeightKind
 from braze.artifact.package import write_package
 from braze.artifact.schema import TensorInput
 from braze.artifact.trees import from_spec
@@ -282,7 +282,7 @@ def _place(tensor: torch.Tensor) -> Any:
 
 
 def _weight(name: str, spec: Any, tensor: torch.Tensor, item: Any) -> Weight:
-    kinds = {InputKind.PARAMETER: "parameter", InputKind.BUFFER: "buffer"}
+    kinds: dict[InputKind, WeightKind] = {InputKind.PARAMETER: "parameter", InputKind.BUFFER: "buffer"}
     return Weight(
         name,
         kinds.get(spec.kind, "constant"),

@@ -64,7 +64,9 @@ def call_fallback(ctx: GraphLowering, reason: str) -> Any:
     """Run the current node as eager PyTorch runs it, honouring what its schema says of writing and
     aliasing."""
     ordered = is_ordered_call(ctx.node.target)
-    target, given, example = ctx.node.target, ctx.node.args, ctx.example
+    target: Any = ctx.node.target
+    given: Any = ctx.node.args
+    example = ctx.example
     if ordered:
         # a token in, a token out: what they order stays in order in a plan, so nobody needs them
         target, given, example = given[1], given[2:], _without_token(given[1], example)
