@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 import torch.utils._pytree as pytree
 from torch import nn
 
 from braze import config
-from tests.frontend.memory_entries import MemoryEntries, twice
+from braze._torch import shapes
+from braze.artifact.call_spec import CallSpec, SameAsInput
+from braze.artifact.output_code import OutputCode
+from braze.compile.fx_compile import CompileRequest
+from tests.frontend.memory_entries import Eager, MemoryEntries, real, twice
+from tests.models import zoo
 
 Make = Callable[[], list[Any]]
 
@@ -351,3 +358,178 @@ def test_deterministic_algorithms_turned_on_too_late() -> None:
             result.sum().backward()
     finally:
         torch.use_deterministic_algorithms(False)
+
+
+# -- what is not stored, and what is not used ---------------------------------------------------------------
+def _stored(fn: Callable[..., Any], *inputs: Any, **options: Any) -> int:
+    """How many entries one call of `fn`, and a backward where it can be, leave."""
+    entries = MemoryEntries()
+    result = torch.compile(fn, backend=entries, **options)(*inputs)
+    for one in pytree.tree_leaves(result):
+        if isinstance(one, torch.Tensor) and one.requires_grad:
+            one.sum().backward()
+            break
+    return entries.stored
+
+
+def test_a_differentiable_function_is_stored_when_its_backward_is_there() -> None:
+    entries = MemoryEntries()
+    result = torch.compile(lambda x: x.sin(), backend=entries)(_tensor(4, grad=True))
+    assert entries.stored == 0
+    result.sum().backward()
+    assert entries.stored == 1
+
+
+def _write_both(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    x.add_(1)
+    y.mul_(2)
+    return x + y
+
+
+def test_overlapping_inputs_that_are_written_to_are_not_stored() -> None:
+    base = torch.zeros(4)
+    assert _stored(_write_both, base[:], base.view(2, 2).view(4)) == 0
+    assert _stored(_write_both, torch.zeros(4), torch.zeros(4)) == 1
+
+
+def test_views_with_another_element_type_are_not_stored() -> None:
+    assert _stored(lambda x: x.view(torch.int32), _tensor(4)) == 0
+    assert _stored(lambda x: torch.view_as_real(x), torch.ones(3, dtype=torch.complex64)) == 0
+    assert _stored(lambda x: x.conj(), torch.ones(3, dtype=torch.complex64)) == 0
+
+
+def test_the_reason_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="braze"):
+        _stored(lambda x: x.view(torch.int32), _tensor(4))
+    assert "output 0 is a view of torch.float32 as torch.int32" in caplog.text
+
+
+class _Halving(Eager):
+    """A compiler whose code needs an even first size."""
+
+    def compile(self, request: CompileRequest) -> OutputCode:
+        for value in request.example_inputs:
+            if isinstance(value, torch.Tensor) and value.ndim == 2:
+                shapes.guard(value.shape[0] % 2 == 0)
+                shapes.guard(value.shape[1] >= 3)
+        return super().compile(request)
+
+
+def test_guards_of_the_compilation_hold_for_a_hit() -> None:
+    def fn(x: torch.Tensor) -> torch.Tensor:
+        return x * 2
+
+    entries = MemoryEntries(_Halving())
+    torch.compile(fn, backend=entries, dynamic=True)(_tensor(4, 6))
+    ((entry,),) = entries.entries.values()
+    assert len(entry.guards) == 2
+    torch.compiler.reset()
+    hit = torch.compile(fn, backend=entries, dynamic=True)
+    for rows, compiled in ((8, 1), (2, 1), (6, 1), (5, 2), (7, 2), (8, 2)):
+        x = _tensor(rows, 6)
+        torch.testing.assert_close(hit(x), x * 2)
+        assert entries.kinds["inference"] == compiled, rows
+    # under one key there are now two entries, and each serves the sizes that it was made for
+    assert [len(found) for found in entries.entries.values()] == [2]
+    for rows in (3, 4):
+        torch.compiler.reset()
+        x = _tensor(rows, 6)
+        torch.testing.assert_close(torch.compile(fn, backend=entries, dynamic=True)(x), x * 2)
+    assert entries.kinds["inference"] == 2
+
+
+def test_an_entry_that_cannot_be_used_is_passed_over(caplog: pytest.LogCaptureFixture) -> None:
+    x = _tensor(4, 6)
+
+    def fn(x: torch.Tensor) -> torch.Tensor:
+        return x * 2
+
+    entries = MemoryEntries()
+    torch.compile(fn, backend=entries, dynamic=True)(x)
+    ((good,),) = entries.entries.values()
+    strange = [
+        msgspec.structs.replace(good, forward=b"lost"),
+        msgspec.structs.replace(good, guards=("s0 ==",)),
+        msgspec.structs.replace(good, guards=("s77 >= 2",)),
+        msgspec.structs.replace(good, spec=CallSpec(1, (SameAsInput(7),))),
+        msgspec.structs.replace(good, spec=msgspec.structs.replace(good.spec, written=(9,))),
+    ]
+    for bad in strange:
+        for key in entries.entries:
+            entries.entries[key] = [bad]
+        torch.compiler.reset()
+        before = entries.kinds["inference"]
+        with caplog.at_level("WARNING", logger="braze"):
+            torch.testing.assert_close(torch.compile(fn, backend=entries, dynamic=True)(x), x * 2)
+        assert entries.kinds["inference"] == before + 1
+        assert "compiled again" in caplog.text
+        caplog.clear()
+
+
+def test_an_optimizer_step() -> None:
+    def steps(compiled: Callable[..., Any]) -> Any:
+        parameters = [nn.Parameter(_tensor(4, seed=i)) for i in range(3)]
+        optimizer = torch.optim.SGD(parameters, lr=0.1, momentum=0.9)
+        for parameter in parameters:
+            parameter.grad = torch.ones(4)
+        optimizer.step()
+        step = compiled(optimizer.step)
+        step()
+        step()
+        return [p.detach() for p in parameters]
+
+    entries = MemoryEntries()
+    eager = steps(lambda step: step)
+    missed = steps(lambda step: torch.compile(step, backend=entries))
+    compiled = dict(entries.kinds)
+    torch.compiler.reset()
+    hit = steps(lambda step: torch.compile(step, backend=entries))
+    assert dict(entries.kinds) == compiled
+    torch.testing.assert_close(hit, missed, rtol=0, atol=0)
+    torch.testing.assert_close(hit, eager)
+
+
+def test_calls_from_several_threads() -> None:
+    x = _tensor(64, 64)
+    call = _hit(lambda x, w: torch.tanh(x @ w), x, _tensor(64, 64, grad=True))
+
+    def work(seed: int) -> bool:
+        w = _tensor(64, 64, grad=True, seed=seed)
+        call(x, w).sum().backward()
+        twin = w.detach().clone().requires_grad_()
+        torch.tanh(x @ twin).sum().backward()
+        return torch.allclose(w.grad, twin.grad, atol=1e-5)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(work, range(40)))
+
+
+def test_compiled_autograd_around_a_hit() -> None:
+    x, w = _tensor(4, 4), _tensor(4, 4, grad=True)
+    call = _hit(lambda x, w: (x @ w).sin().sum(), x, w)
+    call(x, w).backward()
+    expected, w.grad = w.grad, None
+    with torch._dynamo.compiled_autograd._enable(torch.compile(backend="eager")):
+        call(x, w).backward()
+    torch.testing.assert_close(w.grad, expected)
+
+
+@pytest.mark.parametrize("name", ["dlrm", "convnet-train", "mlp-train"])
+def test_models(name: str) -> None:
+    model = zoo.find(name)
+    module, inputs = model.make("test")
+    modules = [copy.deepcopy(module), copy.deepcopy(module)]
+    entries = real()
+
+    def use() -> Any:
+        inner = modules.pop()
+        result = zoo.run(model, torch.compile(inner, backend=entries), inputs)
+        gradients = [p.grad for p in inner.parameters()]
+        return [t.detach() for t in pytree.tree_leaves(result) if isinstance(t, torch.Tensor)], gradients
+
+    missed = use()
+    compiled = dict(entries.kinds)
+    torch.compiler.reset()
+    hit = use()
+    assert dict(entries.kinds) == compiled
+    torch.testing.assert_close(hit, missed, rtol=0, atol=0)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch._functorch import config as functorch_config
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from braze import config
 from braze.frontend.dynamo_key import DynamoKey, describe
@@ -148,8 +151,6 @@ def test_the_state_that_tracing_reads_changes_a_key(turn: str, part: str) -> Non
 
 
 def test_settings_of_aotautograd_change_a_key() -> None:
-    from torch._functorch import config as functorch_config  # the settings are PyTorch's own
-
     before = _key(lambda x: x * 2, X)
     with functorch_config.patch(activation_memory_budget=0.5):
         assert _differ(before, _key(lambda x: x * 2, X)) == ["tracing settings"]
@@ -257,8 +258,6 @@ def test_a_checkpoint_with_a_policy_has_no_key() -> None:
 
 
 def test_a_dispatch_mode_has_no_key() -> None:
-    from torch.utils._python_dispatch import TorchDispatchMode  # imported where the one test needs it
-
     class Mode(TorchDispatchMode):
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             return func(*args, **(kwargs or {}))
@@ -279,8 +278,6 @@ def test_inputs_of_another_graph_have_no_key() -> None:
 
 
 def test_a_large_graph_is_described_quickly() -> None:
-    import time  # imported where the one test needs it
-
     def fn(x: torch.Tensor) -> torch.Tensor:
         for _ in range(300):
             x = torch.sin(x) * 1.5
