@@ -17,7 +17,7 @@ EXCEPTIONS: dict[str, type[Exception]] = {
 }
 
 
-class Check(Struct, frozen=True):
+class Check(Struct, frozen=True, forbid_unknown_fields=True):
     """One check. ``exception`` is a key of ``EXCEPTIONS``: ``IndexError`` and ``RuntimeError`` for an index
     out of range, by what eager raises for the operator; ``ZeroDivisionError`` for an integer division by
     zero.

@@ -12,6 +12,7 @@ generated code contains.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from math import gcd
 from typing import Union
 
@@ -435,9 +436,12 @@ def _evaluate_atom(atom: Atom, env: Mapping[str, int]) -> int:
     return min(values) if isinstance(atom, Min) else max(values)
 
 
-ZERO, ONE = Expr(()), Expr((((), 1),))
-_SMALL: dict[int, Expr] = {0: ZERO, 1: ONE}
-"""Small numbers that came up, which tend to come up again."""
+@lru_cache(maxsize=2048)
+def _number(value: int) -> Expr:
+    return Expr((((), value),) if value else ())
+
+
+ZERO, ONE = _number(0), _number(1)
 
 
 def as_expr(value: ExprLike | Symbol) -> Expr:
@@ -446,13 +450,7 @@ def as_expr(value: ExprLike | Symbol) -> Expr:
         return value
     if isinstance(value, Symbol):
         return value.expr
-    value = int(value)
-    found = _SMALL.get(value)
-    if found is None:
-        found = Expr((((), value),))
-        if -16 <= value <= 1024:
-            _SMALL[value] = found
-    return found
+    return _number(int(value))
 
 
 def _atom_expr(atom: Atom) -> Expr:

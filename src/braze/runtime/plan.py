@@ -148,7 +148,11 @@ def _pattern(value: Pattern) -> str:
     return "_" if value is None else value
 
 
-class BindSize(Struct, frozen=True, tag="bind_size", omit_defaults=True):
+class _Node(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A part of a plan: immutable, and stored without what is as always."""
+
+
+class BindSize(_Node, frozen=True, tag="bind_size"):
     """``out`` becomes a property of a tensor: its ``size``, ``stride`` (elements) or ``storage_offset``
     (``dim`` unused)."""
 
@@ -168,7 +172,7 @@ class BindSize(Struct, frozen=True, tag="bind_size", omit_defaults=True):
         return f"{self.tensor}.{self.kind}({self.dim if self.kind == 'stride' else ''})"
 
 
-class BindItem(Struct, frozen=True, tag="bind_item", omit_defaults=True):
+class BindItem(_Node, frozen=True, tag="bind_item"):
     """``out`` becomes the Python number of a one-element tensor or of a number; ``as_int`` makes it an
     integer (``True`` is 1), which expressions may then use."""
 
@@ -180,7 +184,7 @@ class BindItem(Struct, frozen=True, tag="bind_item", omit_defaults=True):
         return f"{self.out} = {'int' if self.as_int else 'item'}({self.source})"
 
 
-class BindThreads(Struct, frozen=True, tag="bind_threads", omit_defaults=True):
+class BindThreads(_Node, frozen=True, tag="bind_threads"):
     """``out`` becomes the number of threads that segments of enough work get in this call. Segments that name
     it use this number; scratch memory can be sized by it."""
 
@@ -190,7 +194,7 @@ class BindThreads(Struct, frozen=True, tag="bind_threads", omit_defaults=True):
         return f"{self.out} = number of threads"
 
 
-class CheckTensor(Struct, frozen=True, tag="check_tensor", omit_defaults=True):
+class CheckTensor(_Node, frozen=True, tag="check_tensor"):
     """Check a tensor against what the code was made for. None stands for a size or stride that it does not
     rely on. ``origin`` is ``input``, or the operator that was expected to return it like this."""
 
@@ -206,7 +210,7 @@ class CheckTensor(Struct, frozen=True, tag="check_tensor", omit_defaults=True):
         return f"check {self.tensor}: {_shape(self.dtype, self.sizes, self.strides)} on {self.device}{of}"
 
 
-class Restride(Struct, frozen=True, tag="restride", omit_defaults=True):
+class Restride(_Node, frozen=True, tag="restride"):
     """Make sure that a tensor that an operator returned lies in memory as the code after it expects: where
     its strides are others (in elements; those of dimensions of size 1 do not count), it becomes a copy.
     Other sizes are an error. ``origin`` is the operator."""
@@ -222,7 +226,7 @@ class Restride(Struct, frozen=True, tag="restride", omit_defaults=True):
         )
 
 
-class LoadConstant(Struct, frozen=True, tag="load_constant", omit_defaults=True):
+class LoadConstant(_Node, frozen=True, tag="load_constant"):
     """``out`` becomes the constant tensor of that key."""
 
     out: str
@@ -232,7 +236,7 @@ class LoadConstant(Struct, frozen=True, tag="load_constant", omit_defaults=True)
         return f"{self.out} = constant {self.key!r}"
 
 
-class Allocate(Struct, frozen=True, tag="allocate", omit_defaults=True):
+class Allocate(_Node, frozen=True, tag="allocate"):
     """``out`` becomes a new, uninitialised tensor; strides in elements."""
 
     out: str
@@ -245,7 +249,7 @@ class Allocate(Struct, frozen=True, tag="allocate", omit_defaults=True):
         return f"{self.out} = allocate {_shape(self.dtype, self.sizes, self.strides)} on {self.device}"
 
 
-class Workspace(Struct, frozen=True, tag="workspace", omit_defaults=True):
+class Workspace(_Node, frozen=True, tag="workspace"):
     """``out`` becomes a block of at least ``nbytes`` bytes, aligned to 64, which holds anything at first. It
     goes back when it is freed, or else when the call returns; nothing in it may outlive that."""
 
@@ -256,7 +260,7 @@ class Workspace(Struct, frozen=True, tag="workspace", omit_defaults=True):
         return f"{self.out} = workspace {self.nbytes} bytes"
 
 
-class Slice(Struct, frozen=True, tag="slice", omit_defaults=True):
+class Slice(_Node, frozen=True, tag="slice"):
     """``out`` becomes a tensor at ``offset`` bytes in a workspace."""
 
     out: str
@@ -271,7 +275,7 @@ class Slice(Struct, frozen=True, tag="slice", omit_defaults=True):
         return f"{self.out} = {self.workspace}[{self.offset}] as {shape}"
 
 
-class View(Struct, frozen=True, tag="view", omit_defaults=True):
+class View(_Node, frozen=True, tag="view"):
     """``out`` becomes a view of a tensor's storage that begins ``offset`` elements (of the view's dtype)
     after the tensor's own beginning. ``dtype`` None: the tensor's; another one reinterprets the bytes, which
     its own begin must be a multiple of."""
@@ -289,7 +293,7 @@ class View(Struct, frozen=True, tag="view", omit_defaults=True):
         return f"{self.out} = view {self.base} + {self.offset} as {shape}"
 
 
-class BufferArg(Struct, frozen=True, omit_defaults=True):
+class BufferArg(_Node, frozen=True):
     """A pointer for a segment: where a tensor begins, or ``offset`` bytes after that. A workspace counts as a
     tensor of bytes."""
 
@@ -300,7 +304,7 @@ class BufferArg(Struct, frozen=True, omit_defaults=True):
         return self.name if self.offset == 0 else f"{self.name} + {self.offset}"
 
 
-class KernelEntry(Struct, frozen=True, omit_defaults=True):
+class KernelEntry(_Node, frozen=True):
     """One kernel of a segment: the name people see, and the symbol of a function with the segment's own
     signature and arguments that runs this kernel alone. Used under a profiler and by `explain`."""
 
@@ -308,7 +312,7 @@ class KernelEntry(Struct, frozen=True, omit_defaults=True):
     entry: str
 
 
-class RunSegment(Struct, frozen=True, tag="run_segment", omit_defaults=True):
+class RunSegment(_Node, frozen=True, tag="run_segment"):
     """Call machine code: ``int64 entry(int64 *args, int64 threads)``.
 
     ``args[0]`` points to the error words ``int64[4]``: id (0: no error), value, bound, reserved. Then come
@@ -334,7 +338,7 @@ class RunSegment(Struct, frozen=True, tag="run_segment", omit_defaults=True):
         return f"run {self.entry}({_list(self.buffers)}{sizes}) work {self.work}{kernels}{checked}"
 
 
-class CallExtern(Struct, frozen=True, tag="call_extern", omit_defaults=True):
+class CallExtern(_Node, frozen=True, tag="call_extern"):
     """Call an operator by its qualified name (``aten::mm.out``, ``higher_order::cond``), or a Python callable
     that is bound when the plan is loaded (``python::<key>``). ``where`` is the user's line."""
 
@@ -350,7 +354,7 @@ class CallExtern(Struct, frozen=True, tag="call_extern", omit_defaults=True):
         return f"{out}call {self.target}({', '.join(args)})"
 
 
-class Assert(Struct, frozen=True, tag="assert", omit_defaults=True):
+class Assert(_Node, frozen=True, tag="assert"):
     """Raise ``RuntimeError(message)`` unless the condition holds."""
 
     condition: BoolExpr
@@ -360,7 +364,7 @@ class Assert(Struct, frozen=True, tag="assert", omit_defaults=True):
         return f"assert {self.condition}, {self.message!r}"
 
 
-class Free(Struct, frozen=True, tag="free", omit_defaults=True):
+class Free(_Node, frozen=True, tag="free"):
     """These names end here: tensors are let go, a workspace is given back."""
 
     names: tuple[str, ...]
@@ -369,7 +373,7 @@ class Free(Struct, frozen=True, tag="free", omit_defaults=True):
         return f"free {_list(self.names)}"
 
 
-class Return(Struct, frozen=True, tag="return", omit_defaults=True):
+class Return(_Node, frozen=True, tag="return"):
     """The end of the call, with its results."""
 
     values: tuple[Arg, ...]
@@ -397,7 +401,7 @@ Instruction: TypeAlias = (
 )
 
 
-class Event(Struct, frozen=True, omit_defaults=True):
+class Event(_Node, frozen=True):
     """What an instrumented call runs at one moment: a ``kernel``, a whole ``segment`` or an ``extern``, by
     its name, the position of its instruction, and which kernel of a segment it is."""
 
@@ -407,7 +411,7 @@ class Event(Struct, frozen=True, omit_defaults=True):
     index: int
 
 
-class ErrorEntry(Struct, frozen=True, omit_defaults=True):
+class ErrorEntry(_Node, frozen=True):
     """The check that machine code means by a positive ``id`` in its error words."""
 
     id: int
@@ -417,7 +421,7 @@ class ErrorEntry(Struct, frozen=True, omit_defaults=True):
         return f"error {self.id}: {self.check.encode()}"
 
 
-class TensorLayout(Struct, frozen=True, omit_defaults=True):
+class TensorLayout(_Node, frozen=True):
     """What a tensor of the plan is: strides in elements. Sizes may use numbers that are known only after it
     was made."""
 
@@ -431,7 +435,7 @@ class TensorLayout(Struct, frozen=True, omit_defaults=True):
         return f"{self.name}: {_shape(self.dtype, self.sizes, self.strides)} on {self.device}"
 
 
-class Plan(Struct, frozen=True, omit_defaults=True):
+class Plan(_Node, frozen=True):
     """A whole call: the names of its inputs (tensors, numbers, or what an extern takes), the instructions, of
     which the last and no other is a `Return`, and the errors that its segments may report. ``numbers`` are
     those of the inputs that are integers, which expressions may use. ``layouts`` describes, for whoever reads
