@@ -2,6 +2,9 @@
 
 Installed is enough: ``torch.compile(model, backend="braze")`` finds it without an import. What this package
 exports beyond that is loaded when it is first used, so that ``import braze`` costs a few milliseconds.
+
+What an import does at once, whether torch is imported before it or after it, is to tell
+`torch.compiler.load_cache_artifacts` that Braze's entries are among the kinds that there are.
 """
 
 from __future__ import annotations
@@ -9,6 +12,9 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from braze._torch import cache_artifacts as _cache_artifacts
+from braze._torch.when_loaded import CACHE_ARTIFACTS as _CACHE_ARTIFACTS
+from braze._torch.when_loaded import when_loaded as _when_loaded
 from braze.version import __version__
 
 __all__ = ["__version__", "aot_compile", "aot_load", "config", "errors", "explain", "inspect"]
@@ -22,6 +28,14 @@ _LAZY = {
     "explain": "braze.inspect.explaining",
     "inspect": "braze.inspect",
 }
+_LOADER = "braze.cache.carried"
+
+
+def _load_artifact(content: bytes) -> None:
+    importlib.import_module(_LOADER).load(content)
+
+
+_when_loaded(_CACHE_ARTIFACTS, lambda: _cache_artifacts.register(_load_artifact))
 
 
 def __getattr__(name: str) -> Any:

@@ -21,6 +21,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from braze.cache.admission import admit
 from braze.cache.entries import EntryInfo
 from braze.cache.envelope import open_sealed, peek, seal
 from braze.cache.keyring import KeyRing
@@ -147,15 +148,7 @@ def _import_one(
         if (header.key, header.level, header.guards) in known:
             return shown._replace(reason="it is in the cache already")
         key = _key(archive, header.key)
-        stored = store.put(
-            key,
-            bytes(opened.payload),
-            name=header.name,
-            kind=header.kind,
-            level=header.level,
-            guards=header.guards,
-            origin=opened.signer.id,
-        )
+        stored = admit(store, key, opened)
         known.add((header.key, header.level, header.guards))
         return shown._replace(done=stored, reason="" if stored else store.problem or "the cache took it not")
     except SignatureError as error:

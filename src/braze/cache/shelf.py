@@ -8,7 +8,8 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from braze.cache import remote
+from braze.cache import carried, remote
+from braze.cache.admission import admit
 from braze.cache.entries import Entry
 from braze.cache.keys import Key
 from braze.cache.remote import RemoteCache
@@ -23,8 +24,9 @@ _log = logging.getLogger("braze")
 @dataclass(frozen=True)
 class Found:
     """An entry that may serve: its bytes were made by this user, or signed by a key that this user trusts.
-    ``origin`` is ``local`` or the id of that key."""
+    ``digest`` is that of its cache key; ``origin`` is ``local`` or the id of the signer."""
 
+    digest: str
     payload: bytes
     guards: str
     origin: str
@@ -47,26 +49,17 @@ class Shelf:
         """The entries of a key whose guards ``accepts`` says yes to: this machine's, most recently used
         first, and then, if the caller still asks, those of the remote cache, which come to stay."""
         for entry in self._store.get(key.digest, accepts):
-            yield Found(entry.payload, entry.guards, entry.origin, entry)
+            yield Found(key.digest, entry.payload, entry.guards, entry.origin, entry)
         if self._remote is None:
             return
         for opened in self._remote.get(key.digest, level=self.level):
-            header = opened.header
-            if accepts(header.guards):
-                payload = bytes(opened.payload)
-                self._store.put(
-                    key,
-                    payload,
-                    name=header.name,
-                    kind=header.kind,
-                    level=self.level,
-                    guards=header.guards,
-                    origin=opened.signer.id,
-                )
-                yield Found(payload, header.guards, opened.signer.id)
+            if accepts(opened.header.guards):
+                admit(self._store, key, opened)
+                yield Found(key.digest, bytes(opened.payload), opened.header.guards, opened.signer.id)
 
     def used(self, found: Found) -> None:
         """An entry served somebody."""
+        carried.record(self._store, found.digest, self.level, found.guards)
         if found.entry is not None:
             self._store.touch(found.entry)
 
@@ -82,7 +75,9 @@ class Shelf:
 
     def add(self, key: Key, payload: bytes, *, name: str, kind: str, guards: str) -> None:
         """Keep an artefact that was made here."""
-        self._store.put(key, payload, name=name, kind=kind, level=self.level, guards=guards)
+        stored = self._store.put(key, payload, name=name, kind=kind, level=self.level, guards=guards)
+        unstored = None if stored else carried.Unstored(key, payload, name, kind)
+        carried.record(self._store, key.digest, self.level, guards, unstored)
         if self._remote is not None:
             self._remote.put(key.digest, payload, level=self.level, kind=kind, name=name, guards=guards)
 
