@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
+from benchmarks.worker_faults import storm
 from braze.compile.workers.jobs import echo
 from braze.compile.workers.pool import CompilePool
 from braze.compile.workers.state import TorchState
@@ -50,3 +51,10 @@ def test_an_abort_of_llvm_s_costs_the_job_and_says_why(pool: CompilePool) -> Non
 def test_a_warm_worker_stays_below_half_a_gigabyte(pool: CompilePool) -> None:
     pool.submit(echo, b"").result(LONG)
     assert all(size < 512 << 20 for size in pool.worker_rss().values())
+
+
+@pytest.mark.serial
+def test_compiles_whose_workers_are_killed_are_right() -> None:
+    found = storm(6, one_in=2, workers=1)
+    assert found["workers killed"] >= 1
+    assert found["wrong results"] == 0

@@ -11,7 +11,7 @@ import psutil
 __all__ = ["WORKER_BYTES", "available_bytes", "default_workers", "worker_rss"]
 
 WORKER_BYTES = 1 << 30
-"""Free memory that a worker should find: some 350 MB at rest, the rest for the graph that it compiles."""
+"""Free memory that a worker should find: some 370 MB at rest, the rest for the graph that it compiles."""
 
 MOST_WORKERS = 8
 _CGROUP = Path("/sys/fs/cgroup")
