@@ -535,8 +535,7 @@ def floordiv(num: ExprLike, den: ExprLike) -> Expr:
 
 def mod(num: ExprLike, den: ExprLike) -> Expr:
     """``num % den`` (sign of ``den``), simplified by the bounds of the symbols inside. ``den`` is
-    positive.
-    """
+    positive."""
     num, den = as_expr(num), as_expr(den)
     k = den.constant
     if k is not None:
