@@ -19,7 +19,13 @@ class GuardWatch:
 
     def __init__(self, inputs: Iterable[Any]) -> None:
         self._env = shapes.shape_env_of(inputs)
-        self._since = 0 if self._env is None else shape_envs.mark_guards(self._env)
+        self._since = 0
+        self._ranges: dict[str, tuple[int, int | None]] = {}
+        if self._env is not None:
+            self._since = shape_envs.mark_guards(self._env)
+            # a guard narrows its symbols' ranges: by those of later it would seem to say nothing
+            for name, symbol in shape_envs.symbols_by_name(self._env).items():
+                self._ranges[name] = shapes.range_of(symbol, self._env)
 
     def added(self) -> tuple[BoolExpr, ...]:
         """The guards that were added. Raises ``ExpressionError`` for one that the integer grammar has no
@@ -27,8 +33,7 @@ class GuardWatch:
         env = self._env
         if env is None:
             return ()
-        names = shape_envs.symbols_by_name(env)
-        symbols = SymbolTable(lambda name: shapes.range_of(names[name], env))
+        symbols = SymbolTable(lambda name: self._ranges.get(name, (0, None)))
         found = [to_guard(g, symbols) for g in shape_envs.guards_added(env, self._since)]
         return tuple(dict.fromkeys(g for g in found if g.constant is not True))
 
