@@ -45,10 +45,21 @@ _log = logging.getLogger("braze")
 
 
 class DebugFolder:
-    """The folder of one graph. Where nobody asked for one, ``path`` is None and every method does nothing."""
+    """The folder of one graph. Where nobody asked for one, or files cannot be written, ``path`` is None and
+    every method does nothing."""
 
     def __init__(self, name: str, directory: str | None) -> None:
-        self.path = None if directory is None else new_folder(Path(directory).expanduser(), name)
+        self.path: Path | None = None
+        if directory is not None:
+            try:
+                self.path = new_folder(Path(directory).expanduser(), name)
+            except OSError as error:
+                self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        """The graph is worth more than what is to be seen of it."""
+        _log.warning("files about a graph cannot be written: %s", error)
+        self.path = None
 
     @classmethod
     def of(cls, request: CompileRequest) -> DebugFolder:
@@ -66,9 +77,12 @@ class DebugFolder:
         """Write the printed form of something to a file."""
         if self.path is not None:
             target = self.path / name
-            target.parent.mkdir(exist_ok=True)
             text = str(content)
-            target.write_text(text if text.endswith("\n") else text + "\n", encoding="utf-8")
+            try:
+                target.parent.mkdir(exist_ok=True)
+                target.write_text(text if text.endswith("\n") else text + "\n", encoding="utf-8")
+            except OSError as error:
+                self._give_up(error)
 
     def write_lines(self, name: str, lines: Iterable[object], none: str) -> None:
         """Write one thing on each line; ``none`` where there are none."""

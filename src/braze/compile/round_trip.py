@@ -51,7 +51,7 @@ def take(request: CompileRequest, data: bytes | memoryview) -> OutputCode:
     was compiled; or compiled here, where it brought none. Raises as `through`."""
     try:
         answer, artifact = unpack_answer(data)
-    except ArtifactError as error:
+    except (ArtifactError, TypeError) as error:  # an executor may return anything
         return compile_here(request, f"the answer is rubbish: {_one_line(error)}", logging.WARNING)
     if answer.refused is not None:
         return compile_here(request, answer.refused, logging.INFO)
@@ -89,7 +89,7 @@ def loaded(request: CompileRequest, artifact: bytes | memoryview) -> CompiledFxG
 
 def compile_here(request: CompileRequest, reason: str, level: int) -> OutputCode:
     """The way that is always open, with a line in the log."""
-    _log.log(level, "%s is compiled in this process: %s", request.name, reason)
+    _log.log(level, "%s is compiled in this process: %s", request.name, reason.partition("\n")[0])
     return InProcessFxCompile().compile(request)
 
 
