@@ -13,6 +13,7 @@ from torch._dynamo import config as dynamo_config
 from torch._functorch import config as functorch_config
 from torch._guards import TracingContext
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.autograd import forward_ad
 from torch.fx import GraphModule, Node
 from torch.fx.experimental import _config as shape_config
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
@@ -170,6 +171,8 @@ def obstacles() -> Iterator[str]:
         yield "a functorch transform is active"
     if torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:
         yield "hooks for saved tensors are set"
+    if forward_ad._current_level >= 0:
+        yield "forward-mode differentiation is on"
     listed = any(torch.is_autocast_enabled(device) for device in _AUTOCAST_DEVICES)
     if autocast_enabled() and not listed:
         yield "autocast is on for a device that is not known"

@@ -62,12 +62,12 @@ def _describe(gm: GraphModule, example_inputs: Sequence[Any], config: Config) ->
     if settings is None or shape_settings is None:
         raise Unkeyed("a setting of AOTAutograd or of symbolic shapes is an object")
     parts = (
-        ("dynamo graph", graph),
+        ("graph", graph),
         ("inputs", inputs),
         ("sizes", conditions),
-        ("tracing state", "\n".join(f"{name}={value}" for name, value in trace_state.state())),
-        ("tracing settings", f"{settings}\n{shape_settings}"),
-        ("options", config.code_key()),
+        ("tracing.state", "\n".join(f"{name}={value}" for name, value in trace_state.state())),
+        ("tracing.settings", f"{settings}\n{shape_settings}"),
+        ("config", config.code_key()),
     )
     return DynamoKey(parts, names.symbols(), names.ranges())
 
