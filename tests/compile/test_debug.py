@@ -39,7 +39,7 @@ def test_a_folder_holds_every_stage(tmp_path: Path) -> None:
     assert "torch.ops.aten" in files["fx_graph.py"]
     assert files["ir.txt"].startswith("graph(") and files["schedule.txt"].startswith("segment:")
     assert files["plan.txt"].startswith(f"plan {folder.name}(")
-    assert f"def {folder.name}(args)" in files["call.py"]
+    assert f"def {folder.name}(_args_)" in files["call.py"]
     assert files["fallbacks.txt"] == "nothing runs as eager PyTorch\n"
     assert "1 kernel, 0 externs" in files["summary.txt"]
     assert files[f"kernels/{kernel}.txt"].startswith(f"# {__file__}:")
