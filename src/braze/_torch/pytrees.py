@@ -19,7 +19,7 @@ class Registered:
     """How instances of a class come apart and are put together: ``flatten(value)`` gives its children and a
     context, ``unflatten(children, context)`` a value; a stored context becomes one by ``load_context``."""
 
-    cls: type
+    cls: Any
     flatten: Callable[[Any], tuple[Sequence[Any], Any]]
     unflatten: Callable[[Sequence[Any], Any], Any]
     load_context: Callable[[Any], Any]
@@ -36,7 +36,7 @@ def registered(name: str) -> Registered:
             hint="import the library that defines it before the package is loaded",
         )
     serialized = pytree.SUPPORTED_SERIALIZED_TYPES[cls]
-    load = serialized.from_dumpable_context or (lambda context: context)
+    load = serialized.from_dumpable_context or json.loads  # what is stored without a hook is JSON in JSON
     return Registered(cls, node.flatten_fn, node.unflatten_fn, load)
 
 

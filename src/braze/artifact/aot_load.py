@@ -48,7 +48,6 @@ def aot_load(
     graph = for_this_machine(package.graph(trusted=True))
     tensors = package.tensors(model, verify=verify_weights and not require_signature)
     _check_fit(model, graph.info)
-    graph.post_compile()
     return Loaded(os.fspath(path), model, graph, tensors)
 
 

@@ -32,14 +32,12 @@ class Loaded:
     def __init__(
         self, path: str, model: Model, graph: CompiledFxGraph, tensors: Mapping[str, torch.Tensor]
     ) -> None:
-        """``graph`` is ready to run; ``tensors`` are those weights that are there, of the right dtype and
-        sizes."""
+        """Links the code of ``graph``, last of all. ``tensors`` are those weights that are there, of the
+        right dtype and sizes."""
         self.path = path
         self.target = graph.variant().info.cpu
         self.weights: Mapping[str, Weight] = MappingProxyType({w.name: w for w in model.weights})
         self.ranges: tuple[Range, ...] = model.ranges
-        self._graph = graph
-        self._run = graph.run
         self._model = model
         self._paths = argument_paths(model.parameters)
         self._signature = Signature(model.parameters)
@@ -56,6 +54,8 @@ class Loaded:
         self._inputs: list[Any] = [None] * len(model.slots)
         self._missing: tuple[str, ...] = ()
         self._adopt(tensors)
+        graph.post_compile()
+        self._run = graph.run
 
     def __repr__(self) -> str:
         names = ", ".join(self._paths)

@@ -102,6 +102,13 @@ class Model(Struct, frozen=True, forbid_unknown_fields=True):
         """That the parts fit each other. Raises `ArtifactError`."""
         leaves = self.parameters.arguments.leaves + self.parameters.keywords.leaves
         names = {weight.name for weight in self.weights}
+        keys = self.parameters.keywords.keys
+        if self.parameters.arguments.kind != "tuple" or self.parameters.keywords.kind != "dict":
+            raise ArtifactError("arguments are no tuple, or keyword arguments no dict")
+        if not all(isinstance(key, str) for key in keys):
+            raise ArtifactError(f"the keyword arguments {list(keys)} have no names")
+        if len(self.parameters.names) > len(self.parameters.arguments.children):
+            raise ArtifactError("there are more names than arguments")
         if leaves != len(self.given):
             raise ArtifactError(
                 f"{len(self.given)} inputs are described for {leaves} leaves of the arguments"

@@ -58,6 +58,8 @@ _FIXED: Final[Mapping[str, bytes]] = {
     f"{ROOT}byteorder": b"little",
     f"{ROOT}.data/version": b"6\n",
 }
+_LATER: Final = frozenset({MODEL, GRAPH, WEIGHTS, CONSTANTS})
+"""Members that are checked when they are read."""
 _SUBJECT: Final = "package"
 MAX_TEXT: Final = 1 << 28
 """Bytes that the manifest or the description may have."""
@@ -148,8 +150,8 @@ def _sha256(parts: Sequence[Buffer]) -> hashlib._Hash:
 # -- reading ----------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Package:
-    """An open package, mapped into memory. Its manifest fits its members; which of these have the contents
-    that the manifest says is what `verify` checks."""
+    """An open package, mapped into memory. Its manifest fits its members; that those have the contents which
+    the manifest says is checked where they are read."""
 
     path: str
     data: memoryview
@@ -210,8 +212,8 @@ class Package:
 
     def tensors(self, model: Model, *, verify: bool) -> dict[str, torch.Tensor]:
         """The weights that are in the package, by name, mapped: contiguous, private to this object (what is
-        written to them does not reach the file). ``verify``: read and check all of them now. Raises
-        `ArtifactError`."""
+        written to them does not reach the file). ``verify``: read and check those of the state dict now, as
+        the others are. Raises `ArtifactError`."""
         found: dict[str, torch.Tensor] = {}
         for member, of_state in ((WEIGHTS, True), (CONSTANTS, False)):
             wanted = {w.name: w for w in model.weights if _of_state(w) is of_state}
@@ -219,7 +221,7 @@ class Package:
                 if wanted and not of_state:
                     raise _damaged(f"{member} is not there")
                 continue
-            if verify:
+            if verify or not of_state:
                 self.verify(member)
             read = unpack_weights(self.view(member), {name: w.dtype for name, w in wanted.items()})
             for name, tensor in read.items():
@@ -230,7 +232,8 @@ class Package:
 
 
 def open_package(path: str | os.PathLike[str]) -> Package:
-    """Map a package and read its manifest. Raises `ArtifactError` if it is none, and `OSError`.
+    """Map a package, read its manifest, and check what is neither model, graph nor weights. Raises
+    `ArtifactError` if it is none, and `OSError`.
 
     The file has to stay as it is while the package, or a tensor out of it, is in use; replacing it by another
     (`os.replace`) is fine."""
@@ -262,8 +265,10 @@ def open_package(path: str | os.PathLike[str]) -> Package:
         odd = sorted(there ^ manifest.members.keys())[0]
         raise _damaged(f"{odd} is in the archive or in its manifest, and not in both")
     package = Package(path, data, members, manifest)
+    for name in there - _LATER:
+        package.verify(name)
     for name, content in _FIXED.items():
-        if package.read(name) != content:
+        if name not in members or package.view(name) != content:
             raise _damaged(f"{name} is another than it should be")
     return package
 

@@ -77,7 +77,7 @@ def _from_document(document: Any) -> Node:
         raise UnserializableError(
             "a defaultdict holds a function, which cannot be stored", hint="pass a dict"
         )
-    return Node(name, children, context=context)
+    return Node(name, children, context=json.dumps(context))
 
 
 def leaf_paths(tree: Node, path: str) -> Iterator[str]:
@@ -120,8 +120,8 @@ def _taker(tree: Node, what: str) -> Callable[[Any, list[Any]], None]:
         split: Callable[[Any], tuple[Sequence[Any], Any]] = lambda value: (value, None)  # noqa: E731
     else:
         one = pytrees.registered(tree.kind)
-        cls, split = one.cls, one.flatten
-        expected = _context(tree, one)
+        split, expected = one.flatten, _context(tree, one)
+        cls = one.cls if isinstance(one.cls, type) else expected  # of a namedtuple the context is the class
 
     def take(value: Any, leaves: list[Any]) -> None:
         if not isinstance(value, cls):

@@ -25,10 +25,10 @@ from braze.artifact.model_info import Given, Model, Parameters, Range, Slot, Wei
 from braze.artifact.package import write_package
 from braze.artifact.schema import TensorInput
 from braze.artifact.trees import from_spec
+from braze.compile.ahead import compile_for
 from braze.compile.fx_compile import CompileRequest
-from braze.compile.in_process import InProcessFxCompile
 from braze.config import Config
-from braze.errors import PackageError, UnserializableError
+from braze.errors import BrazeError, ConfigError, PackageError
 from braze.frontend.decompositions import decompositions
 from braze.frontend.passes.pipeline import run_passes
 from braze.runtime.expr import Symbol
@@ -76,9 +76,11 @@ def aot_compile(
         model, tensors = _describe(prepared, graph)
         nodes = extern_nodes(graph.info.variants[0].plan, _hints(prepared, graph))
         data = graph.prepare_for_serialization()
-    except UnserializableError as error:
+    except (ConfigError, PackageError):
+        raise
+    except BrazeError as error:
         raise PackageError(
-            f"this program cannot be made a package: {error.what}", where=error.where
+            f"this program cannot be made a package: {error.what}", node=error.node, where=error.where
         ) from error
     write_package(path, model, data, nodes, tensors, weights=weights)
     return Path(path)
@@ -168,11 +170,8 @@ def _compile(prepared: _Prepared, targets: Sequence[str], config: Config) -> Com
             kind="inference",
             graph_id=number,
         )
-        with configuration.patch(target_cpu=target), tracing.outside_trace():
-            code = InProcessFxCompile().compile(request)
-        if not isinstance(code, CompiledFxGraph):
-            raise PackageError(f"this program cannot be compiled: {code.reason}")
-        each.append(code)
+        with tracing.outside_trace():
+            each.append(compile_for(request, target))
     return _merged(each)
 
 
