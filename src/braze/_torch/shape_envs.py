@@ -10,7 +10,6 @@ from typing import Any, cast
 
 import sympy
 import torch
-from torch._dynamo.source import ConstantSource
 from torch.fx.experimental import sym_node
 from torch.fx.experimental import symbolic_shapes as shapes
 from torch.fx.experimental.symbolic_shapes import RuntimeAssert, ShapeEnv, ValueRangesSLoc
@@ -94,7 +93,6 @@ def new_shape_env(facts: Iterable[SymbolFacts]) -> tuple[ShapeEnv, dict[str, sym
         )
         here = env._get_sloc()
         env.var_to_range_sloc[symbol] = ValueRangesSLoc(here, here)
-        env.var_to_sources[symbol] = [ConstantSource(fact.name)]
         env.var_to_stack[symbol] = _stack.extract()
         if fact.hint is not None:
             _hints(env)[symbol] = sympy.Float(fact.hint) if fact.is_float else sympy.Integer(fact.hint)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -48,7 +49,8 @@ def lowered(request: CompileRequest) -> str:
         return str(error)
     # behind its first line, an error of PyTorch's shows the stack
     fallbacks = [f"{origin}: {reason.splitlines()[0]}" for origin, reason in lowering.fallbacks]
-    return "\n".join([str(graph), *fallbacks])
+    # Dynamo names the class of a subgraph after the function that it comes from
+    return re.sub(r"<\w+>\(", "GraphModule(", "\n".join([str(graph), *fallbacks]))
 
 
 def assert_same(one: str, other: str) -> None:
