@@ -40,8 +40,10 @@ FACE = "braze"
 SEEN_BY_THE_FACE = frozenset({"version", "_torch"})
 SEES_THE_FACE = frozenset({"cli"})
 
-# The one lazy seam: the compiler is loaded when a graph has to be compiled, and not before.
+# The two lazy seams: tracing is loaded for the first graph that the cache's second level does not know, the
+# compiler when a graph has to be compiled, and neither before. Each with the room that may cross it.
 PIPELINE = "braze.compile.pipeline"
+SEAMS = {PIPELINE: "compile", "braze.frontend.miss": "frontend"}
 
 HEIGHT = {room: len(FLOORS) - level for level, rooms in enumerate(FLOORS) for room in rooms}
 FILES = python_files(PACKAGE)
@@ -76,15 +78,15 @@ def test_a_room_imports_only_from_below(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=IDS)
-def test_the_pipeline_is_the_only_lazy_seam(path: Path) -> None:
+def test_seams_are_the_only_lazy_imports(path: Path) -> None:
     module = module_name(path)
     for found in imports(path):
         ours = found.name.split(".")[0] == "braze"
-        to_pipeline = found.name == PIPELINE or found.name.startswith(PIPELINE + ".")
+        seam = next((s for s in SEAMS if found.name == s or found.name.startswith(s + ".")), None)
         if ours and found.deferred:
-            assert to_pipeline and room_of(module) == "compile", f"{path}:{found.line} defers {found.name}"
-        elif to_pipeline:
-            assert module.startswith(PIPELINE), f"{path}:{found.line} loads the compiler at import"
+            assert SEAMS.get(seam or "") == room_of(module), f"{path}:{found.line} defers {found.name}"
+        elif seam is not None:
+            assert module.startswith(seam), f"{path}:{found.line} loads {seam} at import"
 
 
 def test_every_folder_is_a_room_of_the_plan() -> None:

@@ -11,14 +11,17 @@ from typing import Any
 import torch
 
 from braze import config
+from braze._torch import dynamo
 from braze.artifact.output_code import OpaqueCode, OutputCode
 from braze.compile.eager_graph import run_eagerly
 from braze.compile.fx_compile import CompileRequest, FxCompile
 from braze.compile.in_process import InProcessFxCompile
 from braze.errors import ArtifactError
+from braze.frontend import level2
 from braze.frontend.aot import compile_dynamo_graph
 from braze.frontend.dynamo_key import DynamoKey
 from braze.frontend.level2 import Entry
+from braze.frontend.recording import Recording
 
 
 class _Kept(OpaqueCode):
@@ -68,7 +71,12 @@ class MemoryEntries:
         return self.codes[data]
 
     def __call__(self, gm: Any, example_inputs: Sequence[Any]) -> Callable[..., Any]:
-        return compile_dynamo_graph(gm, example_inputs, config.current(), self, self)
+        options = config.current()
+        key = level2.describe(gm, example_inputs, options)
+        found = None if isinstance(key, str) else level2.find(self, key, gm)
+        if found is not None:
+            return dynamo.untraced(found)
+        return compile_dynamo_graph(gm, example_inputs, options, self, Recording(self, key, gm))
 
     @property
     def stored(self) -> int:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
-import torch
 from torch._dynamo.utils import counters, flatten_graph_inputs
 from torch._functorch import config as functorch_config
 from torch._functorch.aot_autograd import aot_module_simplified
 from torch._functorch.partitioners import min_cut_rematerialization_partition
 from torch.fx import GraphModule
 
-__all__ = ["BoxedFunction", "GraphCompiler", "boxed", "compile_functional", "untraced"]
+from braze._torch.dynamo import untraced
+
+__all__ = ["BoxedFunction", "GraphCompiler", "boxed", "compile_functional"]
 
 BoxedFunction: TypeAlias = Callable[[list[Any]], Sequence[Any]]
 """Takes its arguments in one list, which it empties, so that an argument can die as soon as it was read."""
@@ -24,12 +25,6 @@ def boxed(function: BoxedFunction) -> BoxedFunction:
     """`function`, marked as following the boxed convention."""
     function._boxed_call = True  # type: ignore[attr-defined]
     return function
-
-
-def untraced(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function`, which Dynamo calls and does not trace, where it is called from a compiled frame."""
-    disabled: Callable[..., Any] = torch._dynamo.disable(function, reason="compiled by Braze")  # type: ignore[no-untyped-call]
-    return disabled
 
 
 def compile_functional(

@@ -12,7 +12,14 @@ from torch._dynamo import utils
 from torch._dynamo.backends import registry
 from torch._dynamo.utils import counters
 
-__all__ = ["break_reasons", "compile_apart", "graph_breaks", "original_callable", "register_backend"]
+__all__ = [
+    "break_reasons",
+    "compile_apart",
+    "graph_breaks",
+    "original_callable",
+    "register_backend",
+    "untraced",
+]
 
 
 def register_backend(name: str, function: Callable[..., Any]) -> None:
@@ -52,3 +59,9 @@ def compile_apart(function: Callable[..., Any], backend: Callable[..., Any]) -> 
     apart: dict[str, Any] = {"isolate_recompiles": True} if "isolate_recompiles" in known else {}
     compiled: Callable[..., Any] = torch.compile(function, backend=backend, **apart)
     return compiled
+
+
+def untraced(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function`, which Dynamo calls and does not trace, where it is called from a compiled frame."""
+    disabled: Callable[..., Any] = torch._dynamo.disable(function, reason="compiled by Braze")  # type: ignore[no-untyped-call]
+    return disabled

@@ -83,6 +83,9 @@ class Shelf:
 
 
 def open_shelf(config: Config, level: int) -> Shelf | None:
-    """The shelf that the options name; None where there shall be no cache."""
+    """The shelf that the options name; None where there shall be no cache, or where compiling shall leave
+    files for people behind, which only a compiler can write."""
+    if config.debug_dir is not None or config.fx_compile_mode == "debug-file":
+        return None
     store = open_store(config)
     return None if store is None else Shelf(store, remote.configured(config), level)

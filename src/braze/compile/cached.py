@@ -17,21 +17,14 @@ from braze.compile.fx_compile import CompileRequest, FxCompile
 from braze.compile.report import ledger, warn_of
 from braze.compile.switching import SwitchingCode
 from braze.compile.text.printer import Canonical, canonical_graph
-from braze.config import Config
 from braze.errors import BrazeError, UnserializableError
 from braze.runtime.guard import BoolExpr
 
-__all__ = ["CachedFxCompile", "is_cached"]
+__all__ = ["CachedFxCompile"]
 
 LEVEL = 1
 
 _log = logging.getLogger("braze")
-
-
-def is_cached(config: Config) -> bool:
-    """Whether compilations under these options use the cache. Those do not that shall leave files for people
-    behind, which only a compiler can write."""
-    return config.cache and config.debug_dir is None and config.fx_compile_mode != "debug-file"
 
 
 @dataclass(frozen=True)
@@ -41,7 +34,7 @@ class CachedFxCompile:
     inner: FxCompile
 
     def compile(self, request: CompileRequest) -> OutputCode:
-        shelf = open_shelf(request.config, LEVEL) if is_cached(request.config) else None
+        shelf = open_shelf(request.config, LEVEL)
         if shelf is None:
             return self.inner.compile(request)
         try:

@@ -14,10 +14,10 @@ from braze._torch import aot, tracing
 from braze._torch.tracing import fake_mode_of
 from braze.compile.fx_compile import CompileRequest, FxCompile, GraphKind
 from braze.config import Config
-from braze.frontend import level2
 from braze.frontend.decompositions import decompositions
 from braze.frontend.passes import cse
 from braze.frontend.passes.pipeline import run_passes
+from braze.frontend.recording import Recording
 
 __all__ = ["compile_dynamo_graph"]
 
@@ -29,20 +29,10 @@ def compile_dynamo_graph(
     example_inputs: Sequence[Any],
     config: Config,
     compiler: FxCompile,
-    entries: level2.Entries | None = None,
-    prepare: Callable[[], object] = lambda: None,
+    recording: Recording | None = None,
 ) -> Callable[..., Any]:
     """A callable with the signature of `gm`, made of graphs that `compiler` compiled, differentiable where
-    the inputs require gradients. `entries` is looked at first, and gets what is compiled; `prepare` is called
-    when it is known that something has to be traced."""
-    recording = None
-    if entries is not None:
-        key = level2.describe(gm, example_inputs, config)
-        found = None if isinstance(key, str) else level2.find(entries, key, gm)
-        if found is not None:
-            return aot.untraced(found)
-        recording = level2.Recording(entries, key, gm)
-    prepare()
+    the inputs require gradients. `recording` is shown every part before and after."""
     graph_id = next(_graph_ids)
     static_names: set[str] = set()
 

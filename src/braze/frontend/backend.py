@@ -9,19 +9,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from torch.fx import GraphModule
 
 from braze import config as configuration
 from braze._torch import dynamo
-from braze.compile.cached import CachedFxCompile
 from braze.compile.fx_compile import FxCompile
-from braze.compile.modes import prestart, strategy
 from braze.config import Config
 from braze.errors import ConfigError
-from braze.frontend.aot import compile_dynamo_graph
+from braze.frontend import level2
 from braze.frontend.entries import open_entries
 
 __all__ = ["MODES", "braze", "make_backend", "register"]
@@ -57,11 +54,16 @@ def braze(
         BrazeError: with ``strict``, where something could not be compiled.
     """
     config = _resolved(mode, options)
-    compiler = CachedFxCompile(strategy(config))
-    # on a miss, the processes that will be needed start while the graph is traced
-    return compile_dynamo_graph(
-        gm, example_inputs, config, compiler, open_entries(config), partial(prestart, config)
-    )
+    entries = open_entries(config)
+    key = "the cache is not used" if entries is None else level2.describe(gm, example_inputs, config)
+    if entries is not None and not isinstance(key, str):
+        found = level2.find(entries, key, gm)
+        if found is not None:
+            return dynamo.untraced(found)
+    # tracing and compiling are loaded for the first graph that needs them: a hit never does
+    from braze.frontend.miss import compile_missing  # noqa: PLC0415
+
+    return compile_missing(gm, example_inputs, config, entries, key)
 
 
 def make_backend(compiler: FxCompile) -> Callable[..., Callable[..., Any]]:
@@ -75,7 +77,9 @@ def make_backend(compiler: FxCompile) -> Callable[..., Callable[..., Any]]:
         mode: str | None = None,
         options: Mapping[str, object] | None = None,
     ) -> Callable[..., Any]:
-        return compile_dynamo_graph(gm, example_inputs, _resolved(mode, options), compiler)
+        from braze.frontend.miss import compile_with  # noqa: PLC0415  as above
+
+        return compile_with(gm, example_inputs, _resolved(mode, options), compiler)
 
     return backend
 

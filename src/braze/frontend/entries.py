@@ -16,7 +16,6 @@ from braze.artifact.compiled_graph import CompiledFxGraph
 from braze.artifact.output_code import OutputCode
 from braze.cache.keys import Key
 from braze.cache.shelf import Shelf, open_shelf
-from braze.compile.cached import is_cached
 from braze.compile.report import ledger, warn_of
 from braze.config import Config
 from braze.errors import ArtifactError, FallbackError, UnserializableError
@@ -90,7 +89,7 @@ class StoredEntries:
 
 def open_entries(config: Config) -> StoredEntries | None:
     """The entries that the options allow; None where the cache is not to be used."""
-    shelf = open_shelf(config, LEVEL) if is_cached(config) else None
+    shelf = open_shelf(config, LEVEL)
     return None if shelf is None else StoredEntries(shelf, config)
 
 

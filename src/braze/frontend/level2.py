@@ -2,9 +2,9 @@
 AOTAutograd.
 
 `describe` (of `braze.frontend.dynamo_key`) makes the key. Where there is an entry, `find` makes the callable
-from it. A miss is compiled as ever, and a `Recording` notes what AOTAutograd finds out meanwhile, and stores
-it with the compiled parts. Only complete entries exist: one that is differentiable holds its backward
-graph, so it comes into being when `backward()` has first run."""
+from it. A miss is compiled as ever, and `braze.frontend.recording` notes what AOTAutograd finds out meanwhile,
+and stores it with the compiled parts. Only complete entries exist: one that is differentiable holds its
+backward graph, so it comes into being when `backward()` has first run."""
 
 from __future__ import annotations
 
@@ -18,16 +18,14 @@ from torch.fx import GraphModule
 
 from braze._torch import shapes, trace_state
 from braze.artifact.autograd_call import build_call
-from braze.artifact.call_spec import CallSpec, check_spec
+from braze.artifact.call_spec import CallSpec
 from braze.artifact.output_code import OutputCode
-from braze.compile.fx_compile import GraphKind
-from braze.errors import ArtifactError, BrazeError, UnserializableError
-from braze.frontend.capture import Capture
+from braze.errors import ArtifactError, BrazeError
 from braze.frontend.dynamo_key import DynamoKey, describe
 from braze.runtime.expr import Symbol
 from braze.runtime.guard import BoolExpr, parse_guard
 
-__all__ = ["Entries", "Entry", "Recording", "callable_from", "describe", "find", "guards_hold"]
+__all__ = ["Entries", "Entry", "callable_from", "describe", "find", "guards_hold"]
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +58,6 @@ class Entries(Protocol):
         ...
 
 
-# -- a hit --------------------------------------------------------------------------------------------------
 def find(entries: Entries, key: DynamoKey, gm: GraphModule) -> Callable[..., Any] | None:
     """The callable for `gm`, of which `key` is the key, from the first entry that fits and can be loaded."""
     own = trace_state.own_tensors(gm)
@@ -130,68 +127,3 @@ def _parsed(entry: Entry, key: DynamoKey) -> list[BoolExpr]:
         return [parse_guard(text, symbols) for text in entry.guards]
     except ValueError as error:
         raise ArtifactError(f"an entry's guard cannot be read: {error}") from None
-
-
-# -- a miss -------------------------------------------------------------------------------------------------
-class Recording:
-    """Follows the compilation of one graph, and stores an entry when all its parts are there.
-
-    To be made before AOTAutograd begins; `note` is for its compile callbacks before they change the graph,
-    `compiled` for after them."""
-
-    def __init__(self, entries: Entries, key: DynamoKey | str, gm: GraphModule) -> None:
-        self._entries = entries
-        self._key = key
-        self._capture: Capture | None = Capture(key, gm)
-        self._parts: dict[GraphKind, OutputCode] = {}
-        if isinstance(key, str):
-            self._give_up(key)
-
-    def note(self, kind: GraphKind, part: GraphModule, inputs: Sequence[Any]) -> None:
-        """A part is about to be compiled."""
-        if self._capture is not None:
-            self._capture.note(kind, part, inputs)
-
-    def compiled(self, kind: GraphKind, code: OutputCode) -> None:
-        """A part has been compiled. Stores the entry if it was the last one."""
-        capture = self._capture
-        if capture is None:
-            return
-        self._parts[kind] = code
-        if capture.reason is not None:
-            self._give_up(capture.reason)
-        elif capture.complete:
-            entry = self._entry(capture)
-            if isinstance(entry, str):
-                self._give_up(entry)
-            elif isinstance(self._key, DynamoKey):
-                self._entries.add(self._key, entry)
-            self._forget()
-
-    def _entry(self, capture: Capture) -> Entry | str:
-        spec, guards = capture.spec(), capture.guards()
-        if isinstance(spec, str):
-            return spec
-        if isinstance(guards, str):
-            return guards
-        forward = self._parts["inference" if spec.backward is None else "forward"]
-        backward = self._parts.get("backward")
-        try:
-            check_spec(spec)
-            return Entry(
-                spec,
-                guards,
-                forward.prepare_for_serialization(),
-                None if backward is None else backward.prepare_for_serialization(),
-            )
-        except (UnserializableError, ArtifactError) as error:
-            return str(error)
-
-    def _give_up(self, reason: str) -> None:
-        log.info("the graph is cached only after it was traced: %s", reason)
-        self._forget()
-
-    def _forget(self) -> None:
-        # what was captured holds the trace's tensors
-        self._capture = None
-        self._parts.clear()

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.fx import GraphModule
 
+from braze.artifact.output_code import OutputCode
 from braze.compile.eager_graph import run_eagerly
 from braze.compile.fx_compile import CompileRequest
 from braze.frontend.backend import make_backend
@@ -20,7 +21,7 @@ class Seen:
     def __init__(self) -> None:
         self.graphs: list[GraphModule] = []
 
-    def compile(self, request: CompileRequest) -> OpaqueCode:
+    def compile(self, request: CompileRequest) -> OutputCode:
         self.graphs.append(request.gm)
         return run_eagerly(request, None)
 

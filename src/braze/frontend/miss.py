@@ -1,0 +1,41 @@
+"""What happens to a graph that the cache's second level does not know: it is traced, and compiled by the
+strategy of the options. Loaded when that first comes up, for all of tracing and compiling hangs on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch.fx import GraphModule
+
+from braze.compile.cached import CachedFxCompile
+from braze.compile.fx_compile import FxCompile
+from braze.compile.modes import prestart, strategy
+from braze.config import Config
+from braze.frontend.aot import compile_dynamo_graph
+from braze.frontend.dynamo_key import DynamoKey
+from braze.frontend.level2 import Entries
+from braze.frontend.recording import Recording
+
+__all__ = ["compile_missing", "compile_with"]
+
+
+def compile_missing(
+    gm: GraphModule,
+    example_inputs: Sequence[Any],
+    config: Config,
+    entries: Entries | None,
+    key: DynamoKey | str,
+) -> Callable[..., Any]:
+    """The callable for `gm`, whose key (or the reason why it has none) is `key`; `entries` gets it.
+    Raises what `braze.frontend.backend.braze` does."""
+    recording = None if entries is None else Recording(entries, key, gm)
+    prestart(config)  # the processes that will be needed start while the graph is traced
+    return compile_dynamo_graph(gm, example_inputs, config, CachedFxCompile(strategy(config)), recording)
+
+
+def compile_with(
+    gm: GraphModule, example_inputs: Sequence[Any], config: Config, compiler: FxCompile
+) -> Callable[..., Any]:
+    """The callable for `gm`, compiled by `compiler`, whatever any cache holds."""
+    return compile_dynamo_graph(gm, example_inputs, config, compiler)
