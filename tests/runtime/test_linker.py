@@ -150,3 +150,12 @@ def test_threads_link_at_once() -> None:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_an_export_that_no_object_defines_is_found_before_llvm_is_asked(monkeypatch) -> None:
+    from braze.runtime import linker
+
+    objects = compiled(constant_function(1))
+    monkeypatch.setattr(linker, "_llvm", lambda: pytest.fail("LLVM was asked"))
+    with pytest.raises(LinkError, match="defines no 'g'"):
+        link(objects, exports=["f", "g"])

@@ -120,13 +120,11 @@ def _expr(data: bytes, symbols: Mapping[str, Symbol]) -> Expr:
     text = data.decode("ascii")
     if text.isdigit():
         return as_expr(_integer(text))
-    _bounded_nesting(text)
     return parse_expr(text, symbols)
 
 
 def _guard(data: bytes, symbols: Mapping[str, Symbol]) -> BoolExpr:
     text = data.decode("ascii")
-    _bounded_nesting(text)
     return parse_guard(text, symbols)
 
 
@@ -134,19 +132,6 @@ def _integer(text: str) -> int:
     if len(text) > 20:
         raise ValueError(f"an integer of {len(text)} digits")
     return int(text)
-
-
-def _bounded_nesting(text: str) -> None:
-    """Python's own parser runs out of stack, or time, on what no printer writes."""
-    depth = deepest = digits = 0
-    for character in text:
-        depth += (character == "(") - (character == ")")
-        deepest = max(deepest, depth)
-        digits = digits + 1 if character.isdigit() else 0
-        if digits > 20:
-            raise ValueError("an integer of more than 20 digits")
-    if deepest > _DEEPEST or text.count("-") > 4096 or text.count("*") + text.count("/") > 4096:
-        raise ValueError("an expression nested too deep")
 
 
 def _ref(data: bytes, _: Mapping[str, Symbol]) -> Ref:
