@@ -16,6 +16,7 @@ from braze.cli.demo import demo
 from braze.cli.doctor import doctor
 from braze.cli.explain import explain
 from braze.cli.package import package
+from braze.cli.replay import replay
 from braze.errors import BrazeError
 
 __all__ = ["main"]
@@ -43,3 +44,4 @@ main.add_command(demo)
 main.add_command(doctor)
 main.add_command(explain)
 main.add_command(package)
+main.add_command(replay)

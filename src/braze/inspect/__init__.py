@@ -1,6 +1,7 @@
-"""Looking at what was compiled: `explain` for one function, `stats` for the whole process.
+"""Looking at what was compiled: `explain` for one function, `stats` for the whole process, `replay` for a
+request in a file.
 
-Both are loaded when they are first used: this package is also imported by whoever only lists its modules.
+They are loaded when they are first used: this package is also imported by whoever only lists its modules.
 """
 
 from __future__ import annotations
@@ -8,13 +9,15 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-__all__ = ["Explanation", "explain", "machine", "stats"]
+__all__ = ["Explanation", "Replay", "explain", "machine", "replay", "stats"]
 
 # Exported name -> the module that defines it, or that it is.
 _LAZY = {
     "Explanation": "braze.inspect.explanation",
+    "Replay": "braze.inspect.replaying",
     "explain": "braze.inspect.explaining",
     "machine": "braze.inspect.machine",
+    "replay": "braze.inspect.replaying",
     "stats": "braze.inspect.statistics",
 }
 
