@@ -42,7 +42,7 @@ class CachedFxCompile:
         except UnserializableError as error:
             _log.info("%s is not looked for in the cache: %s", request.name, error.what)
             return self.inner.compile(request)
-        key = shelf.key((("graph", canonical.text), *environment.key_parts()))
+        key = shelf.key((*canonical.parts, *environment.key_parts()))
         hit = _Lookup(request, shelf, key, canonical).run()
         if hit is not None:
             return hit

@@ -34,10 +34,12 @@ class RequestText:
 @dataclass(frozen=True)
 class Canonical:
     """The canonical text of a request, and the names in it of the trace's symbols. Two requests of the same
-    text get the same code, whose symbols are matched through these names."""
+    text get the same code, whose symbols are matched through these names. ``parts`` are all of the text,
+    taken apart into what a cache key names: the graph, its inputs, the options."""
 
     text: str
     symbols: dict[str, str]
+    parts: tuple[tuple[str, str], ...] = ()
 
 
 def print_request(
@@ -62,16 +64,21 @@ def canonical(request: CompileRequest) -> str:
 def canonical_graph(request: CompileRequest) -> Canonical:
     """`canonical`, with the names that it gives to the trace's symbols."""
     printed = _Printed(request, renumber=True)
-    lines = [
-        FORMAT,
-        f"kind = {request.kind}",
-        f"visible outputs = {request.visible_outputs}",
+    head = [FORMAT, f"kind = {request.kind}", f"visible outputs = {request.visible_outputs}"]
+    options, conditions, graphs = (
         request.config.code_key(),
-        *printed.conditions(),
-        *printed.graphs(),
-    ]
+        list(printed.conditions()),
+        list(printed.graphs()),
+    )
+    inputs = [line for line in graphs if " = input" in line]
+    rest = [line for line in graphs if " = input" not in line]
+    parts = (
+        ("graph", "\n".join([*head, *rest])),
+        ("inputs", "\n".join([*conditions, *inputs])),
+        ("config", options),
+    )
     symbols = {str(symbol.name): name for symbol, name in printed.expressions.symbols.items()}
-    return Canonical("\n".join(lines) + "\n", symbols)
+    return Canonical("\n".join([*head, options, *conditions, *graphs]) + "\n", symbols, parts)
 
 
 class _Printed:
