@@ -35,8 +35,8 @@ def reparsed(request: CompileRequest) -> CompileRequest:
     mine, theirs = canonical_graph(request), canonical_graph(parsed)
     assert_same(mine.text, theirs.text)
     assert mine.symbols == theirs.symbols
-    assert_same(lowered(request), lowered(parsed))
     assert_same(print_request(request).text, printed.text)
+    assert_same(lowered(request), lowered(parsed))
     return parsed
 
 

@@ -87,7 +87,7 @@ def test_guards_that_a_compile_adds_are_found_and_installed() -> None:
     assert len(shape_envs.guards_added(original, before)) == 3
     assert f"{size} < 100" in print_request(request).text
     assert not shape_envs.install_guard(original, even.func(even.lhs, 1))
-    # a size that becomes a constant, and two that become one
+    # a size that becomes a constant
     assert guard(size == 6) and str(parsed.example_inputs[-1].shape[0]) == "6"
     assert len(shape_envs.guards_added(env, since)) == 4
 

@@ -23,7 +23,7 @@ def joined(fn: Any, *args: Any, **keywords: Any) -> str:
 
 @pytest.mark.parametrize(
     ("name", "dynamic"),
-    [("dlrm", False), ("mlp-train", True), ("convnet-train", False), ("bert-autocast", True)],
+    [("dlrm", False), ("mlp-train", True), ("convnet-train", False)],
 )
 def test_models(name: str, dynamic: bool) -> None:
     torch._dynamo.reset()
@@ -86,6 +86,44 @@ def test_regions_that_are_compiled_once() -> None:
 
     text = joined(lambda x: inner(inner(x)), torch.randn(4))
     assert "higher_order::invoke_subgraph(" in text
+
+
+def test_autocast() -> None:
+    layer = torch.nn.Linear(4, 8)
+
+    def fn(x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return F.softmax(layer(x), -1).sum()
+
+    text = joined(fn, torch.randn(2, 4), dynamic=True)
+    assert "dtype=bf16" in text and "aten::addmm.default(" in text
+
+
+def test_operators_with_effects_and_with_writes() -> None:
+    with torch.library._scoped_library("braze_text_test", "FRAGMENT") as library:
+        library.define("grow(Tensor(a!) x, float by) -> ()")
+        library.impl("grow", lambda x, by: [None, x.add_(by)][0], "CPU")
+        library.impl("grow", lambda x, by: None, "Meta")
+
+        def fn(x: torch.Tensor) -> torch.Tensor:
+            torch.ops.braze_text_test.grow(x[1:], 1.5)
+            torch.ops.aten._print("seen")
+            return x + 1
+
+        text = joined(fn, torch.ones(4, 3), dynamic=True)
+    assert "auto_functionalized_v2(braze_text_test::grow.default, by=1.5" in text
+    assert 'higher_order::with_effects(%arg0_1, aten::_print.default, "seen")' in text
+
+
+def test_arithmetic_on_sizes() -> None:
+    def fn(x: torch.Tensor) -> Any:
+        rows, columns = x.shape
+        scale = rows**-0.5 + columns / 3
+        chosen = torch.where(torch.tensor(rows > 4), x, -x)
+        return x * scale, x.reshape(-1, columns * 2), min(rows, columns), rows**2, chosen, x[..., 1:, None]
+
+    text = joined(fn, torch.randn(8, 6), dynamic=True)
+    assert "float{" in text
 
 
 def test_random_numbers() -> None:

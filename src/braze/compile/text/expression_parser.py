@@ -84,19 +84,22 @@ class _Parser:
                 return terms[0] if len(terms) == 1 else self._made(sympy.Add, terms)
 
     def _term(self) -> Any:
-        if self.cursor.accept("-"):
-            return self._made(sympy.Mul, [-1, self._nested(self._term)])
-        factors = [self._power()]
+        factors = [self._factor()]
         while True:
             if self.cursor.accept("*"):
-                factors.append(self._power())
+                factors.append(self._factor())
                 continue
             word = {"//": "floordiv", "%": "mod"}.get(self.cursor.token.text)
             if word is None:
                 return factors[0] if len(factors) == 1 else self._made(sympy.Mul, factors)
             self.cursor.next()
             left = factors[0] if len(factors) == 1 else self._made(sympy.Mul, factors)
-            factors = [self._made(BY_WORD[word], [left, self._power()])]
+            factors = [self._made(BY_WORD[word], [left, self._factor()])]
+
+    def _factor(self) -> Any:
+        if self.cursor.accept("-"):
+            return self._made(sympy.Mul, [-1, self._nested(self._factor)])
+        return self._power()
 
     def _power(self) -> Any:
         base = self._atom()
