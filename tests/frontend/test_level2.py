@@ -165,6 +165,7 @@ CASES = [
     Case("max_pool", lambda x: nn.functional.max_pool1d(x[None], 2), _one(True)),
     Case("complex", lambda x: torch.view_as_complex(x.view(4, 2, 2)) * 1j, _one()),
     Case("empty", lambda x, y: x + 1, lambda: [torch.empty(0, 3), _tensor(2)]),
+    Case("float_inputs", lambda x, a, b: x * a + b, lambda: [_tensor(3), 2.5, 7.25], {"dynamic": True}),
     Case("number_input", lambda x, n: x * n, lambda: [_tensor(3, grad=True), 5], {"dynamic": True}),
 ]
 
@@ -464,6 +465,15 @@ def test_an_entry_that_cannot_be_used_is_passed_over(caplog: pytest.LogCaptureFi
         assert entries.kinds["inference"] == before + 1
         assert "compiled again" in caplog.text
         caplog.clear()
+
+
+def test_numbers_of_another_call() -> None:
+    def fn(x: torch.Tensor, n: int, a: float) -> torch.Tensor:
+        return x * n - a
+
+    call = _hit(fn, _tensor(3), 4, 0.5, dynamic=True)
+    for n, a in ((4, 0.5), (9, 0.25), (-3, 1e6)):
+        torch.testing.assert_close(call(_tensor(3), n, a), _tensor(3) * n - a)
 
 
 def test_an_optimizer_step() -> None:

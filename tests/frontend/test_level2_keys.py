@@ -166,6 +166,18 @@ def test_what_was_assumed_of_sizes_changes_a_key() -> None:
     assert _differ(_key(fn, X, dynamic=True), _key(branching, X, dynamic=True)) == ["sizes"]
 
 
+def test_symbolic_floats_are_told_apart_by_where_they_are_read() -> None:
+    def fn(x: torch.Tensor, a: float, b: float) -> torch.Tensor:
+        return x * a + b if a < 3 else x
+
+    def swapped(x: torch.Tensor, a: float, b: float) -> torch.Tensor:
+        return x * a + b if b < 3 else x
+
+    a, b = _key(fn, X, 2.5, 1.5, dynamic=True), _key(swapped, X, 2.5, 1.5, dynamic=True)
+    assert _differ(a, b)
+    assert a == _key(fn, X, 2.0, 7.5, dynamic=True)
+
+
 def test_a_graph_inside_is_part_of_the_key() -> None:
     def checkpointed(body: Callable[..., Any]) -> Callable[..., Any]:
         return lambda x: torch.utils.checkpoint.checkpoint(body, x, use_reentrant=False)
@@ -230,10 +242,6 @@ def test_a_tensor_subclass_has_no_key() -> None:
 def test_sizes_that_depend_on_data_have_no_key() -> None:
     with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
         assert "data" in _reason(lambda x: x.nonzero() * 2, X)
-
-
-def test_symbolic_floats_have_no_key() -> None:
-    assert "float" in _reason(lambda x, y: x * y, X, 2.5, dynamic=True)
 
 
 def test_hooks_for_saved_tensors_have_no_key() -> None:

@@ -233,12 +233,10 @@ def traced_env() -> ShapeEnv | None:
 
 
 def untraceable_symbols(env: ShapeEnv) -> str | None:
-    """Why a key cannot say what is known of the trace's symbols: some stand for data, or for floats."""
+    """Why a key cannot say what is known of the trace's symbols: some stand for data."""
     if env.deferred_runtime_asserts:
         return "sizes depend on data"
     for symbol in env.var_to_range:
         if env.is_unbacked_symint(symbol):
             return "sizes depend on data"
-        if not symbol.is_integer:
-            return "floats are symbolic"
     return None

@@ -56,7 +56,7 @@ def _describe(gm: GraphModule, example_inputs: Sequence[Any], config: Config) ->
         raise Unkeyed("the graph is a part of one that DistributedDataParallel split")
     names = _Names()
     inputs = _inputs(gm, example_inputs, names)
-    graph = _GraphText().of(gm)
+    graph = _GraphText(names).of(gm)
     conditions = names.conditions()
     settings, shape_settings = trace_state.settings(), trace_state.shape_settings()
     if settings is None or shape_settings is None:
@@ -181,7 +181,8 @@ _CHECKPOINT = "_checkpoint_context_fn"
 class _GraphText:
     """Prints graphs, nested ones with more indentation. Values are numbered through all of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, names: _Names) -> None:
+        self._names = names
         self._numbers: dict[Node, int] = {}
         self._own: dict[str, int] = {}
 
@@ -206,6 +207,10 @@ class _GraphText:
             number = self._numbers[node] = len(self._numbers)
             meta = {k: v for k, v in node.meta.items() if k not in _HARMLESS_META and v}
             marks = f" {self._argument(meta)}" if meta else ""
+            value = node.meta.get("example_value")
+            if is_symbolic(value):
+                # says which symbol stands for which number that the graph reads
+                marks += f" is {self._names.number(value)}"
             if node.op == "placeholder":
                 lines.append(f"{indent}v{number} = input{marks}")
             elif node.op == "output":
