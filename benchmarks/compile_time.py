@@ -60,7 +60,6 @@ def first_call(name: str, backend: str, size: str, threads: int, limit: float) -
             "TORCHINDUCTOR_CACHE_DIR": f"{folder}/inductor",
             "BRAZE_CACHE_DIR": f"{folder}/braze",
             "TRITON_CACHE_DIR": f"{folder}/triton",
-            "BRAZE_CACHE_DIR": f"{folder}/braze",
             "XDG_CACHE_HOME": f"{folder}/cache",
             "TMPDIR": folder,
             "HF_HUB_OFFLINE": "1",

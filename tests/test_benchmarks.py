@@ -9,11 +9,15 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from benchmarks import common, kernels
+from benchmarks import common, first_call, kernels
+from braze.artifact import container
+from braze.cache.keys import Key
+from braze.cache.store import Store
 
 ROOT = Path(__file__).parents[1]
 
@@ -113,3 +117,60 @@ def test_commands_write_their_figures(module: str, name: str, keys: set[str], tm
     (row,) = json.loads(file.read_text())["rows"]
     assert row["name"] == name
     assert keys <= set(row)
+
+
+def test_first_calls_are_taken_apart(tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+    ways = ["--way", "eager", "--way", "aot_eager"]
+    command = [sys.executable, "-m", "benchmarks.first_call", "--quick", "--only", "mlp-train", *ways]
+    done = subprocess.run(
+        [*command, "--json", str(file)], cwd=ROOT, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (row,) = json.loads(file.read_text())["rows"]
+    traced = row["ways"]["aot_eager"]
+    assert 0 < traced["dynamo"] + traced["backend"] < traced["seconds"] == traced["samples"][0]
+    assert "dynamo" not in row["ways"]["eager"]
+
+
+def test_first_calls_are_held_against_what_is_promised() -> None:
+    ways: dict[str, dict[str, Any]] = {
+        "aot_eager": {"seconds": 1.0},
+        "inductor": {"seconds": 2.0},
+        "cold": {"seconds": 3.0},
+        "warm": {"seconds": 1.0, "backend": 0.25, "loaded": 1, "graphs": 2},
+        "level 1": {"seconds": 1.25, "backend": 0.75, "loaded": 2, "graphs": 2},
+        "async": {"seconds": 1.5, "to_code": 6.0},
+        "package": {"problem": "no such file"},
+    }
+    row = {"name": "demo", "ways": ways, **first_call.figures(ways)}
+    assert row["aot_saved"] == 0.5
+    held = {
+        words.split(",")[0]: (value, value <= limit) for words, value, limit in first_call.verdicts([row])
+    }
+    assert held == {
+        "warm / TorchInductor's warm": (0.5, True),
+        "level 1 beyond aot_eager": (0.25, False),
+        "async / aot_eager": (1.5, False),
+        "time to compiled code / cold": (2.0, False),
+    }
+    assert first_call.misses(row) == [
+        "demo: warm: 1 of 2 graphs were in the cache",
+        "demo: package: no such file",
+    ]
+    assert first_call.figures({"warm": {"seconds": 1.0}}) == {}
+
+
+def test_the_sizes_of_artefacts_are_whole(tmp_path: Path) -> None:
+    """What is told apart adds up to the file, less its header and table."""
+    parts = {"metadata": b"m" * 5000, "v0/m0.o": bytes(range(256)) * 40, "v0/m0.ll": b"define " * 900}
+    payload = container.pack(parts, compress=["metadata", "v0/m0.ll"])
+    store = Store(tmp_path)
+    key = Key.of({"graph": "g"})
+    assert store.put(key, payload, name="g", kind="inference", level=1)
+    assert store.put(key, b"another level", name="g", kind="inference", level=2)
+    found = first_call.sizes(tmp_path)
+    assert (found["level 1"], found["level 2"], found["code"]) == (len(payload), 13, 256 * 40)
+    assert 0 <= len(payload) - found["code"] - found["ir"] - found["metadata"] < 500
+    first_call.strip(tmp_path)
+    assert [entry.level for entry in store.entries()] == [1]
