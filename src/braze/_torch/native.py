@@ -29,6 +29,7 @@ __all__ = [
     "reinterpret_bytes",
     "reinterpret_tensor",
     "same_tensors",
+    "storage_id",
 ]
 
 _guards = cast(Any, _dynamo.guards)
@@ -71,6 +72,12 @@ def reinterpret_bytes(
         view = torch.empty(0, dtype=dtype, device=base.device)
         at = start // dtype.itemsize + offset
         return view.set_(base.untyped_storage(), at, tuple(sizes), tuple(strides))
+
+
+def storage_id(tensor: torch.Tensor) -> int:
+    """A number that tensors share, fake ones too, exactly if they share a storage; for as long as that
+    lives."""
+    return cast(int, tensor.untyped_storage()._cdata)
 
 
 def same_tensors(tensors: Sequence[torch.Tensor]) -> Callable[..., bool]:

@@ -19,6 +19,7 @@ from torch.fx.experimental import _config as shape_config
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from braze._torch import shapes
+from braze._torch.native import storage_id
 
 __all__ = [
     "GraphInput",
@@ -140,7 +141,7 @@ def _tensor(tensor: torch.Tensor, kind: str, depth: int = 0) -> TensorFacts:
         strides=tuple(tensor.stride()),
         offset=tensor.storage_offset(),
         flags=tuple(flags),
-        storage=tensor.untyped_storage()._cdata,
+        storage=storage_id(tensor),
         base=base,
     )
 

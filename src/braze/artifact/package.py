@@ -101,7 +101,7 @@ def write_package(
         members[WEIGHTS] = pack_weights(of_state)
     if others:
         members[CONSTANTS] = pack_weights(others)
-    sums = {name: _sha256(parts).hexdigest() for name, parts in members.items()}
+    sums = {name: _sha256(parts) for name, parts in members.items()}
     manifest = Manifest("braze-package", VERSION, __version__, str(torch.__version__), sums)
     # after what tells a zip file from others, first of all: what the rest is checked against
     head = {name: members.pop(name) for name in _FIXED}
@@ -140,11 +140,11 @@ def _of_state(weight: Weight) -> bool:
     return weight.kind != "constant" and weight.persistent
 
 
-def _sha256(parts: Sequence[Buffer]) -> hashlib._Hash:
+def _sha256(parts: Sequence[Buffer]) -> str:
     summed = hashlib.sha256()
     for part in parts:
         summed.update(part)
-    return summed
+    return summed.hexdigest()
 
 
 # -- reading ----------------------------------------------------------------------------------------------

@@ -130,9 +130,11 @@ def _place(root: torch.nn.Module, target: str, value: Any) -> None:
     """Make `value` the attribute of `root` at a path with dots."""
     *owners, last = target.split(".")
     for part in owners:
-        if not isinstance(root._modules.get(part), torch.nn.Module):
-            root.add_module(part, torch.nn.Module())
-        root = root._modules[part]  # type: ignore[assignment]
+        inner = dict(root.named_children()).get(part)
+        if inner is None:
+            inner = torch.nn.Module()
+            root.add_module(part, inner)
+        root = inner
     if isinstance(value, torch.nn.Module):
         root.add_module(last, value)
     elif not hasattr(root, last):

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from braze._torch import shape_envs
+from braze._torch.native import storage_id
 from braze._torch.shapes import shape_env_of
 from braze._torch.tracing import promised_strides, strides_of_outputs
 from braze.compile.fx_compile import CompileRequest
@@ -125,7 +126,7 @@ class _Printed:
                 if not self.renumber:
                     word += " parameter" if isinstance(value, torch.nn.Parameter) else ""
                     word += " grad" if value.requires_grad else ""
-                owner = owners.setdefault(value.untyped_storage()._cdata, position)
+                owner = owners.setdefault(storage_id(value), position)
                 if owner != position:
                     word += f" shares %{owner if self.renumber else nodes[owner].name}"
             words.append(word)
