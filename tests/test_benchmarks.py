@@ -35,7 +35,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(common.time, "perf_counter_ns", lambda: made.nanoseconds)
+    monkeypatch.setattr("benchmarks.common.time.perf_counter_ns", lambda: made.nanoseconds)
     return made
 
 
@@ -171,6 +171,7 @@ def test_the_sizes_of_artefacts_are_whole(tmp_path: Path) -> None:
     assert store.put(key, b"another level", name="g", kind="inference", level=2)
     found = first_call.sizes(tmp_path)
     assert (found["level 1"], found["level 2"], found["code"]) == (len(payload), 13, 256 * 40)
-    assert 0 <= len(payload) - found["code"] - found["ir"] - found["metadata"] < 500
+    assert 0 < found["ir"] < 6300 and 0 < found["metadata"] < 5000
+    assert 0 <= len(payload) - found["code"] - found["ir"] - found["metadata"] < 700
     first_call.strip(tmp_path)
     assert [entry.level for entry in store.entries()] == [1]
