@@ -150,20 +150,22 @@ def _leaves(argument: Any) -> Iterator[Any]:
 
 def check(plan: Plan, recorders: Sequence[Recorder], hints: dict[str, int] | None = None) -> int:
     """Rebuild every extern of a plan that has run, run it on what it was given, and compare, bit for bit, its
-    results and what it wrote. Returns how many calls were compared."""
+    results and what it wrote. ``hints`` are the values of the plan's symbols in that run. Returns how many
+    calls were compared."""
     calls = [i for i in plan.instructions if isinstance(i, CallExtern)]
     rebuilt = rebuild(extern_nodes(plan, hints))
     assert len(calls) == len(rebuilt) == len(recorders)
     compared = 0
     for extern, graph, recorder in zip(calls, rebuilt, recorders):
         for call in recorder.calls:
-            _check(extern, graph, call)
+            _check(extern, graph, call, hints or {})
             compared += 1
     return compared
 
 
-def _check(extern: CallExtern, graph: Rebuilt, call: Call) -> None:
+def _check(extern: CallExtern, graph: Rebuilt, call: Call, hints: dict[str, int]) -> None:
     tensors, symbols = _values(extern, call.args, call.kwargs)
+    symbols = {**hints, **symbols}
     for name, sizes in graph.tensors.items():
         for e, n in zip(sizes, tensors[name].shape):
             symbols.setdefault(str(e), n)

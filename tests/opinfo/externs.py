@@ -19,6 +19,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from braze._torch.shapes import shape_env_of
 from braze.artifact.output_code import OutputCode
 from braze.compile.eager_graph import run_eagerly
 from braze.compile.fx_compile import CompileRequest
@@ -37,19 +38,26 @@ from tests.opinfo.pool import shard
 
 @dataclasses.dataclass
 class Found:
-    """What became of a pair: how often each operator was called and compared, and what is no operator (a
-    graph, a function), which the schema has no place for."""
+    """What became of a pair: how often each operator was called and compared; what is no operator (a graph, a function), which the schema has no place for; and how many samples raised something."""
 
     pair: Pair
     compared: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     refused: list[str] = dataclasses.field(default_factory=list)
+    not_run: int = 0
     wrong: list[str] = dataclasses.field(default_factory=list)
 
 
 class _ExternsOnly:
-    """Compiles the graphs that call externs, and runs the others eagerly, which is faster."""
+    """Compiles the graphs that call externs, and runs the others eagerly, which is faster. `values` are those
+    of the size symbols, by graph."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, dict[str, int]] = {}
 
     def compile(self, request: CompileRequest) -> OutputCode:
+        env = shape_env_of(request.example_inputs)
+        known = {} if env is None else env.backed_var_to_val
+        self.values[request.name] = {str(symbol): int(value) for symbol, value in known.items()}
         lowering = GraphLowering(request.gm, request.config, request.static_inputs, request.visible_outputs)
         if any(isinstance(op, ExternKernel) for op in lowering.run().operations):
             return InProcessFxCompile().compile(request)
@@ -80,18 +88,20 @@ def _try_sample(found: Found, function: Any, args: list[Any], kwargs: dict[str, 
     with recording() as recorders, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.manual_seed(1)
-        compiled = torch.compile(call, backend=make_backend(_ExternsOnly()), dynamic=dynamic or None)
+        compiler = _ExternsOnly()
+        compiled = torch.compile(call, backend=make_backend(compiler), dynamic=dynamic or None)
         try:
             compiled(copy.deepcopy(args), copy.deepcopy(kwargs))
         except Exception:
-            return  # the run of all operators judges that
+            found.not_run += 1  # the run of all operators judges that
+            return
         finally:
             stop()
     for report in reports:
         calls = [i for i in report.plan.instructions if isinstance(i, CallExtern)]
         operators = [i for i in calls if not i.target.startswith("python::")]
         own, recorders[:] = recorders[: len(operators)], recorders[len(operators) :]
-        if check(report.plan, own):
+        if check(report.plan, own, compiler.values[report.name]):
             found.compared.update(extern.target for extern in operators)
 
 
@@ -111,12 +121,13 @@ def main(argv: list[str] | None = None) -> int:
         pairs = [pair for pair in pairs if any(text in pair.op for text in options.op)]
     total: collections.Counter[str] = collections.Counter()
     refused: collections.Counter[str] = collections.Counter()
-    wrong = 0
+    wrong = not_run = 0
     for pair in pairs:
         found = try_pair(database, pair, options.samples, options.dynamic)
         total.update(found.compared)
         refused.update(found.refused)
         wrong += len(found.wrong)
+        not_run += found.not_run
         for problem in found.wrong:
             console.print(f"{pair}: {problem}", markup=False, highlight=False, soft_wrap=True)
     table = Table(title="Externs through torch.export's schema", title_justify="left")
@@ -126,6 +137,7 @@ def main(argv: list[str] | None = None) -> int:
     table.add_row("operators rebuilt and run", str(len(total)), style="bold")
     table.add_row("calls compared", str(sum(total.values())))
     table.add_row("wrong", str(wrong), style="red" if wrong else "")
+    table.add_row("samples that raise", str(not_run))
     for what, times in refused.most_common():
         table.add_row(f"refused: {what}", str(times), style="dim")
     console.print(table)
