@@ -3,19 +3,28 @@
 For training, the loss, all gradients and buffers are compared, and three compiled AdamW steps.
 
     python -m benchmarks.agreement
+    python -m benchmarks.agreement --strategies     each model by every way of compiling it
+
+With ``--strategies``, a cell is the greatest error of two calls, the code being another in the second one
+where the strategy says so; ``=`` means that every bit is as in-process, and a cross that something did not go
+the way that it should have gone, about which a line below the table says more.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import sys
+import tempfile
 import warnings
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.common import CONSOLE, chosen, figure, headline, parser, table, write_json
 from tests import support
-from tests.models import zoo
+from tests.models import strategies, zoo
 from tests.models.compare import Outcome, optimizer_outcome, outcome
 from tests.numerics import TOLERANCES, leaves, scaled_error
 
@@ -57,10 +66,80 @@ def row(name: str, subject: str, size: zoo.Size) -> dict[str, Any]:
     return made
 
 
+Row = dict[str, strategies.Cell]
+
+
+def by_strategy(name: str, size: zoo.Size) -> Iterator[tuple[str, strategies.Cell]]:
+    """The cells of one model, checked, as they come."""
+    with tempfile.TemporaryDirectory() as folder:
+        reference = strategies.Reference(strategies.find(name), size)
+        here = [c for c in strategies.COLUMNS if c not in (*strategies.HITS, *strategies.ELSEWHERE)]
+        like = None
+        for column in here:
+            found = strategies.cell(column, reference, Path(folder))
+            found.check(column, like)
+            like = like or found
+            yield column, found
+        filled = strategies.fill(reference, Path(folder))
+        filled.check("in-process", like)
+        if filled.problem:
+            yield "fill", filled
+        for column in reversed(strategies.HITS):
+            found = strategies.cell(column, reference, Path(folder))
+            found.check(column, like)
+            yield column, found
+        strategies.fill(reference, Path(folder))  # what the first level did without is there again
+        (away,) = strategies.elsewhere([strategies.Asked(name, size, folder)])
+        for column, found in away.items():
+            found.check(column, like)
+            yield column, found
+
+
+def strategies_table(names: list[str], size: zoo.Size, json: Path | None) -> int:
+    """Print the table of all models by all strategies; 1 where something is wrong."""
+    headline(
+        "Agreement by strategy",
+        "errors against float64 in units of the tolerance of the dtype; = the bits are those of in-process",
+    )
+    made = table("", "", *(column.replace(" ", "\n", 1) for column in strategies.COLUMNS))
+    rows: list[dict[str, Any]] = []
+    notes: dict[str, str] = {}
+    for name in names:
+        cells: Row = {}
+        with CONSOLE.status(name) as status:
+            for column, found in by_strategy(name, size):
+                cells[column] = found
+                status.update(f"{name}: {column}")
+                rows.append({"name": name, "column": column, **dataclasses.asdict(found)})
+                if found.problem or found.impossible:
+                    notes[f"{name}, {column}"] = found.problem or found.impossible
+        base = cells["in-process"].results
+        made.add_row(name, *(_shown(cells[column], base) for column in strategies.COLUMNS))
+    CONSOLE.print(made)
+    for place, note in notes.items():
+        CONSOLE.print(f"{place}: {note}", markup=False, highlight=False)
+    write_json(json, "strategies", rows)
+    return 1 if any(r["problem"] for r in rows) else 0
+
+
+def _shown(cell: strategies.Cell, base: str) -> str:
+    if cell.problem:
+        return "[red]✗[/red]"
+    if cell.impossible:
+        return "[dim]-[/dim]"
+    return f"{figure(cell.error)} [dim]{'=' if cell.results == base else ' '}[/dim]"
+
+
 def main() -> int:
-    given = parser(__doc__ or "", "agreement").parse_args()
+    arguments = parser(__doc__ or "", "agreement")
+    arguments.add_argument("--strategies", action="store_true", help="every way of compiling each model")
+    given = arguments.parse_args()
     warnings.filterwarnings("ignore")
     torch.set_num_threads(given.threads)
+    if given.strategies:
+        names = list(zoo.QUICK) if given.quick else [model.name for model in zoo.MODELS]
+        names = chosen([*names, strategies.NOISY.name], given.only)
+        return strategies_table(names, "tiny" if given.quick else "test", given.json)
     headline("Agreement with eager", "errors against float64 in units of the tolerance of the dtype")
     names = [model.name for model in zoo.MODELS] + [model.name + OPTIMIZER for model in zoo.TRAINING]
     if given.quick:
