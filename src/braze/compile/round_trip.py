@@ -66,7 +66,7 @@ def take(request: CompileRequest, data: bytes | memoryview) -> OutputCode:
         return compile_here(request, "the answer is for sizes other than those here", logging.INFO)
     answer.replay()
     warn_of(code.info.metrics.fallbacks)
-    ledger.record_loaded(code.info)
+    ledger.record_made(code.info)
     return code
 
 
