@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 import warnings
@@ -221,3 +222,14 @@ def test_threads_that_call_while_it_switches(held: Held) -> None:
         thread.join()
     _wait(lambda: kept.switched)
     assert not wrong
+
+
+def test_a_thread_of_this_process_is_the_default_and_leaves_no_trace() -> None:
+    usual = sys.getswitchinterval()
+    kept = Kept(AsyncFxCompile())
+    compiled = torch.compile(_f, backend=make_backend(kept))
+    x = torch.randn(7, 9)
+    torch.testing.assert_close(compiled(x), _f(x))
+    _wait(lambda: kept.switched)
+    torch.testing.assert_close(compiled(x), _f(x))
+    assert sys.getswitchinterval() == usual

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import warnings
-from concurrent.futures import Executor, Future
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from braze import config
@@ -19,7 +22,6 @@ from braze.compile.remote_job import compile_request
 from braze.compile.report import ledger, warn_of
 from braze.compile.round_trip import compile_here, printed
 from braze.compile.switching import SwitchingCode
-from braze.compile.workers import pool
 from braze.errors import ArtifactError, BrazeError, BrazeWarning, UnserializableError, WorkerError
 
 __all__ = ["AsyncFxCompile"]
@@ -29,8 +31,9 @@ _log = logging.getLogger("braze")
 
 @dataclass(frozen=True)
 class AsyncFxCompile:
-    """Returns a graph that runs by eager operators, and has ``executor`` (None: this process's pool of
-    compile workers) compile it meanwhile; compiled code takes over between two calls.
+    """Returns a graph that runs by eager operators, and has it compiled meanwhile; compiled code takes over
+    between two calls. ``executor`` compiles it; None: a thread of this process, which is done long before a
+    new process would have loaded PyTorch, with LLVM in its workers.
 
     A graph that has no printed form is compiled here and now. Where compilation fails, eager operators go on
     and one warning says so; in strict mode the calls that follow raise."""
@@ -53,9 +56,34 @@ class AsyncFxCompile:
         return code
 
 
+_FINE_INTERVAL = 2e-4
+_interval_lock = threading.Lock()
+_running = 0
+_usual_interval = 0.0
+
+
+@contextmanager
+def _in_the_background() -> Iterator[None]:
+    """Inside this block threads of Python take turns every 0.2 ms, and not every 5: an eager operator gives
+    up the interpreter's lock while it runs, and would wait that long after each to get it back."""
+    global _running, _usual_interval
+    with _interval_lock:
+        if _running == 0:
+            _usual_interval = sys.getswitchinterval()
+            sys.setswitchinterval(min(_usual_interval, _FINE_INTERVAL))
+        _running += 1
+    try:
+        yield
+    finally:
+        with _interval_lock:
+            _running -= 1
+            if _running == 0:
+                sys.setswitchinterval(_usual_interval)
+
+
 @dataclass(frozen=True)
 class _Arrival:
-    """One compilation in the background; runs in a thread of its own, which mostly waits."""
+    """One compilation in the background; runs in a thread of its own."""
 
     request: CompileRequest
     code: SwitchingCode
@@ -75,16 +103,13 @@ class _Arrival:
             _log.info("%s: compiled code takes over from eager operators", self.request.name)
 
     def _answer(self) -> bytes:
-        try:
-            return self._submitted().result()
-        except WorkerError as error:
-            # no process can do it: a thread can, at the price of this process's own time
-            _log.warning("%s is compiled in this process: %s", self.request.name, error.what)
+        if self.executor is not None:
+            try:
+                return self.executor.submit(compile_request, self.payload).result()
+            except WorkerError as error:
+                _log.warning("%s is compiled in this process: %s", self.request.name, error.what)
+        with _in_the_background():
             return compile_request(self.payload)
-
-    def _submitted(self) -> Future[bytes]:
-        executor = self.executor or pool.shared()
-        return executor.submit(compile_request, self.payload)
 
     def _loaded(self, data: bytes) -> CompiledFxGraph:
         answer, artifact = unpack_answer(data)

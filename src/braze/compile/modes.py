@@ -29,7 +29,7 @@ MODES: Mapping[str, Callable[[], FxCompile]] = {
 }
 """What makes the strategy of a mode. A new mode is one more line here, and a choice in `braze.config`."""
 
-_IN_WORKERS = frozenset({"out-of-process", "async"})
+_IN_WORKERS = frozenset({"out-of-process"})
 """Modes that compile in compile workers; LLVM runs in processes of these then."""
 
 
