@@ -1,7 +1,8 @@
 """Every operator of PyTorch's database through the text and back: `python -m tests.compile.text_sweep`.
 
 Graphs are printed and read back; text, canonical text and IR have to be the same before and after, and what
-the graph that was read back computes has to be what eager computes. `--shard 0/2` does one half."""
+the graph that was read back computes has to be what eager computes. `--shard 0/2` does one half; `--zoo` does
+the models of the zoo instead."""
 
 from __future__ import annotations
 
@@ -18,6 +19,7 @@ from rich.console import Console
 
 from braze import config
 from tests.compile.text.checks import RoundTrip
+from tests.models import zoo
 from tests.numerics import Disagreement, assert_agrees
 from tests.opinfo.cases import UNINITIALISED, Database, Pair, describe
 
@@ -105,12 +107,30 @@ def _copied(value: object) -> object:
     return value
 
 
+def sweep_zoo(dynamic: bool, console: Console) -> list[str]:
+    """A line for each model whose graphs do not come back as they were."""
+    wrong = []
+    for model in zoo.MODELS:
+        torch._dynamo.reset()
+        module, inputs = model.make("test")
+        trip = RoundTrip()
+        try:
+            zoo.run(model, trip.optimize(module, dynamic=dynamic), inputs)
+        except Exception as error:  # whatever it raises is a finding
+            wrong.append(f"{model.name}: {describe(error)}")
+        wrong += [f"{model.name}: {reason}" for reason in trip.unserializable]
+        sizes = ", ".join(str(len(request.gm.graph.nodes)) for request in trip.requests)
+        console.print(f"{model.name:24} graphs of {sizes} nodes", highlight=False)
+    return wrong
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--samples", type=int, default=2)
     parser.add_argument("--shard", default="0/1")
     parser.add_argument("--op", default="")
     parser.add_argument("--dynamic", action="store_true")
+    parser.add_argument("--zoo", action="store_true")
     options = parser.parse_args(argv)
     number, of = map(int, options.shard.split("/"))
     logging.disable(logging.ERROR)
@@ -118,6 +138,10 @@ def main(argv: list[str] | None = None) -> int:
     torch._dynamo.config.capture_scalar_outputs = True
     torch._dynamo.config.capture_dynamic_output_shape_ops = True
     console = Console()
+    if options.zoo:
+        wrong = sweep_zoo(options.dynamic, console)
+        console.print("\n".join(wrong) or "nothing wrong", markup=False)
+        return 1 if wrong else 0
     database = Database()
     pairs = [p for p in database.pairs() if options.op in p.op][number::of]
     counts, wrong = sweep(database, pairs, options.samples, options.dynamic, console)
