@@ -38,7 +38,8 @@ from tests.opinfo.pool import shard
 
 @dataclasses.dataclass
 class Found:
-    """What became of a pair: how often each operator was called and compared; what is no operator (a graph, a function), which the schema has no place for; and how many samples raised something."""
+    """What became of a pair: how often each operator was called and compared; what is no operator (a graph, a
+    function), which the schema has no place for; how many samples raised something."""
 
     pair: Pair
     compared: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)

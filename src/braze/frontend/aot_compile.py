@@ -100,11 +100,13 @@ def _prepare(program: ExportedProgram, config: Config) -> _Prepared:
     program = export.decomposed(program, decompositions(config))
     gm = copy.deepcopy(program.graph_module)
     placeholders = gm.graph.find_nodes(op="placeholder")
-    for spec in program.graph_signature.input_specs:
+    for node, spec in zip(placeholders, program.graph_signature.input_specs, strict=True):
         if spec.kind in (InputKind.CUSTOM_OBJ, InputKind.TOKEN):
             raise PackageError(
                 f"this program takes {spec.arg.name}, a {spec.kind.name}, which no package can"
             )
+        if isinstance(spec.arg, ConstantArgument):
+            node.meta["val"] = None  # its value is written out where it is used
     _write_back(program, gm, placeholders)
     for node in gm.graph.find_nodes(
         op="call_function", target=torch.ops.aten._assert_tensor_metadata.default
