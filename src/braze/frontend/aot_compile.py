@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import itertools
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ from braze.artifact.trees import from_spec
 from braze.compile.ahead import compile_for
 from braze.compile.fx_compile import CompileRequest
 from braze.config import Config
-from braze.errors import BrazeError, ConfigError, PackageError
+from braze.errors import BrazeError, BrazeWarning, ConfigError, PackageError
 from braze.frontend.decompositions import decompositions
 from braze.frontend.passes.pipeline import run_passes
 from braze.runtime.expr import Symbol
@@ -73,6 +74,9 @@ def aot_compile(
     try:
         prepared = _prepare(program, config)
         graph = _compile(prepared, tuple(dict.fromkeys(targets)), config)
+        if graph.info.guards:
+            limits = " and ".join(map(str, graph.info.guards))
+            warnings.warn(f"the package works for sizes with {limits} only", BrazeWarning, stacklevel=2)
         model, tensors = _describe(prepared, graph)
         nodes = extern_nodes(graph.info.variants[0].plan, _hints(prepared, graph))
         data = graph.prepare_for_serialization()
