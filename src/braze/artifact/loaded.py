@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from braze._torch.autograd import grad_enabled, set_grad_enabled
 from braze.artifact.call_arguments import Checks, Signature, argument_paths
 from braze.artifact.compiled_graph import CompiledFxGraph
 from braze.artifact.model_info import Model, Range, Weight
@@ -136,11 +137,16 @@ class Loaded:
         inputs = self._inputs.copy()
         for position, leaf in self._given:
             inputs[position] = leaves[leaf]
-        with torch.no_grad():
-            try:
-                results = self._run(inputs)
-            except InputMismatchError as error:
-                results = self._again(leaves, error)
+        gradients = grad_enabled()
+        if gradients:
+            set_grad_enabled(False)
+        try:
+            results = self._run(inputs)
+        except InputMismatchError as error:
+            results = self._again(leaves, error)
+        finally:
+            if gradients:
+                set_grad_enabled(True)
         return self._unflatten(results)
 
     def _again(self, leaves: list[Any], error: InputMismatchError) -> Sequence[Any]:
