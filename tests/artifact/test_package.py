@@ -234,6 +234,20 @@ def test_two_packages_and_many_threads(path: Path, bare: Path, net: Net) -> None
     assert not problems and other.state["calls"].item() == len(inputs)
 
 
+def test_modes_of_the_caller_do_not_change_the_program(path: Path, net: Net) -> None:
+    loaded, twin, opts, x = braze.aot_load(path), copy.deepcopy(net), options(), torch.randn(5, 6)
+    expected = twin(x, opts)["y"]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(loaded(x, opts=opts, factor=3)["y"], expected)
+    with torch.inference_mode():
+        torch.testing.assert_close(loaded(x, opts=opts, factor=3)["y"], expected)
+    y = loaded(x.requires_grad_(), opts=opts, factor=3)["y"]
+    assert not y.requires_grad and torch.is_grad_enabled()
+    with pytest.raises(InputMismatchError):
+        loaded(torch.randn(5, 7), opts=opts, factor=3)
+    assert torch.is_grad_enabled()
+
+
 # -- weights ----------------------------------------------------------------------------------------------
 def test_weights_can_be_left_out_and_bound(bare: Path, net: Net) -> None:
     loaded = braze.aot_load(bare)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from braze._torch.autograd import grad_enabled, set_grad_enabled
+from braze._torch.autograd import grad_enabled, set_grad_enabled, without_autocast
 from braze.artifact.call_arguments import Checks, Signature, argument_paths
 from braze.artifact.compiled_graph import CompiledFxGraph
 from braze.artifact.model_info import Model, Range, Weight
@@ -137,6 +137,12 @@ class Loaded:
         inputs = self._inputs.copy()
         for position, leaf in self._given:
             inputs[position] = leaves[leaf]
+        if torch.is_autocast_enabled("cpu"):
+            with without_autocast():  # the program's own types are what its code was made for
+                return self._call(leaves, inputs)
+        return self._call(leaves, inputs)
+
+    def _call(self, leaves: list[Any], inputs: list[Any]) -> Any:
         gradients = grad_enabled()
         if gradients:
             set_grad_enabled(False)
