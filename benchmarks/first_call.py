@@ -88,8 +88,10 @@ class Contest:
                 strip(self.folder / "level 1")
             braze = self.folder / way if way in ("warm", "level 1") else empty
             inductor = self.folder / way if way == "inductor" else empty
+            # it keeps more than its cache where temporary files are
+            temporary = self.folder / "temporary" if way == "inductor" else empty
             options = [json.dumps({"fx_compile_mode": MODES[way]})] if way in MODES else []
-            return self._child(braze, inductor, empty, "call", backend, *options)
+            return self._child(braze, inductor, temporary, "call", backend, *options)
 
     def fill(self, ways: Sequence[str]) -> dict[str, Answer | str]:
         """Fill the caches that these ways find full; what the processes answered that did it, by way."""
@@ -101,7 +103,7 @@ class Contest:
                 shutil.copytree(self.folder / "warm", self.folder / "level 1")
             if "inductor" in ways:
                 done["inductor cold"] = self._child(
-                    empty, self.folder / "inductor", empty, "call", self.against
+                    empty, self.folder / "inductor", self.folder / "temporary", "call", self.against
                 )
             if "package" in ways:
                 done["pack"] = self._child(empty, empty, empty, "pack", str(self._package))
@@ -111,17 +113,17 @@ class Contest:
     def _package(self) -> Path:
         return self.folder / "model.pt2"
 
-    def _child(self, braze: Path, inductor: Path, empty: Path, what: str, *rest: str) -> Answer | str:
-        for folder in (braze, inductor):
+    def _child(self, braze: Path, inductor: Path, temporary: Path, what: str, *rest: str) -> Answer | str:
+        for folder in (braze, inductor, temporary):
             folder.mkdir(mode=0o700, exist_ok=True)
         environment = {
             **{name: value for name, value in os.environ.items() if name != "BRAZE_REMOTE_CACHE"},
             "BRAZE_CACHE": "1",
             "BRAZE_CACHE_DIR": str(braze),
             "TORCHINDUCTOR_CACHE_DIR": str(inductor),
-            "TRITON_CACHE_DIR": str(empty / "triton"),
-            "XDG_CACHE_HOME": str(empty / "cache"),
-            "TMPDIR": str(empty),
+            "TRITON_CACHE_DIR": str(temporary / "triton"),
+            "XDG_CACHE_HOME": str(temporary / "cache"),
+            "TMPDIR": str(temporary),
             "HF_HUB_OFFLINE": "1",
             "FIRST_CALL_THREADS": str(self.threads),
             **({"FIRST_CALL_BUSY": "1"} if self.busy else {}),
