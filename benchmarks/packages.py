@@ -24,6 +24,7 @@ import torch
 
 import braze
 from benchmarks.common import CONSOLE, ROOT, chosen, figure, headline, parser, table, write_json
+from braze.artifact.package import WEIGHTS, open_package
 from tests.models import zoo
 
 LIMIT_MS = 50.0
@@ -64,7 +65,8 @@ def row(name: str, size: zoo.Size, targets: tuple[str, ...], rounds: int, folder
     torch.save(inputs, f"{path}.inputs")
     verified = [once(path, "verified") for _ in range(rounds)]
     mapped = [once(path, "mapped") for _ in range(rounds)]
-    weights = sum(t.numel() * t.element_size() for t in program.state_dict.values())
+    members = open_package(path).members
+    weights = members[WEIGHTS].size if WEIGHTS in members else 0
     return {
         "name": name,
         "export": exported - start,
