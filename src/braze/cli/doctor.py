@@ -19,6 +19,10 @@ from rich.text import Text
 
 import braze
 from braze import config
+from braze.cache.keyring import KeyRing
+from braze.cache.paths import keyring_folder
+from braze.cache.remote import configured
+from braze.cache.store import open_store
 from braze.errors import BrazeError
 
 __all__ = ["CHECKS", "Finding", "doctor"]
@@ -93,11 +97,31 @@ def _options() -> Finding:
 def _compiles() -> Finding:
     torch = importlib.import_module("torch")
     x = torch.linspace(-2, 2, 1003)
-    with warnings.catch_warnings(), config.patch(strict=True):
+    with warnings.catch_warnings(), config.patch(strict=True, cache=False):
         warnings.simplefilter("ignore")
         result = torch.compile(lambda x: torch.tanh(x) * x + 1, backend="braze")(x)
     off = float((result - (torch.tanh(x) * x + 1)).abs().max())
     return Finding("compiles", off < 1e-6, f"a small function, largest difference to eager {off:.1e}")
+
+
+def _cache() -> Finding:
+    store = open_store(config.current())
+    if store is None:
+        return Finding("cache", None, "switched off: every process compiles anew")
+    figures = store.statistics()
+    if store.problem is not None:
+        return Finding("cache", False, f"{store.folder}: {store.problem}")
+    megabytes = figures.file_bytes / 1e6
+    return Finding("cache", True, f"{store.folder}: {figures.entries} entries, {megabytes:.1f} MB")
+
+
+def _remote() -> Finding:
+    options = config.current()
+    remote = configured(options)
+    text = "none" if remote is None else remote.shown_url
+    keys = KeyRing(keyring_folder(options)).keys()
+    own = sum(key.own for key in keys)
+    return Finding("sharing", None, f"remote cache: {text}; keys: {own} own, {len(keys) - own} of others")
 
 
 CHECKS: tuple[tuple[str, Callable[[], Finding]], ...] = (
@@ -108,6 +132,8 @@ CHECKS: tuple[tuple[str, Callable[[], Finding]], ...] = (
     ("backend", _entry_point),
     ("options", _options),
     ("compiles", _compiles),
+    ("cache", _cache),
+    ("sharing", _remote),
     ("speed", _machine),
 )
 
