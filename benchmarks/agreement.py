@@ -101,7 +101,7 @@ def strategies_table(names: list[str], size: zoo.Size, json: Path | None) -> int
         "Agreement by strategy",
         "errors against float64 in units of the tolerance of the dtype; = the bits are those of in-process",
     )
-    made = table("", "", *(column.replace(" ", "\n", 1) for column in strategies.COLUMNS))
+    made = table("", "", *(column.replace(" elsewhere", "\nelsewhere") for column in strategies.COLUMNS))
     rows: list[dict[str, Any]] = []
     notes: dict[str, str] = {}
     for name in names:

@@ -181,6 +181,8 @@ def _vit_config(size: str) -> Any:
         num_attention_heads=s.heads,
         intermediate_size=4 * s.width,
         num_labels=10,
+        # left out, the first call writes it, and the second one is compiled again
+        problem_type="single_label_classification",
     )
 
 

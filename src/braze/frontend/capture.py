@@ -3,7 +3,7 @@ assumed of symbolic sizes on the way."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,16 +19,19 @@ from braze.artifact.call_spec import (
     CopyBack,
     Fresh,
     Output,
+    Place,
     SameAsInput,
     Tangent,
 )
 from braze.compile.fx_compile import GraphKind
 from braze.errors import ExpressionError
 from braze.frontend.dynamo_key import DynamoKey
+from braze.frontend.views import DynamoViews, places
 from braze.runtime.expr import Expr, Symbol
+from braze.runtime.guard import BoolExpr
 from braze.symbolic.from_sympy import SymbolTable, to_guard
 
-__all__ = ["Capture"]
+__all__ = ["Capture", "named_guards"]
 
 
 class Capture:
@@ -40,7 +43,10 @@ class Capture:
     def __init__(self, key: DynamoKey | str, gm: GraphModule) -> None:
         self.reason: str | None = key if isinstance(key, str) else None
         self._key = key
-        self._inputs = len(trace_state.own_tensors(gm)) + len(gm.graph.find_nodes(op="placeholder"))
+        own = len(trace_state.own_tensors(gm))
+        self._inputs = own + len(gm.graph.find_nodes(op="placeholder"))
+        self._views = DynamoViews(gm, own)
+        self._places: Mapping[int, Place] = {}
         self._autocast = trace_state.autocast_enabled()
         self._aot_guards = aot_metadata.guards_of_aot()
         self._env = trace_state.traced_env()
@@ -72,7 +78,11 @@ class Capture:
             self._facts = facts
             self._differentiable = kind == "forward"
             self._returned = tuple(_traced(result) for result in results)
-            self.reason = _views_of_other_types(facts, inputs, self._returned)
+            found = places(facts, inputs, self._returned, self._views)
+            if isinstance(found, str):
+                self.reason = found
+            else:
+                self._places = found
 
     @property
     def complete(self) -> bool:
@@ -88,11 +98,12 @@ class Capture:
         if self._facts is None:
             return "nothing was compiled"
         if not self._differentiable:
-            return _call_spec(self._facts, self._autocast, None)
+            return _call_spec(self._facts, self._places, self._autocast, None)
         if self._gradients is None:
             return "its backward was not compiled"
         kept = self._returned[_returned(self._facts) :]
-        return _call_spec(self._facts, self._autocast, _backward(self._facts, len(kept), self._gradients))
+        backward = _backward(self._facts, len(kept), self._gradients)
+        return _call_spec(self._facts, self._places, self._autocast, backward)
 
     def guards(self) -> tuple[str, ...] | str:
         """What has been assumed of the symbols since the key was made, or why that cannot be told."""
@@ -100,7 +111,7 @@ class Capture:
             return self._key
         if self._env is None or self._mark is None:
             return ()
-        names = {str(symbol): name for name, symbol in self._key.symbols.items()}
+        names = self.names()
         key_ranges = self._key.ranges
 
         def bounds(name: str) -> tuple[int, int | None]:
@@ -108,7 +119,7 @@ class Capture:
             return -(1 << 62) if lower is None else lower, upper
 
         table = SymbolTable(bounds)
-        found: dict[str, None] = {}
+        found: list[BoolExpr] = []
         for condition in shape_envs.guards_added(self._env, self._mark):
             strange = sorted(str(s) for s in condition.free_symbols if str(s) not in names)
             if strange:
@@ -117,9 +128,20 @@ class Capture:
                 guard = to_guard(condition, table)
             except ExpressionError as error:
                 return f"a guard cannot be stored: {error}"
-            numbered = {s: _numbered(s, names) for s in guard.free_symbols}
-            found[str(guard.substitute(numbered))] = None
-        return tuple(found)
+            found.append(guard)
+        return named_guards(found, names)
+
+    def names(self) -> dict[str, str]:
+        """The key's names of the trace's symbols."""
+        if isinstance(self._key, str):
+            return {}
+        return {str(symbol): name for name, symbol in self._key.symbols.items()}
+
+
+def named_guards(guards: Iterable[BoolExpr], names: Mapping[str, str]) -> tuple[str, ...]:
+    """Guards over the trace's symbols, printed with the key's names for these."""
+    printed = [str(g.substitute({s: _numbered(s, names) for s in g.free_symbols})) for g in guards]
+    return tuple(dict.fromkeys(printed))
 
 
 def _numbered(symbol: Symbol, names: Mapping[str, str]) -> Expr:
@@ -130,41 +152,21 @@ def _traced(value: Any) -> Any:
     return value.meta.get("val") if isinstance(value, torch.fx.Node) else value
 
 
-def _views_of_other_types(facts: CallFacts, inputs: Sequence[Any], returned: Sequence[Any]) -> str | None:
-    """A view is made again from sizes and strides, which says nothing of bytes read as something else."""
-    first = sum(i.copied_back for i in facts.inputs)
-    for i, output in enumerate(facts.outputs):
-        if output.kind in ("fresh", "hidden_view", "input") or output.base is None:
-            continue
-        if output.kind == "alias":
-            base = inputs[output.base]
-        elif output.kind == "result_alias":
-            base = returned[first + len(facts.outputs) + output.base]
-        else:
-            base = returned[first + output.base]
-        like = returned[first + i]
-        if not isinstance(like, torch.Tensor) or not isinstance(base, torch.Tensor):
-            return f"output {i} is a view of something that is no tensor"
-        if like.dtype != base.dtype:
-            return f"output {i} is a view of {base.dtype} as {like.dtype}"
-        if like.is_conj() or like.is_neg():
-            return f"output {i} is conjugated or negated lazily"
-    return None
-
-
 # -- the spec -----------------------------------------------------------------------------------------------
 def _returned(facts: CallFacts) -> int:
     return sum(i.copied_back for i in facts.inputs) + len(facts.outputs) + facts.bases
 
 
-def _call_spec(facts: CallFacts, autocast: bool, backward: Backward | str | None) -> CallSpec | str:
+def _call_spec(
+    facts: CallFacts, places: Mapping[int, Place], autocast: bool, backward: Backward | str | None
+) -> CallSpec | str:
     if isinstance(backward, str):
         return backward
     if backward is None and facts.bases:
         return "an inference graph returns views of extra results"
     return CallSpec(
         inputs=len(facts.inputs),
-        outputs=tuple([_output(o, len(facts.outputs)) for o in facts.outputs]),
+        outputs=tuple([_output(o, len(facts.outputs), places.get(i)) for i, o in enumerate(facts.outputs)]),
         copied_back=tuple(
             [
                 CopyBack(i, one.leaf, one.requires_grad)
@@ -180,14 +182,15 @@ def _call_spec(facts: CallFacts, autocast: bool, backward: Backward | str | None
     )
 
 
-def _output(facts: OutputFacts, outputs: int) -> Output:
+def _output(facts: OutputFacts, outputs: int, place: Place | None) -> Output:
     base = facts.base or 0
     if facts.kind == "input":
         return SameAsInput(base)
     if facts.kind == "alias":
-        return AliasOfInput(base, facts.requires_grad)
+        return AliasOfInput(base, facts.requires_grad, place or Place())
     if facts.kind in ("result_alias", "output_alias"):
-        return AliasOfResult(base + (outputs if facts.kind == "result_alias" else 0), facts.requires_grad)
+        base += outputs if facts.kind == "result_alias" else 0
+        return AliasOfResult(base, facts.requires_grad, place or Place())
     return Fresh(facts.requires_grad, facts.kind == "hidden_view")
 
 

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch.fx import GraphModule
 
-from braze.artifact.call_spec import check_spec
+from braze.artifact.call_spec import CallSpec, check_spec
+from braze.artifact.compiled_graph import CompiledFxGraph
 from braze.artifact.output_code import OutputCode
 from braze.compile.fx_compile import GraphKind
+from braze.compile.switching import SwitchingCode
 from braze.errors import ArtifactError, UnserializableError
-from braze.frontend.capture import Capture
+from braze.frontend.capture import Capture, named_guards
 from braze.frontend.dynamo_key import DynamoKey
 from braze.frontend.level2 import Entries, Entry
+from braze.runtime.guard import BoolExpr
 
 __all__ = ["Recording"]
 
@@ -49,31 +54,36 @@ class Recording:
         if capture.reason is not None:
             self._give_up(capture.reason)
         elif capture.complete:
-            entry = self._entry(capture)
-            if isinstance(entry, str):
-                self._give_up(entry)
-            elif isinstance(self._key, DynamoKey):
-                self._entries.add(self._key, entry)
+            missing = self._store(capture)
+            if missing is not None:
+                self._give_up(missing)
             self._forget()
 
-    def _entry(self, capture: Capture) -> Entry | str:
+    def _store(self, capture: Capture) -> str | None:
+        """Store the entry, at once or when the last of the parts has its final code; or say why there is to
+        be none."""
         spec, guards = capture.spec(), capture.guards()
         if isinstance(spec, str):
             return spec
         if isinstance(guards, str):
             return guards
-        forward = self._parts["inference" if spec.backward is None else "forward"]
-        backward = self._parts.get("backward")
+        if not isinstance(self._key, DynamoKey):
+            return self._key
         try:
             check_spec(spec)
-            return Entry(
-                spec,
-                guards,
-                forward.prepare_for_serialization(),
-                None if backward is None else backward.prepare_for_serialization(),
-            )
-        except (UnserializableError, ArtifactError) as error:
+        except ArtifactError as error:
             return str(error)
+        forward: GraphKind = "inference" if spec.backward is None else "forward"
+        kinds: tuple[GraphKind, ...] = (forward,) if spec.backward is None else (forward, "backward")
+        parts = {kind: self._parts[kind] for kind in kinds}
+        pending = _Pending(self._entries, self._key, spec, guards, capture.names(), dict(parts))
+        switching = {kind: code for kind, code in parts.items() if isinstance(code, SwitchingCode)}
+        if not switching:
+            return pending.store()
+        pending.waiting = len(switching)
+        for kind, code in switching.items():
+            code.when_final(_Arrived(pending, kind))
+        return None
 
     def _give_up(self, reason: str) -> None:
         log.info("the graph is cached only after it was traced: %s", reason)
@@ -83,3 +93,59 @@ class Recording:
         # what was captured holds the trace's tensors
         self._capture = None
         self._parts.clear()
+
+
+@dataclass
+class _Pending:
+    """An entry whose code may still get better. Knows nothing of the trace, which is over by then. ``names``:
+    the key's names of the trace's symbols."""
+
+    entries: Entries
+    key: DynamoKey
+    spec: CallSpec
+    guards: tuple[str, ...]
+    names: Mapping[str, str]
+    parts: dict[GraphKind, OutputCode]
+    waiting: int = 0
+    assumed: tuple[BoolExpr, ...] = ()
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def arrived(self, kind: GraphKind, final: CompiledFxGraph) -> None:
+        """The final code of a part is there."""
+        with self.lock:
+            self.parts[kind] = final
+            self.waiting -= 1
+            last = self.waiting == 0
+            # the trace does not know what was assumed of sizes after it
+            self.assumed += final.guards
+        if last and (missing := self.store()) is not None:
+            log.info("the graph is cached only after it was traced: %s", missing)
+
+    def store(self) -> str | None:
+        """Store it, or say why that cannot be."""
+        strange = {s.name for guard in self.assumed for s in guard.free_symbols} - self.names.keys()
+        if strange:
+            return f"a guard is over {min(strange)}, which is no size of an input"
+        guards = (*self.guards, *named_guards(self.assumed, self.names))
+        forward = self.parts["inference" if self.spec.backward is None else "forward"]
+        backward = None if self.spec.backward is None else self.parts["backward"]
+        try:
+            entry = Entry(
+                self.spec,
+                tuple(dict.fromkeys(guards)),
+                forward.prepare_for_serialization(),
+                None if backward is None else backward.prepare_for_serialization(),
+            )
+        except UnserializableError as error:
+            return error.what
+        self.entries.add(self.key, entry)
+        return None
+
+
+@dataclass(frozen=True)
+class _Arrived:
+    pending: _Pending
+    kind: GraphKind
+
+    def __call__(self, final: CompiledFxGraph) -> None:
+        self.pending.arrived(self.kind, final)
