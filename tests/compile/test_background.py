@@ -189,6 +189,15 @@ def test_no_worker_means_a_thread_of_this_process() -> None:
     torch.testing.assert_close(compiled(x), _f(x))
 
 
+def test_what_an_executor_refuses_is_compiled_in_a_thread() -> None:
+    kept = Kept(AsyncFxCompile(Says(pack_answer(Answer(refused="it was sent to another compiler")))))
+    compiled = torch.compile(_f, backend=make_backend(kept))
+    x = torch.randn(4, 4)
+    compiled(x)
+    _wait(lambda: kept.switched)
+    torch.testing.assert_close(compiled(x), _f(x))
+
+
 def test_rubbish_is_a_failure() -> None:
     kept = Kept(AsyncFxCompile(Says(b"rubbish")))
     compiled = torch.compile(_f, backend=make_backend(kept))
