@@ -14,6 +14,7 @@ import torch
 from torch._export.serde import schema
 from torch._export.serde.serialize import GraphModuleDeserializer, _dataclass_to_dict, _dict_to_dataclass
 from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._sympy import functions
 from torch.utils._sympy.numbers import int_oo
 from torch.utils._sympy.value_ranges import ValueRanges
 
@@ -21,6 +22,8 @@ from braze._torch import native
 from braze.artifact.extern_nodes import extern_nodes
 from braze.runtime.expr import Expr
 from braze.runtime.plan import CallExtern, Plan, Ref
+
+FUNCTIONS = {name: getattr(functions, name) for name in ("FloorDiv", "PythonMod", "Min", "Max")}
 
 
 class Mismatch(AssertionError):
@@ -99,7 +102,10 @@ def rebuild(text: str) -> list[Rebuilt]:
     tensors = _dict_to_dataclass(dict[str, schema.TensorMeta], document["tensor_values"])
     sizes = _dict_to_dataclass(dict[str, schema.SymInt], document["sym_int_values"])
     ranges = {
-        name: ValueRanges(r["min_val"], int_oo if r["max_val"] is None else r["max_val"])
+        name: ValueRanges(
+            -int_oo if r["min_val"] is None else r["min_val"],
+            int_oo if r["max_val"] is None else r["max_val"],
+        )
         for name, r in document["range_constraints"].items()
     }
     return [_rebuild(extern.node, tensors, sizes, ranges) for extern in nodes.nodes]
@@ -136,7 +142,7 @@ def _rebuild(
 
 
 def _expr(size: Any) -> sympy.Expr:
-    return sympy.sympify(size.value if size.type == "as_int" else size.value.expr_str)
+    return sympy.sympify(size.value if size.type == "as_int" else size.value.expr_str, locals=FUNCTIONS)
 
 
 def _leaves(argument: Any) -> Iterator[Any]:

@@ -101,3 +101,12 @@ def test_data_dependent_sizes(recorder: Recorder) -> None:
         compiled = recorder.optimize(f, fullgraph=True)
         for x in (torch.tensor([1, 0, 2]), torch.tensor([0, 0, 2])):
             torch.testing.assert_close(compiled(x), f(x))
+
+
+def test_integers_that_are_no_sizes_may_be_negative(recorder: Recorder) -> None:
+    def f(x: torch.Tensor, n: int) -> torch.Tensor:
+        return x * torch.sym_max(n, 0)
+
+    compiled = recorder.optimize(f, dynamic=True)
+    for n in (5, 7, -3):
+        torch.testing.assert_close(compiled(torch.ones(4), n), f(torch.ones(4), n))

@@ -10,6 +10,8 @@ import torch
 from torch._export import utils
 from torch.export import ExportedProgram
 
+from braze._torch.integers import LEAST
+
 __all__ = ["decomposed", "value_range"]
 
 
@@ -23,9 +25,10 @@ def decomposed(program: ExportedProgram, decompositions: Mapping[Any, Callable[.
 
 
 def value_range(constraint: Any) -> tuple[int, int | None]:
-    """The least and greatest value of a symbol by a program's range constraint; None: no greatest."""
+    """The least and greatest value of a symbol by a program's range constraint; None: no greatest. Without a
+    least value it has that of 64 bits."""
     lower, upper = constraint.lower, constraint.upper
     return (
-        int(lower) if getattr(lower, "is_Integer", False) else 0,
+        int(lower) if getattr(lower, "is_Integer", False) else LEAST,
         int(upper) if getattr(upper, "is_Integer", False) else None,
     )

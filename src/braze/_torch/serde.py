@@ -340,7 +340,7 @@ def document(
     nodes: Sequence[Any],
     tensor_values: Mapping[str, Any],
     sym_int_values: Mapping[str, Any],
-    ranges: Mapping[str, tuple[int, int | None]],
+    ranges: Mapping[str, tuple[int | None, int | None]],
 ) -> str:
     """``ExternKernelNodes`` as JSON, with more members that PyTorch's reader of those does not mind:
     ``tensor_values`` and ``sym_int_values`` by name, as a ``Graph`` of the schema has them, and by symbol its

@@ -10,6 +10,8 @@ import torch
 from torch.fx.experimental import symbolic_shapes as shapes
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
+from braze._torch.integers import LEAST
+
 __all__ = [
     "RuntimeAssert",
     "Size",
@@ -93,12 +95,13 @@ def is_unbacked(env: ShapeEnv, symbol: Any) -> bool:
 
 
 def range_of(symbol: Any, env: ShapeEnv) -> tuple[int, int | None]:
-    """The least and greatest value of a symbol; None where it has no bound."""
+    """The least and greatest value of a symbol; None where it has no greatest. An integer that is no size may
+    be negative: without a least value it has that of 64 bits."""
     known = env.var_to_range.get(symbol)
     if known is None:
-        return 0, None
+        return LEAST, None
     # sympy has infinities of its own, and PyTorch adds one for integers: none of them is an Integer
-    lower = int(known.lower) if known.lower.is_Integer else 0
+    lower = int(known.lower) if known.lower.is_Integer else LEAST
     upper = int(known.upper) if known.upper.is_Integer else None
     return lower, upper
 

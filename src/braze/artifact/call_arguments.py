@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from braze._torch.integers import LEAST
 from braze.artifact.model_info import Given, Model, Parameters, Range
 from braze.artifact.schema import GraphInfo, Input, NumberInput, TensorInput
 from braze.artifact.trees import flattener, leaf_paths
@@ -197,7 +198,7 @@ def _bounds(
     for leaf, dim, e in _places(items):
         lower, upper = e.bounds()
         known = declared.get(_symbol(e))
-        lower = max(lower or 0, known.lower if known else 0)
+        lower = max(LEAST if lower is None else lower, known.lower if known else LEAST)
         if known is not None and known.upper is not None:
             upper = known.upper if upper is None else min(upper, known.upper)
         yield leaf, dim, lower, upper

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from braze._torch import serde
+from braze._torch.integers import LEAST
 from braze.errors import UnserializableError
 from braze.runtime.expr import ONE, Atom, Expr, FloorDiv, Min, Mod, Symbol, maximum
 from braze.runtime.plan import (
@@ -52,7 +53,7 @@ class _Writer:
         self.tensors: dict[str, Any] = {}
         self.sizes: dict[str, Any] = {}
         self.size_names: dict[Expr, str] = {}
-        self.ranges: dict[str, tuple[int, int | None]] = {}
+        self.ranges: dict[str, tuple[int | None, int | None]] = {}
         self.taken = {*self.layouts, *plan.inputs}
 
     def document(self) -> str:
@@ -99,7 +100,8 @@ class _Writer:
             return serde.sym_int(e.constant)
         for symbol in sorted(e.free_symbols, key=lambda s: s.name):
             self._declare(symbol.name, symbol.expr)
-            self.ranges[symbol.name] = symbol.expr.bounds()[0] or 0, symbol.expr.bounds()[1]
+            lower, upper = symbol.expr.bounds()
+            self.ranges[symbol.name] = None if lower == LEAST else lower, upper
         return serde.sym_int(srepr(e), self._hint(e))
 
     def _declare(self, name: str, e: Expr) -> None:

@@ -8,6 +8,7 @@ import msgspec
 import torch
 from msgspec import Struct
 
+from braze._torch.integers import LEAST
 from braze.artifact.trees import Node
 from braze.errors import ArtifactError
 
@@ -84,7 +85,8 @@ class Range(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True)
     upper: int | None = None
 
     def __str__(self) -> str:
-        return f"{self.lower} <= {self.symbol}" + ("" if self.upper is None else f" <= {self.upper}")
+        least = "" if self.lower == LEAST else f"{self.lower} <= "
+        return f"{least}{self.symbol}" + ("" if self.upper is None else f" <= {self.upper}")
 
 
 class Model(Struct, frozen=True, forbid_unknown_fields=True):
