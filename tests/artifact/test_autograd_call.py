@@ -22,6 +22,7 @@ from braze.artifact.call_spec import (
     CallSpec,
     CopyBack,
     Fresh,
+    Place,
     SameAsInput,
     Tangent,
     check_spec,
@@ -116,7 +117,7 @@ def test_aliases() -> None:
         x, y = _taken(inputs)
         return [x, y.detach().t(), 7, x + y]
 
-    spec = CallSpec(2, (SameAsInput(0), AliasOfInput(1, requires_grad=True), Fresh(), Fresh()))
+    spec = CallSpec(2, (SameAsInput(0), AliasOfInput(1, requires_grad=True, place=Place()), Fresh(), Fresh()))
     x, y = torch.ones(2, 3), torch.ones(2, 3, requires_grad=True)
     same, view, number, _ = build_call(spec, graph)(x, y[:, :])
     assert same is x
@@ -127,9 +128,29 @@ def test_aliases() -> None:
 
 
 def test_a_detached_alias_is_detached() -> None:
-    spec = CallSpec(1, (AliasOfInput(0, requires_grad=False),))
+    spec = CallSpec(1, (AliasOfInput(0, requires_grad=False, place=Place()),))
     (view,) = build_call(spec, lambda inputs: [_taken(inputs)[0].detach()])(torch.ones(3, requires_grad=True))
     assert not view.requires_grad
+
+
+def test_a_view_lies_where_its_place_says() -> None:
+    x = torch.arange(12.0)
+    cases: list[tuple[torch.Tensor, Place, torch.Tensor]] = [
+        (x[2:8], Place(1, (3,), (1,)), x[3:6]),
+        (x[::2], Place(4, (2,), (2,)), x[4:8:2]),  # the copy has no gaps, the input has
+        (x[4:], Place(-3, (2,), (1,)), x[1:3]),
+        (x[2:8], Place(2), x[4:8]),  # the sizes of the call
+    ]
+    for base, place, expected in cases:
+        spec = CallSpec(1, (AliasOfInput(0, requires_grad=False, place=place),))
+
+        def copying(inputs: list[Any], expected: torch.Tensor = expected) -> list[Any]:
+            inputs.clear()
+            return [expected.clone()]
+
+        (view,) = build_call(spec, copying)(base)
+        assert view.data_ptr() == expected.data_ptr()
+        assert torch.equal(view, expected)
 
 
 def test_symbolic_dimensions_are_marked() -> None:
@@ -249,7 +270,7 @@ def test_views_of_a_result() -> None:
         return _product_backward(inputs)
 
     spec = _product(
-        outputs=(AliasOfResult(2, requires_grad=True), AliasOfResult(2, requires_grad=True)),
+        outputs=(AliasOfResult(2, True, Place()), AliasOfResult(2, True, Place())),
         bases=1,
         tangents=(Tangent(2, memory_format="contiguous_format"),),
     )
@@ -273,11 +294,13 @@ def test_a_graph_that_returns_something_else() -> None:
 
 # -- specs from elsewhere -----------------------------------------------------------------------------------
 _small = st.integers(0, 4)
+_dims = st.none() | st.lists(_small, max_size=2).map(tuple)
+_places = st.builds(Place, st.integers(-3, 3), _dims, _dims)
 _outputs = st.one_of(
     st.builds(Fresh, st.booleans(), st.booleans()),
     st.builds(SameAsInput, _small),
-    st.builds(AliasOfInput, _small, st.booleans()),
-    st.builds(AliasOfResult, _small, st.booleans()),
+    st.builds(AliasOfInput, _small, st.booleans(), _places),
+    st.builds(AliasOfResult, _small, st.booleans(), _places),
 )
 _tangents = st.builds(
     Tangent,
@@ -328,7 +351,9 @@ def test_specs_survive_storage_and_are_refused_or_built(spec: CallSpec) -> None:
     "spec",
     [
         CallSpec(1, (SameAsInput(1),)),
-        CallSpec(1, (AliasOfResult(1, False),)),
+        CallSpec(1, (AliasOfResult(1, False, Place()),)),
+        CallSpec(1, (AliasOfInput(0, False, Place(0, (2,))),)),
+        CallSpec(1, (AliasOfInput(0, False, Place(0, (2,), (1, 1))),)),
         CallSpec(1, (), written=(1,)),
         CallSpec(1, (), copied_back=(CopyBack(3, False, False),)),
         CallSpec(1, (Fresh(),), dynamic=((1, (0,)),)),

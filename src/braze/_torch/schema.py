@@ -94,6 +94,14 @@ def operator_info(operator: Any) -> OperatorInfo:
     )
 
 
+def foreign_signature(target: Any) -> str | None:
+    """Schema and tags of an operator that is not PyTorch's own, whose name does not tell them: somebody may
+    define it anew. None for anything else."""
+    if not isinstance(target, OpOverload) or target.namespace in ("aten", "prims"):
+        return None
+    return " ".join([str(target._schema), *sorted(str(tag) for tag in target.tags)])
+
+
 def _argument(argument: Any) -> Argument:
     alias = argument.alias_info
     return Argument(

@@ -3,7 +3,7 @@ the process and of the thread, and settings."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -65,6 +65,8 @@ class GraphInput:
 
 _KINDS = frozenset({torch.Tensor, torch.nn.Parameter, torch.nn.Buffer, FakeTensor})
 _AUTOCAST_DEVICES = ("cpu", "cuda", "xpu", "mps")
+_KERNELS_OF_PYTORCH = frozenset({"Meta", "CUDA", "MPS", "XPU"})
+"""Dispatch keys for which PyTorch itself registers kernels of ATen operators from Python."""
 
 
 def own_tensors(gm: GraphModule) -> dict[str, torch.Tensor]:
@@ -172,11 +174,22 @@ def obstacles() -> Iterator[str]:
         yield "a functorch transform is active"
     if torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:
         yield "hooks for saved tensors are set"
+    if any(_is_override(name) for name in _registered_kernels()):
+        yield "somebody registered kernels for ATen operators"
     if forward_ad._current_level >= 0:
         yield "forward-mode differentiation is on"
     listed = any(torch.is_autocast_enabled(device) for device in _AUTOCAST_DEVICES)
     if autocast_enabled() and not listed:
         yield "autocast is on for a device that is not known"
+
+
+def _registered_kernels() -> Iterable[str]:
+    """Kernels that were registered from Python, as ``namespace/operator/dispatch key``."""
+    return tuple(torch.library._impls)
+
+
+def _is_override(name: str) -> bool:
+    return name.startswith("aten/") and name.rpartition("/")[2] not in _KERNELS_OF_PYTORCH
 
 
 def state() -> Iterator[tuple[str, str]]:

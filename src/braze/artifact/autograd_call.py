@@ -292,9 +292,9 @@ def _alias(
     if isinstance(output, SameAsInput):
         return originals[output.base]
     if isinstance(output, AliasOfInput):
-        return _view(originals[output.base], _shown(value), output.requires_grad)
+        return _view(originals[output.base], _shown(value), output)
     if isinstance(output, AliasOfResult):
-        return _view(_shown(values[first + output.base]), _shown(value), output.requires_grad)
+        return _view(_shown(values[first + output.base]), _shown(value), output)
     return value
 
 
@@ -302,11 +302,16 @@ def _shown(value: Any) -> Any:
     return value.tensor if isinstance(value, _Hidden) else value
 
 
-def _view(base: torch.Tensor, like: torch.Tensor, requires_grad: bool) -> torch.Tensor:
-    """A view of `base` with the sizes, strides and offset of `like`."""
-    view = base.as_strided(like.size(), like.stride(), like.storage_offset())
-    if base.requires_grad and not requires_grad:
+def _view(base: torch.Tensor, like: torch.Tensor, output: AliasOfInput | AliasOfResult) -> torch.Tensor:
+    """The view of `base` for which the graph returned `like`."""
+    place = output.place
+    sizes: Sequence[int] | None = place.sizes
+    strides: Sequence[int] | None = place.strides
+    if sizes is None or strides is None:
+        sizes, strides = like.size(), like.stride()
+    view = base.as_strided(sizes, strides, base.storage_offset() + place.offset)
+    if base.requires_grad and not output.requires_grad:
         return view.detach()
-    if requires_grad and not base.requires_grad:
+    if output.requires_grad and not base.requires_grad:
         return view.requires_grad_(True)
     return view

@@ -26,6 +26,7 @@ __all__ = [
     "CopyBack",
     "Fresh",
     "Output",
+    "Place",
     "SameAsInput",
     "Tangent",
     "check_spec",
@@ -53,12 +54,23 @@ class SameAsInput(_Data, frozen=True, tag="input"):
     base: Position
 
 
+class Place(_Data, frozen=True):
+    """How a view lies in its base: ``offset`` elements after the base's first one (before it, if negative),
+    with these sizes and strides, in elements, or, where they are None, with those of what the graph
+    returned."""
+
+    offset: int = 0
+    sizes: tuple[Count, ...] | None = None
+    strides: tuple[Count, ...] | None = None
+
+
 class AliasOfInput(_Data, frozen=True, tag="alias"):
-    """A view of an input, made again from the caller's tensor with sizes, strides and offset of what the
-    graph returned. ``requires_grad`` is what the view shall say."""
+    """A view of an input, made again from the caller's tensor. ``requires_grad`` is what the view shall
+    say."""
 
     base: Position
     requires_grad: bool
+    place: Place
 
 
 class AliasOfResult(_Data, frozen=True, tag="result_alias"):
@@ -66,6 +78,7 @@ class AliasOfResult(_Data, frozen=True, tag="result_alias"):
 
     base: Position
     requires_grad: bool
+    place: Place
 
 
 Output: TypeAlias = Fresh | SameAsInput | AliasOfInput | AliasOfResult
@@ -159,6 +172,8 @@ def check_spec(spec: CallSpec) -> None:
             _within([output.base], spec.inputs, "input")
         elif isinstance(output, AliasOfResult):
             _within([output.base], len(spec.outputs) + bases, "result")
+        if isinstance(output, (AliasOfInput, AliasOfResult)):
+            _check_place(output.place)
     _within([c.input for c in spec.copied_back], spec.inputs, "input")
     _within(spec.written, spec.inputs, "input")
     _within([at for at, _ in spec.dynamic], len(spec.outputs), "output")
@@ -173,6 +188,12 @@ def _within(positions: Iterable[int], count: int, what: str) -> None:
     for position in positions:
         if not 0 <= position < count:
             raise ArtifactError(f"a call refers to {what} {position} of {count}")
+
+
+def _check_place(place: Place) -> None:
+    sizes, strides = place.sizes, place.strides
+    if (sizes is None) != (strides is None) or len(sizes or ()) != len(strides or ()):
+        raise ArtifactError("a view has other sizes than strides")
 
 
 def _check_layout(tangent: Tangent) -> None:

@@ -61,8 +61,8 @@ def compile_dynamo_graph(
         )
         with tracing.outside_trace():
             code = compiler.compile(request)
-        if recording is not None:
-            recording.compiled(kind, code)
+            if recording is not None:
+                recording.compiled(kind, code)
         if kind != "backward":
             tracing.report_output_strides(code.output_strides)
         return aot.boxed(code.run)

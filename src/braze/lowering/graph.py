@@ -204,6 +204,8 @@ class GraphLowering:
                     return f"{tensor.dtype} is not compiled"
                 if tensor.layout is not torch.strided or tensor.device.type != "cpu":
                     return f"{tensor.layout} tensors on {tensor.device} are not compiled"
+                if tensor.is_neg() or tensor.is_conj():  # its memory holds other numbers than it does
+                    return "tensors that are negated or conjugated lazily are not compiled"
         return None
 
     def _settle(self, node: Node, result: Any) -> Any:

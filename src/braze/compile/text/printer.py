@@ -10,14 +10,16 @@ import torch
 
 from braze._torch import shape_envs
 from braze._torch.native import storage_id
+from braze._torch.schema import foreign_signature
 from braze._torch.shapes import shape_env_of
+from braze._torch.state import default_dtype
 from braze._torch.tracing import promised_strides, strides_of_outputs
 from braze.compile.fx_compile import CompileRequest
 from braze.compile.text.constants import as_stored, content_hash
 from braze.compile.text.expressions import ExpressionPrinter
 from braze.compile.text.graphs import Attributes, GraphPrinter, aligned
 from braze.compile.text.values import ValuePrinter
-from braze.compile.text.vocabulary import FORMAT
+from braze.compile.text.vocabulary import DTYPE_WORDS, FORMAT
 from braze.config import Config, options
 from braze.errors import UnserializableError
 
@@ -36,7 +38,8 @@ class RequestText:
 class Canonical:
     """The canonical text of a request, and the names in it of the trace's symbols. Two requests of the same
     text get the same code, whose symbols are matched through these names. ``parts`` are all of the text,
-    taken apart into what a cache key names: the graph, its inputs, the options."""
+    taken apart into what a cache key names: the graph, its inputs, the options, and the state of PyTorch that
+    lowerings read."""
 
     text: str
     symbols: dict[str, str]
@@ -58,7 +61,8 @@ def print_request(
 
 def canonical(request: CompileRequest) -> str:
     """The text that equal graphs share: no source lines, names, numbers of graphs or hints; only those
-    options that affect code. The same in every process. Raises `UnserializableError`."""
+    options that affect code, and the default dtype, which lowerings promote to. The same in every process.
+    Raises `UnserializableError`."""
     return canonical_graph(request).text
 
 
@@ -71,15 +75,20 @@ def canonical_graph(request: CompileRequest) -> Canonical:
         list(printed.conditions()),
         list(printed.graphs()),
     )
+    state = f"default_dtype={DTYPE_WORDS[default_dtype()]}"
+    operators = printed.operators()
     inputs = [line for line in graphs if " = input" in line]
     rest = [line for line in graphs if " = input" not in line]
     parts = (
-        ("graph", "\n".join([*head, *rest])),
+        ("graph", "\n".join([*head, *operators, *rest])),
         ("inputs", "\n".join([*conditions, *inputs])),
+        ("tracing.state", state),
         ("config", options),
     )
     symbols = {str(symbol.name): name for symbol, name in printed.expressions.symbols.items()}
-    return Canonical("\n".join([*head, options, *conditions, *graphs]) + "\n", symbols, parts)
+    return Canonical(
+        "\n".join([*head, state, options, *operators, *conditions, *graphs]) + "\n", symbols, parts
+    )
 
 
 class _Printed:
@@ -172,6 +181,12 @@ class _Printed:
         for node in self.request.gm.graph.nodes:
             if node.meta.get("val") is not None:
                 yield node.meta["val"]
+
+    def operators(self) -> list[str]:
+        """What is known of the operators that are not PyTorch's own, for each of them one line."""
+        modules = (self.request.gm, *self.attributes.graphs.values())
+        found = {foreign_signature(node.target) for gm in modules for node in gm.graph.nodes}
+        return sorted(f"operator {text}" for text in found if text is not None)
 
     def graphs(self) -> Iterator[str]:
         if self._promises:

@@ -1,0 +1,126 @@
+"""How the outputs of a function that are views lie in memory, seen from what they are views of.
+
+What a compiled graph returns for such an output has the right numbers, but it may be a copy, or a view of the
+new value of an input that is written to: where it begins, and with which strides, says nothing of the view
+that the caller has to get. The traces tell that. Dynamo ran the function on fake tensors as eager would,
+which shows how views lie in inputs; in AOTAutograd's graph views of results are views of the very base that
+the graph returns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sympy
+import torch
+from torch.fx import GraphModule, Node
+
+from braze._torch.aot_metadata import CallFacts
+from braze._torch.native import storage_id
+from braze._torch.shape_envs import raw_expression
+from braze._torch.shapes import hint, is_symbolic
+from braze.artifact.call_spec import Place
+
+__all__ = ["DynamoViews", "places"]
+
+
+class DynamoViews:
+    """What Dynamo's trace knows of the inputs and outputs of its graph. To be made before AOTAutograd begins.
+    ``own``: how many inputs of AOTAutograd's come before the graph's placeholders."""
+
+    def __init__(self, gm: GraphModule, own: int) -> None:
+        inputs = [_example(node) for node in gm.graph.find_nodes(op="placeholder")]
+        returned = gm.graph.output_node().args[0]
+        outputs = returned if isinstance(returned, (tuple, list)) else [returned]
+        self._inputs: list[Any] = [None] * own + inputs
+        self._outputs: list[Any] = [_example(o) if isinstance(o, Node) else o for o in outputs]
+
+    def pair(self, output: int, outputs: int, base: int) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Output number ``output`` of ``outputs``, and the input ``base`` that it is a view of; None where
+        they are not to be seen as that."""
+        if len(self._outputs) != outputs:
+            return None
+        return _related(self._outputs[output], self._inputs[base])
+
+
+def places(
+    facts: CallFacts, inputs: Sequence[Any], returned: Sequence[Any], dynamo: DynamoViews
+) -> Mapping[int, Place] | str:
+    """For each output that is a view, by its number, its place; or why one cannot be told.
+
+    ``inputs`` and ``returned`` are the fake values of the compiled forward's inputs and of all that it
+    returns."""
+    first, count = sum(i.copied_back for i in facts.inputs), len(facts.outputs)
+    found: dict[int, Place] = {}
+    for i, output in enumerate(facts.outputs):
+        if output.kind not in ("alias", "result_alias", "output_alias") or output.base is None:
+            continue
+        like = returned[first + i]
+        if output.kind == "alias":
+            base = inputs[output.base]
+            pair = dynamo.pair(i, count, output.base)
+        else:
+            base = returned[first + output.base + (count if output.kind == "result_alias" else 0)]
+            pair = _related(like, base)
+        if not isinstance(like, torch.Tensor) or not isinstance(base, torch.Tensor):
+            return f"output {i} is a view of something that is no tensor"
+        if like.dtype != base.dtype:
+            return f"output {i} is a view of {base.dtype} as {like.dtype}"
+        if like.is_conj() or like.is_neg():
+            return f"output {i} is conjugated or negated lazily"
+        place = None if pair is None else _place(*pair, like)
+        if place is None:
+            return f"it cannot be told where output {i}, a view, lies"
+        found[i] = place
+    return found
+
+
+def _example(node: Node) -> Any:
+    return node.meta.get("example_value")
+
+
+def _related(view: Any, base: Any) -> tuple[torch.Tensor, torch.Tensor] | None:
+    if not isinstance(view, torch.Tensor) or not isinstance(base, torch.Tensor):
+        return None
+    return (view, base) if storage_id(view) == storage_id(base) else None
+
+
+def _place(view: torch.Tensor, base: torch.Tensor, like: torch.Tensor) -> Place | None:
+    """Where `view` lies in `base`; a compiled graph returns something with the sizes of `like` for it."""
+    offset = sympy.expand(_number(view.storage_offset()) - _number(base.storage_offset()))
+    if not offset.is_Integer:
+        return None
+    sizes, strides = _numbers(view.shape), _numbers(view.stride())
+    if all(type(n) is int for n in (*sizes, *strides)):
+        return Place(int(offset), tuple(sizes), tuple(strides))
+    # the sizes of a call are those of what the graph returns; its strides are those of the trace if these
+    # leave neither gaps nor overlaps, which the compiler can prove and keeps to
+    if sizes == _numbers(like.shape) and strides == _numbers(like.stride()) and _is_dense(view):
+        return Place(int(offset))
+    return None
+
+
+def _number(value: Any) -> Any:
+    number = raw_expression(value) if is_symbolic(value) else value
+    return sympy.Integer(number) if isinstance(number, int) else number
+
+
+def _numbers(values: Sequence[Any]) -> list[Any]:
+    found = [sympy.expand(_number(v)) for v in values]
+    return [int(n) if n.is_Integer else n for n in found]
+
+
+def _is_dense(tensor: torch.Tensor) -> bool:
+    """Whether the elements lie without gaps and overlaps, in some order of the dimensions, for all sizes."""
+    steps = [hint(n) for n in tensor.stride()]
+    if None in steps:
+        return False
+    running: Any = sympy.Integer(1)
+    sizes, strides = _numbers(tensor.shape), _numbers(tensor.stride())
+    for dim in sorted(range(len(sizes)), key=lambda d: (steps[d], hint(tensor.shape[d]) != 1)):
+        if sizes[dim] == 1:
+            continue
+        if sympy.expand(strides[dim] - running) != 0:
+            return False
+        running = running * sizes[dim]
+    return True
