@@ -43,7 +43,8 @@ class Verdict:
 
     status: "ok" or "wrong" for pairs with at least one graph; "no sample" where eager has no result for any
     sample. strict: whether every sample compiled in strict mode with no other extern than those that are
-    kept whole; `fallbacks` says why not. seconds: compiling and running, all samples.
+    kept whole; `fallbacks` says why not. here: why graphs were compiled in this process, where the strategy
+    is one that goes through bytes. seconds: compiling and running, all samples.
     """
 
     op: str
@@ -52,6 +53,7 @@ class Verdict:
     reason: str = ""
     strict: bool = False
     fallbacks: list[str] = dataclasses.field(default_factory=list)
+    here: list[str] = dataclasses.field(default_factory=list)
     graphs: int = 0
     samples: int = 0
     seconds: float = 0.0
@@ -114,6 +116,7 @@ def judge(database: Database, pair: Pair, backend: str, count: int) -> Verdict:
     problems: list[str] = []
     excuse = ""
     for number, (function, args, kwargs) in enumerate(database.samples(pair, count)):
+        seen = len(_reasons)
         try:
             eager = _eager(function, args, kwargs, seed=1)
             values = pair.op not in UNINITIALISED
@@ -123,6 +126,7 @@ def judge(database: Database, pair: Pair, backend: str, count: int) -> Verdict:
             continue
         verdict.samples += 1
         problem = _sample(verdict, _Sample(function, args, kwargs, eager, values, random), backend)
+        verdict.here += _reasons[seen:]
         if problem:
             problems.append(f"sample {number}: {problem}")
     if verdict.samples:
@@ -130,6 +134,32 @@ def judge(database: Database, pair: Pair, backend: str, count: int) -> Verdict:
     verdict.strict = verdict.strict and verdict.graphs > 0
     verdict.reason = " | ".join(problems) if verdict.samples else excuse
     return verdict
+
+
+_reasons: list[str] = []
+
+
+def note_graphs_compiled_here() -> None:
+    """From now on, have `Verdict.here` filled in."""
+    from braze.compile import round_trip  # not for other backends
+    from braze.compile.report import ledger
+
+    real = round_trip.compile_here
+    expected: list[str] = []
+
+    def noted(request: Any, reason: str, level: int) -> Any:
+        expected.append(reason.partition("\n")[0])
+        try:
+            return real(request, reason, level)
+        finally:
+            _reasons.append(expected.pop())
+
+    def compiled(report: object) -> None:
+        if not expected:
+            _reasons.append("it never was to go through bytes")
+
+    round_trip.compile_here = noted
+    ledger.listen(compiled)
 
 
 @dataclasses.dataclass

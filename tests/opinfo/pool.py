@@ -26,7 +26,7 @@ START_SECONDS = 180.0
 class Settings:
     """backend, samples for each pair, torch threads of a worker, seconds that a pair may take, pairs that a
     worker judges before a new one takes over (so that what compilers keep does not pile up). module: what a
-    worker runs.
+    worker runs. mode: Braze's `fx_compile_mode`; empty: as the environment has it.
     """
 
     backend: str
@@ -35,6 +35,7 @@ class Settings:
     limit: float = 90.0
     renew: int = 250
     module: str = "tests.opinfo.worker"
+    mode: str = ""
 
 
 class Worker:
@@ -47,7 +48,7 @@ class Worker:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the worker)
         command = [sys.executable, "-m", settings.module, settings.backend]
         self._process = subprocess.Popen(
-            [*command, str(settings.samples), str(settings.threads)],
+            [*command, str(settings.samples), str(settings.threads), settings.mode],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,

@@ -3,6 +3,7 @@
 python -m tests.opinfo.run                          everything; prints a summary
 python -m tests.opinfo.run --shard 2/4              a quarter of it
 python -m tests.opinfo.run --op softmax -v          operators with "softmax" in their name, verdicts printed
+python -m tests.opinfo.run --mode serialized        by way of bytes; lists what cannot be stored
 python -m tests.opinfo.run --write                  everything, and the lists under expected/ made anew
 """
 
@@ -28,6 +29,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.opinfo.run", description=__doc__.split("\n\n")[0])
     parser.add_argument("--shard", default="1/1", metavar="I/N", help="part I (from 1) of N")
     parser.add_argument("--backend", default=support.BACKEND, help="a Dynamo backend (default: %(default)s)")
+    parser.add_argument("--mode", default="", help="an fx_compile_mode; tells what went in-process")
     parser.add_argument("--dtype", choices=sorted(DTYPES), action="append", help="only this dtype")
     parser.add_argument("--op", action="append", metavar="TEXT", help="only operators with TEXT in the name")
     parser.add_argument("--exact", action="store_true", help="--op gives whole names")
@@ -43,7 +45,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     options = arguments(argv)
     console = Console()
-    settings = Settings(options.backend, samples=options.samples, limit=options.limit)
+    settings = Settings(options.backend, options.samples, limit=options.limit, mode=options.mode)
     number, of = (int(part) for part in options.shard.split("/"))
     pairs = shard(all_pairs(settings), number, of)
     if options.dtype:
@@ -69,6 +71,8 @@ def main(argv: list[str] | None = None) -> int:
     if options.write or options.out:
         lists.write(options.out or EXPECTED)
     console.print(summary(lists, verdicts))
+    if options.mode:
+        console.print(compiled_here(verdicts, options.mode))
     if not whole:
         return 0
     return 0 if lists.right() >= RIGHT_FLOOR and lists.strict("float32") >= STRICT_FLOOR else 1
@@ -79,6 +83,19 @@ def line_of(verdict: Verdict) -> str:
     notes = verdict.reason or "; ".join(verdict.fallbacks)
     strict = "" if verdict.strict or not verdict.has_graph else " (fallback)"
     return f"{verdict.op:44} {verdict.dtype:8} {verdict.seconds:6.2f} s  {verdict.status}{strict}  {notes}"
+
+
+def compiled_here(verdicts: list[Verdict], mode: str) -> Table:
+    """Graphs that were compiled in-process instead, by reason, with the operators."""
+    graphs, here = sum(v.graphs for v in verdicts), sum(len(v.here) for v in verdicts)
+    table = Table(title=f"{here} of {graphs} graphs compiled in-process and not {mode}", title_justify="left")
+    table.add_column("reason")
+    table.add_column("graphs", justify="right")
+    table.add_column("operators")
+    reasons = collections.Counter(reason for v in verdicts for reason in v.here)
+    for reason, count in reasons.most_common():
+        table.add_row(reason, str(count), ", ".join(sorted({v.op for v in verdicts if reason in v.here})))
+    return table
 
 
 def summary(lists: Lists, verdicts: list[Verdict]) -> Table:

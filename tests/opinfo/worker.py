@@ -16,15 +16,18 @@ import time
 
 import torch
 
-from tests.opinfo.cases import Database, Pair, Verdict, describe, judge
+from tests.opinfo.cases import Database, Pair, Verdict, describe, judge, note_graphs_compiled_here
 
 
-def main(backend: str, count: int, threads: int) -> None:
+def main(backend: str, count: int, threads: int, mode: str) -> None:
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     faulthandler.enable()
     logging.disable(logging.WARNING)
     torch.set_num_threads(threads)
+    if mode:
+        os.environ["BRAZE_FX_COMPILE_MODE"] = mode
+        note_graphs_compiled_here()
     database = Database()
     print(json.dumps([dataclasses.asdict(pair) for pair in database.pairs()]), file=answers)
     for line in sys.stdin:
@@ -39,4 +42,4 @@ def main(backend: str, count: int, threads: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])
