@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import warnings
+from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch.fx import GraphModule
 
+from braze import config
+from braze.cache.store import open_store
+from braze.codegen import native
 from braze.compile import in_process
 from braze.compile.eager_graph import run_eagerly
 from braze.compile.fx_compile import CompileRequest
 from braze.config import Config
-from braze.errors import BrazeWarning, FallbackError, LoweringError
+from braze.errors import BrazeWarning, FallbackError, LoweringError, WorkerError
 from tests.frontend.passes.graphs import trace
 
 
-def request_for(gm: GraphModule, config: Config | None = None) -> CompileRequest:
+def request_for(gm: GraphModule, options: Config | None = None) -> CompileRequest:
     inputs = tuple(n.meta["val"] for n in gm.graph.find_nodes(op="placeholder"))
     outputs: Any = gm.graph.output_node().args[0]
-    return CompileRequest(gm, inputs, frozenset(), len(outputs), config or Config(), "inference", 7)
+    return CompileRequest(gm, inputs, frozenset(), len(outputs), options or Config(), "inference", 7)
 
 
 def sine(*inputs: torch.Tensor) -> CompileRequest:
@@ -98,3 +103,35 @@ def test_missing_and_constant_outputs_pass_through() -> None:
         result, none = run_eagerly(request_for(gm), None).run([torch.zeros(3)])
     assert none is None
     torch.testing.assert_close(result, torch.ones(3))
+
+
+def test_what_a_dying_worker_cost_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel is a fallback in this process only: the next one compiles it."""
+    real = native.compile_ir
+
+    seen: list[str] = []
+
+    def dying(text: str, **options: Any) -> Any:
+        seen.append(text)
+        if len(seen) > 1:
+            return real(text, **options)
+        future: Future[Any] = Future()
+        future.set_exception(WorkerError("it died"))
+        return future
+
+    def f(x: torch.Tensor) -> torch.Tensor:
+        return torch.sin(x) * 2
+
+    x = torch.randn(50)
+    with config.patch(cache=True, cache_dir=str(tmp_path)):
+        monkeypatch.setattr(native, "compile_ir", dying)
+        with pytest.warns(BrazeWarning, match="it died"):
+            torch.testing.assert_close(torch.compile(f, backend="braze")(x), f(x))
+        store = open_store(config.current())
+        assert store is not None and not store.entries()
+        monkeypatch.setattr(native, "compile_ir", real)
+        torch.compiler.reset()
+        with config.patch(strict=True):
+            torch.testing.assert_close(torch.compile(f, backend="braze")(x), f(x))
+        assert len(store.entries()) == 2
+        store.close()

@@ -3,6 +3,7 @@ input."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
@@ -20,7 +21,9 @@ def decomposed(program: ExportedProgram, decompositions: Mapping[Any, Callable[.
     `torch.export` keeps the latter, which AOTAutograd takes apart."""
     table: dict[Any, Any] = {op: utils._get_decomp_for_cia(op) for op in utils._collect_all_valid_cia_ops()}
     table.update(decompositions)
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        # PyTorch's own copying of the program uses what PyTorch says is deprecated
+        warnings.simplefilter("ignore", FutureWarning)
         return cast(ExportedProgram, program.run_decompositions(table))
 
 

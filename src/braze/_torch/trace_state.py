@@ -208,6 +208,8 @@ def state() -> Iterator[tuple[str, str]]:
     yield "fill_uninitialized", str(torch.utils.deterministic.fill_uninitialized_memory)  # type: ignore[attr-defined]
     yield "matmul_precision", torch.get_float32_matmul_precision()
     yield "mkldnn", str(torch._C._get_mkldnn_enabled())
+    einsum = torch.backends.opt_einsum  # the order of its products
+    yield "einsum", f"{einsum.is_available() and einsum.enabled} {einsum.strategy}"
     attention = torch.backends.cuda  # these switches hold for CPUs too
     yield (
         "attention",

@@ -73,8 +73,7 @@ def outside_trace() -> Iterator[None]:
 
 @contextmanager
 def apart() -> Iterator[None]:
-    """Inside this block no trace is going on: `outside_trace`, and fake tensors of another trace are at home.
-    """
+    """Inside this block no trace is going on: `outside_trace`, with fake tensors of another one at home."""
     with tracing(None), outside_trace():
         yield
 

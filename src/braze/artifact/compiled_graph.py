@@ -100,6 +100,10 @@ class CompiledFxGraph(OutputCode):
         return tuple([_strides(output) for output in self.info.outputs])
 
     @property
+    def lasting(self) -> bool:
+        return not self.info.metrics.counters.get("mishaps")
+
+    @property
     def guards(self) -> tuple[BoolExpr, ...]:
         """What the sizes have to fulfil, beyond the guards of the trace."""
         return self.info.guards

@@ -43,6 +43,11 @@ class OutputCode(ABC):
         """Where the graph runs by eager operators, why; None for compiled code."""
         return None
 
+    @property
+    def lasting(self) -> bool:
+        """Whether compiling again would give the same: False where a worker's death cost kernels."""
+        return True
+
     def __call__(self, inputs: list[Any]) -> Sequence[Any]:
         return self.run(inputs)
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-from braze.cache.private import complaint, make_private_folder
+from braze.cache.private import complaint, exposure, make_private_folder
 from braze.config import Config
 from braze.errors import CacheError
 
@@ -40,11 +40,11 @@ def keyring_folder(config: Config) -> Path:
 
 def prepare_folder(folder: Path) -> None:
     """Make the folder (mode 0700) if it is not there. Raises `CacheError` if that fails, or unless the folder
-    belongs to this user, who alone may write there, and a link that leads to it was made by this user or by
-    root: what is in it is run."""
+    belongs to this user, who alone may write there, nobody else (root apart) can put another in its place, and
+    a link that leads to it was made by this user or by root: what is in it is run."""
     try:
         make_private_folder(folder)
-        wrong = complaint(folder)
+        wrong = complaint(folder) or exposure(folder)
         if wrong is None and hasattr(os, "getuid"):
             itself = folder.lstat()
             if itself.st_uid not in (os.getuid(), 0):

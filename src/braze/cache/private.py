@@ -7,7 +7,7 @@ import os
 import stat
 from pathlib import Path
 
-__all__ = ["complaint", "make_private_folder", "write_private_file"]
+__all__ = ["complaint", "exposure", "make_private_folder", "write_private_file"]
 
 
 def complaint(path: Path, *, secret: bool = False) -> str | None:
@@ -29,6 +29,27 @@ def complaint(path: Path, *, secret: bool = False) -> str | None:
     if open_to_others:
         what = "read or written" if secret else "written"
         return f"{path} can be {what} by others (its mode is {stat.S_IMODE(found.st_mode):04o})"
+    return None
+
+
+def exposure(path: Path) -> str | None:
+    """Why somebody else could put another thing in the place of `path`, or None where only this user and root
+    can: each folder on the way to it belongs to one of them, and others cannot write there, unless its sticky
+    bit keeps them from what is not theirs (as in `/tmp`). Groups are let be: many systems give each user one.
+
+    Raises `OSError` where a folder cannot be looked at.
+    """
+    if not hasattr(os, "getuid"):
+        return None
+    trusted = (os.getuid(), 0)
+    for folder in dict.fromkeys((*path.absolute().parents, *path.resolve().parents)):
+        found = folder.stat()
+        owner = next((n for n in (folder.lstat().st_uid, found.st_uid) if n not in trusted), None)
+        if owner is not None:
+            return f"{folder}, on the way to {path}, belongs to another user (number {owner})"
+        if found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
+            mode = stat.S_IMODE(found.st_mode)
+            return f"{folder}, on the way to {path}, can be written by others (its mode is {mode:04o})"
     return None
 
 

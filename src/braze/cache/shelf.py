@@ -11,12 +11,17 @@ from dataclasses import dataclass
 from braze.cache import carried, remote
 from braze.cache.admission import admit
 from braze.cache.entries import Entry
+from braze.cache.keyring import KeyRing
 from braze.cache.keys import Key
+from braze.cache.paths import keyring_folder
 from braze.cache.remote import RemoteCache
 from braze.cache.store import Store, open_store
 from braze.config import Config
 
 __all__ = ["Found", "Shelf", "open_shelf"]
+
+LOCAL = "local"
+"""The origin of what was made here, by this user."""
 
 _log = logging.getLogger("braze")
 
@@ -36,9 +41,10 @@ class Found:
 class Shelf:
     """One level of the cache; ``level`` is a part of every key."""
 
-    def __init__(self, store: Store, remote_cache: RemoteCache | None, level: int) -> None:
+    def __init__(self, store: Store, remote_cache: RemoteCache | None, level: int, keyring: KeyRing) -> None:
         self._store = store
         self._remote = remote_cache
+        self._keyring = keyring
         self.level = level
 
     def key(self, parts: tuple[tuple[str, str], ...]) -> Key:
@@ -49,6 +55,10 @@ class Shelf:
         """The entries of a key whose guards ``accepts`` says yes to: this machine's, most recently used
         first, and then, if the caller still asks, those of the remote cache, which come to stay."""
         for entry in self._store.get(key.digest, accepts):
+            if entry.origin != LOCAL and not self._keyring.trusts(entry.origin):
+                _log.warning("an entry was signed by %s, who is no longer trusted: dropped", entry.origin)
+                self._store.remove([entry])
+                continue
             yield Found(key.digest, entry.payload, entry.guards, entry.origin, entry)
         if self._remote is None:
             return
@@ -88,4 +98,6 @@ def open_shelf(config: Config, level: int) -> Shelf | None:
     if config.debug_dir is not None or config.fx_compile_mode == "debug-file":
         return None
     store = open_store(config)
-    return None if store is None else Shelf(store, remote.configured(config), level)
+    if store is None:
+        return None
+    return Shelf(store, remote.configured(config), level, KeyRing(keyring_folder(config)))

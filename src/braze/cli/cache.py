@@ -59,11 +59,14 @@ def list_entries(sort: str, limit: int, as_json: bool) -> None:
     if not found:
         console.print(Text.assemble("nothing is kept yet in ", (str(store.folder), "bold")))
         return
-    table = _table("key", "name", "kind", "level", ">size", ">hits", ">used", ">made", "from")
+    table = _table("key", "name", "kind", "level", ">size", ">hits", ">used", "from")
+    shared = any(entry.origin != "local" for entry in found)
+    if not shared:
+        table.columns.pop()
     for entry in found[:limit]:
-        table.add_row(
-            Text(entry.key[:_DIGITS], "cyan"), Text(entry.name, "bold"), Text(entry.kind), *_figures(entry)
-        )
+        cells = (Text(entry.key[:_DIGITS], "cyan"), Text(entry.name, "bold"), Text(entry.kind))
+        *figures, _made, origin = _figures(entry)
+        table.add_row(*cells, *figures, *([origin] if shared else []))
     console.print(table)
     stored = sum(entry.stored for entry in found)
     rest = f", {len(found) - limit} of them not shown" if len(found) > limit else ""

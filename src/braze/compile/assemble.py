@@ -49,6 +49,7 @@ def assemble(
     *,
     guards: GuardWatch,
     fallbacks: Sequence[tuple[Origin, str]],
+    mishaps: int,
     seconds: Mapping[str, float],
 ) -> CompiledFxGraph:
     """The artefact of one compilation, with the code for one CPU; ``objects`` are those of ``native``, and
@@ -70,7 +71,12 @@ def assemble(
         tuple(_extern_calls(scheduled)),
         tuple(Fallback(o.operator, reason, o.source) for o, reason in fallbacks),
         dict(seconds),
-        {"graphs": 1, "kernels": len(scheduled.kernels), "modules": len(modules)},
+        {
+            "graphs": 1,
+            "kernels": len(scheduled.kernels),
+            "modules": len(modules),
+            "mishaps": mishaps,
+        },
     )
     reason = None
     if built.externs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import sys
 import threading
@@ -56,6 +57,10 @@ class AsyncFxCompile:
         return code
 
 
+_ending = threading.Event()
+"""Set when the process ends: workers close then, and what comes of that is nobody's to know."""
+atexit.register(_ending.set)
+
 _FINE_INTERVAL = 2e-4
 _interval_lock = threading.Lock()
 _running = 0
@@ -95,7 +100,10 @@ class _Arrival:
             try:
                 final = self._loaded(self._answer())
             except Exception as error:
-                self._failed(error)
+                if not _ending.is_set():
+                    self._failed(error)
+                return
+            if _ending.is_set():
                 return
             warn_of(final.info.metrics.fallbacks)
             ledger.record_made(final.info)

@@ -17,7 +17,7 @@ from braze.compile.fx_compile import CompileRequest, FxCompile
 from braze.compile.report import ledger, warn_of
 from braze.compile.switching import SwitchingCode
 from braze.compile.text.printer import Canonical, canonical_graph
-from braze.errors import BrazeError, UnserializableError
+from braze.errors import ArtifactError, BrazeError, UnserializableError
 from braze.runtime.guard import BoolExpr
 
 __all__ = ["CachedFxCompile"]
@@ -92,6 +92,9 @@ class _Lookup:
     def _loaded(self, found: Found) -> CompiledFxGraph | None:
         """The graph of an entry, ready to run; None where strict mode would not have it."""
         code = CompiledFxGraph.after_deserialization(found.payload, trusted=True)
+        outputs = len(self.request.gm.graph.output_node().args[0])  # type: ignore[arg-type]
+        if (len(code.info.inputs), len(code.info.outputs)) != (len(self.request.example_inputs), outputs):
+            raise ArtifactError("it has other inputs and outputs than the graph that it is stored for")
         if self.request.config.strict and code.info.metrics.fallbacks:
             return None
         code.post_compile(min_parallel_work=self.request.config.min_parallel_work)
@@ -103,6 +106,9 @@ class _Lookup:
 def _keep(shelf: Shelf, key: Key, canonical: Canonical, code: OutputCode) -> None:
     """Store what was compiled, if it can be stored."""
     if not isinstance(code, CompiledFxGraph):
+        return
+    if not code.lasting:
+        _log.info("%s is not kept in the cache: workers failed while it was compiled", code.name)
         return
     try:
         payload = code.prepare_for_serialization()

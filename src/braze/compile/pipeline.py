@@ -18,6 +18,7 @@ from braze.compile.debug import DebugFolder, log_compiled
 from braze.compile.fx_compile import CompileRequest
 from braze.compile.guards import GuardWatch
 from braze.compile.report import GraphReport, KernelReport, ledger
+from braze.errors import WorkerError
 from braze.lowering import families as families  # fills the registry of lowerings
 from braze.lowering.graph import GraphLowering
 from braze.runtime.callgen import CompiledCall, Instrument
@@ -37,25 +38,28 @@ def compile_graph(request: CompileRequest, *, link: bool = True) -> CompiledFxGr
         its bytes, and may be for a CPU that this machine has not."""
     folder = DebugFolder.of(request)
     forced: dict[str, str] = {}
+    mishaps = 0
     try:
         for _ in range(MAX_ATTEMPTS - 1):
             try:
-                return _compile(request, folder, forced, link)
+                return _compile(request, folder, forced, link, mishaps)
             except KernelFailure as failure:
+                mishaps += isinstance(failure.__cause__, WorkerError)
                 # The nodes of this kernel go to eager operators, and the rest is compiled without them.
                 new = {n: failure.what for n in failure.kernel.nodes if n not in forced}
                 if request.config.strict or not new:
                     raise
                 forced.update(new)
-        return _compile(request, folder, forced, link)
+        return _compile(request, folder, forced, link, mishaps)
     except Exception as error:
         folder.fail(error)
         raise
 
 
 def _compile(
-    request: CompileRequest, folder: DebugFolder, forced: Mapping[str, str], link: bool
+    request: CompileRequest, folder: DebugFolder, forced: Mapping[str, str], link: bool, mishaps: int
 ) -> CompiledFxGraph:
+    """``mishaps``: how many of the forced fallbacks are a worker's doing, and not the kernel's."""
     seconds: dict[str, float] = {}
     config = request.config
     watch = GuardWatch(request.example_inputs)
@@ -84,6 +88,7 @@ def _compile(
         target,
         guards=watch,
         fallbacks=lowering.fallbacks,
+        mishaps=mishaps,
         seconds=seconds,
     )
     if link:

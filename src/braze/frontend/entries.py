@@ -25,7 +25,7 @@ from braze.frontend.level2 import Entry
 __all__ = ["StoredEntries", "open_entries"]
 
 LEVEL = 2
-_NAME = "a graph of Dynamo's"
+_NAME = "dynamo graph"
 
 _log = logging.getLogger("braze")
 

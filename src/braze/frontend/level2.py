@@ -93,12 +93,24 @@ def callable_from(
     guard of the running trace. Raises ``ArtifactError`` for an entry that contradicts itself, and what `load`
     raises; nothing has changed then."""
     guards = _parsed(entry, key)
-    backward = None if entry.backward is None else load(entry.backward).run
-    call = build_call(entry.spec, load(entry.forward).run, backward)
+    spec, backward = entry.spec, None if entry.backward is None else load(entry.backward)
+    forward = load(entry.forward)
+    kept = (
+        0 if spec.backward is None else spec.backward.saved + spec.backward.unchecked + spec.backward.numbers
+    )
+    _check_count(forward, spec.returned + kept)
+    if backward is not None:
+        _check_count(backward, spec.inputs)
+    call = build_call(spec, forward.run, None if backward is None else backward.run)
     for guard in guards:
         if not _decide(guard, key.symbols):
             raise ArtifactError(f"{guard} does not hold for these sizes")
     return _with_own(call, own) if own else call
+
+
+def _check_count(code: OutputCode, wanted: int) -> None:
+    if len(code.output_strides) != wanted:
+        raise ArtifactError(f"{code.name} returns {len(code.output_strides)} values, its call takes {wanted}")
 
 
 def _with_own(call: Callable[..., Any], own: Sequence[torch.Tensor]) -> Callable[..., Any]:

@@ -129,6 +129,8 @@ class _Pending:
         guards = (*self.guards, *named_guards(self.assumed, self.names))
         forward = self.parts["inference" if self.spec.backward is None else "forward"]
         backward = None if self.spec.backward is None else self.parts["backward"]
+        if not forward.lasting or (backward is not None and not backward.lasting):
+            return "workers failed while it was compiled"
         try:
             entry = Entry(
                 self.spec,

@@ -185,7 +185,9 @@ class _Printed:
     def operators(self) -> list[str]:
         """What is known of the operators that are not PyTorch's own, for each of them one line."""
         modules = (self.request.gm, *self.attributes.graphs.values())
-        found = {foreign_signature(node.target) for gm in modules for node in gm.graph.nodes}
+        nodes = [node for gm in modules for node in gm.graph.nodes]
+        # higher-order operators take the operator that they call as an argument
+        found = {foreign_signature(one) for node in nodes for one in (node.target, *node.args)}
         return sorted(f"operator {text}" for text in found if text is not None)
 
     def graphs(self) -> Iterator[str]:
