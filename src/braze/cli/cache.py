@@ -25,7 +25,7 @@ from braze.inspect.render import amount
 
 __all__ = ["cache"]
 
-_DIGITS = 12
+_DIGITS = 10
 _ORDERS = {
     "used": lambda e: -e.used,
     "created": lambda e: -e.created,
