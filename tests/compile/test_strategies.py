@@ -34,7 +34,6 @@ from braze.errors import BrazeWarning, FallbackError, WorkerError
 from braze.inspect import stats
 from braze.runtime.guard import parse_guard
 from tests.compile.requests import FakeExecutor, Kept
-from tests.models import compare, zoo
 
 
 @pytest.fixture(scope="module")
@@ -137,22 +136,6 @@ def test_mutation_and_views(compiler: FxCompile) -> None:
         torch.testing.assert_close(compiled(x, ours), step(x, theirs))
     torch.testing.assert_close(ours, theirs)
     assert came_as_bytes(kept.codes)
-
-
-@pytest.mark.parametrize(
-    ("name", "mode"),
-    [
-        *((name, "serialized") for name in zoo.QUICK),
-        ("bert", "out-of-process"),
-        ("mlp-train", "out-of-process"),
-    ],
-)
-def test_models(name: str, mode: str, monkeypatch: pytest.MonkeyPatch, pool: CompilePool) -> None:
-    monkeypatch.setattr("braze.compile.workers.pool.shared", lambda: pool)
-    with config.patch(fx_compile_mode=mode):
-        outcome = compare.outcome(zoo.find(name), "tiny", "braze")
-    outcome.check()
-    assert outcome.stats.graphs and not outcome.stats.eager_graphs and not outcome.stats.fallbacks
 
 
 # -- what is said -------------------------------------------------------------------------------------------
