@@ -114,9 +114,39 @@ def test_a_folder_or_a_link_of_somebody_else_is_refused(
         prepare_folder(folder)
     monkeypatch.setattr(os, "getuid", lambda: me)
     theirs = os.stat_result((0o120777, 1, 1, 1, me + 1, 0, 0, 0, 0, 0))
-    monkeypatch.setattr(Path, "lstat", lambda path: theirs)
+    monkeypatch.setattr(Path, "lstat", lambda path: theirs if path == link else path.stat())
     with pytest.raises(CacheError, match="is a link of another user"):
         prepare_folder(link)
+
+
+def test_a_folder_that_somebody_else_can_replace_is_refused(tmp_path: Path) -> None:
+    parent = tmp_path / "parent"
+    parent.mkdir()
+    parent.chmod(0o777)
+    folder = parent / "folder"
+    with pytest.raises(CacheError, match=r"on the way to .* can be written by others"):
+        prepare_folder(folder)
+    link = tmp_path / "link"
+    link.symlink_to(folder)
+    with pytest.raises(CacheError, match="on the way to"):
+        prepare_folder(link)
+    parent.chmod(0o1777)  # as /tmp: nobody can move what is not theirs
+    prepare_folder(folder)
+    prepare_folder(link)
+
+
+def test_a_folder_in_a_folder_of_somebody_else_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = Path.stat
+
+    def stat(path: Path, **how: bool) -> os.stat_result:
+        found = ask(path, **how)
+        return os.stat_result((*found[:4], 1234, *found[5:10])) if path == tmp_path else found
+
+    monkeypatch.setattr(Path, "stat", stat)
+    with pytest.raises(CacheError, match=r"on the way to .* belongs to another user"):
+        prepare_folder(tmp_path / "folder")
 
 
 def test_a_file_of_somebody_else_is_not_opened(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -211,6 +211,16 @@ def test_an_operator_of_somebody_else_has_no_key() -> None:
     assert "tripled" in _reason(lambda x: _tripled(x), X)
 
 
+def test_kernels_that_somebody_registered_for_aten_leave_no_key() -> None:
+    own = torch.library.Library("aten", "IMPL")
+    try:
+        own.impl("gelu", lambda x, approximate="none": x * 7, "AutogradMeta")
+        assert "kernels for ATen" in _reason(lambda x: nn.functional.gelu(x), X)
+    finally:
+        own._destroy()
+    assert _key(lambda x: nn.functional.gelu(x), X)
+
+
 def test_a_function_that_somebody_allowed_in_graphs_has_no_key() -> None:
     @torch.compiler.allow_in_graph
     def own(x: torch.Tensor) -> torch.Tensor:

@@ -115,13 +115,6 @@ class KeyRing:
                 return key
         raise KeyringError(f"no trusted key has the name or id {name_or_id!r}")
 
-    def trusts(self, identity: str) -> bool:
-        """Whether the key with this id is trusted, as far as the ring can be believed and read."""
-        try:
-            return self._read(identity) is not None
-        except KeyringError:
-            return False
-
     def generate(self, name: str) -> TrustedKey:
         """Make a key pair of this user's own and trust it.
 

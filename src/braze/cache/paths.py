@@ -40,8 +40,8 @@ def keyring_folder(config: Config) -> Path:
 
 def prepare_folder(folder: Path) -> None:
     """Make the folder (mode 0700) if it is not there. Raises `CacheError` if that fails, or unless the folder
-    belongs to this user, who alone may write there, nobody else (root apart) can put another in its place, and
-    a link that leads to it was made by this user or by root: what is in it is run."""
+    belongs to this user, who alone may write there, nobody else (root apart) can put another in its place,
+    and a link that leads to it was made by this user or by root: what is in it is run."""
     try:
         make_private_folder(folder)
         wrong = complaint(folder) or exposure(folder)

@@ -17,6 +17,7 @@ from braze.cache.paths import keyring_folder
 from braze.cache.remote import RemoteCache
 from braze.cache.store import Store, open_store
 from braze.config import Config
+from braze.errors import BrazeError
 
 __all__ = ["Found", "Shelf", "open_shelf"]
 
@@ -55,9 +56,8 @@ class Shelf:
         """The entries of a key whose guards ``accepts`` says yes to: this machine's, most recently used
         first, and then, if the caller still asks, those of the remote cache, which come to stay."""
         for entry in self._store.get(key.digest, accepts):
-            if entry.origin != LOCAL and not self._keyring.trusts(entry.origin):
-                _log.warning("an entry was signed by %s, who is no longer trusted: dropped", entry.origin)
-                self._store.remove([entry])
+            if not self._is_trusted(entry.origin):
+                _log.warning("an entry is not used: it came from %s, whom you do not trust", entry.origin)
                 continue
             yield Found(key.digest, entry.payload, entry.guards, entry.origin, entry)
         if self._remote is None:
@@ -66,6 +66,13 @@ class Shelf:
             if accepts(opened.header.guards):
                 admit(self._store, key, opened)
                 yield Found(key.digest, bytes(opened.payload), opened.header.guards, opened.signer.id)
+
+    def _is_trusted(self, origin: str) -> bool:
+        """Whether code of that origin may run: somebody may have been distrusted since it was stored."""
+        try:
+            return origin == LOCAL or self._keyring.trusts(origin)
+        except BrazeError:  # a ring that cannot be believed vouches for nobody
+            return False
 
     def used(self, found: Found) -> None:
         """An entry served somebody."""

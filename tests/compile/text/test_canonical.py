@@ -116,3 +116,32 @@ def test_what_it_costs() -> None:
         seconds.append(time.perf_counter() - start)
     assert min(seconds) / len(request.gm.graph.nodes) < 25e-6
     assert canonical(parse_request(print_request(request).text)) == canonical(request)
+
+
+def test_the_default_dtype_matters() -> None:
+    """A comparison with a Python float computes in it, and shows nothing of that."""
+    request = request_of(lambda x: x > 0.5, torch.ones(3, dtype=torch.int64))
+    mine = canonical_graph(request)
+    torch.set_default_dtype(torch.float64)
+    try:
+        theirs = canonical_graph(request)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert mine.text != theirs.text
+    assert [a[0] for a, b in zip(mine.parts, theirs.parts, strict=True) if a != b] == ["tracing.state"]
+
+
+def test_what_an_operator_of_somebody_else_promises_matters() -> None:
+    texts = []
+    for schema in ("half(Tensor x) -> Tensor", "half(Tensor x, int by=2) -> Tensor"):
+        own = torch.library.Library("braze_canonical_test", "FRAGMENT")
+        try:
+            own.define(schema)
+            own.impl("half", lambda x, by=2: x / by, "CompositeExplicitAutograd")
+            texts.append(
+                canonical(request_of(lambda x: torch.ops.braze_canonical_test.half(x), torch.ones(3)))
+            )
+        finally:
+            own._destroy()
+    assert "operator braze_canonical_test::half(Tensor x) -> Tensor" in texts[0]
+    assert texts[0] != texts[1]
