@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -135,3 +136,30 @@ def test_what_a_dying_worker_cost_is_not_kept(tmp_path: Path, monkeypatch: pytes
             torch.testing.assert_close(torch.compile(f, backend="braze")(x), f(x))
         assert len(store.entries()) == 2
         store.close()
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [
+        lambda z: z.conj().imag * 2 + 1,
+        lambda z: z.conj().imag[1:].sum(),
+        lambda z: z.imag.add_(1) * 2,
+    ],
+    ids=["view", "slice", "written"],
+)
+@pytest.mark.filterwarnings("ignore::braze.errors.BrazeWarning")
+def test_what_is_negated_lazily_has_its_sign(fn: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """The memory of such a tensor holds the numbers with the other sign."""
+    z = torch.randn(8, dtype=torch.complex64)
+    torch.compiler.reset()
+    with config.patch(cache=False):
+        compiled = torch.compile(fn, backend="braze")
+        for given in (z, z.conj()):
+            torch.testing.assert_close(compiled(given.clone()), fn(given.clone()))
+
+        def scaled(x: torch.Tensor) -> torch.Tensor:
+            return x * 2 + 1
+
+        y = z.conj().imag
+        assert y.is_neg()
+        torch.testing.assert_close(torch.compile(scaled, backend="braze")(y), scaled(y))
