@@ -173,6 +173,17 @@ def test_arguments_that_the_program_writes_to(folder: Path) -> None:
         torch.testing.assert_close(x, before * 2)
 
 
+def test_arguments_that_are_negated_lazily(folder: Path, path: Path, net: Net) -> None:
+    """Their memory holds the numbers with the other sign."""
+    x = torch.randn(4, 6, dtype=torch.complex64).conj().imag
+    assert x.is_neg()
+    same(braze.aot_load(path)(x, opts=options(), factor=3), copy.deepcopy(net)(x, options(), factor=3))
+    program = export(Writes(), (torch.randn(3, 4), torch.randn(3, 4)))
+    loaded = braze.aot_load(braze.aot_compile(program, folder / "negated.pt2", targets=("host",)))
+    with pytest.raises(InputMismatchError, match="writes to x, which is negated"):
+        loaded(x[:3, :4], torch.randn(3, 4))
+
+
 Pair = namedtuple("Pair", "left right")
 
 

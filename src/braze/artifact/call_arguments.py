@@ -85,6 +85,7 @@ class Checks:
         self.constants = [(leaf, g) for leaf, g in enumerate(model.given) if g.kind == "constant"]
         self.numbers = [leaf for leaf, g in enumerate(model.given) if g.kind == "number"]
         self.bounds = list(_bounds(self.items, model.ranges))
+        self.tensors = [leaf for leaf, item in self.items.items() if isinstance(item, TensorInput)]
 
     def run(self, leaves: Sequence[Any]) -> None:
         """Raise `InputMismatchError` for a constant that is another, a number that is none, and a size that
@@ -143,6 +144,20 @@ class Checks:
                     f"the package was made for sizes with {guard}",
                     hint="export the program for these sizes, and compile that",
                 )
+
+    def resolve(self, leaves: list[Any]) -> None:
+        """Copy tensors that are negated or conjugated lazily: their memory holds other numbers than they do.
+        Raises `InputMismatchError` for one that the program writes to."""
+        for leaf in self.tensors:
+            value, item = leaves[leaf], self.items[leaf]
+            if not isinstance(value, torch.Tensor) or not (value.is_neg() or value.is_conj()):
+                continue
+            if isinstance(item, TensorInput) and item.mutated:
+                raise InputMismatchError(
+                    f"the program writes to {self.paths[leaf]}, which is negated or conjugated lazily",
+                    hint="pass a copy: `x.resolve_conj().resolve_neg()`",
+                )
+            leaves[leaf] = value.resolve_conj().resolve_neg()
 
     def laid_out(self, leaves: Sequence[Any], error: InputMismatchError) -> tuple[list[Any], list[int]]:
         """The leaves with tensors copied whose strides alone are others than the code's, and which of those

@@ -134,6 +134,7 @@ class Loaded:
             )
         leaves = self._signature.leaves(args, kwargs)
         self._checks.run(leaves)
+        self._checks.resolve(leaves)
         inputs = self._inputs.copy()
         for position, leaf in self._given:
             inputs[position] = leaves[leaf]
@@ -188,7 +189,7 @@ def _fitting(weight: Weight, tensor: Any) -> torch.Tensor:
         raise InputMismatchError(
             f"the model writes to {weight.name!r}, so it has to have the strides {weight.strides}"
         )
-    return tensor.detach()
+    return tensor.detach().resolve_conj().resolve_neg()
 
 
 def _laid_out(weight: Weight, tensor: torch.Tensor) -> torch.Tensor:
