@@ -163,3 +163,39 @@ def test_what_is_negated_lazily_has_its_sign(fn: Callable[[torch.Tensor], torch.
         y = z.conj().imag
         assert y.is_neg()
         torch.testing.assert_close(torch.compile(scaled, backend="braze")(y), scaled(y))
+
+
+def _halves(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    x.add_(1)
+    return x.chunk(2, 1)
+
+
+def _repeats(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    x.add_(1)
+    return x.expand(2, *x.shape), x[:1].expand(3, x.shape[1]), x
+
+
+@pytest.mark.parametrize("fn", [_halves, _repeats])
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("grad", [False, True])
+def test_views_of_what_was_written_have_eagers_strides(
+    fn: Callable[[torch.Tensor], tuple[torch.Tensor, ...]], dynamic: bool, grad: bool
+) -> None:
+    """AOTAutograd makes them again from the strides of what the graph returns."""
+    x = torch.randn(4, 6, requires_grad=grad)
+    torch.compiler.reset()
+    with config.patch(cache=False, strict=True):
+        ours = torch.compile(fn, backend="braze", dynamic=dynamic)(x * 1)
+    theirs = fn(x * 1)
+    torch.testing.assert_close(ours, theirs)
+    assert [a.stride() for a in ours] == [a.stride() for a in theirs]
+
+
+def test_a_result_that_repeats_itself_is_stored_once() -> None:
+    torch.compiler.reset()
+    with config.patch(cache=False, strict=True):
+        fn = torch.compile(lambda x: (x * 2)[:1].expand(1000, 6), backend="braze")
+    result = fn(torch.ones(4, 6))
+    assert result.stride() == (0, 1)
+    assert result.untyped_storage().nbytes() < 1000
+    torch.testing.assert_close(result, torch.full((1000, 6), 2.0))

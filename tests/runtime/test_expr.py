@@ -131,6 +131,16 @@ def test_minimum_and_maximum_use_bounds() -> None:
     assert not known_positive(S1)
 
 
+def test_quotients_are_no_larger_than_what_they_divide() -> None:
+    n = Symbol("n", 2).expr
+    for part in (n // 2, (n + 1) // 2, n - n // 2, n - (n + 1) // 2):
+        assert known_nonnegative(n - part)
+        assert known_nonnegative(part)
+    assert known_nonnegative(n - n // 3 - n // 2)
+    assert not known_nonnegative(n - 1 - (n + 3) // 2)
+    assert not known_nonnegative(n // 2 - 2)
+
+
 def test_a_number_is_the_integer_that_it_is() -> None:
     for k in (-70000, -1, 0, 1, 5000):
         e = as_expr(k)

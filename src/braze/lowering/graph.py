@@ -17,6 +17,7 @@ from braze.ir.buffers import Origin
 from braze.ir.graph import Graph
 from braze.ir.layout import FixedLayout
 from braze.ir.loops import Loops, Pointwise, Sizes, loop_indices
+from braze.ir.views import ExpandView
 from braze.lowering.calls import call_extern, call_fallback, written_tensors
 from braze.lowering.inplace import in_place
 from braze.lowering.promotion import Operand, operand
@@ -26,7 +27,7 @@ from braze.lowering.source import operator_name, source_of
 from braze.ops import dag as ops_dag
 from braze.ops.dtypes import compute_dtype, is_supported
 from braze.ops.vocabulary import OPS
-from braze.runtime.expr import Expr, as_expr, product
+from braze.runtime.expr import ZERO, Expr, as_expr, known_less, product
 
 MULTI_USE_COST = 12
 """A value with several users is stored once instead of computed again where it costs at least this much
@@ -183,7 +184,12 @@ class GraphLowering:
             self.graph.outputs.append(value)
 
     def _as_traced(self, box: TensorBox, strides: Sizes) -> TensorBox:
-        """The tensor with the strides that the trace promised: people see those."""
+        """The tensor with the strides that the trace promised: people see those, and AOTAutograd makes views
+        of inputs by them."""
+        repeated = [d for d, step in enumerate(strides) if step.constant == 0 and box.size[d].constant != 1]
+        stored = box.layout is not None and box.layout.has_strides(strides)
+        if repeated and not stored and all(known_less(0, box.size[d]) for d in repeated):
+            return self._repeated(box, strides, repeated)
         if box.layout is None:
             assert isinstance(box.data, StorageBox)
             box.data.stride_hint = strides
@@ -196,6 +202,17 @@ class GraphLowering:
         assert isinstance(copy.data, StorageBox)
         copy.data.stride_hint = promised.stride
         return copy
+
+    def _repeated(self, box: TensorBox, strides: Sizes, dims: Sequence[int]) -> TensorBox:
+        """The tensor, which does not change along ``dims``, with stride 0 there."""
+        once = tuple(as_expr(1) if d in dims else n for d, n in enumerate(box.size))
+        first = self.pointwise(
+            once,
+            box.dtype,
+            lambda indices: box.load(self.dag, [ZERO if d in dims else i for d, i in enumerate(indices)]),
+        )
+        steps = tuple(as_expr(1) if d in dims else step for d, step in enumerate(strides))
+        return self.graph.view(self._as_traced(first, steps), ExpandView(box.size, once))
 
     def _unsupported_types(self, node: Node) -> str | None:
         for value in (node, *node.all_input_nodes):

@@ -51,6 +51,11 @@ class Atom:
         """The expressions inside this atom."""
         return ()
 
+    @property
+    def quotient(self) -> tuple[Expr, int] | None:
+        """``(n, k)`` where this is ``n // k`` with a number ``k``."""
+        return None
+
     def rebuild(self, parts: tuple[Expr, ...]) -> Expr:
         """The simplified expression that this kind of atom makes of other ``parts``."""
         raise NotImplementedError(type(self).__name__)
@@ -107,6 +112,10 @@ class FloorDiv(Atom):
     def __init__(self, num: Expr, den: Expr) -> None:
         self.num, self.den = num, den
         self._init(f"({num.key}//{den.key})", f"({_wrap(num)}//{_wrap(den)})")
+
+    @property
+    def quotient(self) -> tuple[Expr, int] | None:
+        return None if self.den.constant is None else (self.num, self.den.constant)
 
     @property
     def parts(self) -> tuple[Expr, ...]:

@@ -28,7 +28,20 @@ def known_nonnegative(e: Expr, depth: int = 8) -> bool:
             return known_nonnegative(rest + slope * symbol.lower, depth - 1)
         if symbol.upper is not None and known_nonnegative(-slope, depth - 1):
             return known_nonnegative(rest + slope * symbol.upper, depth - 1)
-    return False
+    bound = _without_quotient(e)
+    return bound is not None and known_nonnegative(bound, depth - 1)
+
+
+def _without_quotient(e: Expr) -> Expr | None:
+    """For the first quotient by a number ``k`` in ``e``, something without it that is at most ``k * e``, by
+    ``n - k + 1 <= k * (n // k) <= n``; None where there is no such quotient."""
+    for atoms, factor in e.terms:
+        quotient = atoms[0].quotient if len(atoms) == 1 else None
+        if quotient is not None:
+            number, k = quotient
+            rest = e - atoms[0].rebuild(atoms[0].parts) * factor
+            return rest * k + (number if factor < 0 else number - (k - 1)) * factor
+    return None
 
 
 def _elimination_order(symbol: Symbol) -> tuple[bool, str]:
