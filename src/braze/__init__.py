@@ -17,7 +17,17 @@ from braze._torch.when_loaded import CACHE_ARTIFACTS as _CACHE_ARTIFACTS
 from braze._torch.when_loaded import when_loaded as _when_loaded
 from braze.version import __version__
 
-__all__ = ["__version__", "aot_compile", "aot_load", "config", "errors", "explain", "inspect"]
+__all__ = [
+    "__version__",
+    "aot_compile",
+    "aot_load",
+    "config",
+    "errors",
+    "explain",
+    "inspect",
+    "is_package",
+    "sign_package",
+]
 
 # Exported name -> the module that it is, or that defines it.
 _LAZY = {
@@ -27,6 +37,8 @@ _LAZY = {
     "errors": "braze.errors",
     "explain": "braze.inspect.explaining",
     "inspect": "braze.inspect",
+    "is_package": "braze.artifact.package",
+    "sign_package": "braze.artifact.package",
 }
 _LOADER = "braze.cache.carried"
 

@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+import braze
 from braze import config
-from braze.artifact.package import is_package, sign_package
 from braze.cache.bundle import Transfer, export_entries, import_entries
 from braze.cache.detached import sign_file, verify_file
 from braze.cache.entries import EntryInfo
@@ -226,9 +226,10 @@ def _own_name() -> str:
 
 
 def _signed(file: Path, ring: KeyRing, key: str | None) -> tuple[TrustedKey, str]:
-    if is_package(file):
-        return sign_package(file, ring, key), "inside"
     if _is_archive(file):
+        if braze.is_package(file):
+            signer: TrustedKey = braze.sign_package(file, ring, key)
+            return signer, "inside"
         return sign_archive(file, ring, key), "inside"
     sign_file(file, ring, key)
     return ring.signer(key), "in a file beside it"

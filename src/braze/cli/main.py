@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from typing import Any
 
@@ -15,15 +16,28 @@ from braze.cli.cache import cache
 from braze.cli.demo import demo
 from braze.cli.doctor import doctor
 from braze.cli.explain import explain
-from braze.cli.package import package
 from braze.cli.replay import replay
 from braze.errors import BrazeError
 
 __all__ = ["main"]
 
 
+# Commands whose modules need PyTorch to be imported: by name, where they are.
+_HEAVY = {"package": "braze.cli.package"}
+
+
 class _Group(click.Group):
-    """A group that shows a `BrazeError` as its message instead of a traceback."""
+    """A group that shows a `BrazeError` as its message instead of a traceback, and loads commands that need
+    PyTorch when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *_HEAVY])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in _HEAVY:
+            command: click.Command = getattr(importlib.import_module(_HEAVY[cmd_name]), cmd_name)
+            return command
+        return super().get_command(ctx, cmd_name)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -43,5 +57,4 @@ main.add_command(cache)
 main.add_command(demo)
 main.add_command(doctor)
 main.add_command(explain)
-main.add_command(package)
 main.add_command(replay)
