@@ -51,11 +51,6 @@ class Atom:
         """The expressions inside this atom."""
         return ()
 
-    @property
-    def quotient(self) -> tuple[Expr, int] | None:
-        """``(n, k)`` where this is ``n // k`` with a number ``k``."""
-        return None
-
     def rebuild(self, parts: tuple[Expr, ...]) -> Expr:
         """The simplified expression that this kind of atom makes of other ``parts``."""
         raise NotImplementedError(type(self).__name__)
@@ -108,14 +103,11 @@ class FloorDiv(Atom):
     """``num // den`` rounded towards minus infinity; ``den`` is positive."""
 
     __slots__ = ("den", "num")
+    is_quotient = True
 
     def __init__(self, num: Expr, den: Expr) -> None:
         self.num, self.den = num, den
         self._init(f"({num.key}//{den.key})", f"({_wrap(num)}//{_wrap(den)})")
-
-    @property
-    def quotient(self) -> tuple[Expr, int] | None:
-        return None if self.den.constant is None else (self.num, self.den.constant)
 
     @property
     def parts(self) -> tuple[Expr, ...]:
@@ -154,9 +146,8 @@ class _Extremum(Atom):
 
     def __init__(self, args: tuple[Expr, ...]) -> None:
         self.args = args
-        self._init(
-            f"{self.word}({','.join(a.key for a in args)})", f"{self.word}({', '.join(map(str, args))})"
-        )
+        keys, texts = ",".join([a.key for a in args]), ", ".join(map(str, args))
+        self._init(f"{self.word}({keys})", f"{self.word}({texts})")
 
     @property
     def parts(self) -> tuple[Expr, ...]:

@@ -36,11 +36,12 @@ def _without_quotient(e: Expr) -> Expr | None:
     """For the first quotient by a number ``k`` in ``e``, something without it that is at most ``k * e``, by
     ``n - k + 1 <= k * (n // k) <= n``; None where there is no such quotient."""
     for atoms, factor in e.terms:
-        quotient = atoms[0].quotient if len(atoms) == 1 else None
-        if quotient is not None:
-            number, k = quotient
-            rest = e - atoms[0].rebuild(atoms[0].parts) * factor
-            return rest * k + (number if factor < 0 else number - (k - 1)) * factor
+        if len(atoms) == 1 and getattr(atoms[0], "is_quotient", False):
+            number, divisor = atoms[0].parts
+            k = divisor.constant
+            if k is not None:
+                rest = e - atoms[0].rebuild(atoms[0].parts) * factor
+                return rest * k + (number if factor < 0 else number - (k - 1)) * factor
     return None
 
 
