@@ -61,6 +61,8 @@ _ending = threading.Event()
 """Set when the process ends: workers close then, and what comes of that is nobody's to know."""
 atexit.register(_ending.set)
 
+_PATIENCE = 1.0
+"""Seconds that a thread waits for the first call before it begins to compile."""
 _FINE_INTERVAL = 2e-4
 _interval_lock = threading.Lock()
 _running = 0
@@ -116,6 +118,8 @@ class _Arrival:
                 return self.executor.submit(compile_request, self.payload).result()
             except WorkerError as error:
                 _log.warning("%s is compiled in this process: %s", self.request.name, error.what)
+        # whoever compiles a graph calls it: that call comes first, and then it is our turn
+        self.code.wait_for_a_call(_PATIENCE)
         with _in_the_background():
             return compile_request(self.payload)
 

@@ -25,11 +25,22 @@ class SwitchingCode(OutputCode):
         self._final: CompiledFxGraph | None = None
         self._listeners: list[Callable[[CompiledFxGraph], None]] = []
         self._lock = threading.Lock()
-        current: list[BoxedCall] = [first.run]
+        self._called = threading.Event()
+        current: list[BoxedCall] = []
+
+        def first_call(inputs: list[Any]) -> Sequence[Any]:
+            try:
+                return first.run(inputs)
+            finally:
+                with self._lock:
+                    if current[0] is first_call:  # nothing better has come meanwhile
+                        current[0] = first.run
+                self._called.set()
 
         def run(inputs: list[Any]) -> Sequence[Any]:
             return current[0](inputs)
 
+        current.append(first_call)
         self._current = current
         self._run = run
 
@@ -50,6 +61,10 @@ class SwitchingCode(OutputCode):
         """The version that took over; None until then."""
         return self._final
 
+    def wait_for_a_call(self, seconds: float) -> None:
+        """Return when the first call has ended, at most so much later."""
+        self._called.wait(seconds)
+
     def switch_to(self, code: CompiledFxGraph) -> None:
         """From the next call on, run ``code``, which `post_compile` has made callable. Sizes that its guards
         do not admit stay with the first version."""
@@ -62,8 +77,8 @@ class SwitchingCode(OutputCode):
                 return (compiled if code.admits(sizes(inputs)) else first)(inputs)
 
             call = guarded
-        self._current[0] = call
         with self._lock:
+            self._current[0] = call
             self._final = code
             listeners, self._listeners = self._listeners, []
         for listen in listeners:
@@ -75,7 +90,8 @@ class SwitchingCode(OutputCode):
         def run(inputs: list[Any]) -> Sequence[Any]:
             raise error
 
-        self._current[0] = run
+        with self._lock:
+            self._current[0] = run
 
     def when_final(self, listen: Callable[[CompiledFxGraph], None]) -> None:
         """Have ``listen`` called with the version that takes over, from the thread that made it; at once if
