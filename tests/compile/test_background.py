@@ -8,7 +8,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -16,13 +15,12 @@ import torch
 from torch import nn
 
 from braze import config, inspect
-from braze.artifact.output_code import OutputCode
 from braze.compile.background import AsyncFxCompile
-from braze.compile.fx_compile import CompileRequest, FxCompile
 from braze.compile.messages import Answer, Failure, pack_answer
 from braze.compile.switching import SwitchingCode
 from braze.errors import BrazeWarning, LoweringError, WorkerError
 from braze.frontend.backend import make_backend
+from tests.compile.requests import Kept
 
 
 class Held(Executor):
@@ -55,16 +53,8 @@ class Says(Executor):
         return future
 
 
-@dataclass
-class Kept:
-    """A strategy that keeps what another one made."""
-
-    inner: FxCompile
-    codes: list[OutputCode] = field(default_factory=list)
-
-    def compile(self, request: CompileRequest) -> OutputCode:
-        self.codes.append(self.inner.compile(request))
-        return self.codes[-1]
+class Watched(Kept):
+    """Knows whether compiled code has taken over everywhere."""
 
     @property
     def switched(self) -> bool:
@@ -90,7 +80,7 @@ def _f(x: torch.Tensor) -> torch.Tensor:
 
 
 def test_eager_first_then_compiled(held: Held) -> None:
-    kept = Kept(AsyncFxCompile(held))
+    kept = Watched(AsyncFxCompile(held))
     compiled = torch.compile(_f, backend=make_backend(kept))
     x = torch.randn(9, 70)
     before = inspect.stats().kernels
@@ -103,7 +93,7 @@ def test_eager_first_then_compiled(held: Held) -> None:
 
 
 def test_random_numbers_are_the_same_before_and_after(held: Held) -> None:
-    kept = Kept(AsyncFxCompile(held))
+    kept = Watched(AsyncFxCompile(held))
     compiled = torch.compile(lambda x: nn.functional.dropout(x, 0.5) + 1, backend=make_backend(kept))
     x = torch.ones(1000)
     found = []
@@ -119,7 +109,7 @@ def test_random_numbers_are_the_same_before_and_after(held: Held) -> None:
 def test_mutation_and_running_statistics_survive_the_switch(held: Held) -> None:
     torch.manual_seed(1)
     module, reference = nn.BatchNorm1d(5), nn.BatchNorm1d(5)
-    kept = Kept(AsyncFxCompile(held))
+    kept = Watched(AsyncFxCompile(held))
     compiled = torch.compile(module, backend=make_backend(kept))
     for step in range(4):
         x = torch.randn(16, 5, requires_grad=True)
@@ -137,7 +127,7 @@ def test_mutation_and_running_statistics_survive_the_switch(held: Held) -> None:
 
 
 def test_sizes_that_the_code_does_not_admit_stay_with_eager(held: Held) -> None:
-    kept = Kept(AsyncFxCompile(held))
+    kept = Watched(AsyncFxCompile(held))
     compiled = torch.compile(_f, backend=make_backend(kept), dynamic=True)
     held.go.set()
     for n in (2, 5, 64, 1):
@@ -149,7 +139,7 @@ def test_sizes_that_the_code_does_not_admit_stay_with_eager(held: Held) -> None:
 
 def test_a_failure_is_reported_once_and_eager_goes_on() -> None:
     failure = pack_answer(Answer(failure=Failure.of(LoweringError("no such thing"))))
-    kept = Kept(AsyncFxCompile(Says(failure)))
+    kept = Watched(AsyncFxCompile(Says(failure)))
     compiled = torch.compile(_f, backend=make_backend(kept))
     x = torch.randn(4, 4)
     before = inspect.stats().eager_graphs
@@ -165,7 +155,7 @@ def test_a_failure_is_reported_once_and_eager_goes_on() -> None:
 
 def test_strict_mode_raises_from_the_next_call_on() -> None:
     failure = pack_answer(Answer(failure=Failure.of(LoweringError("no such thing"))))
-    kept = Kept(AsyncFxCompile(Says(failure)))
+    kept = Watched(AsyncFxCompile(Says(failure)))
     x = torch.randn(4, 4)
 
     def raises() -> bool:
@@ -181,7 +171,7 @@ def test_strict_mode_raises_from_the_next_call_on() -> None:
 
 
 def test_no_worker_means_a_thread_of_this_process() -> None:
-    kept = Kept(AsyncFxCompile(Says(WorkerError("they all died"))))
+    kept = Watched(AsyncFxCompile(Says(WorkerError("they all died"))))
     compiled = torch.compile(_f, backend=make_backend(kept))
     x = torch.randn(4, 4)
     compiled(x)
@@ -190,7 +180,7 @@ def test_no_worker_means_a_thread_of_this_process() -> None:
 
 
 def test_what_an_executor_refuses_is_compiled_in_a_thread() -> None:
-    kept = Kept(AsyncFxCompile(Says(pack_answer(Answer(refused="it was sent to another compiler")))))
+    kept = Watched(AsyncFxCompile(Says(pack_answer(Answer(refused="it was sent to another compiler")))))
     compiled = torch.compile(_f, backend=make_backend(kept))
     x = torch.randn(4, 4)
     compiled(x)
@@ -199,7 +189,7 @@ def test_what_an_executor_refuses_is_compiled_in_a_thread() -> None:
 
 
 def test_rubbish_is_a_failure() -> None:
-    kept = Kept(AsyncFxCompile(Says(b"rubbish")))
+    kept = Watched(AsyncFxCompile(Says(b"rubbish")))
     compiled = torch.compile(_f, backend=make_backend(kept))
     x = torch.randn(4, 4)
     before = inspect.stats().eager_graphs
@@ -209,7 +199,7 @@ def test_rubbish_is_a_failure() -> None:
 
 
 def test_threads_that_call_while_it_switches(held: Held) -> None:
-    kept = Kept(AsyncFxCompile(held))
+    kept = Watched(AsyncFxCompile(held))
     compiled = torch.compile(_f, backend=make_backend(kept))
     x = torch.randn(32, 32)
     want = _f(x)
@@ -235,7 +225,7 @@ def test_threads_that_call_while_it_switches(held: Held) -> None:
 
 def test_a_thread_of_this_process_is_the_default_and_leaves_no_trace() -> None:
     usual = sys.getswitchinterval()
-    kept = Kept(AsyncFxCompile())
+    kept = Watched(AsyncFxCompile())
     compiled = torch.compile(_f, backend=make_backend(kept))
     x = torch.randn(7, 9)
     torch.testing.assert_close(compiled(x), _f(x))

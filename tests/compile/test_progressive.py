@@ -5,33 +5,19 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import pytest
 import torch
 
 from braze import config
 from braze.artifact.compiled_graph import CompiledFxGraph
-from braze.artifact.output_code import OutputCode
 from braze.compile import progressive
-from braze.compile.fx_compile import CompileRequest, FxCompile
 from braze.compile.in_process import InProcessFxCompile
 from braze.compile.progressive import ProgressiveFxCompile
 from braze.compile.switching import SwitchingCode
 from braze.errors import LLVMError
 from braze.frontend.backend import make_backend
-
-
-@dataclass
-class Kept:
-    """A strategy that keeps what another one made."""
-
-    inner: FxCompile
-    codes: list[OutputCode] = field(default_factory=list)
-
-    def compile(self, request: CompileRequest) -> OutputCode:
-        self.codes.append(self.inner.compile(request))
-        return self.codes[-1]
+from tests.compile.requests import Kept
 
 
 def _wait(ready: Callable[[], object]) -> None:

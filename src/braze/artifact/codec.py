@@ -20,7 +20,7 @@ from braze.errors import ArtifactError, UnserializableError
 from braze.runtime.expr import Expr, Symbol, as_expr
 from braze.runtime.expr_parser import parse_expr
 from braze.runtime.guard import BoolExpr, parse_guard
-from braze.runtime.plan import Arg, Pattern, Ref
+from braze.runtime.plan import ARG_LEAVES, Arg, Pattern, Ref
 
 __all__ = ["decode", "encode"]
 
@@ -172,21 +172,6 @@ _READERS: Mapping[int, Callable[[bytes, Mapping[str, Symbol]], object]] = {
     _COMPLEX: _complex,
 }
 
-_ARGUMENT_TYPES = (
-    Ref,
-    Expr,
-    int,
-    float,
-    complex,
-    bool,
-    str,
-    torch.dtype,
-    torch.device,
-    torch.layout,
-    torch.memory_format,
-    type(None),
-)
-
 
 def _convert(kind: type, value: Any) -> Any:
     """A decoded value as a type that msgspec does not know."""
@@ -203,7 +188,7 @@ def _argument(value: Any, depth: int) -> Any:
         if depth > _DEEPEST:
             raise ValueError("arguments nested too deep")
         return tuple([_argument(v, depth + 1) for v in value])
-    if isinstance(value, _ARGUMENT_TYPES):
+    if isinstance(value, ARG_LEAVES):
         return value
     raise ValueError(f"{type(value).__name__} is no argument of an operator")
 

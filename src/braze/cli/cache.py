@@ -23,7 +23,7 @@ from braze.cache.store import Store
 from braze.errors import CacheError
 from braze.inspect.render import amount
 
-__all__ = ["cache"]
+__all__ = ["cache", "opened_store", "require_usable"]
 
 _DIGITS = 10
 _ORDERS = {
@@ -49,9 +49,9 @@ def cache() -> None:
 @_as_json
 def list_entries(sort: str, limit: int, as_json: bool) -> None:
     """List what is kept: the most recently used first."""
-    store = _store()
+    store = opened_store()
     found = sorted(store.entries(), key=_ORDERS[sort])
-    _check(store)
+    require_usable(store)
     if as_json:
         _print_json(found)
         return
@@ -79,7 +79,7 @@ def list_entries(sort: str, limit: int, as_json: bool) -> None:
 @_as_json
 def show(digest: str, part: str | None, as_json: bool) -> None:
     """Show one key, its parts, and the entries under it. The first digits of its digest are enough."""
-    store = _store()
+    store = opened_store()
     key, entries = _find(store, digest)
     if part is not None:
         text = key.text(part)
@@ -99,9 +99,9 @@ def show(digest: str, part: str | None, as_json: bool) -> None:
 @_as_json
 def stats(as_json: bool) -> None:
     """Show how large the cache is and how often it was of use."""
-    store = _store()
+    store = opened_store()
     found = store.statistics()
-    _check(store)
+    require_usable(store)
     if as_json:
         _print_json({"folder": str(store.folder), **msgspec.to_builtins(found, str_keys=True)})
     else:
@@ -117,10 +117,10 @@ def why(what: str, limit: int, as_json: bool) -> None:
 
     Of the last 64 misses those are shown whose name contains NAME, or whose key begins with DIGEST.
     """
-    store = _store()
+    store = opened_store()
     recorded = store.misses()
     kept = {entry.key for entry in store.entries()}
-    _check(store)
+    require_usable(store)
     found = [miss for miss in recorded if what in miss.name or miss.key.digest.startswith(what)]
     if as_json:
         _print_json([_plain_miss(miss, miss.key.digest in kept) for miss in found[:limit]])
@@ -137,12 +137,12 @@ def why(what: str, limit: int, as_json: bool) -> None:
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 def clear(yes: bool) -> None:
     """Delete everything that is kept."""
-    store = _store()
+    store = opened_store()
     count = len(store.entries())
     if not yes:
         click.confirm(f"Delete {_count(count, 'entry', 'entries')} in {store.folder}?", abort=True)
     done = store.clear()
-    _check(store)
+    require_usable(store)
     Console().print(f"deleted {_count(done.entries, 'entry', 'entries')}, {_size(done.nbytes)}")
 
 
@@ -150,10 +150,10 @@ def clear(yes: bool) -> None:
 @click.option("--limit", type=click.IntRange(0), metavar="MB", help="Megabytes to keep. [cache_size_mb]")
 def collect(limit: int | None) -> None:
     """Throw out what was used least recently until the cache fits its limit, and give the space back."""
-    store = _store()
+    store = opened_store()
     done = store.collect(None if limit is None else limit * 1_000_000)
     left = store.statistics()
-    _check(store)
+    require_usable(store)
     Console().print(
         f"deleted {_count(done.entries, 'entry', 'entries')}, {_size(done.nbytes)}; "
         f"{_count(left.entries, 'entry', 'entries')} in {_size(left.file_bytes)} left"
@@ -161,7 +161,7 @@ def collect(limit: int | None) -> None:
 
 
 # -- finding ----------------------------------------------------------------------------------------------
-def _store() -> Store:
+def opened_store() -> Store:
     """The store that the options name, whether or not they say that it is used. Raises `CacheError`."""
     options = config.current()
     folder = cache_folder(options)
@@ -169,7 +169,8 @@ def _store() -> Store:
     return Store(folder, options.cache_size_mb * 1_000_000)
 
 
-def _check(store: Store) -> None:
+def require_usable(store: Store) -> None:
+    """Raises `CacheError` for a store that cannot be used."""
     if store.problem is not None:
         raise CacheError(f"the cache in {store.folder} cannot be used: {store.problem}")
 
@@ -178,7 +179,7 @@ def _find(store: Store, prefix: str) -> tuple[Key, list[EntryInfo]]:
     """The one key (of an entry or a miss) that begins so, and the entries under it. Raises `CacheError`."""
     entries = store.entries()
     missed = {miss.key.digest: miss.key for miss in store.misses()}
-    _check(store)
+    require_usable(store)
     digests = {
         digest for digest in [*(entry.key for entry in entries), *missed] if digest.startswith(prefix.lower())
     }

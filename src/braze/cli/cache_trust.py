@@ -19,15 +19,13 @@ from rich.table import Table
 from rich.text import Text
 
 import braze
-from braze import config
 from braze.cache.bundle import Transfer, export_entries, import_entries
 from braze.cache.detached import sign_file, verify_file
 from braze.cache.entries import EntryInfo
 from braze.cache.keyring import KeyRing, TrustedKey
-from braze.cache.paths import cache_folder, prepare_folder
 from braze.cache.signed_archive import sign_archive, verify_archive
 from braze.cache.store import Store
-from braze.cli.cache import cache
+from braze.cli.cache import cache, opened_store, require_usable
 from braze.errors import ArtifactError, CacheError
 from braze.inspect.render import amount
 
@@ -79,10 +77,10 @@ def distrust(name: str) -> None:
     key = ring.distrust(name)
     console = Console(highlight=False, soft_wrap=True)
     console.print(Text.assemble("no longer trusted: ", (key.name, "bold"), "  ", (key.id, "cyan")))
-    store = _store()
+    store = opened_store()
     theirs = [entry for entry in store.entries() if entry.origin == key.id]
     removed = store.remove(theirs)
-    _check(store)
+    require_usable(store)
     if removed:
         console.print(f"deleted {_count(removed, 'entry', 'entries')} that it had signed")
     if key.own:
@@ -169,7 +167,7 @@ def export(file: Path, digests: Sequence[str], everything: bool, foreign: bool, 
     """
     if everything == bool(digests):
         raise click.UsageError("say which entries: --all, or the first digits of their keys")
-    store = _store()
+    store = opened_store()
     chosen = _chosen(store, digests)
     made_here = [entry for entry in chosen if foreign or entry.origin == "local"]
     if not made_here:
@@ -180,7 +178,7 @@ def export(file: Path, digests: Sequence[str], everything: bool, foreign: bool, 
         )
         raise CacheError("there is nothing to export", hint=others or "`braze cache ls` lists what is kept")
     done = export_entries(file, store, made_here, KeyRing(), key)
-    _check(store)
+    require_usable(store)
     written = sum(one.done for one in done)
     _show_transfers(done, "sealed")
     left = len(chosen) - len(made_here)
@@ -199,9 +197,9 @@ def export(file: Path, digests: Sequence[str], everything: bool, foreign: bool, 
 @click.argument("file", type=_file)
 def import_(file: Path) -> None:
     """Take the entries of FILE into the cache: those that a trusted key signed."""
-    store = _store()
+    store = opened_store()
     done = import_entries(file, store, KeyRing())
-    _check(store)
+    require_usable(store)
     _show_transfers(done, "taken")
     refused = [one for one in done if one.reason.startswith("refused")]
     console = Console(highlight=False, soft_wrap=True)
@@ -243,23 +241,10 @@ def _is_archive(file: Path) -> bool:
     return file.suffix == ".pt2" or zipfile.is_zipfile(file)
 
 
-def _store() -> Store:
-    """The store that the options name. Raises `CacheError`."""
-    options = config.current()
-    folder = cache_folder(options)
-    prepare_folder(folder)
-    return Store(folder, options.cache_size_mb * 1_000_000)
-
-
-def _check(store: Store) -> None:
-    if store.problem is not None:
-        raise CacheError(f"the cache in {store.folder} cannot be used: {store.problem}")
-
-
 def _chosen(store: Store, prefixes: Sequence[str]) -> list[EntryInfo]:
     """The entries whose keys begin so; all for no prefix. Raises `CacheError` if one fits none."""
     entries = store.entries()
-    _check(store)
+    require_usable(store)
     for prefix in prefixes:
         if not any(entry.key.startswith(prefix.lower()) for entry in entries):
             raise CacheError(

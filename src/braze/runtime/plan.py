@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import torch
 from msgspec import Struct
@@ -26,6 +26,7 @@ from braze.runtime.expr import ZERO, Expr, ExprLike, as_expr
 from braze.runtime.guard import BoolExpr
 
 __all__ = [
+    "ARG_LEAVES",
     "Allocate",
     "Arg",
     "Assert",
@@ -79,6 +80,22 @@ class Ref:
 
 TensorProperty: TypeAlias = Literal["size", "stride", "storage_offset"]
 
+ARG_LEAVES: Final = (
+    Ref,
+    Expr,
+    int,
+    float,
+    complex,
+    bool,
+    str,
+    torch.dtype,
+    torch.device,
+    torch.layout,
+    torch.memory_format,
+    type(None),
+)
+"""What an extern's argument is made of."""
+
 if TYPE_CHECKING:
     Arg: TypeAlias = (
         Ref
@@ -106,9 +123,7 @@ else:
         """How a result is taken apart: a name for it, None for what nobody needs, a tuple for a list or
         tuple."""
 
-    for _kind in (Ref, Expr, int, float, complex, str, tuple, type(None)):
-        Arg.register(_kind)
-    for _kind in (torch.dtype, torch.device, torch.layout, torch.memory_format):
+    for _kind in (*ARG_LEAVES, tuple):
         Arg.register(_kind)
     for _kind in (str, tuple, type(None)):
         Pattern.register(_kind)

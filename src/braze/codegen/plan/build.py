@@ -29,6 +29,7 @@ from braze.ir.graph import Graph
 from braze.ir.layout import Layout
 from braze.runtime.expr import ZERO, Expr, Symbol
 from braze.runtime.plan import (
+    ARG_LEAVES,
     Allocate,
     BindItem,
     BindSize,
@@ -383,24 +384,8 @@ def sum_sizes(sizes: Sequence[Expr]) -> Expr:
     return total
 
 
-_PLAIN = (
-    Ref,
-    Expr,
-    int,
-    float,
-    complex,
-    bool,
-    str,
-    torch.dtype,
-    torch.device,
-    torch.layout,
-    torch.memory_format,
-    type(None),
-)
-
-
 def _storable(leaf: Any) -> bool:
-    return isinstance(leaf, _PLAIN)
+    return isinstance(leaf, ARG_LEAVES)
 
 
 def _as_arg(value: Any) -> Any:
