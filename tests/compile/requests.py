@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
@@ -23,6 +24,13 @@ def request_of(fn: Callable[..., Any], *inputs: Any, dynamic: bool = False, **op
         recorder.optimize(fn, dynamic=dynamic)(*inputs)
     (request,) = recorder.requests
     return request
+
+
+def wait_for(ready: Callable[[], object]) -> None:
+    end = time.monotonic() + 60
+    while not ready():
+        assert time.monotonic() < end, "it did not come"
+        time.sleep(0.01)
 
 
 @dataclass

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import threading
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -20,7 +19,7 @@ from braze.compile.messages import Answer, Failure, pack_answer
 from braze.compile.switching import SwitchingCode
 from braze.errors import BrazeWarning, LoweringError, WorkerError
 from braze.frontend.backend import make_backend
-from tests.compile.requests import Kept
+from tests.compile.requests import Kept, wait_for
 
 
 class Held(Executor):
@@ -68,13 +67,6 @@ def held() -> Iterator[Held]:
     executor.go.set()
 
 
-def _wait(ready: Callable[[], object]) -> None:
-    end = time.monotonic() + 60
-    while not ready():
-        assert time.monotonic() < end, "it did not come"
-        time.sleep(0.01)
-
-
 def _f(x: torch.Tensor) -> torch.Tensor:
     return torch.softmax(x.sin() * 2, -1)
 
@@ -87,7 +79,7 @@ def test_eager_first_then_compiled(held: Held) -> None:
     torch.testing.assert_close(compiled(x), _f(x))
     assert not kept.switched and inspect.stats().kernels == before
     held.go.set()
-    _wait(lambda: kept.switched)
+    wait_for(lambda: kept.switched)
     torch.testing.assert_close(compiled(x), _f(x))
     assert inspect.stats().kernels == before + 1
 
@@ -101,7 +93,7 @@ def test_random_numbers_are_the_same_before_and_after(held: Held) -> None:
         torch.manual_seed(11)
         found += [compiled(x), compiled(x)]
         held.go.set()
-        _wait(lambda: kept.switched)
+        wait_for(lambda: kept.switched)
     assert torch.equal(found[0], found[2]) and torch.equal(found[1], found[3])
     assert not torch.equal(found[0], found[1])
 
@@ -119,7 +111,7 @@ def test_mutation_and_running_statistics_survive_the_switch(held: Held) -> None:
         torch.testing.assert_close(x.grad, y.grad)
         if step == 1:
             held.go.set()
-            _wait(lambda: kept.switched)
+            wait_for(lambda: kept.switched)
     assert len(kept.codes) == 2
     assert module.running_mean is not None and reference.running_mean is not None
     torch.testing.assert_close(module.running_mean, reference.running_mean)
@@ -133,7 +125,7 @@ def test_sizes_that_the_code_does_not_admit_stay_with_eager(held: Held) -> None:
     for n in (2, 5, 64, 1):
         x = torch.randn(n, 33)
         torch.testing.assert_close(compiled(x), _f(x))
-        _wait(lambda: kept.switched)
+        wait_for(lambda: kept.switched)
         torch.testing.assert_close(compiled(x), _f(x))
 
 
@@ -146,10 +138,10 @@ def test_a_failure_is_reported_once_and_eager_goes_on() -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         compiled(x)
-        _wait(lambda: inspect.stats().eager_graphs > before)
+        wait_for(lambda: inspect.stats().eager_graphs > before)
         for _ in range(3):
             torch.testing.assert_close(compiled(x), _f(x))
-        _wait(lambda: any(w.category is BrazeWarning for w in caught))
+        wait_for(lambda: any(w.category is BrazeWarning for w in caught))
     assert len([w for w in caught if "no such thing" in str(w.message)]) == 1
 
 
@@ -167,7 +159,7 @@ def test_strict_mode_raises_from_the_next_call_on() -> None:
 
     with config.patch(strict=True):
         compiled = torch.compile(_f, backend=make_backend(kept))
-        _wait(raises)
+        wait_for(raises)
 
 
 def test_no_worker_means_a_thread_of_this_process() -> None:
@@ -175,7 +167,7 @@ def test_no_worker_means_a_thread_of_this_process() -> None:
     compiled = torch.compile(_f, backend=make_backend(kept))
     x = torch.randn(4, 4)
     compiled(x)
-    _wait(lambda: kept.switched)
+    wait_for(lambda: kept.switched)
     torch.testing.assert_close(compiled(x), _f(x))
 
 
@@ -184,7 +176,7 @@ def test_what_an_executor_refuses_is_compiled_in_a_thread() -> None:
     compiled = torch.compile(_f, backend=make_backend(kept))
     x = torch.randn(4, 4)
     compiled(x)
-    _wait(lambda: kept.switched)
+    wait_for(lambda: kept.switched)
     torch.testing.assert_close(compiled(x), _f(x))
 
 
@@ -194,7 +186,7 @@ def test_rubbish_is_a_failure() -> None:
     x = torch.randn(4, 4)
     before = inspect.stats().eager_graphs
     compiled(x)
-    _wait(lambda: inspect.stats().eager_graphs > before)
+    wait_for(lambda: inspect.stats().eager_graphs > before)
     torch.testing.assert_close(compiled(x), _f(x))
 
 
@@ -219,7 +211,7 @@ def test_threads_that_call_while_it_switches(held: Held) -> None:
     held.go.set()
     for thread in threads:
         thread.join()
-    _wait(lambda: kept.switched)
+    wait_for(lambda: kept.switched)
     assert not wrong
 
 
@@ -229,6 +221,6 @@ def test_a_thread_of_this_process_is_the_default_and_leaves_no_trace() -> None:
     compiled = torch.compile(_f, backend=make_backend(kept))
     x = torch.randn(7, 9)
     torch.testing.assert_close(compiled(x), _f(x))
-    _wait(lambda: kept.switched)
+    wait_for(lambda: kept.switched)
     torch.testing.assert_close(compiled(x), _f(x))
     assert sys.getswitchinterval() == usual

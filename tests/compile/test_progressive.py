@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable
 
 import pytest
 import torch
@@ -17,14 +15,7 @@ from braze.compile.progressive import ProgressiveFxCompile
 from braze.compile.switching import SwitchingCode
 from braze.errors import LLVMError
 from braze.frontend.backend import make_backend
-from tests.compile.requests import Kept
-
-
-def _wait(ready: Callable[[], object]) -> None:
-    end = time.monotonic() + 60
-    while not ready():
-        assert time.monotonic() < end, "it did not come"
-        time.sleep(0.01)
+from tests.compile.requests import Kept, wait_for
 
 
 def _f(x: torch.Tensor) -> torch.Tensor:
@@ -38,7 +29,7 @@ def test_better_code_takes_over_and_agrees() -> None:
     torch.testing.assert_close(compiled(x), _f(x))
     (code,) = kept.codes
     assert isinstance(code, SwitchingCode)
-    _wait(lambda: code.final is not None)
+    wait_for(lambda: code.final is not None)
     torch.testing.assert_close(compiled(x), _f(x))
     assert code.final is not None
     levels = [m.opt_level for m in code.final.variant().modules]
@@ -67,7 +58,7 @@ def test_the_first_code_stays_where_the_better_one_fails(
     compiled = torch.compile(_f, backend=make_backend(kept))
     x = torch.randn(8, 8)
     compiled(x)
-    _wait(lambda: "keeps its first code" in caplog.text)
+    wait_for(lambda: "keeps its first code" in caplog.text)
     torch.testing.assert_close(compiled(x), _f(x))
 
 
@@ -83,7 +74,7 @@ def test_training_and_random_numbers_survive_the_switch() -> None:
         x = torch.linspace(-2, 2, 1000).requires_grad_()
         compiled(x).backward()
         gradients.append(x.grad)
-        _wait(lambda: all(c.final for c in kept.codes if isinstance(c, SwitchingCode)))
+        wait_for(lambda: all(c.final for c in kept.codes if isinstance(c, SwitchingCode)))
     assert len(kept.codes) == 2
     torch.testing.assert_close(*gradients)
 

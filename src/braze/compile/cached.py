@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from braze.artifact import environment
@@ -115,9 +114,5 @@ def _keep(shelf: Shelf, key: Key, canonical: Canonical, code: OutputCode) -> Non
     except UnserializableError as error:
         _log.info("%s is not kept in the cache: %s", code.name, error.what)
         return
-    text = _text(code.guards, canonical)
+    text = guards.to_text(code.guards, canonical.symbols)
     shelf.add(key, payload, name=code.name, kind=code.info.kind, guards=text)
-
-
-def _text(added: Sequence[BoolExpr], canonical: Canonical) -> str:
-    return guards.to_text(added, canonical.symbols)
