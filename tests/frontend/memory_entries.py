@@ -18,7 +18,7 @@ from braze.compile.fx_compile import CompileRequest, FxCompile
 from braze.compile.in_process import InProcessFxCompile
 from braze.errors import ArtifactError
 from braze.frontend import level2
-from braze.frontend.aot import compile_dynamo_graph
+from braze.frontend.aot import compile_parts
 from braze.frontend.dynamo_key import DynamoKey
 from braze.frontend.level2 import Entry
 from braze.frontend.recording import Recording
@@ -76,7 +76,7 @@ class MemoryEntries:
         found = None if isinstance(key, str) else level2.find(self, key, gm)
         if found is not None:
             return dynamo.untraced(found)
-        return compile_dynamo_graph(gm, example_inputs, options, self, Recording(self, key, gm))
+        return compile_parts(gm, example_inputs, options, self, Recording(self, key, gm))
 
     @property
     def stored(self) -> int:

@@ -10,6 +10,7 @@ from torch._functorch import config as functorch_config
 from torch._functorch.aot_autograd import aot_module_simplified
 from torch._functorch.partitioners import min_cut_rematerialization_partition
 from torch.fx import GraphModule
+from torch.nn import Module
 
 from braze._torch.dynamo import untraced
 
@@ -28,7 +29,7 @@ def boxed(function: BoxedFunction) -> BoxedFunction:
 
 
 def compile_functional(
-    gm: GraphModule,
+    gm: Module,
     example_inputs: Sequence[Any],
     *,
     forward: GraphCompiler,
@@ -58,7 +59,7 @@ def compile_functional(
                 decompositions=decompositions,
             )
 
-        return flatten_graph_inputs(gm, example_inputs, again)
+        return flatten_graph_inputs(cast(Any, gm), example_inputs, again)
 
     def backward_unseen(bw_gm: GraphModule, inputs: Sequence[Any]) -> Any:
         # the backward may be compiled inside a compiled frame: Dynamo must trace neither it nor its result
@@ -73,7 +74,7 @@ def compile_functional(
     counters["aot_autograd"]["total"] += 1
     try:
         compiled = aot_module_simplified(
-            gm,
+            cast(Any, gm),
             list(example_inputs),
             fw_compiler=cast(Any, forward),
             bw_compiler=cast(Any, backward_unseen),

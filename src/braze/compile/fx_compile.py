@@ -22,7 +22,8 @@ class CompileRequest:
         gm: functional ATen graph. Each node has its fake tensor (or symbolic integer) in ``meta["val"]``;
             the only mutations are `copy_` to placeholders. `braze.ir.prims` lists the functions in it that
             are not ATen's. The strategy owns the graph and may change it.
-        example_inputs: fake tensors and (symbolic) integers, one for each placeholder.
+        example_inputs: fake tensors, (symbolic) integers and symbolic floating-point numbers, one for each
+            placeholder. Compiled code takes one of the last as a float64 tensor without dimensions.
         static_inputs: positions of inputs that are parameters or buffers.
         visible_outputs: the first so many outputs leave the compiled region, and lie in memory as traced;
             the others are kept for the backward, and the compiler may choose their strides.

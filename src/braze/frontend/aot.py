@@ -1,44 +1,59 @@
-"""From a Dynamo graph to compiled halves: AOTAutograd's callbacks, and what each graph goes through before a
+"""From a module to compiled halves: AOTAutograd's callbacks, and what each graph goes through before a
 compiler sees it."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch.fx import GraphModule
 
 from braze._torch import aot, tracing
 from braze._torch.tracing import fake_mode_of
+from braze.artifact.output_code import OutputCode
 from braze.compile.fx_compile import CompileRequest, FxCompile, GraphKind
 from braze.config import Config
 from braze.frontend.decompositions import decompositions
 from braze.frontend.passes import cse
 from braze.frontend.passes.pipeline import run_passes
-from braze.frontend.recording import Recording
 
-__all__ = ["compile_dynamo_graph"]
+__all__ = ["PartObserver", "compile_parts"]
 
 _graph_ids = itertools.count()
 
 
-def compile_dynamo_graph(
-    gm: GraphModule,
+class PartObserver(Protocol):
+    """Who is shown the parts of a module: as AOTAutograd made them, and compiled."""
+
+    def note(self, kind: GraphKind, part: GraphModule, inputs: Sequence[Any]) -> None:
+        """A part is about to be simplified and compiled."""
+        ...
+
+    def compiled(self, kind: GraphKind, code: OutputCode) -> None:
+        """A part has been compiled."""
+        ...
+
+
+def compile_parts(
+    module: torch.nn.Module,
     example_inputs: Sequence[Any],
     config: Config,
     compiler: FxCompile,
-    recording: Recording | None = None,
+    observer: PartObserver | None = None,
 ) -> Callable[..., Any]:
-    """A callable with the signature of `gm`, made of graphs that `compiler` compiled, differentiable where
-    the inputs require gradients. `recording` is shown every part before and after."""
+    """A callable with the signature of `module`, made of graphs that `compiler` compiled, differentiable
+    where the inputs require gradients.
+
+    `module` is a Dynamo graph, or any other that takes its inputs one by one and returns a tuple. `observer`
+    is shown every part before and after."""
     graph_id = next(_graph_ids)
     static_names: set[str] = set()
 
     def compile_part(part: GraphModule, inputs: Sequence[Any], kind: GraphKind) -> aot.BoxedFunction:
-        if recording is not None:
-            recording.note(kind, part, inputs)
+        if observer is not None:
+            observer.note(kind, part, inputs)
         placeholders = part.graph.find_nodes(op="placeholder")
         if kind == "backward":
             # its inputs are in an order of their own, but keep the names that they have in the forward graph
@@ -61,14 +76,14 @@ def compile_dynamo_graph(
         )
         with tracing.outside_trace():
             code = compiler.compile(request)
-            if recording is not None:
-                recording.compiled(kind, code)
+            if observer is not None:
+                observer.compiled(kind, code)
         if kind != "backward":
             tracing.report_output_strides(code.output_strides)
         return aot.boxed(code.run)
 
     return aot.compile_functional(
-        gm,
+        module,
         example_inputs,
         forward=lambda part, inputs: compile_part(part, inputs, "forward"),
         backward=lambda part, inputs: compile_part(part, inputs, "backward"),

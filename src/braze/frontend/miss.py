@@ -12,7 +12,7 @@ from braze.compile.cached import CachedFxCompile
 from braze.compile.fx_compile import FxCompile
 from braze.compile.modes import prestart, strategy
 from braze.config import Config
-from braze.frontend.aot import compile_dynamo_graph
+from braze.frontend.aot import compile_parts
 from braze.frontend.dynamo_key import DynamoKey
 from braze.frontend.level2 import Entries
 from braze.frontend.recording import Recording
@@ -31,11 +31,11 @@ def compile_missing(
     Raises what `braze.frontend.backend.braze` does."""
     recording = None if entries is None else Recording(entries, key, gm)
     prestart(config)  # the processes that will be needed start while the graph is traced
-    return compile_dynamo_graph(gm, example_inputs, config, CachedFxCompile(strategy(config)), recording)
+    return compile_parts(gm, example_inputs, config, CachedFxCompile(strategy(config)), recording)
 
 
 def compile_with(
     gm: GraphModule, example_inputs: Sequence[Any], config: Config, compiler: FxCompile
 ) -> Callable[..., Any]:
     """The callable for `gm`, compiled by `compiler`, whatever any cache holds."""
-    return compile_dynamo_graph(gm, example_inputs, config, compiler)
+    return compile_parts(gm, example_inputs, config, compiler)

@@ -21,19 +21,16 @@ from braze._torch.shape_envs import raw_expression
 from braze._torch.shapes import hint, is_symbolic
 from braze.artifact.call_spec import Place
 
-__all__ = ["DynamoViews", "places"]
+__all__ = ["DynamoViews", "Views", "places"]
 
 
-class DynamoViews:
-    """What Dynamo's trace knows of the inputs and outputs of its graph. To be made before AOTAutograd begins.
-    ``own``: how many inputs of AOTAutograd's come before the graph's placeholders."""
+class Views:
+    """What a trace of the function as eager runs it knows of its inputs and outputs: fake tensors that share
+    memory where eager's do."""
 
-    def __init__(self, gm: GraphModule, own: int) -> None:
-        inputs = [_example(node) for node in gm.graph.find_nodes(op="placeholder")]
-        returned = gm.graph.output_node().args[0]
-        outputs = returned if isinstance(returned, (tuple, list)) else [returned]
-        self._inputs: list[Any] = [None] * own + inputs
-        self._outputs: list[Any] = [_example(o) if isinstance(o, Node) else o for o in outputs]
+    def __init__(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+        self._inputs = list(inputs)
+        self._outputs = list(outputs)
 
     def pair(self, output: int, outputs: int, base: int) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Output number ``output`` of ``outputs``, and the input ``base`` that it is a view of; None where
@@ -43,8 +40,19 @@ class DynamoViews:
         return _related(self._outputs[output], self._inputs[base])
 
 
+class DynamoViews(Views):
+    """What Dynamo's trace knows of the inputs and outputs of its graph. To be made before AOTAutograd begins.
+    ``own``: how many inputs of AOTAutograd's come before the graph's placeholders."""
+
+    def __init__(self, gm: GraphModule, own: int) -> None:
+        inputs = [_example(node) for node in gm.graph.find_nodes(op="placeholder")]
+        returned = gm.graph.output_node().args[0]
+        outputs = returned if isinstance(returned, (tuple, list)) else [returned]
+        super().__init__([None] * own + inputs, [_example(o) if isinstance(o, Node) else o for o in outputs])
+
+
 def places(
-    facts: CallFacts, inputs: Sequence[Any], returned: Sequence[Any], dynamo: DynamoViews
+    facts: CallFacts, inputs: Sequence[Any], returned: Sequence[Any], views: Views
 ) -> Mapping[int, Place] | str:
     """For each output that is a view, by its number, its place; or why one cannot be told.
 
@@ -58,7 +66,7 @@ def places(
         like = returned[first + i]
         if output.kind == "alias":
             base = inputs[output.base]
-            pair = dynamo.pair(i, count, output.base)
+            pair = views.pair(i, count, output.base)
         else:
             base = returned[first + output.base + (count if output.kind == "result_alias" else 0)]
             pair = _related(like, base)

@@ -115,6 +115,10 @@ class GraphLowering:
             self.graph.inputs.append(e)
             self.graph.know(e)
             return e
+        if isinstance(value, torch.SymFloat):
+            # passed as a tensor of one number: its value is no part of the code
+            box = self.graph.add_input(node.name, FixedLayout(torch.float64, (), ()), static=False)
+            return box.load(self.dag, ())
         if value is None:
             self.graph.inputs.append(None)
             return None
