@@ -14,8 +14,8 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         frozenset,
         (
             {"cli", "inspect"},
-            {"frontend"},
             {"fuser"},
+            {"frontend"},
             {"compile"},
             {"tuning"},
             {"codegen"},

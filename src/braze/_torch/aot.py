@@ -13,6 +13,7 @@ from torch.fx import GraphModule
 from torch.nn import Module
 
 from braze._torch.dynamo import untraced
+from braze._torch.joint_floats import floats_beside_the_cut
 
 __all__ = ["BoxedFunction", "GraphCompiler", "boxed", "compile_functional"]
 
@@ -37,14 +38,16 @@ def compile_functional(
     inference: GraphCompiler,
     simplify_joint: Callable[[GraphModule], object],
     decompositions: Mapping[Any, Callable[..., Any]],
+    backward_now: bool = False,
 ) -> Callable[..., Any]:
     """Make `gm` functional, decompose it, split it, and compile the parts.
 
     `inference` gets the whole graph where no gradient is asked for. Otherwise `forward` gets the forward
-    half and `backward` the other one: when `backward()` first runs, or at once where sizes are symbolic
-    (its guards must be known by then). Mutations of inputs are `copy_` nodes at the end of the graph. The
-    halves are cut where the least memory has to be kept between them; `simplify_joint` sees the joint graph
-    before the cut, and may change it in place."""
+    half and `backward` the other one: when `backward()` first runs, or at once where symbolic sizes are kept
+    for it (its guards must be known by then) or `backward_now` asks for it. Mutations of inputs are `copy_`
+    nodes at the end of the graph. The halves are cut where the least memory has to be kept between them;
+    `simplify_joint` sees the joint graph before the cut, and may change it in place. Floating-point numbers
+    among the inputs that the backward needs are inputs of its own, the first ones (see `joint_floats`)."""
     if any(isinstance(x, (list, tuple, dict)) for x in example_inputs):
         # compiled autograd and graphs with nested inputs: AOTAutograd wants a flat list
 
@@ -57,6 +60,7 @@ def compile_functional(
                 inference=inference,
                 simplify_joint=simplify_joint,
                 decompositions=decompositions,
+                backward_now=backward_now,
             )
 
         return flatten_graph_inputs(cast(Any, gm), example_inputs, again)
@@ -67,22 +71,25 @@ def compile_functional(
 
     def partition(joint: GraphModule, inputs: Any, **kwargs: Any) -> tuple[GraphModule, GraphModule]:
         simplify_joint(joint)
-        # the partitioner's own search for common subexpressions would import TorchInductor
-        with functorch_config.patch(cse=False):
-            return min_cut_rematerialization_partition(joint, inputs, **kwargs)
+        with floats_beside_the_cut(joint) as rejoin:
+            # the partitioner's own search for common subexpressions would import TorchInductor
+            with functorch_config.patch(cse=False):
+                halves = min_cut_rematerialization_partition(joint, inputs, **kwargs)
+            return rejoin(*halves)
 
     counters["aot_autograd"]["total"] += 1
     try:
-        compiled = aot_module_simplified(
-            cast(Any, gm),
-            list(example_inputs),
-            fw_compiler=cast(Any, forward),
-            bw_compiler=cast(Any, backward_unseen),
-            inference_compiler=cast(Any, inference),
-            partition_fn=partition,
-            decompositions=cast(Any, dict(decompositions)),
-            keep_inference_input_mutations=True,
-        )
+        with functorch_config.patch(force_non_lazy_backward_lowering=backward_now):
+            compiled = aot_module_simplified(
+                cast(Any, gm),
+                list(example_inputs),
+                fw_compiler=cast(Any, forward),
+                bw_compiler=cast(Any, backward_unseen),
+                inference_compiler=cast(Any, inference),
+                partition_fn=partition,
+                decompositions=cast(Any, dict(decompositions)),
+                keep_inference_input_mutations=True,
+            )
     except BaseException:
         counters["aot_autograd"]["not_ok"] += 1
         raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ __all__ = [
     "apart",
     "fake_mode_of",
     "keep_promised_strides",
+    "new_trace",
     "outside_trace",
     "promised_strides",
     "propagate",
@@ -76,6 +77,11 @@ def apart() -> Iterator[None]:
     """Inside this block no trace is going on: `outside_trace`, with fake tensors of another one at home."""
     with tracing(None), outside_trace():
         yield
+
+
+def new_trace(mode: FakeTensorMode) -> AbstractContextManager[Any]:
+    """The context of a trace without Dynamo, whose inputs are fake tensors of `mode`."""
+    return tracing(TracingContext(mode))
 
 
 def propagate(gm: GraphModule, fake_mode: FakeTensorMode, example_inputs: Sequence[Any]) -> None:

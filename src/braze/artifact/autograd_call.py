@@ -221,6 +221,8 @@ def _coercion(tangent: Tangent) -> Callable[[Any], Any]:
 
         return to_format
     sizes, strides = tangent.sizes, tangent.strides
+    if sizes is None or strides is None:
+        return lambda gradient: gradient
 
     def to_strides(gradient: Any) -> Any:
         if not isinstance(gradient, torch.Tensor):
@@ -228,8 +230,8 @@ def _coercion(tangent: Tangent) -> Callable[[Any], Any]:
         if gradient.stride() == strides and gradient.shape == sizes:
             return gradient
         result = torch.empty_strided(
-            sizes,  # type: ignore[arg-type]  # `check_spec` saw that they are there
-            strides,  # type: ignore[arg-type]
+            sizes,
+            strides,
             dtype=gradient.dtype,
             device=gradient.device,
             requires_grad=gradient.requires_grad,

@@ -96,7 +96,7 @@ class CopyBack(_Data, frozen=True):
 class Tangent(_Data, frozen=True):
     """A gradient that comes into the backward. ``position`` is its place among those that autograd passes
     (one for each `copied_back`, output and base). It is brought to these sizes and strides, in elements, or,
-    where they are None, to the memory format of that name."""
+    where they are None, to the memory format of that name; with none of these it is taken as it is."""
 
     position: Position
     sizes: tuple[Count, ...] | None = None
@@ -200,5 +200,7 @@ def _check_layout(tangent: Tangent) -> None:
     if tangent.memory_format is not None:
         if tangent.memory_format not in _FORMATS:
             raise ArtifactError(f"{tangent.memory_format!r} is no memory format")
-    elif tangent.sizes is None or tangent.strides is None or len(tangent.sizes) != len(tangent.strides):
-        raise ArtifactError("a gradient has neither sizes and strides nor a memory format")
+    elif len(tangent.sizes or ()) != len(tangent.strides or ()) or (tangent.sizes is None) != (
+        tangent.strides is None
+    ):
+        raise ArtifactError("a gradient has other sizes than strides")

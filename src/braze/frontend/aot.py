@@ -19,9 +19,14 @@ from braze.frontend.decompositions import decompositions
 from braze.frontend.passes import cse
 from braze.frontend.passes.pipeline import run_passes
 
-__all__ = ["PartObserver", "compile_parts"]
+__all__ = ["PartObserver", "compile_parts", "next_graph_id"]
 
 _graph_ids = itertools.count()
+
+
+def next_graph_id() -> int:
+    """A number that no other graph of this process has."""
+    return next(_graph_ids)
 
 
 class PartObserver(Protocol):
@@ -42,13 +47,16 @@ def compile_parts(
     config: Config,
     compiler: FxCompile,
     observer: PartObserver | None = None,
+    *,
+    backward_now: bool = False,
 ) -> Callable[..., Any]:
     """A callable with the signature of `module`, made of graphs that `compiler` compiled, differentiable
     where the inputs require gradients.
 
     `module` is a Dynamo graph, or any other that takes its inputs one by one and returns a tuple. `observer`
-    is shown every part before and after."""
-    graph_id = next(_graph_ids)
+    is shown every part before and after. `backward_now`: the backward is compiled at once, and not when it
+    first runs."""
+    graph_id = next_graph_id()
     static_names: set[str] = set()
 
     def compile_part(part: GraphModule, inputs: Sequence[Any], kind: GraphKind) -> aot.BoxedFunction:
@@ -90,6 +98,7 @@ def compile_parts(
         inference=lambda part, inputs: compile_part(part, inputs, "inference"),
         simplify_joint=cse.run,
         decompositions=decompositions(config),
+        backward_now=backward_now,
     )
 
 

@@ -53,7 +53,7 @@ from braze.runtime.realign import run_realigned
 from braze.runtime.threads import team_size
 from braze.runtime.verify import verify
 
-__all__ = ["CompiledCall", "Instrument", "build", "source_of"]
+__all__ = ["TINY_WORK", "CompiledCall", "Instrument", "build", "entry_point", "source_of"]
 
 CompiledCall: TypeAlias = Callable[[list[Any]], Sequence[Any]]
 """Takes its arguments in one list, which it empties."""
@@ -61,7 +61,7 @@ CompiledCall: TypeAlias = Callable[[list[Any]], Sequence[Any]]
 Instrument: TypeAlias = Callable[[Event], AbstractContextManager[object]]
 """Makes the context in which a kernel or an extern runs, to time it or to show it under its name."""
 
-_TINY_WORK: Final = 2048
+TINY_WORK: Final = 2048
 """Work below which a segment keeps the interpreter's lock: letting go of it costs as much as the work."""
 
 _FROM_ADDRESS = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_char_p, ctypes.c_int64)
@@ -116,6 +116,13 @@ def build(
 
         writer.names["_profiled"] = run_profiled
     return function
+
+
+def entry_point(code: LinkedCode, entry: str, *, keep_lock: bool) -> Callable[[bytes, int], int]:
+    """A segment's machine code as a function of its packed arguments and the number of threads (see
+    `plan.RunSegment`); ``code`` has to outlive it. ``keep_lock``: other Python threads wait meanwhile."""
+    make = _FROM_ADDRESS_LOCKED if keep_lock else _FROM_ADDRESS
+    return make(code.address(entry))
 
 
 def source_of(function: CompiledCall) -> str:
@@ -436,9 +443,8 @@ class _Writer:
     def _symbol(self, entry: str, work: Expr) -> str:
         if self.code is None:
             raise LinkError(f"plan {self.plan.name} runs {entry!r}, and no code was given")
-        tiny = work.constant is not None and work.constant < _TINY_WORK
-        make = _FROM_ADDRESS_LOCKED if tiny else _FROM_ADDRESS
-        return self._bind(_identifier(entry), make(self.code.address(entry)))
+        tiny = work.constant is not None and work.constant < TINY_WORK
+        return self._bind(_identifier(entry), entry_point(self.code, entry, keep_lock=tiny))
 
     def _segment(self, position: int, one: RunSegment) -> None:
         if one.checked:

@@ -1,0 +1,169 @@
+"""The arguments of a fused function: which are tensors, which are numbers that a call brings, and what else
+is part of the code.
+
+A *structure* is a tree as nested tuples, equal for arguments that differ in their tensors and numbers only::
+
+    ("tensor",)   ("float",)   ("int",)            the leaves
+    ("is", type, value)                            anything else: a string, None, a dtype, ...
+    ("list", child, ...)   ("tuple", type, child, ...)   ("dict", keys, child, ...)
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeAlias
+
+import torch
+
+from braze.errors import BrazeError
+
+__all__ = ["Structure", "Unfusable", "conditions", "describe", "literal", "rebuild"]
+
+Structure: TypeAlias = tuple[Any, ...]
+
+_FIXED = (
+    bool, str, bytes, complex, type(None), type(Ellipsis), type,
+    torch.dtype, torch.device, torch.layout, torch.memory_format,
+)  # fmt: skip
+
+
+class Unfusable(BrazeError):
+    """Arguments, or a function, that the fuser does not compile; the message is the reason."""
+
+
+def describe(value: Any, path: str, leaves: list[Any], *, numbers: bool = True) -> Structure:
+    """The structure of ``value``; its tensors, and its numbers unless ``numbers`` says that they are
+    constants, are appended to ``leaves``. ``path`` is how one would write it. Raises `Unfusable`."""
+    if isinstance(value, torch.Tensor):
+        leaves.append(value)
+        return ("tensor",)
+    kind = type(value)
+    if kind in (float, int) and not numbers:
+        return ("is", kind, value)
+    if kind is float:
+        leaves.append(value)
+        return ("float",)
+    if kind is int:
+        leaves.append(value)
+        return ("int",) if -(1 << 63) <= value < 1 << 63 else _too_large(path)
+    if kind in _FIXED or isinstance(value, enum.Enum):
+        return ("is", kind, value)
+    if kind is slice:
+        return (
+            "slice",
+            *[describe(getattr(value, a), f"{path}.{a}", leaves, numbers=numbers) for a in _SLICE],
+        )
+    if kind is list:
+        return ("list", *[describe(v, f"{path}[{k}]", leaves, numbers=numbers) for k, v in enumerate(value)])
+    if isinstance(value, tuple) and (kind in (tuple, torch.Size) or hasattr(kind, "_fields")):
+        return (
+            "tuple",
+            kind,
+            *[describe(v, f"{path}[{k}]", leaves, numbers=numbers) for k, v in enumerate(value)],
+        )
+    if kind is dict:
+        keys = tuple(value)
+        if not all(isinstance(k, (str, int)) for k in keys):
+            raise Unfusable(f"{path} is a dict with keys that are neither strings nor integers")
+        return (
+            "dict",
+            keys,
+            *[describe(v, f"{path}[{k!r}]", leaves, numbers=numbers) for k, v in value.items()],
+        )
+    raise Unfusable(
+        f"{path} is a {kind.__name__}; tensors, numbers, constants such as strings and dtypes, and lists, "
+        "tuples and dicts of these can be passed and returned"
+    )
+
+
+_SLICE = ("start", "stop", "step")
+
+
+def _too_large(path: str) -> Structure:
+    raise Unfusable(f"{path} does not fit into 64 bits")
+
+
+def rebuild(structure: Structure, leaves: Iterator[Any]) -> Any:
+    """The value of this structure whose tensors and numbers are ``leaves``, in order."""
+    kind = structure[0]
+    if kind in ("tensor", "float", "int"):
+        return next(leaves)
+    if kind == "is":
+        return structure[2]
+    if kind == "list":
+        return [rebuild(c, leaves) for c in structure[1:]]
+    if kind == "slice":
+        return slice(*[rebuild(c, leaves) for c in structure[1:]])
+    children = [rebuild(c, leaves) for c in structure[2:]]
+    if kind == "dict":
+        return dict(zip(structure[1], children, strict=True))
+    cls = structure[1]
+    return cls(*children) if hasattr(cls, "_fields") else cls(children)
+
+
+def conditions(
+    structure: Structure, path: str, constant: Callable[[Any], str], leaves: list[str]
+) -> Iterator[str]:
+    """Python expressions that hold exactly for values of this structure, tensors apart: those are checked by
+    their guards. ``constant`` gives a name to an object; expressions for the tensors and numbers are appended
+    to ``leaves``."""
+    kind = structure[0]
+    if kind == "tensor":
+        leaves.append(path)
+    elif kind == "float":
+        leaves.append(path)
+        yield f"type({path}) is float"
+    elif kind == "int":
+        leaves.append(path)
+        yield f"type({path}) is int"
+        yield f"-0x8000000000000000 <= {path} < 0x8000000000000000"
+    elif kind == "is":
+        value = structure[2]
+        if value is None or value is True or value is False:
+            yield f"{path} is {value}"
+        else:
+            yield f"type({path}) is {constant(structure[1])}"
+            yield f"{path} == {constant(value)}"
+    elif kind == "slice":
+        yield f"type({path}) is slice"
+        for name, child in zip(_SLICE, structure[1:], strict=True):
+            yield from conditions(child, f"{path}.{name}", constant, leaves)
+    elif kind == "list":
+        yield f"type({path}) is list and len({path}) == {len(structure) - 1}"
+        for k, child in enumerate(structure[1:]):
+            yield from conditions(child, f"{path}[{k}]", constant, leaves)
+    elif kind == "tuple":
+        yield f"type({path}) is {constant(structure[1])} and len({path}) == {len(structure) - 2}"
+        for k, child in enumerate(structure[2:]):
+            yield from conditions(child, f"{path}[{k}]", constant, leaves)
+    else:
+        yield f"type({path}) is dict and tuple({path}) == {constant(structure[1])}"
+        for key, child in zip(structure[1], structure[2:], strict=True):
+            yield from conditions(child, f"{path}[{key!r}]", constant, leaves)
+
+
+def literal(structure: Structure, leaves: Iterator[str], constant: Callable[[Any], str]) -> str:
+    """The Python expression that makes a value of this structure out of expressions for its leaves."""
+    kind = structure[0]
+    if kind in ("tensor", "float", "int"):
+        return next(leaves)
+    if kind == "is":
+        value = structure[2]
+        return repr(value) if value is None or isinstance(value, (bool, str)) else constant(value)
+    if kind == "list":
+        return f"[{_joined(structure[1:], leaves, constant)}]"
+    if kind == "slice":
+        return f"slice({_joined(structure[1:], leaves, constant)})"
+    inner = [literal(c, leaves, constant) for c in structure[2:]]
+    if kind == "dict":
+        return f"{{{', '.join(f'{k!r}: {v}' for k, v in zip(structure[1], inner, strict=True))}}}"
+    cls = structure[1]
+    if cls is tuple:
+        return f"({', '.join(inner)}{',' if len(inner) == 1 else ''})"
+    opened, closed = ("(", ")") if hasattr(cls, "_fields") else ("([", "])")
+    return f"{constant(cls)}{opened}{', '.join(inner)}{closed}"
+
+
+def _joined(children: Sequence[Structure], leaves: Iterator[str], constant: Callable[[Any], str]) -> str:
+    return ", ".join([literal(c, leaves, constant) for c in children])

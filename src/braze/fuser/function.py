@@ -1,0 +1,191 @@
+"""`braze.fuse`: a function of tensors and numbers, fused for whatever it is called with.
+
+A call goes one of three ways. The *fast* one: the arguments are like those of the last call, which one guard
+of PyTorch's tells in 0.2 us, and the launch follows in the same Python function. The *known* one: such
+arguments were seen before, and a table has what to do. Else `braze.fuser.preparing` finds out.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+import torch
+
+from braze import config as configuration
+from braze._torch import surroundings
+from braze._torch.autograd import grad_enabled
+from braze.fuser.accounts import counts
+from braze.fuser.arguments import Structure, Unfusable, describe
+from braze.fuser.devices import remember_to_tell
+from braze.fuser.entries import EMPTY, Entry, Subject
+from braze.fuser.fallback import fall_back
+from braze.fuser.memory import write_results
+from braze.fuser.outside import outside
+from braze.fuser.signature import Signature
+
+if TYPE_CHECKING:
+    from braze.fuser.preparing import Preparing
+
+__all__ = ["FusedFunction", "fuse"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_MOST_ENTRIES = 4096
+
+
+class FusedFunction:
+    """What is behind a function that `fuse` made; it is its attribute ``fused``."""
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        options: Mapping[str, object] | None = None,
+        name: str | None = None,
+    ) -> None:
+        name = name or getattr(function, "__qualname__", repr(function)).split("<locals>.")[-1]
+        self.subject = Subject(name, Signature(function), outside(function), dict(options or {}))
+        self._preparing: Preparing | None = None
+        self._entries: dict[object, Entry] = {}
+        self._lock = threading.Lock()
+        self._space: dict[str, Any] = {"_fast": self._dispatch}
+        self.wrapper = self.subject.signature.wrapper(self._space)
+        self.wrapper.fused = self  # type: ignore[attr-defined]
+        surroundings.inlined_by_dynamo(self.wrapper, function)
+        configuration.resolve(self.subject.options)  # a wrong option is an error here, and not in some call
+        counts.add("functions")
+        remember_to_tell(self)
+
+    def __repr__(self) -> str:
+        return f"<braze fused function {self.subject.name}>"
+
+    @property
+    def preparing(self) -> Preparing:
+        """What traces and compiles it."""
+        if self._preparing is None:
+            # tracing and compiling are loaded when they are first needed: a library that only declares its
+            # fused functions does not pay for them
+            from braze.fuser.preparing import Preparing  # noqa: PLC0415
+
+            with self._lock:
+                if self._preparing is None:
+                    self._preparing = Preparing(self.subject, self._dispatch)
+        return self._preparing
+
+    def forget(self) -> None:
+        """Prepare anew for every kind of arguments. Compiled kernels stay."""
+        with self._lock:
+            self._entries = {}
+            self._space["_fast"] = self._dispatch
+
+    # -- a call -----------------------------------------------------------------------------------------
+    def _dispatch(self, *values: Any) -> Any:
+        """A call that the fast way did not take."""
+        takes_out = self.subject.signature.takes_out
+        arguments, out = (values[:-1], values[-1]) if takes_out else (values, None)
+        watched = surroundings.onlookers()
+        if watched is not None:
+            return self._eager(arguments, out, watched, quiet=True)
+        leaves: list[Any] = []
+        try:
+            structure = self.described(arguments, leaves)
+        except Unfusable as error:
+            return self._eager(arguments, out, error.what)
+        if out is not None:
+            return self._into(arguments, out, structure, leaves)
+        key = self._key(structure, leaves)
+        entry = self._entries.get(key)
+        if entry is None:
+            found = self.preparing.entry(structure, leaves)
+            if isinstance(found, str):
+                return self._eager(arguments, None, found, quiet=found == EMPTY)
+            entry = found
+            with self._lock:
+                if len(self._entries) >= _MOST_ENTRIES:
+                    self._entries = {}
+                self._entries[self._key(structure, leaves)] = entry  # it may have come to depend on numbers
+        if entry.fast is not None:
+            self._space["_fast"] = entry.fast
+        return entry.run(*values)
+
+    def described(self, arguments: Sequence[Any], leaves: list[Any]) -> Structure:
+        """The structure of the values of the parameters; tensors and numbers are appended to ``leaves``.
+        Raises `Unfusable`."""
+        names = self.subject.signature.names
+        return tuple([describe(value, name, leaves) for value, name in zip(arguments, names)])
+
+    def _eager(self, arguments: Sequence[Any], out: Any, reason: str, *, quiet: bool = False) -> Any:
+        subject = self.subject
+        with configuration.patch(**subject.options):
+            call = functools.partial(subject.signature.call, arguments)
+            result = fall_back(call, subject.name, reason, quiet=quiet)
+        return result if out is None else write_results(out, result)
+
+    def _key(self, structure: Structure, leaves: Sequence[Any]) -> object:
+        numbers = frozenset() if self._preparing is None else self._preparing.numbers_that_count(structure)
+        parts: list[object] = [structure, *surroundings.thread_state(), *self.subject.read_outside()]
+        for position, leaf in enumerate(leaves):
+            if isinstance(leaf, torch.Tensor):
+                parts += (type(leaf), leaf.dtype, leaf.device, leaf.layout, leaf.requires_grad)
+                if leaf.layout is torch.strided:
+                    parts += (leaf.shape, leaf.stride(), leaf.is_neg(), leaf.is_conj())
+            elif position in numbers:
+                parts.append(leaf.hex() if isinstance(leaf, float) else leaf)
+        return tuple(parts)
+
+    def _into(self, arguments: Sequence[Any], out: Any, structure: Structure, leaves: Sequence[Any]) -> Any:
+        """A call whose results are written to tensors that are given."""
+        outputs: list[Any] = []
+        try:
+            shape = describe(out, "out", outputs)
+        except Unfusable as error:
+            raise TypeError(error.what) from None
+        if not all(isinstance(t, torch.Tensor) for t in outputs):
+            raise TypeError("out has to be a tensor, or tensors as the function returns them")
+        tensors = [leaf for leaf in (*leaves, *outputs) if isinstance(leaf, torch.Tensor)]
+        if grad_enabled() and any(t.requires_grad for t in tensors):
+            raise RuntimeError(f"{self.subject.name}: results with out=... are not recorded by autograd")
+        if self.preparing.launched_into(structure, leaves, shape, outputs):
+            return out
+        return write_results(out, self._dispatch(*arguments, None))
+
+
+@overload
+def fuse(function: F, /, *, options: Mapping[str, object] | None = None) -> F: ...
+@overload
+def fuse(function: None = None, /, *, options: Mapping[str, object] | None = None) -> Callable[[F], F]: ...
+def fuse(function: Any = None, /, *, options: Mapping[str, object] | None = None) -> Any:
+    """Make one fused function of a Python function of tensors and numbers.
+
+    ::
+
+        @braze.fuse
+        def swiglu(x, gate):
+            return torch.nn.functional.silu(gate) * x
+
+    It may be called with tensors of every shape, type and layout, also ones that require gradients; what
+    cannot be fused runs as it is, with one warning that says why. The function must depend on its arguments,
+    and on numbers and strings in globals and closures, and on nothing else that changes.
+
+    Args:
+        function: takes tensors, numbers, constants (strings, dtypes, None, booleans), and lists, tuples and
+            dicts of these, and returns tensors, constants, and such containers of them. Numbers are passed
+            to its kernels at run time, unless a shape or a branch depends on them.
+        options: names and values of `braze.config.Config`, for this function.
+
+    Returns:
+        A function with the same parameters and, unless it has one already, a keyword ``out``: tensors as it
+        returns them, which get the results.
+
+    Raises:
+        TypeError: `function` has no signature.
+        ConfigError: an option that there is not.
+        FallbackError: in strict mode, when it is called, where it would not be fused.
+    """
+    if function is None:
+        return functools.partial(fuse, options=options)
+    if not callable(function):
+        raise TypeError(f"fuse takes a function, not a {type(function).__name__}")
+    return FusedFunction(function, options).wrapper

@@ -1,0 +1,200 @@
+"""A compiled elementwise kernel, and the Python that launches it.
+
+A launch knows sizes, strides and threads beforehand (they are *bound*); what is left for a call is to make
+the outputs, to gather the addresses, and one native call. It is written as source, so that a fused function
+can hold it behind its own checks without another call in between.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from braze._torch import native
+from braze.artifact.compiled_graph import CompiledFxGraph
+from braze.errors import CodegenError
+from braze.fuser.arg_spec import ArgSpec, Iteration
+from braze.fuser.elementwise import ElementwiseGraph
+from braze.fuser.specialize import input_name, number_name, output_name, size_name, stride_name
+from braze.fuser.strides import Geometry
+from braze.runtime.callgen import TINY_WORK, entry_point
+from braze.runtime.expr import Expr
+from braze.runtime.memory import workspaces
+from braze.runtime.plan import BindSize, CheckTensor, Free, Return, RunSegment, Workspace
+from braze.runtime.realign import run_realigned
+from braze.runtime.threads import team_size
+
+__all__ = ["Binding", "FusedKernel", "LaunchSource", "Prepared"]
+
+
+@dataclass(frozen=True)
+class Binding:
+    """What a launch knows beforehand: the kernel's sizes, the bytes of each workspace, and ``how`` it is
+    made: ``tiny`` work keeps the interpreter's lock, since letting go of it costs as much; ``alone`` in one
+    thread; by a ``team`` of as many threads as torch uses."""
+
+    sizes: tuple[int, ...]
+    workspaces: tuple[int, ...]
+    how: Literal["tiny", "alone", "team"]
+
+
+@dataclass(frozen=True)
+class LaunchSource:
+    """Statements that launch a kernel, and the globals that they use. Sizes are in the variables ``sizes``,
+    the bytes of workspaces in ``workspaces``."""
+
+    lines: tuple[str, ...]
+    names: Mapping[str, Any]
+    sizes: tuple[str, ...]
+    workspaces: tuple[str, ...]
+
+
+_ERRORS: Final = (ctypes.c_int64 * 4)()
+"""Where kernels that check nothing would report to."""
+
+
+class FusedKernel:
+    """One compiled kernel. Raises ``CodegenError`` where its plan does more than run machine code."""
+
+    def __init__(
+        self, graph: ElementwiseGraph, spec: ArgSpec, code: CompiledFxGraph, min_parallel_work: int
+    ) -> None:
+        self.graph = graph
+        self.spec = spec
+        self.code = code
+        self._min_parallel_work = min_parallel_work
+        variant = code.variant()
+        plan = variant.info.plan
+        self._runs: list[RunSegment] = []
+        self._workspaces: list[Workspace] = []
+        for one in plan.instructions:
+            if isinstance(one, RunSegment) and not one.checked:
+                self._runs.append(one)
+            elif isinstance(one, Workspace):
+                self._workspaces.append(one)
+            elif not isinstance(one, (BindSize, CheckTensor, Free, Return)):
+                raise CodegenError(f"the kernel needs more than a launch: {one}")
+        self.name = "_".join(["fused", *dict.fromkeys(_words(self._runs))])
+        self._linked = code.linked(variant)
+        if self._linked is None:
+            raise CodegenError("the kernel has no code")
+        self._work = [run.work for run in self._runs]
+
+    @property
+    def source(self) -> str:
+        """The LLVM IR of its modules."""
+        variant = self.code.variant()
+        return "\n".join([bytes(module.ir).decode() for module in variant.modules])
+
+    def bind(self, loops: Iteration) -> Binding:
+        """What is known of a launch over these loops, whose operands are the tensors among the inputs, and
+        then the outputs."""
+        sizes: dict[str, int] = {size_name(d): n for d, n in enumerate(loops.sizes)}
+        kinds = self.graph.kinds
+        names = [input_name(k) for k, kind in enumerate(kinds) if kind == "tensor"]
+        names += [output_name(k) for k in range(len(self.graph.outputs))]
+        for name, strides in zip(names, loops.strides, strict=True):
+            for d, step in enumerate(strides):
+                if step > 1:
+                    sizes[stride_name(name, d)] = step
+        work = sum(w.evaluate(sizes) for w in self._work)
+        team = work >= self._min_parallel_work
+        late = {number_name(k) for k, kind in enumerate(kinds) if kind == "int"}
+        known = [e for run in self._runs for e in run.sizes if not _is_late(e, late)]
+        return Binding(
+            tuple([e.evaluate(sizes) for e in known]),
+            tuple([w.nbytes.evaluate(sizes) for w in self._workspaces]),
+            "team" if team else "tiny" if work < TINY_WORK else "alone",
+        )
+
+    def launch(self, inputs: Sequence[str], outputs: Sequence[str], how: str) -> LaunchSource:
+        """The statements of a launch that is made like ``how`` (see `Binding`). ``inputs`` are expressions
+        for the graph's inputs, ``outputs`` variables that hold the tensors to write to."""
+        assert self._linked is not None
+        given = [(k, kind, inputs[k]) for k, kind in enumerate(self.graph.kinds)]
+        where = {input_name(k): text for k, _, text in given}
+        where |= {output_name(k): name for k, name in enumerate(outputs)}
+        floats = {input_name(k) for k, kind, _ in given if kind == "float"}
+        late = {number_name(k): text for k, kind, text in given if kind == "int"}
+        spaces = {w.out: f"_space{k}" for k, w in enumerate(self._workspaces)}
+        names: dict[str, Any] = {
+            "_errors": ctypes.addressof(_ERRORS),
+            "_double": ctypes.c_double,
+            "_addressof": ctypes.addressof,
+            "_realigned": run_realigned,
+            "_profiling": native.profiler_enabled,
+            "_team": team_size,
+            "_take": workspaces.take,
+            "_give": workspaces.give,
+            "_code": self._linked,
+        }
+        lines = [f"{name} = _take(_bytes_{w})" for w, name in spaces.items()]
+        lines += [f"_number_{name} = _double({where[name]})" for name in sorted(floats)]
+        known: list[str] = []
+        for k, run in enumerate(self._runs):
+            values = ["_errors"]
+            tensors: list[str] = []
+            for at, buffer in enumerate(run.buffers, 1):
+                if buffer.name in spaces:
+                    values.append(f"{spaces[buffer.name]}.address + {buffer.offset}")
+                elif buffer.name in floats:
+                    values.append(f"_addressof(_number_{buffer.name})")
+                else:
+                    values.append(f"{where[buffer.name]}.data_ptr()")
+                    tensors.append(f"({at}, {where[buffer.name]}), ")
+            for e in run.sizes:
+                if _is_late(e, set(late)):
+                    values.append(late[str(e)])
+                else:
+                    known.append(f"_size{len(known)}")
+                    values.append(known[-1])
+            names[f"_pack{k}"] = struct.Struct(f"={len(values)}q").pack
+            names[f"_run{k}"] = entry = entry_point(self._linked, run.entry, keep_lock=how == "tiny")
+            names[f"_shown{k}"] = _shown(entry, self.name)
+            threads = "_team()" if how == "team" else "1"
+            run_it = f"(_shown{k} if _profiling() else _run{k})"
+            lines.append(f"if {run_it}(_args := _pack{k}({', '.join(values)}), {threads}):")
+            lines.append(f"    _realigned(_run{k}, _args, {threads}, ({''.join(tensors)}))")
+        lines += [f"_give({name})" for name in spaces.values()]
+        return LaunchSource(
+            tuple(lines), names, tuple(known), tuple([f"_bytes_{w.out}" for w in self._workspaces])
+        )
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that is known of a launch before its tensors are. ``layouts`` of the outputs; ``kernel`` None where
+    they have no element."""
+
+    layouts: tuple[Geometry, ...]
+    kernel: FusedKernel | None
+    binding: Binding | None
+
+
+def _is_late(e: Expr, numbers: set[str]) -> bool:
+    """Whether a size is a number that each call brings."""
+    return e.symbol is not None and e.symbol.name in numbers
+
+
+def _words(runs: Sequence[RunSegment]) -> list[str]:
+    """What the kernels' names say that they fuse."""
+    return [
+        word
+        for run in runs
+        for kernel in run.kernels
+        for word in kernel.name.split("_")
+        if not word.isdigit() and word not in ("fused", "copy")
+    ]
+
+
+def _shown(entry: Callable[[bytes, int], int], name: str) -> Callable[[bytes, int], int]:
+    """The entry, as a block that profilers show under ``name``."""
+
+    def shown(args: bytes, threads: int) -> int:
+        with native.record_function(name):
+            return entry(args, threads)
+
+    return shown

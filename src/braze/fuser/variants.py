@@ -1,0 +1,122 @@
+"""What a function was traced to, by the kind of its arguments: the upfront half of compiling, done once for
+each kind, whoever asks first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from braze.config import Config
+from braze.fuser.arguments import Structure, Unfusable
+from braze.fuser.codegen import reason_of
+from braze.fuser.layout_class import Symbols, layout_class, symbols_of
+from braze.fuser.once import OnceMap
+from braze.fuser.tracing import Depends, Flat, Traced, trace
+
+__all__ = ["ArgumentKind", "Variants"]
+
+_MOST_GUARDED = 16
+"""For one layout class the function is traced at most so often, for sizes that fulfil other conditions."""
+
+
+@dataclass(frozen=True)
+class ArgumentKind:
+    """The arguments of one call, as tracing sees them: their structure, the tensors and numbers in it, and
+    the state of the thread. ``gradients``: autograd will want to differentiate."""
+
+    structure: Structure
+    leaves: Sequence[Any]
+    state: tuple[object, ...]
+    gradients: bool
+
+    def loose(self, static: frozenset[int]) -> tuple[object, ...]:
+        """What a trace for any shape depends on. ``static``: the positions of numbers whose values count."""
+        tensors = [leaf for leaf in self.leaves if isinstance(leaf, torch.Tensor)]
+        facts = [(t.dtype, t.dim() == 0, self.gradients and t.requires_grad) for t in tensors]
+        # a gradient of what was broadcast is a sum: then sizes matter
+        same = not self.gradients or len({t.shape for t in tensors}) < 2
+        return self.structure, tuple(facts), same, self.state, self._values(static)
+
+    def full(self, static: frozenset[int]) -> tuple[object, ...]:
+        """What a trace for one layout class depends on."""
+        classes = [layout_class(leaf) for leaf in self.leaves if isinstance(leaf, torch.Tensor)]
+        return *self.loose(static), tuple(classes)
+
+    def _values(self, static: frozenset[int]) -> tuple[object, ...]:
+        values = [self.leaves[p] for p in sorted(static)]
+        return tuple([v.hex() if isinstance(v, float) else v for v in values])
+
+    @property
+    def empty(self) -> bool:
+        """Whether a tensor has no elements. Nothing can be said of guards then: the trace was made for other
+        sizes in place of 0."""
+        return any(isinstance(leaf, torch.Tensor) and 0 in leaf.shape for leaf in self.leaves)
+
+    def sizes(self) -> Symbols:
+        """The values of all size symbols."""
+        found: Symbols = {}
+        for position, leaf in enumerate(self.leaves):
+            if isinstance(leaf, torch.Tensor):
+                found.update(symbols_of(position, leaf))
+        return found
+
+
+class Variants:
+    """The traces of one function. May be used from several threads at once."""
+
+    def __init__(self) -> None:
+        self._any_shape: dict[tuple[object, ...], Traced] = {}
+        self._by_class: OnceMap[tuple[object, ...], Traced | str | Depends] = OnceMap()
+        self._static: dict[Structure, frozenset[int]] = {}
+
+    def static(self, structure: Structure) -> frozenset[int]:
+        """The positions of numbers whose values are known to be part of the code."""
+        return self._static.get(structure, frozenset())
+
+    def find(self, function: Flat, kind: ArgumentKind, config: Config) -> Traced | str:
+        """The trace of ``function`` for these arguments, made if need be, or why there can be none."""
+        while True:
+            static = self.static(kind.structure)
+            loose = kind.loose(static)
+            known = self._any_shape.get(loose)
+            if known is not None:
+                return known
+            found = self._of_class(function, kind, static, config)
+            if not isinstance(found, Depends):
+                if isinstance(found, Traced) and found.any_shape:
+                    self._any_shape[loose] = found
+                return found
+            self._static[kind.structure] = static | found.positions
+
+    def _of_class(
+        self, function: Flat, kind: ArgumentKind, static: frozenset[int], config: Config
+    ) -> Traced | str | Depends:
+        full, sizes = kind.full(static), kind.sizes()
+
+        def make() -> Traced | str | Depends:
+            try:
+                return trace(function, kind.leaves, kind.gradients, static, config)
+            except Depends as depends:
+                return depends
+            except Unfusable as error:
+                return error.what
+            except Exception as error:
+                return f"it could not be traced: {reason_of(error)}"
+
+        for attempt in range(_MOST_GUARDED):
+            found = self._by_class.get_or_make((*full, attempt), make)
+            if not isinstance(found, Traced) or found.any_shape or kind.empty or found.admits(sizes):
+                return found
+        return f"its sizes fulfil other conditions than {_MOST_GUARDED} compiled variants"
+
+    def all(self) -> list[Traced]:
+        """Every trace that there is."""
+        return [t for t in self._by_class.values() if isinstance(t, Traced)]
+
+    def clear(self) -> None:
+        """Forget all of them."""
+        self._any_shape.clear()
+        self._by_class.clear()
