@@ -73,9 +73,13 @@ class Iteration:
         return total
 
 
-def pattern(strides: Ints) -> str:
-    """The pattern of an operand with these strides."""
-    return "".join(["u" if step == 1 else "s" if step else "b" for step in strides])
+def pattern(strides: Ints, rank: int) -> str:
+    """The pattern of an operand with these strides along the loops, which is a tensor of ``rank`` dimensions.
+    One without dimensions has an empty pattern: it counts less in type promotion. One of a single element
+    and some dimensions is ``b`` even where there is no loop."""
+    if not rank:
+        return ""
+    return "".join(["u" if step == 1 else "s" if step else "b" for step in strides]) or "b"
 
 
 def iteration(shape: Ints, operands: Sequence[Geometry], leader: Ints) -> Iteration:

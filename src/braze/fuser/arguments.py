@@ -56,7 +56,7 @@ def describe(value: Any, path: str, leaves: list[Any], *, numbers: bool = True) 
         )
     if kind is list:
         return ("list", *[describe(v, f"{path}[{k}]", leaves, numbers=numbers) for k, v in enumerate(value)])
-    if isinstance(value, tuple) and (kind in (tuple, torch.Size) or hasattr(kind, "_fields")):
+    if isinstance(value, tuple) and (kind in (tuple, torch.Size) or _is_named(kind)):
         return (
             "tuple",
             kind,
@@ -75,6 +75,11 @@ def describe(value: Any, path: str, leaves: list[Any], *, numbers: bool = True) 
         f"{path} is a {kind.__name__}; tensors, numbers, constants such as strings and dtypes, and lists, "
         "tuples and dicts of these can be passed and returned"
     )
+
+
+def _is_named(kind: type) -> bool:
+    """Whether a class of tuples is a namedtuple, or one of torch's own kind (`torch.return_types`)."""
+    return hasattr(kind, "_fields") or hasattr(kind, "n_sequence_fields")
 
 
 _SLICE = ("start", "stop", "step")

@@ -55,7 +55,7 @@ def prepare(
             operands.append(one[1])
     operands += chosen
     loops = iteration(shape, operands, _leader(shape, chosen))
-    patterns = [pattern(strides) for strides in loops.strides]
+    patterns = [pattern(strides, len(own)) for strides, (own, _) in zip(loops.strides, operands)]
     ins = iter([Operand(d, p) for d, p in zip(dtypes, patterns)])
     arg_spec = ArgSpec(
         device,
@@ -67,8 +67,11 @@ def prepare(
     kernel = spec.kernel(arg_spec)
     if isinstance(kernel, str):
         return kernel
+    binding = kernel.bind(loops)
+    if binding is None:
+        return f"its kernel was compiled for other sizes: {kernel.code.guards[0]}"
     counts.add("bound")
-    return Prepared(chosen, kernel, kernel.bind(loops))
+    return Prepared(chosen, kernel, binding)
 
 
 def _leader(shape: Ints, layouts: Sequence[Geometry]) -> Ints:

@@ -11,7 +11,7 @@ import ctypes
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from braze._torch import native
 from braze.artifact.compiled_graph import CompiledFxGraph
@@ -20,6 +20,7 @@ from braze.fuser.arg_spec import ArgSpec, Iteration
 from braze.fuser.elementwise import ElementwiseGraph
 from braze.fuser.specialize import input_name, number_name, output_name, size_name, stride_name
 from braze.fuser.strides import Geometry
+from braze.runtime.call_checks import ErrorWords
 from braze.runtime.callgen import TINY_WORK, entry_point
 from braze.runtime.expr import Expr
 from braze.runtime.memory import workspaces
@@ -52,10 +53,6 @@ class LaunchSource:
     workspaces: tuple[str, ...]
 
 
-_ERRORS: Final = (ctypes.c_int64 * 4)()
-"""Where kernels that check nothing would report to."""
-
-
 class FusedKernel:
     """One compiled kernel. Raises ``CodegenError`` where its plan does more than run machine code."""
 
@@ -71,13 +68,15 @@ class FusedKernel:
         self._runs: list[RunSegment] = []
         self._workspaces: list[Workspace] = []
         for one in plan.instructions:
-            if isinstance(one, RunSegment) and not one.checked:
+            if isinstance(one, RunSegment):
                 self._runs.append(one)
             elif isinstance(one, Workspace):
                 self._workspaces.append(one)
             elif not isinstance(one, (BindSize, CheckTensor, Free, Return)):
                 raise CodegenError(f"the kernel needs more than a launch: {one}")
         self.name = "_".join(["fused", *dict.fromkeys(_words(self._runs))])
+        self._errors = ErrorWords(plan.errors)
+        self._checked = any(run.checked for run in self._runs)
         self._linked = code.linked(variant)
         if self._linked is None:
             raise CodegenError("the kernel has no code")
@@ -89,9 +88,9 @@ class FusedKernel:
         variant = self.code.variant()
         return "\n".join([bytes(module.ir).decode() for module in variant.modules])
 
-    def bind(self, loops: Iteration) -> Binding:
+    def bind(self, loops: Iteration) -> Binding | None:
         """What is known of a launch over these loops, whose operands are the tensors among the inputs, and
-        then the outputs."""
+        then the outputs. None where the code is not right for these sizes."""
         sizes: dict[str, int] = {size_name(d): n for d, n in enumerate(loops.sizes)}
         kinds = self.graph.kinds
         names = [input_name(k) for k, kind in enumerate(kinds) if kind == "tensor"]
@@ -100,6 +99,8 @@ class FusedKernel:
             for d, step in enumerate(strides):
                 if step > 1:
                     sizes[stride_name(name, d)] = step
+        if not self.code.admits(sizes):
+            return None
         work = sum(w.evaluate(sizes) for w in self._work)
         team = work >= self._min_parallel_work
         late = {number_name(k) for k, kind in enumerate(kinds) if kind == "int"}
@@ -121,7 +122,8 @@ class FusedKernel:
         late = {number_name(k): text for k, kind, text in given if kind == "int"}
         spaces = {w.out: f"_space{k}" for k, w in enumerate(self._workspaces)}
         names: dict[str, Any] = {
-            "_errors": ctypes.addressof(_ERRORS),
+            "_sink": self._errors.sink,
+            "_errors": self._errors,
             "_double": ctypes.c_double,
             "_addressof": ctypes.addressof,
             "_realigned": run_realigned,
@@ -135,7 +137,7 @@ class FusedKernel:
         lines += [f"_number_{name} = _double({where[name]})" for name in sorted(floats)]
         known: list[str] = []
         for k, run in enumerate(self._runs):
-            values = ["_errors"]
+            values = ["_failure.address" if run.checked else "_sink"]
             tensors: list[str] = []
             for at, buffer in enumerate(run.buffers, 1):
                 if buffer.name in spaces:
@@ -158,6 +160,13 @@ class FusedKernel:
             run_it = f"(_shown{k} if _profiling() else _run{k})"
             lines.append(f"if {run_it}(_args := _pack{k}({', '.join(values)}), {threads}):")
             lines.append(f"    _realigned(_run{k}, _args, {threads}, ({''.join(tensors)}))")
+        if self._checked:
+            lines.insert(0, "_failure = _errors.take()")
+            lines += [
+                "if _failure.words[0]:",
+                "    raise _errors.exception(_failure)",
+                "_errors.give(_failure)",
+            ]
         lines += [f"_give({name})" for name in spaces.values()]
         return LaunchSource(
             tuple(lines), names, tuple(known), tuple([f"_bytes_{w.out}" for w in self._workspaces])

@@ -3,6 +3,7 @@ that launches it."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -55,23 +56,35 @@ class Preparing:
     def traced(self, structure: Structure, leaves: Sequence[Any]) -> Traced | str:
         """The trace for such arguments, made if need be, or why there is none."""
         kind = self._kind(structure, leaves)
-        if isinstance(kind, str):
-            return kind
+        return kind if isinstance(kind, str) else self._traced(kind)
+
+    def _traced(self, kind: ArgumentKind) -> Traced | str:
         with configuration.patch(**self.subject.options) as config:
-            traced = self.variants.find(lambda flat: self.subject.call_flat(structure, flat), kind, config)
+            traced = self.variants.find(self._flat(kind), kind, config)
         if isinstance(traced, Traced) and kind.empty and not traced.any_shape:
             return EMPTY
         return traced
 
+    def _flat(self, kind: ArgumentKind) -> Callable[[Sequence[Any]], Any]:
+        return functools.partial(self.subject.call_flat, kind.structure)
+
     def entry(self, structure: Structure, leaves: Sequence[Any]) -> Entry | str:
         """What to do for such arguments: traced and compiled if need be; or why they are not fused."""
-        traced = self.traced(structure, leaves)
-        if isinstance(traced, str):
-            return traced
-        if traced.graph is None:
-            return self._entry(structure, leaves, traced, None)
-        prepared = self.launch(traced, leaves)
-        return prepared if isinstance(prepared, str) else self._entry(structure, leaves, traced, prepared)
+        kind = self._kind(structure, leaves)
+        if isinstance(kind, str):
+            return kind
+        while True:
+            traced = self._traced(kind)
+            if isinstance(traced, str):
+                return traced
+            if traced.graph is None:
+                return self._entry(structure, leaves, traced, None)
+            prepared = self.launch(traced, leaves)
+            if not isinstance(prepared, str):
+                return self._entry(structure, leaves, traced, prepared)
+            with configuration.patch(**self.subject.options) as config:
+                if not self.variants.fix_numbers(self._flat(kind), kind, config):
+                    return prepared
 
     def run(self, traced: Traced, leaves: Sequence[Any]) -> Any:
         """What a call returns for such arguments, by compiled code and nothing else. Raises ``CodegenError``

@@ -3,6 +3,7 @@ the rank that is needed, writing its results to tensors that it is given."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +12,6 @@ from torch.fx import Graph, GraphModule, Node
 from braze._torch import shape_envs
 from braze._torch.fakes import make_fake, new_fake_mode
 from braze._torch.shape_envs import SymbolFacts
-from braze._torch.tracing import propagate
 from braze.compile.fx_compile import CompileRequest
 from braze.config import Config
 from braze.frontend.aot import next_graph_id
@@ -72,7 +72,7 @@ def request_for(graph: ElementwiseGraph, spec: ArgSpec, config: Config) -> Compi
             examples.append(number(number_name(k), float if given == "float" else int))
     examples += [tensor(output_name(k), o) for k, o in enumerate(spec.outputs)]
     gm = _writing(graph)
-    propagate(gm, mode, examples)
+    _describe(gm, examples, lambda dtype, sizes: make_fake(mode, dtype, sizes, _row_major(sizes)))
     return CompileRequest(
         gm=gm,
         example_inputs=tuple(examples),
@@ -98,6 +98,50 @@ def _symbols(spec: ArgSpec, tensors: dict[str, Operand]) -> list[SymbolFacts]:
         elif given == "int":
             facts.append(SymbolFacts(number_name(k), None, None, 3))
     return facts
+
+
+def _describe(
+    gm: GraphModule, examples: Sequence[Any], make: Callable[[torch.dtype, list[Any]], Any]
+) -> None:
+    """Give each node the value of a trace over the sizes of ``examples``. What a pointwise operator returns
+    is known without running it: the common sizes of its operands, and the type that it had in the first
+    trace. To run its shape function might tie the code to the sizes that stand here as examples."""
+    inputs = iter(examples)
+    for node in gm.graph.nodes:
+        if node.op == "placeholder":
+            node.meta["val"] = next(inputs)
+        elif node.op == "call_function":
+            before = node.meta.get("val")
+            if node.target is torch.ops.aten.copy_.default:
+                node.meta["val"] = node.args[0].meta["val"]
+            elif isinstance(before, torch.Tensor):
+                operands = [n.meta["val"] for n in node.all_input_nodes]
+                shapes = [list(v.shape) for v in operands if isinstance(v, torch.Tensor)]
+                node.meta["val"] = make(before.dtype, _common(shapes))
+            else:  # numbers, of numbers
+                node.meta["val"] = node.target(
+                    *[a.meta["val"] if isinstance(a, Node) else a for a in node.args]
+                )
+
+
+def _common(shapes: Sequence[list[Any]]) -> list[Any]:
+    """The common sizes of operands; those along one loop are 1 or the loop's own."""
+    rank = max(map(len, shapes), default=0)
+    sizes: list[Any] = [1] * rank
+    for shape in shapes:
+        for d, n in enumerate(shape, rank - len(shape)):
+            if isinstance(n, torch.SymInt):
+                sizes[d] = n
+    return sizes
+
+
+def _row_major(sizes: Sequence[Any]) -> list[Any]:
+    strides: list[Any] = []
+    running: Any = 1
+    for n in reversed(sizes):
+        strides.append(running)
+        running = running * n
+    return strides[::-1]
 
 
 def _writing(graph: ElementwiseGraph) -> GraphModule:

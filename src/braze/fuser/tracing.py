@@ -105,7 +105,7 @@ def trace(
         stack.enter_context(torch.set_grad_enabled(gradients))
         stack.enter_context(new_trace(mode))
         capture = CallCapture(len(inputs), Views((), ()))
-        parts = _Parts(config, capture, len(sizes))
+        parts = _Parts(config, capture, len(sizes), live)
         wrapper = compile_parts(module, inputs, config, parts, parts, backward_now=True)
     numbers = {f"number{p}": p for p, e in enumerate(examples) if not isinstance(e, torch.Tensor)}
     matter = {
@@ -176,6 +176,7 @@ class _Parts:
     config: Config
     capture: CallCapture
     sizes: int
+    live: Sequence[int]
     graphs: dict[str, Elementwise] = field(default_factory=dict)
     requests: dict[str, CompileRequest] = field(default_factory=dict)
     runs: dict[str, BoxedCall] = field(default_factory=dict)
@@ -188,6 +189,10 @@ class _Parts:
         self.capture.note(kind, part, inputs)
         if kind == "backward":
             self.floats = float_inputs(part)
+        else:
+            exponents = _exponents(part, self.sizes)
+            if exponents:
+                raise Depends(frozenset(self.live[k] for k in exponents))
 
     def compiled(self, kind: Any, code: OutputCode) -> None:
         """A part has been compiled."""
@@ -245,6 +250,17 @@ class _Parts:
         return build_call(
             spec, _keeping(self.runs["forward"], kept), _returning(self.runs["backward"], kept, integers)
         )
+
+
+def _exponents(part: GraphModule, sizes: int) -> set[int]:
+    """Which inputs, counted after the size symbols, are numbers that something is raised to the power of:
+    code for any power is neither as fast nor as exact as that for the few that people use."""
+    inputs = part.graph.find_nodes(op="placeholder")[sizes:]
+    found = {
+        node.args[1]
+        for node in part.graph.find_nodes(op="call_function", target=torch.ops.aten.pow.Tensor_Scalar)
+    }
+    return {k for k, node in enumerate(inputs) if node in found}
 
 
 def _keeping(forward: BoxedCall, floats: Sequence[int]) -> BoxedCall:

@@ -71,6 +71,7 @@ class Variants:
         self._any_shape: dict[tuple[object, ...], Traced] = {}
         self._by_class: OnceMap[tuple[object, ...], Traced | str | Depends] = OnceMap()
         self._static: dict[Structure, frozenset[int]] = {}
+        self._hopeless: set[Structure] = set()
 
     def static(self, structure: Structure) -> frozenset[int]:
         """The positions of numbers whose values are known to be part of the code."""
@@ -85,11 +86,27 @@ class Variants:
             if known is not None:
                 return known
             found = self._of_class(function, kind, static, config)
-            if not isinstance(found, Depends):
+            if isinstance(found, Depends):
+                self._static[kind.structure] = static | found.positions
+            elif isinstance(found, str) and self.fix_numbers(function, kind, config):
+                continue
+            else:
                 if isinstance(found, Traced) and found.any_shape:
                     self._any_shape[loose] = found
                 return found
-            self._static[kind.structure] = static | found.positions
+
+    def fix_numbers(self, function: Flat, kind: ArgumentKind, config: Config) -> bool:
+        """Where the function can be traced with its numbers as constants, and could not be compiled with
+        numbers that a call brings: take them as constants from now on. False where that would not help."""
+        known = self.static(kind.structure)
+        numbers = frozenset(p for p, leaf in enumerate(kind.leaves) if not isinstance(leaf, torch.Tensor))
+        if numbers <= known or kind.structure in self._hopeless:
+            return False
+        if isinstance(self._of_class(function, kind, numbers, config), str):
+            self._hopeless.add(kind.structure)
+            return False
+        self._static[kind.structure] = numbers
+        return True
 
     def _of_class(
         self, function: Flat, kind: ArgumentKind, static: frozenset[int], config: Config
