@@ -25,7 +25,7 @@ def plan_text(kernel: Kernel, lanes: int = 16) -> str:
 def test_pointwise() -> None:
     assert plan_text(pointwise(10_000)) == (
         "plan for 16 lanes:\n"
-        "  pointwise: i0 on 16 lanes, 2 copies, tail mask\n"
+        "  pointwise: i0 on 16 lanes, 4 copies, tail mask\n"
         "    threads take blocks of 1024 i0\n"
         "    load x: contiguous\n"
         "    load y: contiguous\n"

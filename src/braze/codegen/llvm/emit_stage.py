@@ -157,9 +157,11 @@ class StageEmitter(TileEmitter):
             self.emit_copies(ctxs)
 
     def emit_copies(self, ctxs: Sequence[Lanes]) -> None:
-        """Each copy's remaining nodes, then its stores."""
+        """The copies' remaining nodes, one by one for all of them, so that while one waits for a result the
+        others go on; then their stores."""
+        self.emit_ready(self.after_nodes, ctxs)
         for ctx in ctxs:
-            self.emit_after_reduction(ctx)
+            self.emit_stores(ctx)
 
     def emit_after_reduction(self, ctx: Lanes) -> None:
         """What the stores need and is not emitted yet, then the stores."""

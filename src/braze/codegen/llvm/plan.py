@@ -18,6 +18,7 @@ from braze.codegen.llvm.plan_cost import (
     index_uses,
     is_transposed,
     most_copies,
+    pressure,
     stage_price,
     tile_variable,
 )
@@ -34,6 +35,10 @@ _WELFORD_STRIP = 4096
 _CHUNK_ELEMENTS = 16384
 _MAX_CHUNKS = 64
 _TILE_BLOCK = 8
+_TEMPORARIES = 8
+"""Registers that are kept free for what happens inside a math function."""
+_MOST_CODE = 2000
+"""Vector instructions of all copies of a body, beyond which compiling takes too long."""
 _SPLIT_UNITS = 16
 _SPLIT_ELEMENTS = 1 << 17
 
@@ -212,7 +217,7 @@ def _plan_stage(stage: Stage, lanes: int, masks: bool, partitioned: bool) -> Sta
     tile = None if vector is None else tile_variable(stage, vector, lanes)
     if tile is not None:
         return _describe(stage, _plan_tile(stage, vector, tile, lanes, masks, partitioned))
-    unroll = _unroll(stage, vector, lanes)
+    unroll = _unroll(stage, vector, lanes, masks)
     loops = tuple(v for v in stage.vars if v != vector)
     block = _block(loops, vector, lanes, unroll) if partitioned else 0
     return _describe(
@@ -234,9 +239,18 @@ def _tail(lanes: int, masks: bool) -> Tail:
     return "mask" if masks else "scalar"
 
 
-def _unroll(stage: Stage, vector: Symbol | None, lanes: int) -> int:
+def _unroll(stage: Stage, vector: Symbol | None, lanes: int, masks: bool) -> int:
+    """Copies that run interleaved. A body is mostly one long chain, each operation of which waits for the one
+    before; copies fill the time, as long as their values fit the registers. A few copies of a cheap body pay
+    in any case: they save loop overhead."""
     cost = body_cost(stage, vector)
     most = 4 if cost <= 12 else 2 if cost <= 40 else 1
+    if vector is not None:
+        registers = (32 if masks else 16) - _TEMPORARIES
+        copies = 4
+        while copies > 1 and (copies * pressure(stage, vector) > registers or copies * cost > _MOST_CODE):
+            copies //= 2
+        most = max(most, copies)
     n = None if vector is None else extent(vector)
     if n is not None:
         while most > 1 and n < most * lanes:

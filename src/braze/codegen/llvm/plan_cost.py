@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+
 from braze.codegen.llvm.emit_index import lane_step
 from braze.ops.dag import IndirectSymbol, Node, topological
 from braze.ops.kernel import Stage
@@ -38,6 +40,24 @@ def body_cost(stage: Stage, var: Symbol | None) -> int:
     """The price of one copy of the innermost body in vector instructions, without memory access."""
     inner = innermost(stage)
     return sum(OPS[n.op].cost for n in inner if n.op != "load" and (var is None or var in n.symbols))
+
+
+def pressure(stage: Stage, var: Symbol) -> int:
+    """How many registers one copy of the innermost body needs at most for values that differ along ``var``,
+    where its nodes are computed in order. Elements of 64 bits take two; masks have registers of their own."""
+    nodes = [n for n in innermost(stage) if var in n.symbols]
+    last = {i.id: k for k, n in enumerate(nodes) for i in n.inputs}
+    for store in stage.stores:
+        last[store.value.id] = len(nodes)
+    held: dict[int, int] = {}
+    most = 0
+    for k, node in enumerate(nodes):
+        held[node.id] = 0 if node.dtype is torch.bool else max(1, node.dtype.itemsize // 4)
+        most = max(most, sum(held.values()))
+        for i in (node, *node.inputs):
+            if last.get(i.id, -1) <= k:
+                held.pop(i.id, None)
+    return most
 
 
 def innermost(stage: Stage) -> list[Node]:
