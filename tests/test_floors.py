@@ -40,10 +40,11 @@ FACE = "braze"
 SEEN_BY_THE_FACE = frozenset({"version", "_torch"})
 SEES_THE_FACE = frozenset({"cli"})
 
-# The two lazy seams: tracing is loaded for the first graph that the cache's second level does not know, the
-# compiler when a graph has to be compiled, and neither before. Each with the room that may cross it.
+# The lazy seams: tracing is loaded for the first graph that the cache's second level does not know, and for the
+# first call of a fused function; the compiler when a graph has to be compiled; and none of it before. Each with
+# the room that may cross it.
 PIPELINE = "braze.compile.pipeline"
-SEAMS = {PIPELINE: "compile", "braze.frontend.miss": "frontend"}
+SEAMS = {PIPELINE: "compile", "braze.frontend.miss": "frontend", "braze.fuser.preparing": "fuser"}
 
 HEIGHT = {room: len(FLOORS) - level for level, rooms in enumerate(FLOORS) for room in rooms}
 FILES = python_files(PACKAGE)

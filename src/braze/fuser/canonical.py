@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.fx import Graph, Node
 
+from braze._torch.schema import is_operator
 from braze.errors import UnserializableError
 
 __all__ = ["canonical", "key_of"]
@@ -58,7 +59,7 @@ def _target(node: Node) -> str:
         if node.op in ("get_attr", "call_module"):
             raise UnserializableError(f"the graph uses {node.target}, an attribute of its module")
         return f".{node.target}"
-    if isinstance(node.target, torch._ops.OpOverload):
+    if is_operator(node.target):
         return str(node.target)
     name = getattr(node.target, "__qualname__", getattr(node.target, "__name__", None))
     module = getattr(node.target, "__module__", None)

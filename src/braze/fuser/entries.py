@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
+
+import torch
 
 from braze.fuser.arguments import Structure, rebuild
 from braze.fuser.outside import Outside
 from braze.fuser.signature import Signature
 
-__all__ = ["EMPTY", "Entry", "Subject"]
+__all__ = ["EMPTY", "Entry", "Prepares", "Subject"]
 
 EMPTY: Final = "a tensor has no elements"
 """Why a function that looks at shapes is run as it is: there is little to compute, and less to launch."""
@@ -42,3 +44,32 @@ class Subject:
         """Its result, by eager operators, for arguments of this structure with these tensors and numbers."""
         leaves = iter(flat)
         return self.signature.call([rebuild(one, leaves) for one in structure])
+
+
+class Prepares(Protocol):
+    """What finds out about arguments that are new: `braze.fuser.preparing`, which is loaded when that first
+    comes up. Arguments are given as their structure and their leaves."""
+
+    def numbers_that_count(self, structure: Structure) -> frozenset[int]:
+        """The positions, among the leaves, of numbers whose values are part of the code."""
+        ...
+
+    def entry(self, structure: Structure, leaves: Sequence[Any]) -> Entry | str:
+        """What to do for such arguments: traced and compiled if need be; or why they are not fused."""
+        ...
+
+    def launched_into(
+        self, structure: Structure, leaves: Sequence[Any], results: Structure, outputs: Sequence[torch.Tensor]
+    ) -> bool:
+        """Launch the kernel for these arguments on tensors that are given, made like ``results``. False where
+        it cannot write to them itself; nothing has happened then."""
+        ...
+
+    def source(self, structure: Structure, leaves: Sequence[Any]) -> str:
+        """The generated code for such arguments, compiled if need be. Raises ``FallbackError``."""
+        ...
+
+    def launched(self, structure: Structure, leaves: Sequence[Any]) -> Any:
+        """What a call returns for such arguments, by compiled code and nothing else. Raises
+        ``FallbackError``."""
+        ...

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import Any, TypeVar, overload
 
 import torch
 
@@ -20,14 +20,11 @@ from braze._torch.autograd import grad_enabled
 from braze.fuser.accounts import counts
 from braze.fuser.arguments import Structure, Unfusable, describe
 from braze.fuser.devices import remember_to_tell
-from braze.fuser.entries import EMPTY, Entry, Subject
+from braze.fuser.entries import EMPTY, Entry, Prepares, Subject
 from braze.fuser.fallback import fall_back
 from braze.fuser.memory import write_results
 from braze.fuser.outside import outside
 from braze.fuser.signature import Signature
-
-if TYPE_CHECKING:
-    from braze.fuser.preparing import Preparing
 
 __all__ = ["FusedFunction", "fuse"]
 
@@ -47,7 +44,7 @@ class FusedFunction:
     ) -> None:
         name = name or getattr(function, "__qualname__", repr(function)).split("<locals>.")[-1]
         self.subject = Subject(name, Signature(function), outside(function), dict(options or {}))
-        self._preparing: Preparing | None = None
+        self._preparing: Prepares | None = None
         self._entries: dict[object, Entry] = {}
         self._lock = threading.Lock()
         self._space: dict[str, Any] = {"_fast": self._dispatch}
@@ -62,17 +59,17 @@ class FusedFunction:
         return f"<braze fused function {self.subject.name}>"
 
     @property
-    def preparing(self) -> Preparing:
+    def preparing(self) -> Prepares:
         """What traces and compiles it."""
-        if self._preparing is None:
+        found = self._preparing
+        if found is None:
             # tracing and compiling are loaded when they are first needed: a library that only declares its
             # fused functions does not pay for them
             from braze.fuser.preparing import Preparing  # noqa: PLC0415
 
             with self._lock:
-                if self._preparing is None:
-                    self._preparing = Preparing(self.subject, self._dispatch)
-        return self._preparing
+                found = self._preparing = self._preparing or Preparing(self.subject, self._dispatch)
+        return found
 
     def forget(self) -> None:
         """Prepare anew for every kind of arguments. Compiled kernels stay."""

@@ -13,16 +13,12 @@ from typing import Any
 import torch
 from torch.fx import Graph, GraphModule
 
-from braze._torch import surroundings
-from braze.artifact.compiled_graph import CompiledFxGraph
 from braze.errors import FallbackError
 from braze.fuser.accounts import stats
-from braze.fuser.arguments import Unfusable
+from braze.fuser.arguments import Structure, Unfusable
 from braze.fuser.canonical import canonical, key_of
-from braze.fuser.entries import EMPTY
 from braze.fuser.function import FusedFunction
 from braze.fuser.once import OnceMap
-from braze.fuser.tracing import Traced
 
 __all__ = [
     "compiled_kernel_count",
@@ -99,22 +95,14 @@ def _resolved(target: str | Graph | GraphModule | Callable[..., Any]) -> FusedFu
     return fused
 
 
-def _traced(function: FusedFunction, args: Sequence[Any]) -> tuple[Traced, list[Any]]:
-    """The trace for a call with these arguments. Raises ``FallbackError`` where there is none."""
-    signature = function.subject.signature
-    bound = signature.bound(args)
+def _described(function: FusedFunction, args: Sequence[Any]) -> tuple[Structure, list[Any]]:
+    """The arguments of a call, as structure and leaves. Raises ``FallbackError``."""
     leaves: list[Any] = []
-    reason = surroundings.onlookers()
-    if reason is None:
-        try:
-            structure = function.described(bound, leaves)
-            found = function.preparing.traced(structure, leaves)
-        except Unfusable as error:
-            found = error.what
-        if isinstance(found, Traced):
-            return found, leaves
-        reason = found
-    raise FallbackError(f"{function.subject.name} is not fused for these arguments: {reason}")
+    try:
+        return function.described(function.subject.signature.bound(args), leaves), leaves
+    except Unfusable as error:
+        name = function.subject.name
+        raise FallbackError(f"{name} is not fused for these arguments: {error.what}") from None
 
 
 def debug_kernel_source(target: str | Graph | GraphModule | Callable[..., Any], args: Sequence[Any]) -> str:
@@ -128,28 +116,17 @@ def debug_kernel_source(target: str | Graph | GraphModule | Callable[..., Any], 
         FallbackError: such a call is not fused.
     """
     function = _resolved(target)
-    traced, leaves = _traced(function, args)
-    if traced.graph is not None:
-        prepared = function.preparing.launch(traced, leaves)
-        if isinstance(prepared, str):
-            raise FallbackError(f"{function.subject.name} is not fused for these arguments: {prepared}")
-        return f"; nothing is launched: {EMPTY}" if prepared.kernel is None else prepared.kernel.source
-    texts = []
-    for code in traced.codes:
-        assert isinstance(code, CompiledFxGraph)
-        texts += [f"; {code.name}", *[bytes(m.ir).decode() for m in code.variant().modules]]
-    return "\n".join(texts)
+    return function.preparing.source(*_described(function, args))
 
 
 def debug_launch(target: str | Graph | GraphModule | Callable[..., Any], args: Sequence[Any]) -> Any:
-    """The results for these arguments, by a kernel, made and launched anew, and by nothing else.
+    """The results for these arguments, by compiled kernels and by nothing else.
 
     Raises:
         FallbackError: it is not fused for them.
     """
     function = _resolved(target)
-    traced, leaves = _traced(function, args)
-    return function.preparing.run(traced, leaves)
+    return function.preparing.launched(*_described(function, args))
 
 
 def compiled_kernel_count() -> int:

@@ -28,7 +28,7 @@ from braze.runtime.plan import BindSize, CheckTensor, Free, Return, RunSegment, 
 from braze.runtime.realign import run_realigned
 from braze.runtime.threads import team_size
 
-__all__ = ["Binding", "FusedKernel", "LaunchSource", "Prepared"]
+__all__ = ["Binding", "FusedKernel", "LaunchSource", "Prepared", "source_of"]
 
 
 @dataclass(frozen=True)
@@ -81,12 +81,6 @@ class FusedKernel:
         if self._linked is None:
             raise CodegenError("the kernel has no code")
         self._work = [run.work for run in self._runs]
-
-    @property
-    def source(self) -> str:
-        """The LLVM IR of its modules."""
-        variant = self.code.variant()
-        return "\n".join([bytes(module.ir).decode() for module in variant.modules])
 
     def bind(self, loops: Iteration) -> Binding | None:
         """What is known of a launch over these loops, whose operands are the tensors among the inputs, and
@@ -181,6 +175,11 @@ class Prepared:
     layouts: tuple[Geometry, ...]
     kernel: FusedKernel | None
     binding: Binding | None
+
+
+def source_of(code: CompiledFxGraph) -> str:
+    """The LLVM IR of the code for this machine."""
+    return "\n".join([bytes(module.ir).decode() for module in code.variant().modules])
 
 
 def _is_late(e: Expr, numbers: set[str]) -> bool:

@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch._ops import OpOverload
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner
 from torch.fx.passes.operator_support import OperatorSupportBase
 
-from braze._torch.schema import operator_info
+from braze._torch.schema import is_operator, operator_info
 from braze._torch.surroundings import acts_on_elements
 from braze.fuser.canonical import canonical
 from braze.fuser.interface import register_fusion, run_fusion
@@ -84,7 +83,7 @@ class _Fusable(OperatorSupportBase):
         if node.op not in ("call_function", "call_method") or not _may_be_tensor(node):
             return False
         target = node.target
-        if isinstance(target, OpOverload):
+        if is_operator(target):
             info = operator_info(target)
             if info.mutates or info.is_view or info.random or info.data_dependent:
                 return False

@@ -12,13 +12,14 @@ import torch
 from braze import config as configuration
 from braze._torch import native, surroundings
 from braze._torch.autograd import grad_enabled
+from braze.errors import CodegenError, FallbackError
 from braze.fuser.arguments import Structure, conditions, describe, literal, rebuild
 from braze.fuser.devices import unfusable
 from braze.fuser.elementwise import Made
 from braze.fuser.entries import EMPTY, Entry, Subject
 from braze.fuser.executor import GraphRunner, described, prepare, result_text
 from braze.fuser.generated import Generated
-from braze.fuser.kernel import Prepared
+from braze.fuser.kernel import Prepared, source_of
 from braze.fuser.kernel_cache import spec_for
 from braze.fuser.memory import overlap
 from braze.fuser.strides import Geometry
@@ -86,17 +87,43 @@ class Preparing:
                 if not self.variants.fix_numbers(self._flat(kind), kind, config):
                     return prepared
 
-    def run(self, traced: Traced, leaves: Sequence[Any]) -> Any:
-        """What a call returns for such arguments, by compiled code and nothing else. Raises ``CodegenError``
-        where a kernel could not be compiled."""
+    def source(self, structure: Structure, leaves: Sequence[Any]) -> str:
+        """The generated code for such arguments, LLVM IR, compiled if need be. Raises ``FallbackError``."""
+        traced = self._fused(structure, leaves)
+        if traced.graph is None:
+            return "\n".join([f"; {code.name}\n{source_of(code)}" for code in traced.codes])
+        prepared = self.launch(traced, leaves)
+        if isinstance(prepared, str):
+            raise self._not_fused(prepared)
+        if prepared.kernel is None:
+            return f"; nothing is launched: {EMPTY}\n"
+        return f"; {prepared.kernel.spec}\n{source_of(prepared.kernel.code)}"
+
+    def launched(self, structure: Structure, leaves: Sequence[Any]) -> Any:
+        """What a call returns for such arguments, by compiled code and nothing else. Raises
+        ``FallbackError``."""
+        traced = self._fused(structure, leaves)
         live = [leaves[p] for p in traced.live]
         results: Sequence[Any]
         if traced.graph is not None:
-            results = GraphRunner(traced.graph)(live)
+            try:
+                results = GraphRunner(traced.graph)(live)
+            except CodegenError as error:
+                raise self._not_fused(error.what) from error
         else:
             assert traced.call is not None
             results = traced.call(*self._sizes(traced, leaves), *live)
         return rebuild(traced.results, iter([results[p] for p in traced.places]))
+
+    def _fused(self, structure: Structure, leaves: Sequence[Any]) -> Traced:
+        """The trace for such arguments. Raises ``FallbackError``."""
+        found = surroundings.onlookers() or self.traced(structure, leaves)
+        if isinstance(found, str):
+            raise self._not_fused(found)
+        return found
+
+    def _not_fused(self, reason: str) -> FallbackError:
+        return FallbackError(f"{self.subject.name} is not fused for these arguments: {reason}")
 
     def launch(
         self, traced: Traced, leaves: Sequence[Any], outputs: Sequence[torch.Tensor] | None = None

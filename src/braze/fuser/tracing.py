@@ -22,6 +22,7 @@ from braze._torch.surroundings import FunctionWatch
 from braze._torch.tracing import new_trace
 from braze.artifact.autograd_call import build_call
 from braze.artifact.call_spec import CallSpec, Fresh, Tangent
+from braze.artifact.compiled_graph import CompiledFxGraph
 from braze.artifact.output_code import BoxedCall, OpaqueCode, OutputCode
 from braze.compile.fx_compile import CompileRequest
 from braze.compile.guards import GuardWatch
@@ -80,7 +81,7 @@ class Traced:
     any_shape: bool
     guards: tuple[BoolExpr, ...]
     writes: bool
-    codes: tuple[OutputCode, ...]
+    codes: tuple[CompiledFxGraph, ...]
 
     def admits(self, sizes: Mapping[str, int]) -> bool:
         """Whether the guards hold for these sizes."""
@@ -180,7 +181,7 @@ class _Parts:
     graphs: dict[str, Elementwise] = field(default_factory=dict)
     requests: dict[str, CompileRequest] = field(default_factory=dict)
     runs: dict[str, BoxedCall] = field(default_factory=dict)
-    codes: dict[str, OutputCode] = field(default_factory=dict)
+    codes: dict[str, CompiledFxGraph] = field(default_factory=dict)
     floats: tuple[int, ...] = ()
 
     # -- as an observer ---------------------------------------------------------------------------------
