@@ -50,6 +50,10 @@ class Prepares(Protocol):
     """What finds out about arguments that are new: `braze.fuser.preparing`, which is loaded when that first
     comes up. Arguments are given as their structure and their leaves."""
 
+    def forget(self) -> None:
+        """Nothing that was prepared may be used any more; traces and kernels may."""
+        ...
+
     def numbers_that_count(self, structure: Structure) -> frozenset[int]:
         """The positions, among the leaves, of numbers whose values are part of the code."""
         ...

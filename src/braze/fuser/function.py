@@ -68,7 +68,9 @@ class FusedFunction:
             from braze.fuser.preparing import Preparing  # noqa: PLC0415
 
             with self._lock:
-                found = self._preparing = self._preparing or Preparing(self.subject, self._dispatch)
+                found = self._preparing = self._preparing or Preparing(
+                    self.subject, self._dispatch, self._space
+                )
         return found
 
     def forget(self) -> None:
@@ -76,6 +78,8 @@ class FusedFunction:
         with self._lock:
             self._entries = {}
             self._space["_fast"] = self._dispatch
+            if self._preparing is not None:
+                self._preparing.forget()
 
     # -- a call -----------------------------------------------------------------------------------------
     def _dispatch(self, *values: Any) -> Any:

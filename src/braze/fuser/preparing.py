@@ -10,14 +10,15 @@ from typing import Any
 import torch
 
 from braze import config as configuration
-from braze._torch import native, surroundings
+from braze._torch import surroundings
 from braze._torch.autograd import grad_enabled
 from braze.errors import CodegenError, FallbackError
-from braze.fuser.arguments import Structure, conditions, describe, literal, rebuild
+from braze.fuser.arguments import Structure, rebuild
 from braze.fuser.devices import unfusable
 from braze.fuser.elementwise import Made
 from braze.fuser.entries import EMPTY, Entry, Subject
-from braze.fuser.executor import GraphRunner, described, prepare, result_text
+from braze.fuser.entry_code import EntryCode, Recent
+from braze.fuser.executor import GraphRunner, described, prepare
 from braze.fuser.generated import Generated
 from braze.fuser.kernel import Prepared, source_of
 from braze.fuser.kernel_cache import spec_for
@@ -31,12 +32,20 @@ __all__ = ["Preparing"]
 
 class Preparing:
     """The traces of one function, and the entries made of them. ``dispatch`` is called, with the values of
-    the function's parameters, where arguments turn out to be of another kind than those of an entry."""
+    the function's parameters, where arguments turn out to be of another kind than those of an entry;
+    ``space`` holds the entry that the wrapper tries first."""
 
-    def __init__(self, subject: Subject, dispatch: Callable[..., Any]) -> None:
+    def __init__(self, subject: Subject, dispatch: Callable[..., Any], space: dict[str, Any]) -> None:
         self.subject = subject
+        self._space = space
         self.variants = Variants()
         self._dispatch = dispatch
+        self._recent: dict[Structure, Recent] = {}
+
+    def forget(self) -> None:
+        """Nothing that was prepared may be used any more; traces and kernels may."""
+        for recent in list(self._recent.values()):
+            recent.clear()
 
     def numbers_that_count(self, structure: Structure) -> frozenset[int]:
         """The positions, among the leaves, of numbers whose values are part of the code."""
@@ -138,80 +147,21 @@ class Preparing:
     def _entry(
         self, structure: Structure, leaves: Sequence[Any], traced: Traced, prepared: Prepared | None
     ) -> Entry:
-        names = self.subject.signature.names
-
-        def written(checked: bool) -> Callable[..., Any]:
-            text = Generated(f"{'fast' if checked else 'run'}_{_identifier(self.subject.name)}", names)
-            constant = _Constants(text)
-            paths: list[str] = []
-            tests: list[str] = []
-            for one, name in zip(structure, names):
-                tests += conditions(one, name, constant, paths)
-            tests += self._further_tests(text, leaves, paths, structure)
-            if self.subject.signature.takes_out:
-                tests.append("out is None")
-            indent = ""
-            if checked:
-                text.line(f"if {' and '.join(tests)}:")
-                indent = "    "
-            inputs = [paths[p] for p in traced.live]
-            if prepared is not None:
-                function = traced.graph
-                assert function is not None
-                used = [inputs[p] for p in function.inputs]
-                made = text.results(prepared, function.graph.dtypes, used, indent)
-                results = [result_text(r, made, inputs) for r in function.results]
-            else:
-                values = [*map(str, self._sizes(traced, leaves)), *inputs]
-                text.constant("_call", _guarded(traced, self._eager_leaves(structure)))
-                text.line(f"{indent}_results = _call({', '.join(values)})")
-                results = [f"_results[{k}]" for k in range(max(traced.places, default=-1) + 1)]
-            shown = iter([results[p] for p in traced.places])
-            text.line(f"{indent}return {literal(traced.results, shown, constant)}")
-            if checked:
-                text.constant("_dispatch", self._dispatch)
-                text.line(f"return _dispatch({', '.join(names)})")
-            return text.function()
-
-        # what writes to its arguments has to look, each time, whether they overlap
-        return Entry(written(checked=False), None if traced.writes else written(checked=True))
+        tensors = tuple(k for k, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor))
+        recent = self._recent.get(structure)
+        if recent is None:
+            recent = self._recent[structure] = Recent(
+                self.subject, structure, tensors, self._dispatch, self._space
+            )
+        sizes = self._sizes(traced, leaves)
+        numbers = self.variants.static(structure)
+        return EntryCode(self.subject, structure, leaves, traced, prepared, sizes, numbers).entry(recent)
 
     def _sizes(self, traced: Traced, leaves: Sequence[Any]) -> list[int]:
         if traced.any_shape:
             return [0] * len(traced.sizes)
         known = ArgumentKind((), leaves, (), gradients=False).sizes()
         return [known[name] for name in traced.sizes]
-
-    def _eager_leaves(self, structure: Structure) -> Callable[..., Any]:
-        """The function on its leaves, by eager operators."""
-        return lambda *flat: self.subject.call_flat(structure, flat)
-
-    def _further_tests(
-        self, text: Generated, leaves: Sequence[Any], paths: Sequence[str], structure: Structure
-    ) -> list[str]:
-        """Conditions beyond those of the arguments' structure: the tensors' guard, numbers that are part of
-        the code, modes, and what the function reads besides its arguments."""
-        tensors = [k for k, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
-        text.constant("_like", native.same_tensors([leaves[k] for k in tensors]))
-        text.constant("_modes", surroundings.function_modes)
-        text.constant("_default_dtype", torch.get_default_dtype)
-        default = text.constant("_known_dtype", torch.get_default_dtype())
-        tests = [f"_like({', '.join(paths[k] for k in tensors)})", "not _modes()"]
-        tests.append(f"_default_dtype() is {default}")
-        if any(leaves[k].requires_grad for k in tensors):
-            text.constant("_grad", grad_enabled)
-            tests.append("_grad()" if grad_enabled() else "not _grad()")
-        for position in sorted(self.variants.static(structure)):
-            leaf = leaves[position]
-            if isinstance(leaf, float):
-                tests.append(f"{paths[position]}.hex() == {leaf.hex()!r}")
-            else:
-                tests.append(f"{paths[position]} == {leaf}")
-        for k, place in enumerate(self.subject.outside):
-            text.constant(f"_read{k}", place.read)
-            text.constant(f"_was{k}", place.read())
-            tests.append(f"_read{k}() is _was{k}")
-        return tests
 
     # -- results that are given -------------------------------------------------------------------------
     def launched_into(
@@ -263,44 +213,7 @@ class Preparing:
         torch.autograd.graph.increment_version(outputs)
 
 
-class _Constants:
-    """Names for objects in a function that is being written; one for each object."""
-
-    def __init__(self, text: Generated) -> None:
-        self._text = text
-        self._names: dict[int, str] = {}
-
-    def __call__(self, value: Any) -> str:
-        if id(value) not in self._names:
-            self._names[id(value)] = self._text.constant(f"_c{len(self._names)}", value)
-        return self._names[id(value)]
-
-
 def _described(traced: Traced, leaves: Sequence[Any]) -> list[tuple[torch.dtype, Geometry] | None]:
     """The inputs of a trace that is one graph."""
     assert traced.graph is not None
     return [described(leaves[traced.live[p]]) for p in traced.graph.inputs]
-
-
-def _guarded(traced: Traced, eager: Callable[..., Any]) -> Callable[..., Any]:
-    """The callable of a trace. Where it writes to arguments that overlap, it is not what was traced."""
-    call = traced.call
-    assert call is not None
-    if not traced.writes:
-        return call
-    first = len(traced.sizes)
-
-    def careful(*values: Any) -> Sequence[Any]:
-        tensors = [v for v in values[first:] if isinstance(v, torch.Tensor)]
-        if not any(overlap([t], tensors[k + 1 :]) for k, t in enumerate(tensors)):
-            return call(*values)
-        leaves: list[Any] = []
-        describe(eager(*values[first:]), "the result", leaves, numbers=False)
-        unique = list({id(leaf): leaf for leaf in leaves}.values())
-        return unique
-
-    return careful
-
-
-def _identifier(name: str) -> str:
-    return "".join([c if c.isalnum() and c.isascii() else "_" for c in name])
