@@ -205,15 +205,15 @@ def overhead(options: Any) -> Rows:
 
 def _by_hand(fused: Any, x: torch.Tensor, gate: torch.Tensor) -> Callable[..., torch.Tensor]:
     """The kernel as one would call it by hand: an output, four addresses and a size, the machine code."""
-    from braze.fuser.generated import Generated  # the same launch, and nothing around it
+    from braze.fuser.executor import prepare, write_call  # the same launch, and nothing around it
+    from braze.fuser.generated import Generated
 
     function = fused.fused
-    leaves = [x, gate]
-    structure = function.described(leaves, [])
-    traced = function.preparing.traced(structure, leaves)
-    prepared = function.preparing.launch(traced, leaves)
+    traced = function.preparing.traced(function.described([x, gate], []), [x, gate])
+    sizes = ["0"] * len(traced.sizes)
     text = Generated("by_hand", ["x", "gate"])
-    (out,) = text.results(prepared, traced.graph.graph.dtypes, ["x", "gate"])
+    prepared = prepare(traced.graph, [*[0] * len(sizes), x, gate])
+    (out,) = write_call(text, prepared, [*sizes, "x", "gate"])
     text.line(f"return {out}")
     return text.function()
 

@@ -9,17 +9,16 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 import torch
-from torch.fx import Graph, GraphModule, Node
+from torch.fx import Graph, Node
 
 from braze._torch.surroundings import is_pointwise
-from braze.errors import UnserializableError
 from braze.fuser.canonical import canonical, key_of
 from braze.fuser.strides import Geometry, Ints, broadcast_shapes, elementwise_strides
 from braze.lowering import families as families  # fills the registry of lowerings
 from braze.lowering.registry import lowering_of
 from braze.ops.dtypes import SHORT, is_supported
 
-__all__ = ["Elementwise", "ElementwiseGraph", "Given", "Kind", "Made", "Result", "elementwise"]
+__all__ = ["ElementwiseGraph", "Kind", "graph_between", "kind_of", "nodes_between", "refusal"]
 
 aten, prims = torch.ops.aten, torch.ops.prims
 
@@ -45,23 +44,6 @@ _OF_NUMBERS = frozenset(
         torch.sym_float, torch.sym_sqrt,
     }
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Given:
-    """A result that is an input of the function as it is."""
-
-    position: int
-
-
-@dataclass(frozen=True)
-class Made:
-    """A result that the kernel computes: the number of its output."""
-
-    number: int
-
-
-Result: TypeAlias = Given | Made | None
 
 
 @dataclass(frozen=True)
@@ -132,56 +114,25 @@ class ElementwiseGraph:
         return broadcast_shapes([sizes for sizes, _ in layouts])
 
 
-@dataclass(frozen=True)
-class Elementwise:
-    """A function that is an elementwise graph: the positions of the graph's ``inputs`` among those of the
-    function, and where each of the function's ``results`` comes from."""
-
-    graph: ElementwiseGraph
-    inputs: tuple[int, ...]
-    results: tuple[Result, ...]
-
-
-def elementwise(gm: GraphModule) -> Elementwise | str:
-    """``gm`` as a graph that acts on each element by itself, or why it is none."""
-    inputs = gm.graph.find_nodes(op="placeholder")
-    found = _results(gm, inputs)
-    if isinstance(found, str):
-        return found
-    results, made = found
-    needed = _below(made)
-    for node in gm.graph.nodes:
-        if node.op not in ("placeholder", "output"):
-            reason = _refusal(node, node.meta.get("val"))
-            if reason is not None:
-                return reason
-    for node in inputs:
-        if node in needed and _kind(node.meta.get("val")) is None:
-            return f"an input is a {type(node.meta.get('val')).__name__}"
-    positions = tuple(k for k, node in enumerate(inputs) if node in needed)
-    try:
-        graph = _core(gm, [inputs[k] for k in positions], made, needed)
-    except UnserializableError as error:
-        return error.what
-    return Elementwise(graph, positions, results)
-
-
-def _below(made: Sequence[Node]) -> set[Node]:
-    """The nodes that these are computed from, and themselves."""
-    found: set[Node] = set()
-    stack = list(made)
+def nodes_between(inputs: Sequence[Node], made: Sequence[Node]) -> list[Node]:
+    """What has to be computed for ``made``, given ``inputs``, in order."""
+    order: list[Node] = []
+    done = set(inputs)
+    stack = [(node, False) for node in reversed(made)]
     while stack:
-        node = stack.pop()
-        if node not in found:
-            found.add(node)
-            stack += node.all_input_nodes
-    return found
+        node, expanded = stack.pop()
+        if expanded:
+            order.append(node)
+        elif node not in done:
+            done.add(node)
+            stack.append((node, True))
+            stack += [(n, False) for n in reversed(node.all_input_nodes) if n not in done]
+    return order
 
 
-def _core(
-    gm: GraphModule, inputs: Sequence[Node], made: Sequence[Node], needed: set[Node]
-) -> ElementwiseGraph:
-    """The part of ``gm`` that computes ``made``."""
+def graph_between(inputs: Sequence[Node], made: Sequence[Node]) -> ElementwiseGraph:
+    """The graph that computes ``made`` from ``inputs``, all of which are needed. Raises
+    `UnserializableError` where it holds what has no text."""
     graph = Graph()
     nodes: dict[Node, Node] = {node: graph.placeholder(node.name) for node in inputs}
     sources: dict[Node, frozenset[int]] = {}
@@ -190,9 +141,7 @@ def _core(
         nodes[node].meta["val"] = node.meta.get("val")
         if isinstance(node.meta.get("val"), torch.Tensor):
             sources[node] = frozenset({k})
-    for node in gm.graph.nodes:
-        if node.op != "call_function" or node not in needed:
-            continue
+    for node in nodes_between(inputs, made):
         nodes[node] = graph.node_copy(node, nodes.__getitem__)
         if isinstance(node.meta.get("val"), torch.Tensor):
             operands = [n for n in node.all_input_nodes if isinstance(n.meta.get("val"), torch.Tensor)]
@@ -202,7 +151,7 @@ def _core(
     return ElementwiseGraph(
         graph,
         canonical(graph, [_typed(node) for node in inputs]),
-        tuple(kind for node in inputs if (kind := _kind(node.meta.get("val"))) is not None),
+        tuple(kind for node in inputs if (kind := kind_of(node.meta.get("val"))) is not None),
         tuple(nodes[n].name for n in made),
         tuple(n.meta["val"].dtype for n in made),
         tuple(tuple(sorted(sources[n])) for n in made),
@@ -211,7 +160,7 @@ def _core(
     )
 
 
-def _kind(value: Any) -> Kind | None:
+def kind_of(value: Any) -> Kind | None:
     if isinstance(value, torch.Tensor):
         return "tensor"
     if isinstance(value, (float, torch.SymFloat)):
@@ -223,11 +172,11 @@ def _typed(node: Node) -> str:
     """An input's kind, as the text says it: what results there are depends on it."""
     value = node.meta.get("val")
     if not isinstance(value, torch.Tensor):
-        return str(_kind(value))
+        return str(kind_of(value))
     return SHORT.get(value.dtype, str(value.dtype)) + ("" if value.dim() else " without dimensions")
 
 
-def _refusal(node: Node, value: Any) -> str | None:
+def refusal(node: Node, value: Any) -> str | None:
     """Why a node does not act on each element by itself; None where it does."""
     target = node.target
     if node.op != "call_function":
@@ -246,22 +195,3 @@ def _refusal(node: Node, value: Any) -> str | None:
     if node.kwargs.get("memory_format") not in (None, torch.preserve_format):
         return f"{target} asks for a memory format"
     return None if lowering_of(target) is not None else f"{target} is not compiled"
-
-
-def _results(gm: GraphModule, inputs: Sequence[Node]) -> tuple[tuple[Result, ...], list[Node]] | str:
-    results: list[Result] = []
-    made: list[Node] = []
-    for value in gm.graph.output_node().args[0]:  # type: ignore[union-attr]
-        if value is None:
-            results.append(None)
-        elif not isinstance(value, Node):
-            return "it returns a constant"
-        elif value.op == "placeholder":
-            results.append(Given(inputs.index(value)))
-        elif not isinstance(value.meta.get("val"), torch.Tensor):
-            return "it returns a number"
-        else:
-            if value not in made:
-                made.append(value)
-            results.append(Made(made.index(value)))
-    return (tuple(results), made) if made else "it computes nothing"

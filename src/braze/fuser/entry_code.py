@@ -15,9 +15,8 @@ from braze._torch import native, surroundings
 from braze._torch.autograd import grad_enabled
 from braze.fuser.arguments import Structure, conditions, describe, literal
 from braze.fuser.entries import Entry, Subject
-from braze.fuser.executor import result_text
+from braze.fuser.executor import Prepared, write_call
 from braze.fuser.generated import Generated
-from braze.fuser.kernel import Prepared
 from braze.fuser.memory import overlap
 from braze.fuser.tracing import Traced
 
@@ -126,13 +125,12 @@ class EntryCode:
 
     def _results(self, text: Generated, paths: Sequence[str], indent: str) -> list[str]:
         """Statements that compute the results; the expressions for them."""
-        traced, inputs = self.traced, [paths[p] for p in self.traced.live]
-        if self.prepared is not None and traced.graph is not None:
-            used = [inputs[p] for p in traced.graph.inputs]
-            made = text.results(self.prepared, traced.graph.graph.dtypes, used, indent)
-            return [result_text(r, made, inputs) for r in traced.graph.results]
+        traced = self.traced
+        values = [*map(str, self.sizes), *[paths[p] for p in traced.live]]
+        if self.prepared is not None:
+            return write_call(text, self.prepared, values, indent)
         text.constant("_call", self._call())
-        text.line(f"{indent}_results = _call({', '.join([*map(str, self.sizes), *inputs])})")
+        text.line(f"{indent}_results = _call({', '.join(values)})")
         return [f"_results[{k}]" for k in range(max(traced.places, default=-1) + 1)]
 
     def _call(self) -> Callable[..., Sequence[Any]]:

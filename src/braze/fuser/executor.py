@@ -8,53 +8,176 @@ in `braze.fuser.kernel`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
 
+from braze._torch import native
 from braze.errors import CodegenError
 from braze.fuser.accounts import counts
 from braze.fuser.arg_spec import ArgSpec, Operand, iteration, pattern
 from braze.fuser.codegen import GENERATORS
-from braze.fuser.elementwise import Elementwise, Made, Result
+from braze.fuser.edges import Elementwise, Given, Joined, Made
+from braze.fuser.elementwise import ElementwiseGraph
 from braze.fuser.generated import Generated
-from braze.fuser.kernel import Prepared
-from braze.fuser.kernel_cache import KernelSpec, spec_for
+from braze.fuser.kernel import Address, Binding, FusedKernel
+from braze.fuser.kernel_cache import spec_for
 from braze.fuser.strides import Geometry, Ints
 
-__all__ = ["GraphRunner", "described", "prepare", "result_text"]
+__all__ = [
+    "GraphRunner",
+    "Launch",
+    "Prepared",
+    "described",
+    "prepare",
+    "prepare_into",
+    "write_call",
+    "write_launches",
+]
 
 _MOST_PREPARED = 4096
 
 
-def prepare(
-    spec: KernelSpec,
-    tensors: Sequence[tuple[torch.dtype, Geometry] | None],
-    *,
-    device: str = "cpu",
-    layouts: Sequence[Geometry] | None = None,
-) -> Prepared | str:
-    """Prepare a launch of a graph, compiling its kernel if need be; or say why there can be none.
+@dataclass(frozen=True)
+class Launch:
+    """One launch of a call: the kernel and its binding, for each of its inputs a position among the values of
+    the call and an offset in bytes, and for each of its outputs the number of an output of the call and an
+    offset."""
 
-    tensors: dtype, sizes and strides of each input, None for a number.
-    layouts: sizes and strides of the outputs, where they are given and not to be made.
+    kernel: FusedKernel
+    binding: Binding
+    inputs: tuple[tuple[int, int], ...]
+    outputs: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that is known of a call before its tensors are: the outputs that have to be made (``made``: dtype,
+    sizes, strides), the launches, and for each result either the number of an output (``("made", k)``), an
+    input (``("given", position)``), or None."""
+
+    made: tuple[tuple[torch.dtype, Geometry], ...]
+    launches: tuple[Launch, ...]
+    results: tuple[tuple[str, int] | None, ...]
+
+
+class _Planner:
+    """Prepares one call. ``values`` are like those of the call."""
+
+    def __init__(self, function: Elementwise, values: Sequence[Any], device: str) -> None:
+        self.function = function
+        self.device = device
+        self.sizes = {name: values[position] for position, name in function.symbols}
+        self.inputs: list[tuple[torch.dtype, Geometry] | None] = []
+        self.begins: list[tuple[int, int]] = []
+        for source in function.sources:
+            value = values[source.position]
+            one, begin = described(value), 0
+            if one is not None and source.piece is not None:
+                geometry, begin = source.piece.evaluate(self.sizes)
+                one = one[0], geometry
+            self.inputs.append(one)
+            self.begins.append((source.position, begin * one[0].itemsize if one is not None else 0))
+
+    def layouts(self) -> list[Geometry]:
+        """Of the graph's outputs, as eager would have them. Raises ``ValueError`` where shapes do not fit."""
+        given = [None if one is None else one[1] for one in self.inputs]
+        return list(self.function.graph.layouts(given))
+
+    def launches(
+        self, layouts: Sequence[Geometry], places: Sequence[tuple[int, int]]
+    ) -> tuple[Launch, ...] | str:
+        """The launches that write the graph's outputs, which are laid out so, to their places; or why there
+        can be none. Compiles kernels that are not there yet."""
+        graph = self.function.graph
+        everything = tuple(range(len(layouts))), tuple(range(len(self.inputs)))
+        try:
+            graph.shape(layouts)
+            parts = [(graph, *everything)]
+        except ValueError:  # one kernel for each shape
+            parts = list(self.function.parts)
+        found: list[Launch] = []
+        for part, outputs, inputs in parts:
+            here = [layouts[k] for k in outputs]
+            if any(0 in sizes for sizes, _ in here):
+                counts.add("empty")
+                continue
+            ready = _ready(part, [self.inputs[k] for k in inputs], here, self.device)
+            if isinstance(ready, str):
+                return ready
+            begins = tuple([self.begins[k] for k in inputs])
+            found.append(Launch(*ready, begins, tuple([places[k] for k in outputs])))
+        counts.add("bound")
+        return tuple(found)
+
+
+def prepare(function: Elementwise, values: Sequence[Any], *, device: str = "cpu") -> Prepared | str:
+    """Prepare calls with values like these, compiling kernels if need be; or say why there can be none.
 
     Raises ``ValueError`` where the shapes have nothing in common."""
-    graph = spec.graph
-    known = graph.layouts([None if t is None else t[1] for t in tensors])
-    chosen = known if layouts is None else tuple(layouts)
-    if any(0 in sizes for sizes, _ in known):
-        counts.add("empty")
-        return Prepared(chosen, None, None)
-    shape = graph.shape(known)
+    planner = _Planner(function, values, device)
+    graph = function.graph
+    layouts = planner.layouts()
+    made: list[tuple[torch.dtype, Geometry]] = []
+    places: dict[int, tuple[int, int]] = {}
+    results: list[tuple[str, int] | None] = []
+    for result in function.results:
+        if result is None:
+            results.append(None)
+        elif isinstance(result, Given):
+            results.append(("given", result.position))
+        elif isinstance(result, Joined):
+            whole, _ = result.layout.evaluate(planner.sizes)
+            for number, piece in result.pieces:
+                layouts[number], begin = piece.evaluate(planner.sizes)
+                places[number] = len(made), begin * result.dtype.itemsize
+            results.append(("made", len(made)))
+            made.append((result.dtype, whole))
+        else:
+            if result.number not in places:
+                places[result.number] = len(made), 0
+                made.append((graph.dtypes[result.number], layouts[result.number]))
+            results.append(("made", places[result.number][0]))
+    launches = planner.launches(layouts, [places[k] for k in range(len(layouts))])
+    return launches if isinstance(launches, str) else Prepared(tuple(made), launches, tuple(results))
+
+
+def prepare_into(
+    function: Elementwise, values: Sequence[Any], outputs: Sequence[torch.Tensor], *, device: str = "cpu"
+) -> tuple[Launch, ...] | str:
+    """Prepare launches that write to tensors like ``outputs``, one for each result; or say why that cannot
+    be: they are of other types or sizes than the results, or these are not computed one by one.
+
+    Raises ``ValueError`` where the shapes of the values have nothing in common."""
+    planner = _Planner(function, values, device)
+    layouts = planner.layouts()
+    graph = function.graph
+    if [r.number if isinstance(r, Made) else None for r in function.results] != list(range(len(layouts))):
+        return "its results are not computed one by one"
+    for output, (sizes, _), dtype in zip(outputs, layouts, graph.dtypes, strict=True):
+        if output.dtype is not dtype or tuple(output.shape) != sizes:
+            return "a result has another type or other sizes"
+    given = [(tuple(t.shape), t.stride()) for t in outputs]
+    return planner.launches(given, [(k, 0) for k in range(len(layouts))])
+
+
+def _ready(
+    graph: ElementwiseGraph,
+    tensors: Sequence[tuple[torch.dtype, Geometry] | None],
+    layouts: Sequence[Geometry],
+    device: str,
+) -> tuple[FusedKernel, Binding] | str:
+    """The kernel for such inputs and outputs, compiled if need be, and its binding; or why there is none."""
     operands: list[Geometry] = []
     dtypes: list[torch.dtype] = []
     for one in tensors:
         if one is not None:
             dtypes.append(one[0])
             operands.append(one[1])
-    operands += chosen
-    loops = iteration(shape, operands, _leader(shape, chosen))
+    operands += layouts
+    shape = graph.shape(layouts)
+    loops = iteration(shape, operands, _leader(shape, layouts))
     patterns = [pattern(strides, len(own)) for strides, (own, _) in zip(loops.strides, operands)]
     ins = iter([Operand(d, p) for d, p in zip(dtypes, patterns)])
     arg_spec = ArgSpec(
@@ -64,14 +187,13 @@ def prepare(
         tuple([Operand(d, p) for d, p in zip(graph.dtypes, patterns[len(dtypes) :], strict=True)]),
         GENERATORS[device].index_bits(max([_extent(g) for g in operands], default=0)),
     )
-    kernel = spec.kernel(arg_spec)
+    kernel = spec_for(graph).kernel(arg_spec)
     if isinstance(kernel, str):
         return kernel
     binding = kernel.bind(loops)
     if binding is None:
         return f"its kernel was compiled for other sizes: {kernel.code.guards[0]}"
-    counts.add("bound")
-    return Prepared(chosen, kernel, binding)
+    return kernel, binding
 
 
 def _leader(shape: Ints, layouts: Sequence[Geometry]) -> Ints:
@@ -96,14 +218,23 @@ class GraphRunner:
 
     def __init__(self, function: Elementwise) -> None:
         self._function = function
-        self._spec = spec_for(function.graph)
+        # sizes matter where pieces are cut by them
+        self._sizes = frozenset(p for p, _ in function.symbols) if function.has_edges else frozenset()
         self._prepared: dict[Key, Callable[..., list[Any]]] = {}
 
     def __call__(self, values: list[Any]) -> list[Any]:
         """The results for these inputs; the list is emptied. Raises ``CodegenError`` where there is no kernel
         for them."""
+        sizes = self._sizes
         key = tuple(
-            [(v.dtype, v.shape, v.stride()) if isinstance(v, torch.Tensor) else type(v) for v in values]
+            [
+                (v.dtype, v.shape, v.stride())
+                if isinstance(v, torch.Tensor)
+                else v
+                if k in sizes
+                else type(v)
+                for k, v in enumerate(values)
+            ]
         )
         run = self._prepared.get(key)
         if run is None:
@@ -116,15 +247,77 @@ class GraphRunner:
         return results
 
     def _prepare(self, values: Sequence[Any]) -> Callable[..., list[Any]]:
-        function = self._function
-        prepared = prepare(self._spec, [described(values[p]) for p in function.inputs])
+        relaid = self._relaid(values)
+        if relaid:
+            inner = self._prepare([_relay(v, relaid.get(p)) for p, v in enumerate(values)])
+            return lambda *given: inner(*[_relay(v, relaid.get(p)) for p, v in enumerate(given)])
+        prepared = prepare(self._function, values)
         if isinstance(prepared, str):
             raise CodegenError(prepared)
         names = [f"in{k}" for k in range(len(values))]
-        text = Generated(f"run_{function.graph.key}", names)
-        made = text.results(prepared, function.graph.dtypes, [names[p] for p in function.inputs])
-        text.line(f"return [{', '.join([result_text(r, made, names) for r in function.results])}]")
+        text = Generated(f"run_{self._function.graph.key}", names)
+        results = write_call(text, prepared, names)
+        text.line(f"return [{', '.join(results)}]")
         return text.function()
+
+    def _relaid(self, values: Sequence[Any]) -> dict[int, Ints]:
+        """The strides of inputs that pieces are taken of and that lie in memory otherwise than in the
+        trace."""
+        found: dict[int, Ints] = {}
+        sizes = {name: values[position] for position, name in self._function.symbols}
+        for source in self._function.sources:
+            if source.whole is not None:
+                (shape, strides), _ = source.whole.evaluate(sizes)
+                tensor = values[source.position]
+                pairs = zip(shape, strides, tensor.stride(), strict=True)
+                if any(n != 1 and want != have for n, want, have in pairs):
+                    found[source.position] = strides
+        return found
+
+
+def _relay(value: Any, strides: Ints | None) -> Any:
+    """A tensor with these strides; itself where none are asked for."""
+    if strides is None:
+        return value
+    return native.empty_strided_cpu(tuple(value.shape), strides, value.dtype).copy_(value)
+
+
+def write_call(text: Generated, prepared: Prepared, values: Sequence[str], indent: str = "") -> list[str]:
+    """Statements that make the outputs of a prepared call and launch its kernels; expressions for its
+    results. ``values``: expressions for the function's inputs."""
+    names = [f"_out{k}" for k in range(len(prepared.made))]
+    text.constant("_empty", native.empty_strided_cpu)
+    for name, (dtype, (sizes, strides)) in zip(names, prepared.made, strict=True):
+        shape, steps, kind = (f"{name}_{word}" for word in ("shape", "strides", "dtype"))
+        text.names.update({shape: sizes, steps: strides, kind: dtype})
+        text.line(f"{indent}{name} = _empty({shape}, {steps}, {kind})")
+    write_launches(text, prepared.launches, values, names, indent)
+    where = {"made": names, "given": values}
+    return ["None" if result is None else where[result[0]][result[1]] for result in prepared.results]
+
+
+def write_launches(
+    text: Generated,
+    launches: Sequence[Launch],
+    values: Sequence[str],
+    outputs: Sequence[str],
+    indent: str = "",
+) -> None:
+    """Statements that launch kernels on tensors that are there."""
+    for number, launch in enumerate(launches):
+        mark = str(number) if number else ""
+        inputs = [_address(text, values[p], at, f"_in{mark}_{k}") for k, (p, at) in enumerate(launch.inputs)]
+        outs = [_address(text, outputs[p], at, f"_to{mark}_{k}") for k, (p, at) in enumerate(launch.outputs)]
+        source = launch.kernel.launch(inputs, outs, launch.binding.how, mark)
+        text.names.update(source.bound(launch.binding))
+        for line in source.lines:
+            text.line(indent + line)
+    if not launches:
+        text.line(f"{indent}{text.constant('_count', counts.add)}('empty')")
+
+
+def _address(text: Generated, tensor: str, offset: int, name: str) -> Address:
+    return Address(tensor, text.constant(f"{name}_at", offset) if offset else "")
 
 
 def described(value: Any) -> tuple[torch.dtype, Geometry] | None:
@@ -132,10 +325,3 @@ def described(value: Any) -> tuple[torch.dtype, Geometry] | None:
     if isinstance(value, torch.Tensor):
         return value.dtype, (tuple(value.shape), value.stride())
     return None
-
-
-def result_text(result: Result, made: Sequence[str], inputs: Sequence[str]) -> str:
-    """The expression for a result, from those for what the kernel made and for the function's inputs."""
-    if isinstance(result, Made):
-        return made[result.number]
-    return "None" if result is None else inputs[result.position]

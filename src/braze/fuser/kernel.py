@@ -19,7 +19,6 @@ from braze.errors import CodegenError
 from braze.fuser.arg_spec import ArgSpec, Iteration
 from braze.fuser.elementwise import ElementwiseGraph
 from braze.fuser.specialize import input_name, number_name, output_name, size_name, stride_name
-from braze.fuser.strides import Geometry
 from braze.runtime.call_checks import ErrorWords
 from braze.runtime.callgen import TINY_WORK, entry_point
 from braze.runtime.expr import Expr
@@ -28,29 +27,54 @@ from braze.runtime.plan import BindSize, CheckTensor, Free, Return, RunSegment, 
 from braze.runtime.realign import run_realigned
 from braze.runtime.threads import team_size
 
-__all__ = ["Binding", "FusedKernel", "LaunchSource", "Prepared", "source_of"]
+__all__ = ["Address", "Binding", "FusedKernel", "LaunchSource", "source_of"]
 
 
 @dataclass(frozen=True)
 class Binding:
-    """What a launch knows beforehand: the kernel's sizes, the bytes of each workspace, and ``how`` it is
-    made: ``tiny`` work keeps the interpreter's lock, since letting go of it costs as much; ``alone`` in one
-    thread; by a ``team`` of as many threads as torch uses."""
+    """What a launch knows beforehand: the kernel's sizes, the bytes of each workspace, where in a workspace
+    each buffer that is in one begins, and ``how`` it is made: ``tiny`` work keeps the interpreter's lock,
+    since letting go of it costs as much; ``alone`` in one thread; by a ``team`` of as many threads as torch
+    uses."""
 
     sizes: tuple[int, ...]
     workspaces: tuple[int, ...]
+    offsets: tuple[int, ...]
     how: Literal["tiny", "alone", "team"]
 
 
 @dataclass(frozen=True)
 class LaunchSource:
-    """Statements that launch a kernel, and the globals that they use. Sizes are in the variables ``sizes``,
-    the bytes of workspaces in ``workspaces``."""
+    """Statements that launch a kernel, and the globals that they use, those apart that hold what the
+    `Binding` knows."""
 
     lines: tuple[str, ...]
     names: Mapping[str, Any]
     sizes: tuple[str, ...]
     workspaces: tuple[str, ...]
+    offsets: tuple[str, ...]
+
+    def bound(self, binding: Binding) -> dict[str, Any]:
+        """All globals, for one binding."""
+        values = (*binding.sizes, *binding.workspaces, *binding.offsets)
+        return {
+            **self.names,
+            **dict(zip((*self.sizes, *self.workspaces, *self.offsets), values, strict=True)),
+        }
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where an operand is, as expressions: a tensor, and how many bytes after its begin (empty: none). For a
+    number, ``tensor`` is the number."""
+
+    tensor: str
+    offset: str = ""
+
+    @property
+    def pointer(self) -> str:
+        """The address itself."""
+        return f"{self.tensor}.data_ptr()" + (f" + {self.offset}" if self.offset else "")
 
 
 class FusedKernel:
@@ -98,26 +122,30 @@ class FusedKernel:
         work = sum(w.evaluate(sizes) for w in self._work)
         team = work >= self._min_parallel_work
         late = {number_name(k) for k, kind in enumerate(kinds) if kind == "int"}
+        spaces = {w.out for w in self._workspaces}
         known = [e for run in self._runs for e in run.sizes if not _is_late(e, late)]
         return Binding(
             tuple([e.evaluate(sizes) for e in known]),
             tuple([w.nbytes.evaluate(sizes) for w in self._workspaces]),
+            tuple([b.offset.evaluate(sizes) for run in self._runs for b in run.buffers if b.name in spaces]),
             "team" if team else "tiny" if work < TINY_WORK else "alone",
         )
 
-    def launch(self, inputs: Sequence[str], outputs: Sequence[str], how: str) -> LaunchSource:
-        """The statements of a launch that is made like ``how`` (see `Binding`). ``inputs`` are expressions
-        for the graph's inputs, ``outputs`` variables that hold the tensors to write to."""
+    def launch(
+        self, inputs: Sequence[Address], outputs: Sequence[Address], how: str, mark: str = ""
+    ) -> LaunchSource:
+        """The statements of a launch that is made like ``how`` (see `Binding`), for where the graph's inputs
+        and outputs are. ``mark`` sets its names apart from those of another launch."""
         assert self._linked is not None
         given = [(k, kind, inputs[k]) for k, kind in enumerate(self.graph.kinds)]
-        where = {input_name(k): text for k, _, text in given}
-        where |= {output_name(k): name for k, name in enumerate(outputs)}
+        where = {input_name(k): address for k, _, address in given}
+        where |= {output_name(k): address for k, address in enumerate(outputs)}
         floats = {input_name(k) for k, kind, _ in given if kind == "float"}
-        late = {number_name(k): text for k, kind, text in given if kind == "int"}
-        spaces = {w.out: f"_space{k}" for k, w in enumerate(self._workspaces)}
+        late = {number_name(k): address.tensor for k, kind, address in given if kind == "int"}
+        spaces = {w.out: f"_space{mark}_{k}" for k, w in enumerate(self._workspaces)}
         names: dict[str, Any] = {
-            "_sink": self._errors.sink,
-            "_errors": self._errors,
+            f"_sink{mark}": self._errors.sink,
+            f"_errors{mark}": self._errors,
             "_double": ctypes.c_double,
             "_addressof": ctypes.addressof,
             "_realigned": run_realigned,
@@ -125,56 +153,52 @@ class FusedKernel:
             "_team": team_size,
             "_take": workspaces.take,
             "_give": workspaces.give,
-            "_code": self._linked,
+            f"_code{mark}": self._linked,
         }
-        lines = [f"{name} = _take(_bytes_{w})" for w, name in spaces.items()]
-        lines += [f"_number_{name} = _double({where[name]})" for name in sorted(floats)]
+        lines = [f"{name} = _take(_bytes{name})" for name in spaces.values()]
+        lines += [f"_number_{name} = _double({where[name].tensor})" for name in sorted(floats)]
         known: list[str] = []
+        offsets: list[str] = []
         for k, run in enumerate(self._runs):
-            values = ["_failure.address" if run.checked else "_sink"]
+            values = ["_failure.address" if run.checked else f"_sink{mark}"]
             tensors: list[str] = []
             for at, buffer in enumerate(run.buffers, 1):
                 if buffer.name in spaces:
-                    values.append(f"{spaces[buffer.name]}.address + {buffer.offset}")
+                    offsets.append(f"_begin{mark}_{len(offsets)}")
+                    values.append(f"{spaces[buffer.name]}.address + {offsets[-1]}")
                 elif buffer.name in floats:
                     values.append(f"_addressof(_number_{buffer.name})")
                 else:
-                    values.append(f"{where[buffer.name]}.data_ptr()")
-                    tensors.append(f"({at}, {where[buffer.name]}), ")
+                    values.append(where[buffer.name].pointer)
+                    tensors.append(f"({at}, {where[buffer.name].tensor}), ")
             for e in run.sizes:
                 if _is_late(e, set(late)):
                     values.append(late[str(e)])
                 else:
-                    known.append(f"_size{len(known)}")
+                    known.append(f"_size{mark}_{len(known)}")
                     values.append(known[-1])
-            names[f"_pack{k}"] = struct.Struct(f"={len(values)}q").pack
-            names[f"_run{k}"] = entry = entry_point(self._linked, run.entry, keep_lock=how == "tiny")
-            names[f"_shown{k}"] = _shown(entry, self.name)
+            names[f"_pack{mark}_{k}"] = struct.Struct(f"={len(values)}q").pack
+            names[f"_run{mark}_{k}"] = entry = entry_point(self._linked, run.entry, keep_lock=how == "tiny")
+            names[f"_shown{mark}_{k}"] = _shown(entry, self.name)
             threads = "_team()" if how == "team" else "1"
-            run_it = f"(_shown{k} if _profiling() else _run{k})"
-            lines.append(f"if {run_it}(_args := _pack{k}({', '.join(values)}), {threads}):")
-            lines.append(f"    _realigned(_run{k}, _args, {threads}, ({''.join(tensors)}))")
+            run_it = f"(_shown{mark}_{k} if _profiling() else _run{mark}_{k})"
+            lines.append(f"if {run_it}(_args := _pack{mark}_{k}({', '.join(values)}), {threads}):")
+            lines.append(f"    _realigned(_run{mark}_{k}, _args, {threads}, ({''.join(tensors)}))")
         if self._checked:
-            lines.insert(0, "_failure = _errors.take()")
+            lines.insert(0, f"_failure = _errors{mark}.take()")
             lines += [
                 "if _failure.words[0]:",
-                "    raise _errors.exception(_failure)",
-                "_errors.give(_failure)",
+                f"    raise _errors{mark}.exception(_failure)",
+                f"_errors{mark}.give(_failure)",
             ]
         lines += [f"_give({name})" for name in spaces.values()]
         return LaunchSource(
-            tuple(lines), names, tuple(known), tuple([f"_bytes_{w.out}" for w in self._workspaces])
+            tuple(lines),
+            names,
+            tuple(known),
+            tuple([f"_bytes{name}" for name in spaces.values()]),
+            tuple(offsets),
         )
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """All that is known of a launch before its tensors are. ``layouts`` of the outputs; ``kernel`` None where
-    they have no element."""
-
-    layouts: tuple[Geometry, ...]
-    kernel: FusedKernel | None
-    binding: Binding | None
 
 
 def source_of(code: CompiledFxGraph) -> str:

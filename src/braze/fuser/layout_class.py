@@ -13,7 +13,16 @@ from braze._torch.fakes import make_fake, new_fake_mode
 from braze._torch.shape_envs import SymbolFacts
 from braze.fuser.strides import contiguous, is_dense
 
-__all__ = ["Example", "LayoutClass", "Symbols", "layout_class", "symbols_of", "traceable"]
+__all__ = [
+    "Example",
+    "LayoutClass",
+    "Symbols",
+    "is_number",
+    "layout_class",
+    "number_symbol",
+    "symbols_of",
+    "traceable",
+]
 
 LayoutClass: TypeAlias = tuple[object, ...]
 
@@ -44,6 +53,16 @@ def symbols_of(position: int, tensor: torch.Tensor) -> Symbols:
     return found
 
 
+def number_symbol(position: int) -> str:
+    """The symbol of a number that is an argument."""
+    return f"number{position}"
+
+
+def is_number(symbol: str) -> bool:
+    """Whether a symbol is that of a number, and not that of a size."""
+    return symbol.startswith("number")
+
+
 Example: TypeAlias = "torch.Tensor | float | int"
 
 
@@ -65,8 +84,8 @@ def traceable(
         else:
             is_float = isinstance(example, float)
             hint = example if not is_float or abs(example) < 1e300 else 0.5  # NaN and infinity are no hints
-            facts.append(SymbolFacts(f"number{position}", hint=hint, is_float=is_float))
-            plans.append(_number(f"number{position}"))
+            facts.append(SymbolFacts(number_symbol(position), hint=hint, is_float=is_float))
+            plans.append(_number(number_symbol(position)))
     env, symbols = shape_envs.new_shape_env(facts)
     mode = new_fake_mode(env)
 
@@ -77,7 +96,7 @@ def traceable(
         is_float = isinstance(value, str) and not symbols[value].is_integer
         return shape_envs.symbolic(env, expression, float if is_float else int)
 
-    sizes = {fact.name: symbolic(fact.name) for fact in facts if not fact.name.startswith("number")}
+    sizes = {fact.name: symbolic(fact.name) for fact in facts if not is_number(fact.name)}
     return mode, sizes, [plan(mode, symbolic) for plan in plans]
 
 

@@ -11,19 +11,16 @@ import torch
 
 from braze import config as configuration
 from braze._torch import surroundings
-from braze._torch.autograd import grad_enabled
+from braze._torch.autograd import grad_enabled, increment_version
 from braze.errors import CodegenError, FallbackError
 from braze.fuser.arguments import Structure, rebuild
 from braze.fuser.devices import unfusable
-from braze.fuser.elementwise import Made
 from braze.fuser.entries import EMPTY, Entry, Subject
 from braze.fuser.entry_code import EntryCode, Recent
-from braze.fuser.executor import GraphRunner, described, prepare
+from braze.fuser.executor import GraphRunner, Prepared, prepare, prepare_into, write_launches
 from braze.fuser.generated import Generated
-from braze.fuser.kernel import Prepared, source_of
-from braze.fuser.kernel_cache import spec_for
+from braze.fuser.kernel import source_of
 from braze.fuser.memory import overlap
-from braze.fuser.strides import Geometry
 from braze.fuser.tracing import Traced
 from braze.fuser.variants import ArgumentKind, Variants
 
@@ -89,7 +86,7 @@ class Preparing:
                 return traced
             if traced.graph is None:
                 return self._entry(structure, leaves, traced, None)
-            prepared = self.launch(traced, leaves)
+            prepared = self._prepared(traced, leaves)
             if not isinstance(prepared, str):
                 return self._entry(structure, leaves, traced, prepared)
             with configuration.patch(**self.subject.options) as config:
@@ -101,27 +98,27 @@ class Preparing:
         traced = self._fused(structure, leaves)
         if traced.graph is None:
             return "\n".join([f"; {code.name}\n{source_of(code)}" for code in traced.codes])
-        prepared = self.launch(traced, leaves)
+        prepared = self._prepared(traced, leaves)
         if isinstance(prepared, str):
             raise self._not_fused(prepared)
-        if prepared.kernel is None:
-            return f"; nothing is launched: {EMPTY}\n"
-        return f"; {prepared.kernel.spec}\n{source_of(prepared.kernel.code)}"
+        kernels = [launch.kernel for launch in prepared.launches]
+        texts = [f"; {kernel.spec}\n{source_of(kernel.code)}" for kernel in kernels]
+        return "\n".join(texts) or f"; nothing is launched: {EMPTY}\n"
 
     def launched(self, structure: Structure, leaves: Sequence[Any]) -> Any:
         """What a call returns for such arguments, by compiled code and nothing else. Raises
         ``FallbackError``."""
         traced = self._fused(structure, leaves)
-        live = [leaves[p] for p in traced.live]
+        values = self._values(traced, leaves)
         results: Sequence[Any]
         if traced.graph is not None:
             try:
-                results = GraphRunner(traced.graph)(live)
+                results = GraphRunner(traced.graph)(values)
             except CodegenError as error:
                 raise self._not_fused(error.what) from error
         else:
             assert traced.call is not None
-            results = traced.call(*self._sizes(traced, leaves), *live)
+            results = traced.call(*values)
         return rebuild(traced.results, iter([results[p] for p in traced.places]))
 
     def _fused(self, structure: Structure, leaves: Sequence[Any]) -> Traced:
@@ -134,15 +131,18 @@ class Preparing:
     def _not_fused(self, reason: str) -> FallbackError:
         return FallbackError(f"{self.subject.name} is not fused for these arguments: {reason}")
 
-    def launch(
-        self, traced: Traced, leaves: Sequence[Any], outputs: Sequence[torch.Tensor] | None = None
-    ) -> Prepared | str:
-        """The launch of a trace that is one graph, its kernel compiled if need be, or why there is none.
-        ``outputs``: tensors for the results, where they are given."""
+    def _values(self, traced: Traced, leaves: Sequence[Any]) -> list[Any]:
+        """What the trace's graph or call takes."""
+        return [*self._sizes(traced, leaves), *[leaves[p] for p in traced.live]]
+
+    def _prepared(self, traced: Traced, leaves: Sequence[Any]) -> Prepared | str:
+        """The call of a trace that is one graph, its kernels compiled if need be, or why there is none."""
         assert traced.graph is not None
-        layouts = None if outputs is None else [(tuple(t.shape), t.stride()) for t in outputs]
         with configuration.patch(**self.subject.options):
-            return prepare(spec_for(traced.graph.graph), _described(traced, leaves), layouts=layouts)
+            try:
+                return prepare(traced.graph, self._values(traced, leaves))
+            except ValueError as error:
+                return str(error)
 
     def _entry(
         self, structure: Structure, leaves: Sequence[Any], traced: Traced, prepared: Prepared | None
@@ -172,48 +172,24 @@ class Preparing:
         traced = self.traced(structure, leaves)
         if isinstance(traced, str) or traced.graph is None or results != traced.results:
             return False
-        if not self._can_write(traced, leaves, outputs):
+        if any(unfusable(output) is not None for output in outputs):
             return False
-        prepared = self.launch(traced, leaves, outputs)
-        if isinstance(prepared, str):
+        if list(traced.places) != list(range(len(outputs))):
             return False
-        self._launch_into(traced, prepared, leaves, outputs)
-        return True
-
-    @staticmethod
-    def _can_write(traced: Traced, leaves: Sequence[Any], outputs: Sequence[Any]) -> bool:
-        """Whether a kernel may write to these tensors itself: one for each of its outputs, of the right type
-        and sizes, which no other argument shares memory with."""
-        function = traced.graph
-        assert function is not None
-        graph = function.graph
-        if list(traced.places) != list(range(len(graph.outputs))) or len(outputs) != len(graph.outputs):
+        if overlap(outputs, [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]):
             return False
-        if not all(isinstance(r, Made) and r.number == k for k, r in enumerate(function.results)):
-            return False
-        layouts = graph.layouts([None if g is None else g[1] for g in _described(traced, leaves)])
-        for output, (sizes, _), dtype in zip(outputs, layouts, graph.dtypes, strict=True):
-            if output.dtype is not dtype or tuple(output.shape) != sizes or unfusable(output) is not None:
+        values = self._values(traced, leaves)
+        with configuration.patch(**self.subject.options):
+            try:
+                launches = prepare_into(traced.graph, values, outputs)
+            except ValueError:
                 return False
-        others = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
-        return not overlap(outputs, others)
-
-    @staticmethod
-    def _launch_into(
-        traced: Traced, prepared: Prepared, leaves: Sequence[Any], outputs: Sequence[torch.Tensor]
-    ) -> None:
-        function = traced.graph
-        assert function is not None
-        values = [leaves[traced.live[p]] for p in function.inputs]
+        if isinstance(launches, str):
+            return False
         inputs = [f"in{k}" for k in range(len(values))]
         names = [f"out{k}" for k in range(len(outputs))]
-        text = Generated("launch_into", [*inputs, *names])
-        text.launch(prepared, inputs, names)
+        text = Generated(f"into_{traced.graph.graph.key}", [*inputs, *names])
+        write_launches(text, launches, inputs, names)
         text.function()(*values, *outputs)
-        torch.autograd.graph.increment_version(outputs)
-
-
-def _described(traced: Traced, leaves: Sequence[Any]) -> list[tuple[torch.dtype, Geometry] | None]:
-    """The inputs of a trace that is one graph."""
-    assert traced.graph is not None
-    return [described(leaves[traced.live[p]]) for p in traced.graph.inputs]
+        increment_version(outputs)
+        return True

@@ -34,9 +34,9 @@ from braze.frontend.views import Views
 from braze.fuser.accounts import counts
 from braze.fuser.arguments import Structure, Unfusable, describe
 from braze.fuser.codegen import GENERATORS, compiled
-from braze.fuser.elementwise import Elementwise, elementwise
+from braze.fuser.edges import Elementwise, elementwise
 from braze.fuser.executor import GraphRunner
-from braze.fuser.layout_class import Example, traceable
+from braze.fuser.layout_class import Example, is_number, number_symbol, traceable
 from braze.fuser.numbers import with_numbers
 from braze.runtime.guard import BoolExpr
 
@@ -62,9 +62,9 @@ class Traced:
         results: the structure of what it returns; the leaves are the numbers of results.
         places: for each leaf of ``results`` which result it is.
         graph: the whole function, where it acts on each element by itself and no gradient is asked for.
-        call: otherwise, takes the values of ``sizes`` and the tensors and numbers, one by one, and gives the
-            results in a list.
-        live: the positions of the tensors and numbers that ``graph`` or ``call`` takes.
+        call: otherwise; gives the results in a list. Either takes the values of ``sizes`` and the tensors and
+            numbers ``live``, one by one.
+        live: positions of tensors and numbers.
         sizes: the names of size symbols (see `layout_class.symbols_of`).
         any_shape: it is right for tensors of every rank, shape and layout. Otherwise for those of the layout
             class of the trace whose sizes fulfil ``guards``.
@@ -108,7 +108,7 @@ def trace(
         capture = CallCapture(len(inputs), Views((), ()))
         parts = _Parts(config, capture, len(sizes), live)
         wrapper = compile_parts(module, inputs, config, parts, parts, backward_now=True)
-    numbers = {f"number{p}": p for p, e in enumerate(examples) if not isinstance(e, torch.Tensor)}
+    numbers = {number_symbol(p): p for p, e in enumerate(examples) if not isinstance(e, torch.Tensor)}
     matter = {
         numbers[str(symbol)]
         for condition in shape_envs.guards_added(mode.shape_env, 0)
@@ -123,7 +123,7 @@ def trace(
         raise Unfusable(f"it depends on sizes in a way that cannot be checked: {error.what}") from None
     spec = capture.spec() if capture.complete else "its backward is compiled when it first runs"
     graph = _whole(parts, spec)
-    any_shape = not module.watch.others and parts.all_elementwise and not isinstance(spec, str)
+    any_shape = not (module.watch.others or isinstance(spec, str)) and parts.of_any_shape
     call: Callable[..., Sequence[Any]] | None = None
     if graph is None:
         call = wrapper if isinstance(spec, str) else parts.call(spec, any_shape)
@@ -228,9 +228,15 @@ class _Parts:
 
     # -- afterwards -------------------------------------------------------------------------------------
     @property
-    def all_elementwise(self) -> bool:
-        """Whether every part acts on each element by itself."""
-        return bool(self.runs) and self.graphs.keys() == self.runs.keys()
+    def of_any_shape(self) -> bool:
+        """Whether every part acts on each element by itself, and does nothing else."""
+        whole = bool(self.runs) and self.graphs.keys() == self.runs.keys()
+        return whole and not any(self._reads_sizes(g) for g in self.graphs.values())
+
+    @staticmethod
+    def _reads_sizes(function: Elementwise) -> bool:
+        symbols = {position for position, name in function.symbols if not is_number(name)}
+        return function.has_edges or any(s.position in symbols for s in function.sources)
 
     def call(self, spec: CallSpec, any_shape: bool) -> Callable[..., list[Any]]:
         """The function of tensors and numbers that ``spec`` describes."""
@@ -294,8 +300,4 @@ def _whole(parts: _Parts, spec: CallSpec | str) -> Elementwise | None:
     graph = parts.graphs.get("inference")
     if graph is None or isinstance(spec, str) or spec.written or spec.copied_back:
         return None
-    fresh = all(isinstance(o, Fresh) for o in spec.outputs) and spec.grad_mode is None
-    first = parts.sizes
-    if not fresh or any(p < first for p in graph.inputs):  # it computes with sizes
-        return None
-    return Elementwise(graph.graph, tuple(p - first for p in graph.inputs), graph.results)
+    return graph if all(isinstance(o, Fresh) for o in spec.outputs) and spec.grad_mode is None else None
