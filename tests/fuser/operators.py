@@ -1,5 +1,5 @@
-"""PyTorch's operator database through `braze.fuse`: elementwise operators and reductions, results and gradients
-against eager.
+"""PyTorch's operator database through `braze.fuse`: elementwise operators and reductions, results and
+gradients against eager.
 
 python -m tests.fuser.operators             everything; prints what is wrong and what fell back
 python -m tests.fuser.operators softmax     operators with "softmax" in their name
@@ -21,11 +21,12 @@ import braze
 from tests.numerics import Disagreement, assert_agrees, in_float64, leaves
 from tests.opinfo.cases import UNINITIALISED, Database
 
-ALSO = (
-    "where clamp clamp_min clamp_max lerp addcmul addcdiv masked_fill softmax log_softmax nn.functional.layer_norm "
-    "nn.functional.rms_norm nn.functional.softmin nn.functional.normalize logsumexp std std_mean var var_mean cat chunk split "
-    "stack nn.functional.glu nn.functional.mse_loss nn.functional.huber_loss nn.functional.prelu cumsum norm"
-).split()
+ALSO = """
+    where clamp clamp_min clamp_max lerp addcmul addcdiv masked_fill softmax log_softmax cumsum norm logsumexp
+    nn.functional.layer_norm nn.functional.rms_norm nn.functional.softmin nn.functional.normalize
+    nn.functional.glu nn.functional.mse_loss nn.functional.huber_loss nn.functional.prelu
+    std std_mean var var_mean cat chunk split stack
+""".split()
 DTYPES = (torch.float32, torch.int64)
 
 
@@ -132,9 +133,8 @@ def main(words: list[str]) -> int:
             for problem in outcome.problems:
                 print(f"WRONG {outcome.name}: {problem[:400]}")
             if outcome.fallbacks or words:
-                print(
-                    f"{outcome.name}: {outcome.samples} samples, eager for: {'; '.join(sorted(outcome.fallbacks))[:300]}"
-                )
+                reasons = "; ".join(sorted(outcome.fallbacks))[:300]
+                print(f"{outcome.name}: {outcome.samples} samples, eager for: {reasons}")
     print(f"{total} pairs, {gradients} with gradients, {wrong} wrong, {fell} with fallbacks")
     print(braze.fuser.stats().compiled, "compiled", braze.fuser.stats().traces, "traces")
     return int(wrong > 0)

@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 from torch._ops import OpOverload
+from torch.autograd import forward_ad
 from torch.overrides import TorchFunctionMode
 
 __all__ = [
+    "FORWARD_MODE",
     "FunctionWatch",
     "acts_on_elements",
     "function_modes",
@@ -22,6 +24,9 @@ __all__ = [
 
 function_modes: Callable[[], int] = torch._C._len_torch_function_stack
 """How many modes see the calls of torch's functions in this thread (`torch.device` as a context is one)."""
+
+FORWARD_MODE = forward_ad
+"""Its attribute `_current_level` is negative where nobody differentiates forwards in this process."""
 
 _POINTWISE_METHODS = frozenset(
     """
@@ -50,6 +55,8 @@ def onlookers() -> str | None:
         return "it is called inside a torch.func transform"
     if torch._C._len_torch_dispatch_stack() or function_modes():
         return "it is called inside a mode that sees each operator"
+    if forward_ad._current_level >= 0:
+        return "it is called inside forward-mode differentiation"
     if torch._C._get_tracing_state() is not None:
         return "it is called inside torch.jit.trace"
     return None

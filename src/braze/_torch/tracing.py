@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
+from torch._dynamo import convert_frame
 from torch._guards import TracingContext, detect_fake_mode, tracing
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.fx import GraphModule
@@ -79,9 +80,12 @@ def apart() -> Iterator[None]:
         yield
 
 
-def new_trace(mode: FakeTensorMode) -> AbstractContextManager[Any]:
-    """The context of a trace without Dynamo, whose inputs are fake tensors of `mode`."""
-    return tracing(TracingContext(mode))
+@contextmanager
+def new_trace(mode: FakeTensorMode) -> Iterator[None]:
+    """The context of a trace without Dynamo, whose inputs are fake tensors of `mode`. One thread at a time:
+    tracing patches PyTorch's own modules; Dynamo's lock keeps it out as well."""
+    with convert_frame.compile_lock, tracing(TracingContext(mode)):
+        yield
 
 
 def propagate(gm: GraphModule, fake_mode: FakeTensorMode, example_inputs: Sequence[Any]) -> None:

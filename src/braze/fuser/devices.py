@@ -7,6 +7,8 @@ from typing import Any, Final, Protocol
 
 import torch
 
+from braze.ops.dtypes import is_supported
+
 __all__ = ["Forgetful", "can_fuse_on", "disable", "enable", "is_enabled", "remember_to_tell", "unfusable"]
 
 
@@ -70,6 +72,8 @@ def unfusable(value: Any) -> str | None:
         return f"tensors of layout {value.layout} are not fused"
     if value.is_quantized:
         return "quantized tensors are not fused"
+    if not is_supported(value.dtype):
+        return f"tensors of {value.dtype} are not fused"
     kind = value.device.type
     if kind not in KINDS:
         return f"tensors on {kind} are not fused"

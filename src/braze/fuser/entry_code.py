@@ -163,9 +163,11 @@ class EntryCode:
         tensors = [k for k, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
         text.constant("_like", native.same_tensors([leaves[k] for k in tensors]))
         text.constant("_modes", surroundings.function_modes)
+        text.constant("_forward_mode", surroundings.FORWARD_MODE)
         text.constant("_default_dtype", torch.get_default_dtype)
         default = text.constant("_known_dtype", torch.get_default_dtype())
         tests = [f"_like({', '.join([paths[k] for k in tensors])})", "not _modes()"]
+        tests.append("_forward_mode._current_level < 0")
         tests.append(f"_default_dtype() is {default}")
         if any(leaves[k].requires_grad for k in tensors):
             text.constant("_grad", grad_enabled)

@@ -51,7 +51,6 @@ class FusedFunction:
         self.wrapper = self.subject.signature.wrapper(self._space)
         self.wrapper.fused = self  # type: ignore[attr-defined]
         surroundings.inlined_by_dynamo(self.wrapper, function)
-        configuration.resolve(self.subject.options)  # a wrong option is an error here, and not in some call
         counts.add("functions")
         remember_to_tell(self)
 
@@ -185,6 +184,7 @@ def fuse(function: Any = None, /, *, options: Mapping[str, object] | None = None
         ConfigError: an option that there is not.
         FallbackError: in strict mode, when it is called, where it would not be fused.
     """
+    configuration.resolve(options)  # a wrong option is an error here, and not in some call
     if function is None:
         return functools.partial(fuse, options=options)
     if not callable(function):

@@ -102,9 +102,9 @@ def trace(
     guards = GuardWatch(inputs)
     module = _Module(function, len(sizes), {p: examples[p] for p in static})
     with ExitStack() as stack:
+        stack.enter_context(new_trace(mode))
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.set_grad_enabled(gradients))
-        stack.enter_context(new_trace(mode))
         capture = CallCapture(len(inputs), Views((), ()))
         parts = _Parts(config, capture, len(sizes), live)
         wrapper = compile_parts(module, inputs, config, parts, parts, backward_now=True)
@@ -221,6 +221,9 @@ class _Parts:
         request, adapt, strides = with_numbers(request)
         strategy = GENERATORS["cpu"].strategy(request.config)
         code = compiled(request, strategy)
+        fallbacks = code.info.metrics.fallbacks
+        if fallbacks and not code.variant().info.kernels:
+            raise Unfusable(f"nothing of it is compiled: {fallbacks[0].op}: {fallbacks[0].reason}")
         counts.add("loaded" if code.report is None else "compiled", len(code.variant().info.kernels))
         self.codes[request.kind] = code
         self.runs[request.kind] = adapt(code.run)
