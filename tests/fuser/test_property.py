@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import braze
@@ -65,7 +65,6 @@ def inputs_and_steps(draw: st.DrawFn) -> tuple[list[torch.Tensor], list[Step]]:
     return inputs, draw(st.lists(step, min_size=1, max_size=6))
 
 
-@settings(max_examples=25, suppress_health_check=list(HealthCheck))
 @given(inputs_and_steps(), st.sampled_from([0.5, -1.0, 3.0]))
 def test_any_function_of_any_tensors(case: tuple[list[torch.Tensor], list[Step]], number: float) -> None:
     inputs, steps = case

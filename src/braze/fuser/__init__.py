@@ -10,6 +10,7 @@
 `stats`                  what was traced, compiled, loaded, and what ran as eager PyTorch, and why
 `debug_kernel_source`    the generated code for some arguments
 `debug_launch`           launch the kernel for some arguments, or raise
+`kernels`                the graphs that act on each element by itself, with their kernels
 `compiled_kernel_count`  how many kernels there are
 =======================  =====================================================================================
 
@@ -33,6 +34,7 @@ __all__ = [
     "fuse",
     "fuse_graph",
     "is_enabled",
+    "kernels",
     "register_fusion",
     "run_fusion",
     "stats",
@@ -50,6 +52,7 @@ _HOMES = {
     "fuse": "braze.fuser.function",
     "fuse_graph": "braze.fuser.partition",
     "is_enabled": "braze.fuser.devices",
+    "kernels": "braze.fuser.interface",
     "register_fusion": "braze.fuser.interface",
     "run_fusion": "braze.fuser.interface",
     "stats": "braze.fuser.accounts",

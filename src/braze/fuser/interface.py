@@ -18,12 +18,14 @@ from braze.fuser.accounts import stats
 from braze.fuser.arguments import Structure, Unfusable
 from braze.fuser.canonical import canonical, key_of
 from braze.fuser.function import FusedFunction
+from braze.fuser.kernel_cache import KernelSpec, kernel_specs
 from braze.fuser.once import OnceMap
 
 __all__ = [
     "compiled_kernel_count",
     "debug_kernel_source",
     "debug_launch",
+    "kernels",
     "register_fusion",
     "run_fusion",
 ]
@@ -133,3 +135,8 @@ def compiled_kernel_count() -> int:
     """How many kernels were compiled, or found in the cache, in this process."""
     so_far = stats()
     return so_far.compiled + so_far.loaded
+
+
+def kernels() -> tuple[KernelSpec, ...]:
+    """Every graph of this process that acts on each element by itself; each prints with its kernels."""
+    return tuple(kernel_specs.values())
