@@ -176,7 +176,7 @@ def overhead(options: Any) -> Rows:
     fused(x, gate)
     by_hand = _by_hand(fused, x, gate)
     contestants: dict[str, Any] = {"by hand": by_hand, "fused": fused, "eager": function}
-    for backend in ("braze", "inductor"):
+    for backend in dict.fromkeys((options.subject, options.against)):
         contestants[f"compile {backend}"] = compiled(function, backend)
     alternating = [(torch.randn(8 + k), torch.randn(8 + k)) for k in range(7)]
     turn = itertools.cycle(alternating)
@@ -193,10 +193,10 @@ def overhead(options: Any) -> Rows:
                 "name": name,
                 "us": microseconds,
                 "above": above,
-                "share": median_ratio(samples, name, "compile inductor"),
+                "share": median_ratio(samples, name, f"compile {options.against}"),
             }
         )
-    made = table("A call on 8 elements", "", "us", "us above by hand", "of compile inductor's")
+    made = table("A call on 8 elements", "", "us", "us above by hand", f"of compile {options.against}'s")
     for r in rows:
         made.add_row(r["name"], figure(r["us"]), figure(r["above"]), figure(r["share"]))
     CONSOLE.print(made)
@@ -231,8 +231,8 @@ def chains(options: Any) -> Rows:
         contestants: dict[str, Callable[..., Any]] = {
             "eager": function,
             "fused": braze.fuse(function),
-            "compile inductor": compiled(function, "inductor", dynamic=False),
-            "compile braze": compiled(function, "braze"),
+            f"compile {options.against}": compiled(function, options.against),
+            f"compile {options.subject}": compiled(function, options.subject),
         }
         script = torch.jit.CompilationUnit(chain_source(length)).run
         contestants["jit.script"] = script
@@ -252,14 +252,16 @@ def chains(options: Any) -> Rows:
         row: dict[str, Any] = {"dtype": str(dtype).removeprefix("torch."), "operators": length}
         row |= {name: 1e3 * statistics.median(times) for name, times in samples.items()}
         fastest = min(
-            (n for n in samples if n not in ("fused", "eager", "compile braze")), key=lambda n: row[n]
+            (n for n in samples if n not in ("fused", "eager", f"compile {options.subject}")),
+            key=lambda n: row[n],
         )
         row["fastest"] = fastest
         row["against eager"] = median_ratio(samples, "eager", "fused")
         row["against fastest"] = median_ratio(samples, fastest, "fused")
         row["GB/s"] = 3 * x.numel() * x.element_size() / row["fused"] / 1e6
         rows.append(row)
-    names = ["eager", "jit.script", "numexpr", "compile inductor", "compile braze", "fused"]
+    compilers = [f"compile {options.against}", f"compile {options.subject}"]
+    names = ["eager", "jit.script", "numexpr", *compilers, "fused"]
     made = table(
         "Chains, milliseconds", "dtype", "operators", *names, "x eager", "x fastest other", "GB/s", left=1
     )

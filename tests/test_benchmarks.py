@@ -119,6 +119,21 @@ def test_commands_write_their_figures(module: str, name: str, keys: set[str], tm
     assert keys <= set(row)
 
 
+def test_the_fuser_is_measured_on_all_its_parts(tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+    options = ["--quick", "--json", str(file), "--subject", "aot_eager", "--against", "eager"]
+    command = [sys.executable, "-m", "benchmarks.fuser", *options]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = json.loads(file.read_text())["rows"]
+    shapes = {row["name"]: row for row in rows if row["part"] == "shapes"}
+    assert all(row["fallbacks"] == 0 and row["kernels"] <= 1 for row in shapes.values())
+    assert shapes["ranks 1 to 5, contiguous"]["kernels"] == 0  # those of rank 3 have made it
+    (threads,) = [row for row in rows if row["part"] == "threads"]
+    assert threads["wrong"] == 0
+    assert len([row for row in rows if row["part"] == "chains"]) == 6
+
+
 def test_first_calls_are_taken_apart(tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
     ways = ["--way", "eager", "--way", "aot_eager"]

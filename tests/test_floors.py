@@ -41,7 +41,7 @@ SEEN_BY_THE_FACE = frozenset({"version", "_torch"})
 SEES_THE_FACE = frozenset({"cli"})
 
 # The lazy seams: tracing is loaded for the first graph that the cache's second level does not know, and for
-# the first call of a fused function; the compiler when a graph has to be compiled; and none of it before. Each
+# the first call of a fused function; the compiler when a graph has to be compiled; none of it before. Each
 # with the room that may cross it.
 PIPELINE = "braze.compile.pipeline"
 SEAMS = {PIPELINE: "compile", "braze.frontend.miss": "frontend", "braze.fuser.preparing": "fuser"}

@@ -31,7 +31,8 @@ def gradients_of(result: Any, inputs: Sequence[torch.Tensor]) -> list[torch.Tens
     """Gradients of the inputs for the same random gradients of the results, every time."""
     outputs = [leaf for _, leaf in leaves(result) if isinstance(leaf, torch.Tensor) and leaf.requires_grad]
     generator = torch.Generator().manual_seed(3)
-    seeds = [torch.randn(o.shape, generator=generator, dtype=torch.float64).to(o.dtype) for o in outputs]
+    # numbers that every type has: the reference in float64 gets the very same ones
+    seeds = [torch.randn(o.shape, generator=generator).bfloat16().to(o.dtype) for o in outputs]
     return list(torch.autograd.grad(outputs, inputs, seeds, allow_unused=True))
 
 
@@ -57,14 +58,15 @@ def check(fused: Callable[..., Any], *args: Any, times: int = 3, strides: bool =
     with the function itself. Returns the last result."""
     function = fused.__wrapped__  # type: ignore[attr-defined]
     expected = outcome(function, args, kwargs)
+
+    def reference() -> Any:
+        return outcome(function, in_float64(list(args)), in_float64(kwargs))
+
     for _ in range(times):
         actual = outcome(fused, args, kwargs)
-        assert_agrees(
-            actual,
-            expected,
-            lambda: outcome(function, in_float64(list(args)), in_float64(kwargs)),
-            check_strides=strides,
-        )
+        assert_agrees(actual, expected, reference, check_strides=False)
+        if strides:  # a gradient may lie in memory as it likes: who adds it up puts it where it belongs
+            assert_agrees(actual["result"], expected["result"], check_values=False)
     return actual["result"]
 
 
