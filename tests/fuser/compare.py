@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 import braze
-from tests.numerics import assert_agrees, in_float64, leaves
+from tests.numerics import assert_agrees, in_float64, leaves, map_tensors
 
 __all__ = ["check", "copies", "gradients_of", "made"]
 
@@ -60,7 +60,7 @@ def check(fused: Callable[..., Any], *args: Any, times: int = 3, strides: bool =
     expected = outcome(function, args, kwargs)
 
     def reference() -> Any:
-        return outcome(function, in_float64(list(args)), in_float64(kwargs))
+        return outcome(function, map_tensors(list(args), doubled), map_tensors(kwargs, doubled))
 
     for _ in range(times):
         actual = outcome(fused, args, kwargs)
@@ -68,6 +68,11 @@ def check(fused: Callable[..., Any], *args: Any, times: int = 3, strides: bool =
         if strides:  # a gradient may lie in memory as it likes: who adds it up puts it where it belongs
             assert_agrees(actual["result"], expected["result"], check_values=False)
     return actual["result"]
+
+
+def doubled(tensor: torch.Tensor) -> torch.Tensor:
+    """In float64, and a leaf that requires gradients if the tensor does."""
+    return in_float64(tensor.detach()).requires_grad_(tensor.requires_grad)  # type: ignore[no-any-return]
 
 
 def made() -> int:

@@ -214,6 +214,17 @@ def test_the_same_tensor_comes_back() -> None:
         assert first is x and again is z and named["y"] is y
 
 
+def test_one_tensor_twice_has_a_fast_way_of_its_own() -> None:
+    x, y = torch.randn(3), torch.randn(3)
+    fused = swiglu.fused  # type: ignore[attr-defined]
+    for one, other in [(x, x), (x, y), (y, y), (y, x)] * 2:
+        torch.testing.assert_close(swiglu(one, other), swiglu.__wrapped__(one, other))  # type: ignore[attr-defined]
+    swiglu(x, x)
+    entry = fused._space["_fast"]
+    swiglu(y, y)
+    assert fused._space["_fast"] is entry
+
+
 def test_independent_results_of_other_shapes() -> None:
     @braze.fuse
     def f(x: torch.Tensor, y: torch.Tensor) -> Any:

@@ -97,6 +97,19 @@ def test_only_some_results_are_used() -> None:
     assert [r.requires_grad for r in f(leaf(3), leaf(3))] == [True, True, False, False]
 
 
+def test_a_view_of_an_argument_beside_what_is_computed_with_a_number() -> None:
+    @braze.fuse
+    def f(x: torch.Tensor, scale: float) -> Any:
+        return x[..., :1], torch.tanh(x) * scale, x
+
+    for shape in [(1, 1, 1), (3, 4)]:
+        for scale in (0.5, 2.0):
+            check(f, leaf(*shape), scale)
+    x = leaf(3, 4)
+    view, _, same = f(x, 0.5)
+    assert same is x and view._base is x
+
+
 def test_inputs_from_elsewhere_in_the_graph_and_gradients_that_add_up() -> None:
     def run(function: Any) -> Any:
         torch.manual_seed(1)

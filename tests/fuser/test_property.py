@@ -69,4 +69,6 @@ def inputs_and_steps(draw: st.DrawFn) -> tuple[list[torch.Tensor], list[Step]]:
 def test_any_function_of_any_tensors(case: tuple[list[torch.Tensor], list[Step]], number: float) -> None:
     inputs, steps = case
     fused = braze.fuse(program(steps), options={"strict": True})
-    check(fused, inputs, number, times=2)
+    # what is no elementwise function has the strides of PyTorch's traces, which for repeated inputs are others
+    pieces = any(name == "piece" for name, _, _ in steps)
+    check(fused, inputs, number, times=2, strides=not pieces)

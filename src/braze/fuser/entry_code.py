@@ -161,12 +161,16 @@ class EntryCode:
         the code, modes, and what the function reads besides its arguments."""
         leaves = self.leaves
         tensors = [k for k, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
-        text.constant("_like", native.same_tensors([leaves[k] for k in tensors]))
+        first = {id(leaves[k]): k for k in reversed(tensors)}
+        apart = [k for k in tensors if first[id(leaves[k])] == k]
+        text.constant("_like", native.same_tensors([leaves[k] for k in apart]))
         text.constant("_modes", surroundings.function_modes)
         text.constant("_forward_mode", surroundings.FORWARD_MODE)
         text.constant("_default_dtype", torch.get_default_dtype)
         default = text.constant("_known_dtype", torch.get_default_dtype())
-        tests = [f"_like({', '.join([paths[k] for k in tensors])})", "not _modes()"]
+        # PyTorch's guard takes no tensor twice
+        tests = [f"{paths[k]} is {paths[first[id(leaves[k])]]}" for k in tensors if k not in apart]
+        tests += [f"_like({', '.join([paths[k] for k in apart])})", "not _modes()"]
         tests.append("_forward_mode._current_level < 0")
         tests.append(f"_default_dtype() is {default}")
         if any(leaves[k].requires_grad for k in tensors):

@@ -126,8 +126,10 @@ class FusedFunction:
     def _key(self, structure: Structure, leaves: Sequence[Any]) -> object:
         numbers = frozenset() if self._preparing is None else self._preparing.numbers_that_count(structure)
         parts: list[object] = [structure, *surroundings.thread_state(), *self.subject.read_outside()]
+        seen: dict[int, int] = {}
         for position, leaf in enumerate(leaves):
             if isinstance(leaf, torch.Tensor):
+                parts.append(seen.setdefault(id(leaf), position))  # a tensor twice has an entry of its own
                 parts += (type(leaf), leaf.dtype, leaf.device, leaf.layout, leaf.requires_grad)
                 if leaf.layout is torch.strided:
                     parts += (leaf.shape, leaf.stride(), leaf.is_neg(), leaf.is_conj())

@@ -122,6 +122,9 @@ def trace(
     except ExpressionError as error:
         raise Unfusable(f"it depends on sizes in a way that cannot be checked: {error.what}") from None
     spec = capture.spec() if capture.complete else "its backward is compiled when it first runs"
+    if isinstance(spec, str) and parts.floats:
+        # AOTAutograd's own call around the parts knows nothing of numbers that are kept for the backward
+        raise Depends(frozenset(live[p - len(sizes)] for p in parts.floats))
     graph = _whole(parts, spec)
     any_shape = not (module.watch.others or isinstance(spec, str)) and parts.of_any_shape
     call: Callable[..., Sequence[Any]] | None = None
