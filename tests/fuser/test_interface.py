@@ -121,7 +121,7 @@ class Block(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> Any:
         y = torch.relu(self.linear(x) + self.bias) * 2
         z = torch.softmax(y - y.mean(-1, keepdim=True), -1)
-        return z @ z.t() + z.size(0), y.exp_()
+        return z @ z.t() + z.size(0), y.exp()
 
 
 def test_fuse_graph() -> None:
@@ -150,6 +150,34 @@ def test_fuse_graph_of_aten_operators() -> None:
     assert any(isinstance(m, FusionNode) for m in fused.modules())
     inputs = [*exported.state_dict.values(), x]
     assert_agrees(list(fused(*inputs)), list(gm(*inputs)))
+
+
+def test_fuse_graph_moves_nothing_across_what_is_written() -> None:
+    def f(x: torch.Tensor) -> torch.Tensor:
+        s = x.sin() * 2
+        x.view(-1).mul_(0)
+        return s + x.cos()
+
+    for g in (f, lambda x: torch.add(x, 1, out=x).sin() + x.cos()):
+        fused = braze.fuser.fuse_graph(symbolic_trace(g))
+        assert_agrees(fused(torch.ones(3)), g(torch.ones(3)))
+
+
+def test_graphs_that_differ_little_have_other_keys() -> None:
+    def key(function: Any) -> str:
+        return braze.fuser.register_fusion(symbolic_trace(function))
+
+    def with_default(value: float) -> Any:
+        graph = Graph()
+        x = graph.placeholder("x")
+        s = graph.placeholder("s", default_value=value)
+        graph.output(graph.call_function(torch.mul, (x, s)))
+        return braze.fuser.register_fusion(graph)
+
+    assert with_default(2.0) != with_default(3.0)
+    assert key(lambda x: (x + 1, x)) != key(lambda x: [x + 1, x])
+    x = torch.ones(3)
+    torch.testing.assert_close(braze.fuser.run_fusion(with_default(3.0), [x]), x * 3)
 
 
 def test_fuse_graph_leaves_what_it_cannot_take() -> None:

@@ -69,6 +69,7 @@ def inputs_and_steps(draw: st.DrawFn) -> tuple[list[torch.Tensor], list[Step]]:
 def test_any_function_of_any_tensors(case: tuple[list[torch.Tensor], list[Step]], number: float) -> None:
     inputs, steps = case
     fused = braze.fuse(program(steps), options={"strict": True})
-    # what is no elementwise function has the strides of PyTorch's traces, which for repeated inputs are others
-    pieces = any(name == "piece" for name, _, _ in steps)
-    check(fused, inputs, number, times=2, strides=not pieces)
+    # What is no elementwise function has the strides of PyTorch's traces. These, and those of results of
+    # mixed types, whose conversions are steps of their own in a trace, may be others than eager's.
+    traced = any(name == "piece" for name, _, _ in steps) or len({t.dtype for t in inputs}) > 1
+    check(fused, inputs, number, times=2, strides=not traced)

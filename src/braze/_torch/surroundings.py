@@ -30,14 +30,20 @@ FORWARD_MODE = forward_ad
 
 _POINTWISE_METHODS = frozenset(
     """
-    to float double half bfloat16 int long short char byte bool type type_as clone contiguous detach
-    masked_fill where dtype device requires_grad is_floating_point is_complex is_cuda zeros_like ones_like
+    to float double half bfloat16 int long short char byte bool type type_as clone detach
+    masked_fill where dtype device is_floating_point is_complex is_cuda zeros_like ones_like
     full_like clip clamp_min clamp_max true_divide floor_divide square positive negative absolute
     result_type promote_types hardswish hardsigmoid softsign tanhshrink logsigmoid relu6 mish hardtanh
     """.split()
 )
 """Functions that act on each element by itself, and whose schema (if they have one) does not say so, and
-attributes that say nothing of sizes. `contiguous` changes nothing that compiled code keeps to."""
+attributes that say nothing of sizes."""
+_STATEFUL = frozenset(
+    """
+    requires_grad requires_grad_ detach_ is_leaf grad grad_fn _version output_nr retain_grad register_hook
+    backward is_inference storage_offset data_ptr storage untyped_storage set_ data resize_ _base is_shared
+    """.split()
+)
 _ALSO_REDUCTIONS = frozenset({"max", "min"})
 _REFLECTED = {"radd": "add", "rsub": "sub", "rmul": "mul", "rdiv": "div", "rtruediv": "div", "rpow": "pow"}
 _OPERATORS = {
@@ -75,8 +81,10 @@ def thread_state() -> tuple[object, ...]:
 
 
 def inlined_by_dynamo(wrapper: Callable[..., Any], function: Callable[..., Any]) -> None:
-    """Have Dynamo, where it meets ``wrapper``, trace ``function`` in its place."""
+    """Have Dynamo, where it meets ``wrapper`` or is given it, trace ``function`` in its place."""
     wrapper._torchdynamo_inline = function  # type: ignore[attr-defined]
+    wrapper._torchdynamo_orig_callable = function  # type: ignore[attr-defined]
+    wrapper._torchdynamo_wrapper_id = id(wrapper)  # type: ignore[attr-defined]
 
 
 def is_pointwise(operator: object) -> bool:
@@ -85,20 +93,48 @@ def is_pointwise(operator: object) -> bool:
 
 
 class FunctionWatch(TorchFunctionMode):
-    """While entered, notes which of torch's functions are called. ``others``: the names of those that do not
-    act on each element by itself, or that read sizes."""
+    """While entered, notes which of torch's functions are called.
 
-    def __init__(self) -> None:
+    Attributes:
+        others: the names of those that do not act on each element by itself, or that read sizes.
+        stateful: the names of those that a trace cannot stand for: they read or change what autograd or the
+            allocator knows of a tensor, or write to one by ``out=``.
+        exact_numbers: what is computed with numbers is not what Python would compute, were they known: they
+            are divided or raised to a power (Python raises where symbolic numbers give infinity), or added
+            with ``alpha`` (which traces forget).
+    """
+
+    def __init__(self, is_number: Callable[[str], bool]) -> None:
+        """``is_number``: whether a symbol, by its name, is that of a number and not that of a size."""
         super().__init__()
+        self._is_number = lambda symbol: is_number(str(symbol))
         self.others: set[str] = set()
+        self.stateful: set[str] = set()
+        self.exact_numbers = False
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        kwargs = kwargs or {}
         name = _name(func)
-        if not acts_on_elements(func, name):
+        if name in _STATEFUL:
+            self.stateful.add(name)
+        elif kwargs.get("out") is not None:
+            self.stateful.add(f"{name} with out=")
+        elif not acts_on_elements(func, name) or kwargs.get("memory_format") is not None:
             self.others.add(name)
-        return func(*args, **(kwargs or {}))
+        numbers = [v for v in (*args, *kwargs.values()) if isinstance(v, (torch.SymFloat, torch.SymInt))]
+        given = [n.node.expr for n in numbers if any(map(self._is_number, n.node.expr.free_symbols))]
+        if given and ("alpha" in kwargs or not all(map(_is_polynomial, given))):
+            self.exact_numbers = True
+        return func(*args, **kwargs)
+
+
+def _is_polynomial(expression: Any) -> bool:
+    """Whether a number is made of others by sums and products alone."""
+    if expression.is_Symbol or expression.is_Number:
+        return True
+    return (expression.is_Add or expression.is_Mul) and all(map(_is_polynomial, expression.args))
 
 
 def _name(func: Any) -> str:

@@ -18,7 +18,16 @@ import torch
 
 from braze.errors import BrazeError
 
-__all__ = ["Structure", "Unfusable", "conditions", "describe", "literal", "rebuild"]
+__all__ = [
+    "Structure",
+    "Unfusable",
+    "conditions",
+    "describe",
+    "literal",
+    "number_positions",
+    "rebuild",
+    "same_containers",
+]
 
 Structure: TypeAlias = tuple[Any, ...]
 
@@ -77,16 +86,45 @@ def describe(value: Any, path: str, leaves: list[Any], *, numbers: bool = True) 
     )
 
 
+def same_containers(one: Any, other: Any) -> bool:
+    """Whether two values are the same objects throughout, containers apart, which are made alike."""
+    if isinstance(one, dict):
+        return (
+            isinstance(other, dict)
+            and list(one) == list(other)
+            and all(same_containers(v, other[k]) for k, v in one.items())
+        )
+    if isinstance(one, (list, tuple)):
+        return type(one) is type(other) and len(one) == len(other) and all(map(same_containers, one, other))
+    return one is other
+
+
 def _is_named(kind: type) -> bool:
     """Whether a class of tuples is a namedtuple, or one of torch's own kind (`torch.return_types`)."""
     return hasattr(kind, "_fields") or hasattr(kind, "n_sequence_fields")
 
 
+_KINDS = frozenset({"tensor", "float", "int", "is", "list", "tuple", "slice", "dict"})
 _SLICE = ("start", "stop", "step")
 
 
 def _too_large(path: str) -> Structure:
     raise Unfusable(f"{path} does not fit into 64 bits")
+
+
+def number_positions(structure: Structure) -> frozenset[int]:
+    """The positions, among the leaves of a structure (or a tuple of structures), of numbers."""
+    return frozenset(k for k, kind in enumerate(_kinds(structure)) if kind != "tensor")
+
+
+def _kinds(structure: Structure) -> Iterator[str]:
+    kind = structure[0] if structure else ""
+    if kind in ("tensor", "float", "int"):
+        yield kind
+    elif kind != "is":
+        for child in structure:
+            if isinstance(child, tuple) and child and child[0] in _KINDS:
+                yield from _kinds(child)
 
 
 def rebuild(structure: Structure, leaves: Iterator[Any]) -> Any:

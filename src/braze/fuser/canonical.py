@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,7 +33,8 @@ def canonical(graph: Graph, types: Sequence[str] = ()) -> str:
         elif node.op == "placeholder":
             kind = f" {types[len(names)]}" if types else ""
             names[node] = f"%{len(names)}"
-            lines.append(f"{names[node]} = input{kind}")
+            default = f" or {_text(node.args[0], {})}" if node.args else ""
+            lines.append(f"{names[node]} = input{kind}{default}")
         elif node in needed:
             arguments = [_text(a, names) for a in node.args]
             arguments += [f"{k}={_text(v, names)}" for k, v in sorted(node.kwargs.items())]
@@ -61,17 +63,26 @@ def _target(node: Node) -> str:
         return f".{node.target}"
     if is_operator(node.target):
         return str(node.target)
-    name = getattr(node.target, "__qualname__", getattr(node.target, "__name__", None))
-    module = getattr(node.target, "__module__", None)
-    if name is None or "<" in name:  # a lambda or a local function has no name that says what it does
-        raise UnserializableError(f"the graph calls {node.target}, which has no name of its own")
+    name = getattr(node.target, "__qualname__", getattr(node.target, "__name__", ""))
     name = name.removeprefix("_VariableFunctionsClass.")  # where PyTorch's generated bindings live
-    return f"{(module or 'torch').lstrip('_')}.{name}"
+    module = getattr(node.target, "__module__", None) or "torch"
+    if _found_by_name(module, name) is not node.target:
+        raise UnserializableError(f"the graph calls {node.target}, which has no name of its own")
+    return f"{module.lstrip('_')}.{name}"
+
+
+def _found_by_name(module: str, name: str) -> Any:
+    value: Any = sys.modules.get(module)
+    for part in name.split("."):
+        value = getattr(value, part, None)
+    return value
 
 
 def _text(value: Any, names: Mapping[Node, str]) -> str:
     if isinstance(value, Node):
         return names[value]
+    if type(value) is tuple:
+        return f"({', '.join([_text(v, names) for v in value])})"
     if isinstance(value, (tuple, list)):
         return f"[{', '.join([_text(v, names) for v in value])}]"
     if isinstance(value, dict):

@@ -68,6 +68,8 @@ def unfusable(value: Any) -> str | None:
     """Why a tensor cannot be given to a fused kernel; None where it can."""
     if type(value) not in (torch.Tensor, torch.nn.Parameter):
         return f"a {type(value).__name__} is no plain tensor"
+    if value.is_nested:
+        return "nested tensors are not fused"
     if value.layout is not torch.strided:
         return f"tensors of layout {value.layout} are not fused"
     if value.is_quantized:

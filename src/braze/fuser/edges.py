@@ -22,7 +22,7 @@ from braze.fuser.strides import Geometry
 from braze.lowering.sizes import SizeTable
 from braze.runtime.expr import ZERO, Expr
 
-__all__ = ["Elementwise", "Given", "Joined", "Layout", "Made", "Result", "Source", "elementwise"]
+__all__ = ["Elementwise", "Given", "Joined", "Layout", "Made", "Part", "Result", "Source", "elementwise"]
 
 aten = torch.ops.aten
 
@@ -81,6 +81,15 @@ Result: TypeAlias = Given | Made | Joined | None
 
 
 @dataclass(frozen=True)
+class Part:
+    """A graph for some of the outputs of another: which, and which of its inputs."""
+
+    graph: ElementwiseGraph
+    outputs: tuple[int, ...]
+    inputs: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Elementwise:
     """A function that is an elementwise graph, but for its edges.
 
@@ -90,16 +99,18 @@ class Elementwise:
         results: of the function.
         symbols: the inputs of the function that are sizes: positions, and the names by which the layouts of
             pieces mention them.
-        parts: the same in graphs of their own, for calls in which the outputs have no common shape; for each
-            which outputs and which inputs of ``graph`` are its own. Within a part the inputs of each output
-            are among those of one other, so it broadcasts to that one's shape whatever the sizes are.
+        parts: the same in several graphs, for calls in which the outputs have no common shape. Within a part
+            the inputs of each output are among those of one other, so it broadcasts to that one's shape
+            whatever the sizes are.
+        singles: a graph for each output, for calls in which some of them have no elements.
     """
 
     graph: ElementwiseGraph
     sources: tuple[Source, ...]
     results: tuple[Result, ...]
     symbols: tuple[tuple[int, str], ...]
-    parts: tuple[tuple[ElementwiseGraph, tuple[int, ...], tuple[int, ...]], ...]
+    parts: tuple[Part, ...]
+    singles: tuple[Part, ...]
 
     @property
     def has_edges(self) -> bool:
@@ -130,6 +141,7 @@ class _Edges:
         self.table = SizeTable()
         self.pieces: dict[Node, Source] = {}
         self.made: list[Node] = []
+        self.joined: set[int] = set()
 
     def function(self) -> Elementwise:
         """The function. Raises `_Refused`."""
@@ -148,7 +160,12 @@ class _Edges:
         used = [n for n in edges if any(n in m.all_input_nodes for m in within)]
         graph = graph_between(used, self.made)
         sources = tuple([self._source(node) for node in used])
-        return Elementwise(graph, sources, results, self._symbols(), tuple(self._parts(graph, used)))
+        if len(self.made) == 1:
+            whole = (Part(graph, (0,), tuple(range(len(used)))),)
+            return Elementwise(graph, sources, results, self._symbols(), whole, whole)
+        parts = tuple([self._part(used, bundle) for bundle in self._bundles(graph)])
+        singles = tuple([self._part(used, [k]) for k in range(len(self.made))])
+        return Elementwise(graph, sources, results, self._symbols(), parts, singles)
 
     # -- inputs -----------------------------------------------------------------------------------------
     def _peel(self, node: Node) -> None:
@@ -216,7 +233,10 @@ class _Edges:
             raise _Refused("it returns a piece of an input")
         if value.target is aten.cat.default and all(user.op == "output" for user in value.users):
             return self._joined(value)
-        return Made(self._number(value))
+        number = self._number(value)
+        if number in self.joined:
+            raise _Refused("it returns what it has joined")
+        return Made(number)
 
     def _number(self, node: Node) -> int:
         if node not in self.made:
@@ -249,6 +269,7 @@ class _Edges:
             if inner in self.made:
                 raise _Refused("it returns, or joins twice, what it computes once")
             pieces.append((self._number(inner), at))
+            self.joined.add(pieces[-1][0])
         return Joined(value.dtype, layout, tuple(pieces))
 
     # -- the rest ---------------------------------------------------------------------------------------
@@ -262,9 +283,8 @@ class _Edges:
             if not isinstance(node.meta.get("val"), (torch.SymInt, int)):
                 raise _Refused(refusal(node, node.meta.get("val")) or f"{node.target} is not computed")
 
-    def _parts(
-        self, graph: ElementwiseGraph, used: Sequence[Node]
-    ) -> list[tuple[ElementwiseGraph, tuple[int, ...], tuple[int, ...]]]:
+    def _bundles(self, graph: ElementwiseGraph) -> list[list[int]]:
+        """The outputs, each with those whose inputs are among its own."""
         order = sorted(range(len(self.made)), key=lambda k: -len(graph.groups[k]))
         bundles: list[list[int]] = []
         for k in order:
@@ -274,16 +294,14 @@ class _Edges:
                 bundles.append([k])
             else:
                 home.append(k)
-        if len(bundles) < 2:
-            return []
-        found = []
-        for bundle in bundles:
-            outputs = [self.made[k] for k in sorted(bundle)]
-            within = nodes_between(used, outputs)
-            own = [k for k, n in enumerate(used) if any(n in m.all_input_nodes for m in within)]
-            part = graph_between([used[k] for k in own], outputs)
-            found.append((part, tuple(sorted(bundle)), tuple(own)))
-        return found
+        return bundles
+
+    def _part(self, used: Sequence[Node], outputs: Sequence[int]) -> Part:
+        made = [self.made[k] for k in sorted(outputs)]
+        within = nodes_between(used, made)
+        own = [k for k, n in enumerate(used) if any(n in m.all_input_nodes for m in within)]
+        graph = graph_between([used[k] for k in own], made)
+        return Part(graph, tuple(sorted(outputs)), tuple(own))
 
 
 def _without(values: tuple[Expr, ...], dim: int) -> tuple[Expr, ...]:

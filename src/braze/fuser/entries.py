@@ -8,8 +8,8 @@ from typing import Any, Final, Protocol
 
 import torch
 
-from braze.fuser.arguments import Structure, rebuild
-from braze.fuser.outside import Outside
+from braze.fuser.arguments import Structure, Unfusable, rebuild, same_containers
+from braze.fuser.outside import Surroundings
 from braze.fuser.signature import Signature
 
 __all__ = ["EMPTY", "Entry", "Prepares", "Subject"]
@@ -33,17 +33,25 @@ class Subject:
 
     name: str
     signature: Signature
-    outside: tuple[Outside, ...]
+    surroundings: Surroundings
     options: Mapping[str, Any]
-
-    def read_outside(self) -> list[Any]:
-        """The plain values that it reads besides its arguments."""
-        return [place.read() for place in self.outside]
 
     def call_flat(self, structure: Structure, flat: Sequence[Any]) -> Any:
         """Its result, by eager operators, for arguments of this structure with these tensors and numbers."""
         leaves = iter(flat)
         return self.signature.call([rebuild(one, leaves) for one in structure])
+
+    def trace_flat(self, structure: Structure, flat: Sequence[Any]) -> Any:
+        """The same for a trace: what is done to lists and dicts that are passed is lost there, and so it is
+        refused. Raises `Unfusable`."""
+        leaves, again = iter(flat), iter(flat)
+        values = [rebuild(one, leaves) for one in structure]
+        result = self.signature.call(values)
+        if not same_containers(values, [rebuild(one, again) for one in structure]):
+            raise Unfusable("it changes a list or dict that is passed to it")
+        if any(result is value for value in values if isinstance(value, (list, dict))):
+            raise Unfusable("it returns a list or dict that is passed to it")
+        return result
 
 
 class Prepares(Protocol):

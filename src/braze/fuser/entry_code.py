@@ -18,6 +18,7 @@ from braze.fuser.entries import Entry, Subject
 from braze.fuser.executor import Prepared, write_call
 from braze.fuser.generated import Generated
 from braze.fuser.memory import overlap
+from braze.fuser.signature import FAST
 from braze.fuser.tracing import Traced
 
 __all__ = ["EntryCode", "Recent"]
@@ -28,7 +29,7 @@ _MOST_RECENT: Final = 1024
 class Recent:
     """Entries for arguments of one structure by the shapes of their tensors. ``again`` takes the values of
     the parameters, and calls the entry for their shapes, or ``dispatch``; the entry's fast function becomes
-    the one that ``space["_fast"]`` holds, which the wrapper calls first."""
+    the one that ``space[FAST]`` holds, which the wrapper calls first."""
 
     def __init__(
         self,
@@ -40,7 +41,7 @@ class Recent:
     ) -> None:
         self.dispatch = dispatch
         self._by_shapes: dict[tuple[torch.Size, ...], tuple[Callable[..., Any], Callable[..., Any]]] = {}
-        names = subject.signature.names
+        names = _parameters(subject)
         text = Generated(f"again_{_identifier(subject.name)}", names)
         paths: list[str] = []
         for one, name in zip(structure, names):
@@ -48,13 +49,16 @@ class Recent:
         text.constant("_known", self._by_shapes.get)
         text.constant("_dispatch", dispatch)
         text.constant("_space", space)
+        text.constant("_fast", FAST)
         text.line("try:")
         text.line(f"    _entry = _known(({', '.join([f'{paths[k]}.shape' for k in tensors])},))")
-        text.line("except (AttributeError, IndexError, KeyError, TypeError):  # another structure")
+        text.line(
+            "except (AttributeError, IndexError, KeyError, RuntimeError, TypeError):  # another structure"
+        )
         text.line("    _entry = None")
         text.line("if _entry is None:")
         text.line(f"    return _dispatch({', '.join(names)})")
-        text.line("_checked, _space['_fast'] = _entry")
+        text.line("_checked, _space[_fast] = _entry")
         text.line(f"return _checked({', '.join(names)})")
         self.again = text.function()
 
@@ -105,7 +109,7 @@ class EntryCode:
     def _function(self, kind: str, miss: Callable[..., Any] | None) -> Callable[..., Any]:
         """A function of the parameters. ``miss`` is called where the arguments are of another kind; None:
         they are taken to be of this one."""
-        names = self.subject.signature.names
+        names = _parameters(self.subject)
         text = Generated(f"{kind}_{_identifier(self.subject.name)}", names)
         constant = _Constants(text)
         paths: list[str] = []
@@ -136,23 +140,24 @@ class EntryCode:
     def _call(self) -> Callable[..., Sequence[Any]]:
         """The callable of the trace. Where it writes to arguments that overlap, it is not what was traced,
         and the function is run as it is."""
-        call = self.traced.call
+        call, places = self.traced.call, self.traced.places
         assert call is not None
         if not self.traced.writes:
             return call
-        first, live = len(self.sizes), self.traced.live
-        fixed = {p: leaf for p, leaf in enumerate(self.leaves) if p not in live}
-        count = len(self.leaves)
+        first, count = len(self.sizes), len(self.leaves)
+        fixed = {p: leaf for p, leaf in enumerate(self.leaves) if p not in self.traced.live}
+        subject, structure = self.subject, self.structure  # and not the leaves: those are somebody's tensors
 
         def careful(*values: Any) -> Sequence[Any]:
             tensors = [v for v in values[first:] if isinstance(v, torch.Tensor)]
-            if not any(overlap([t], tensors[k + 1 :]) for k, t in enumerate(tensors)):
+            apart = not any(overlap([t], tensors[k + 1 :]) for k, t in enumerate(tensors))
+            if apart and not any(map(native.overlaps_itself, tensors)):
                 return call(*values)
             given = iter(values[first:])
             flat = [fixed[p] if p in fixed else next(given) for p in range(count)]
             found: list[Any] = []
-            describe(self.subject.call_flat(self.structure, flat), "the result", found, numbers=False)
-            return list({id(leaf): leaf for leaf in found}.values())
+            describe(subject.call_flat(structure, flat), "the result", found, numbers=False)
+            return [found[places.index(k)] for k in range(max(places, default=-1) + 1)]
 
         return careful
 
@@ -170,7 +175,13 @@ class EntryCode:
         default = text.constant("_known_dtype", torch.get_default_dtype())
         # PyTorch's guard takes no tensor twice
         tests = [f"{paths[k]} is {paths[first[id(leaves[k])]]}" for k in tensors if k not in apart]
+        # nor a nested one: asked for its sizes, it would end the process
+        tests += [f"not {paths[k]}.is_nested" for k in apart]
         tests += [f"_like({', '.join([paths[k] for k in apart])})", "not _modes()"]
+        if torch.is_autocast_enabled("cpu"):
+            text.constant("_autocast_dtype", torch.get_autocast_dtype)
+            text.constant("_known_autocast", torch.get_autocast_dtype("cpu"))
+            tests.append("_autocast_dtype('cpu') is _known_autocast")
         tests.append("_forward_mode._current_level < 0")
         tests.append(f"_default_dtype() is {default}")
         if any(leaves[k].requires_grad for k in tensors):
@@ -182,13 +193,18 @@ class EntryCode:
                 tests.append(f"{paths[position]}.hex() == {leaf.hex()!r}")
             else:
                 tests.append(f"{paths[position]} == {leaf}")
-        for k, place in enumerate(self.subject.outside):
+        for k, place in enumerate(self.subject.surroundings.places):
             text.constant(f"_read{k}", place.read)
             text.constant(f"_was{k}", place.read())
             tests.append(f"_read{k}() is _was{k}")
         if self.subject.signature.takes_out:
-            tests.append("out is None")
+            tests.append(f"{_parameters(self.subject)[-1]} is None")
         return tests
+
+
+def _parameters(subject: Subject) -> list[str]:
+    """The parameters' names in generated code: people's own names may mean something else there."""
+    return [f"p{k}_{name}" for k, name in enumerate(subject.signature.names)]
 
 
 class _Constants:

@@ -18,8 +18,9 @@ from braze.errors import CodegenError
 from braze.fuser.accounts import counts
 from braze.fuser.arg_spec import ArgSpec, Operand, iteration, pattern
 from braze.fuser.codegen import GENERATORS
-from braze.fuser.edges import Elementwise, Given, Joined, Made
+from braze.fuser.edges import Elementwise, Given, Joined, Made, Part
 from braze.fuser.elementwise import ElementwiseGraph
+from braze.fuser.fallback import fall_back
 from braze.fuser.generated import Generated
 from braze.fuser.kernel import Address, Binding, FusedKernel
 from braze.fuser.kernel_cache import spec_for
@@ -85,31 +86,40 @@ class _Planner:
         given = [None if one is None else one[1] for one in self.inputs]
         return list(self.function.graph.layouts(given))
 
+    def _parts(self, layouts: Sequence[Geometry]) -> Sequence[Part]:
+        """The graphs to launch: one for all, or several where the outputs have no common shape, or some of
+        them have no elements."""
+        if len({0 in sizes for sizes, _ in layouts}) > 1:
+            return self.function.singles
+        try:
+            self.function.graph.shape(layouts)
+        except ValueError:
+            return self.function.parts
+        return [_whole(self.function)]
+
     def launches(
         self, layouts: Sequence[Geometry], places: Sequence[tuple[int, int]]
     ) -> tuple[Launch, ...] | str:
         """The launches that write the graph's outputs, which are laid out so, to their places; or why there
         can be none. Compiles kernels that are not there yet."""
-        graph = self.function.graph
-        everything = tuple(range(len(layouts))), tuple(range(len(self.inputs)))
-        try:
-            graph.shape(layouts)
-            parts = [(graph, *everything)]
-        except ValueError:  # one kernel for each shape
-            parts = list(self.function.parts)
         found: list[Launch] = []
-        for part, outputs, inputs in parts:
-            here = [layouts[k] for k in outputs]
+        for part in self._parts(layouts):
+            here = [layouts[k] for k in part.outputs]
             if any(0 in sizes for sizes, _ in here):
                 counts.add("empty")
                 continue
-            ready = _ready(part, [self.inputs[k] for k in inputs], here, self.device)
+            ready = _ready(part.graph, [self.inputs[k] for k in part.inputs], here, self.device)
             if isinstance(ready, str):
                 return ready
-            begins = tuple([self.begins[k] for k in inputs])
-            found.append(Launch(*ready, begins, tuple([places[k] for k in outputs])))
+            begins = tuple([self.begins[k] for k in part.inputs])
+            found.append(Launch(*ready, begins, tuple([places[k] for k in part.outputs])))
         counts.add("bound")
         return tuple(found)
+
+
+def _whole(function: Elementwise) -> Part:
+    everything = tuple(range(len(function.graph.outputs))), tuple(range(len(function.sources)))
+    return Part(function.graph, *everything)
 
 
 def prepare(function: Elementwise, values: Sequence[Any], *, device: str = "cpu") -> Prepared | str:
@@ -216,15 +226,17 @@ class GraphRunner:
     """Runs an elementwise function on lists of arguments, as a part of one that autograd sees. May be called
     from several threads at once."""
 
-    def __init__(self, function: Elementwise) -> None:
+    def __init__(self, function: Elementwise, eager: Callable[..., Any] | None = None) -> None:
+        """``eager``: what to call with the inputs one by one where there is no kernel for them."""
         self._function = function
+        self._eager = eager
         # sizes matter where pieces are cut by them
         self._sizes = frozenset(p for p, _ in function.symbols) if function.has_edges else frozenset()
         self._prepared: dict[Key, Callable[..., list[Any]]] = {}
 
     def __call__(self, values: list[Any]) -> list[Any]:
-        """The results for these inputs; the list is emptied. Raises ``CodegenError`` where there is no kernel
-        for them."""
+        """The results for these inputs; the list is emptied. Raises ``CodegenError`` where there is neither a
+        kernel for them nor anything else to call."""
         sizes = self._sizes
         key = tuple(
             [
@@ -253,7 +265,10 @@ class GraphRunner:
             return lambda *given: inner(*[_relay(v, relaid.get(p)) for p, v in enumerate(given)])
         prepared = prepare(self._function, values)
         if isinstance(prepared, str):
-            raise CodegenError(prepared)
+            eager = self._eager
+            if eager is None:
+                raise CodegenError(prepared)
+            return lambda *given: list(fall_back(lambda: eager(*given), self._function.graph.key, prepared))
         names = [f"in{k}" for k in range(len(values))]
         text = Generated(f"run_{self._function.graph.key}", names)
         results = write_call(text, prepared, names)

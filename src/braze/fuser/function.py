@@ -23,8 +23,8 @@ from braze.fuser.devices import remember_to_tell
 from braze.fuser.entries import EMPTY, Entry, Prepares, Subject
 from braze.fuser.fallback import fall_back
 from braze.fuser.memory import write_results
-from braze.fuser.outside import outside
-from braze.fuser.signature import Signature
+from braze.fuser.outside import Surroundings
+from braze.fuser.signature import FAST, Signature
 
 __all__ = ["FusedFunction", "fuse"]
 
@@ -43,11 +43,11 @@ class FusedFunction:
         name: str | None = None,
     ) -> None:
         name = name or getattr(function, "__qualname__", repr(function)).split("<locals>.")[-1]
-        self.subject = Subject(name, Signature(function), outside(function), dict(options or {}))
+        self.subject = Subject(name, Signature(function), Surroundings(function), dict(options or {}))
         self._preparing: Prepares | None = None
         self._entries: dict[object, Entry] = {}
         self._lock = threading.Lock()
-        self._space: dict[str, Any] = {"_fast": self._dispatch}
+        self._space: dict[str, Any] = {FAST: self._dispatch}
         self.wrapper = self.subject.signature.wrapper(self._space)
         self.wrapper.fused = self  # type: ignore[attr-defined]
         surroundings.inlined_by_dynamo(self.wrapper, function)
@@ -76,7 +76,7 @@ class FusedFunction:
         """Prepare anew for every kind of arguments. Compiled kernels stay."""
         with self._lock:
             self._entries = {}
-            self._space["_fast"] = self._dispatch
+            self._space[FAST] = self._dispatch
             if self._preparing is not None:
                 self._preparing.forget()
 
@@ -107,7 +107,7 @@ class FusedFunction:
                     self._entries = {}
                 self._entries[self._key(structure, leaves)] = entry  # it may have come to depend on numbers
         if entry.fast is not None:
-            self._space["_fast"] = entry.fast
+            self._space[FAST] = entry.fast
         return entry.run(*values)
 
     def described(self, arguments: Sequence[Any], leaves: list[Any]) -> Structure:
@@ -125,13 +125,13 @@ class FusedFunction:
 
     def _key(self, structure: Structure, leaves: Sequence[Any]) -> object:
         numbers = frozenset() if self._preparing is None else self._preparing.numbers_that_count(structure)
-        parts: list[object] = [structure, *surroundings.thread_state(), *self.subject.read_outside()]
+        parts: list[object] = [structure, *surroundings.thread_state(), *self.subject.surroundings.read()]
         seen: dict[int, int] = {}
         for position, leaf in enumerate(leaves):
             if isinstance(leaf, torch.Tensor):
                 parts.append(seen.setdefault(id(leaf), position))  # a tensor twice has an entry of its own
                 parts += (type(leaf), leaf.dtype, leaf.device, leaf.layout, leaf.requires_grad)
-                if leaf.layout is torch.strided:
+                if leaf.layout is torch.strided and not leaf.is_nested:
                     parts += (leaf.shape, leaf.stride(), leaf.is_neg(), leaf.is_conj())
             elif position in numbers:
                 parts.append(leaf.hex() if isinstance(leaf, float) else leaf)

@@ -46,6 +46,8 @@ def write_results(out: Any, result: Any) -> Any:
             raise RuntimeError(
                 f"result type {value.dtype} can't be cast to the desired output type {target.dtype}"
             )
+        if target.device != value.device:
+            raise RuntimeError(f"out is on {target.device}, and the result on {value.device}")
         if target.shape != value.shape:
             if target.numel():
                 raise RuntimeError(

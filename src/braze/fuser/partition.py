@@ -27,6 +27,9 @@ _ROWWISE = frozenset(
 )
 """Functions that reduce or normalise, by name."""
 _OF_SHAPES = frozenset("size shape dim ndim numel stride dtype device getattr getitem len".split())
+_WRITING = frozenset(
+    "setitem iadd isub imul itruediv ifloordiv imod ipow iand ior ixor ilshift irshift imatmul".split()
+)
 _VIEWS = frozenset({operator.getitem, getattr})
 
 
@@ -51,7 +54,8 @@ def fuse_graph(gm: GraphModule) -> GraphModule:
 
     Nodes are taken by what they call, and by their metadata where they have any (``val`` or
     ``example_value``): elementwise functions and operators, reductions and normalisations, and whatever else
-    Braze has code for; nothing that writes to its arguments, and no matrix product, convolution, or view.
+    Braze has code for; no matrix product, convolution, or view. A graph in which something is written in
+    place is left as it is: what is fused runs at one moment, before or after that.
 
     Args:
         gm: a graph of torch's functions or ATen's operators. It is not changed.
@@ -65,6 +69,8 @@ def fuse_graph(gm: GraphModule) -> GraphModule:
     new_output = graph.output(output)
     new_output.meta = dict(gm.graph.output_node().meta)
     result = GraphModule(gm, graph)
+    if any(map(_writes, graph.nodes)):
+        return result
     partitioner = CapabilityBasedPartitioner(result, _Fusable(), allows_single_node_partition=False)
     partitions = partitioner.propose_partitions()
     fused = partitioner.fuse_partitions(partitions, prefix="fusion_")
@@ -74,6 +80,19 @@ def fuse_graph(gm: GraphModule) -> GraphModule:
             setattr(fused, node.target, FusionNode(inner.graph))
     fused.recompile()
     return fused
+
+
+def _writes(node: Node) -> bool:
+    """Whether a node writes to an argument."""
+    if node.kwargs.get("out") is not None or node.kwargs.get("inplace"):
+        return True
+    if is_operator(node.target):
+        return operator_info(node.target).mutates
+    if node.op not in ("call_function", "call_method"):
+        return False
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    in_place = name.endswith("_") and not name.endswith("__")
+    return in_place or name in _WRITING or name.strip("_") in _WRITING
 
 
 class _Fusable(OperatorSupportBase):
@@ -91,8 +110,6 @@ class _Fusable(OperatorSupportBase):
         if target in _VIEWS:
             return False
         name = target if isinstance(target, str) else getattr(target, "__name__", "")
-        if name.endswith("_") and not name.endswith("__"):  # it writes to its argument
-            return False
         return name in _ROWWISE or acts_on_elements(target, name)
 
 

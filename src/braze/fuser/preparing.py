@@ -12,6 +12,7 @@ import torch
 from braze import config as configuration
 from braze._torch import surroundings
 from braze._torch.autograd import grad_enabled, increment_version
+from braze._torch.native import overlaps_itself
 from braze.errors import CodegenError, FallbackError
 from braze.fuser.arguments import Structure, rebuild
 from braze.fuser.devices import unfusable
@@ -35,7 +36,7 @@ class Preparing:
     def __init__(self, subject: Subject, dispatch: Callable[..., Any], space: dict[str, Any]) -> None:
         self.subject = subject
         self._space = space
-        self.variants = Variants()
+        self.variants = Variants(lambda: subject.surroundings.inspects)
         self._dispatch = dispatch
         self._recent: dict[Structure, Recent] = {}
 
@@ -56,8 +57,10 @@ class Preparing:
                 return reason
         if not tensors:
             return "it was called without a tensor"
+        if self.subject.surroundings.asks is not None:
+            return f"it asks for what is another in a trace: {self.subject.surroundings.asks}"
         gradients = grad_enabled() and any(t.requires_grad for t in tensors)
-        state = (*surroundings.thread_state(), *self.subject.read_outside())
+        state = (*surroundings.thread_state(), *self.subject.surroundings.read())
         return ArgumentKind(structure, leaves, state, gradients)
 
     def traced(self, structure: Structure, leaves: Sequence[Any]) -> Traced | str:
@@ -73,7 +76,7 @@ class Preparing:
         return traced
 
     def _flat(self, kind: ArgumentKind) -> Callable[[Sequence[Any]], Any]:
-        return functools.partial(self.subject.call_flat, kind.structure)
+        return functools.partial(self.subject.trace_flat, kind.structure)
 
     def entry(self, structure: Structure, leaves: Sequence[Any]) -> Entry | str:
         """What to do for such arguments: traced and compiled if need be; or why they are not fused."""
@@ -172,7 +175,9 @@ class Preparing:
         traced = self.traced(structure, leaves)
         if isinstance(traced, str) or traced.graph is None or results != traced.results:
             return False
-        if any(unfusable(output) is not None for output in outputs):
+        if any(unfusable(o) is not None or overlaps_itself(o) or o.is_inference() for o in outputs):
+            return False
+        if any(overlap([o], outputs[k + 1 :]) for k, o in enumerate(outputs)):
             return False
         if list(traced.places) != list(range(len(outputs))):
             return False

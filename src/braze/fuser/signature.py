@@ -8,9 +8,11 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
-__all__ = ["OUT", "Signature"]
+__all__ = ["FAST", "OUT", "Signature"]
 
 OUT = "out"
+FAST = "_braze_fast"
+"""What the wrapper calls: a name that no parameter has."""
 
 
 class Signature:
@@ -33,7 +35,7 @@ class Signature:
             self.names.append(OUT)
 
     def wrapper(self, space: dict[str, Any]) -> Callable[..., Any]:
-        """A function with these parameters that passes their values, one by one, to ``space["_fast"]``."""
+        """A function with these parameters that passes their values, one by one, to ``space[FAST]``."""
         head: list[str] = []
         starred = False
         before: inspect.Parameter | None = None
@@ -50,10 +52,9 @@ class Signature:
             head.append("/")
         if self.takes_out:
             head += [f"{OUT}=None"] if starred else ["*", f"{OUT}=None"]
-        name = self.function.__name__ if self.function.__name__.isidentifier() else "fused"
-        source = f"def {name}({', '.join(head)}):\n    return _fast({', '.join(self.names)})\n"
-        exec(compile(source, f"<braze.fuse {name}>", "exec"), space)
-        wrapper: Callable[..., Any] = space.pop(name)
+        source = f"def _wrapper({', '.join(head)}):\n    return {FAST}({', '.join(self.names)})\n"
+        exec(compile(source, f"<braze.fuse {getattr(self.function, '__name__', '')}>", "exec"), space)
+        wrapper: Callable[..., Any] = space.pop("_wrapper")
         return functools.wraps(self.function)(wrapper)
 
     @staticmethod
@@ -64,8 +65,8 @@ class Signature:
             return f"**{parameter.name}"
         if parameter.default is parameter.empty:
             return parameter.name
-        space[f"_default_{parameter.name}"] = parameter.default
-        return f"{parameter.name}=_default_{parameter.name}"
+        space[f"_braze_default_{parameter.name}"] = parameter.default
+        return f"{parameter.name}=_braze_default_{parameter.name}"
 
     def bound(self, args: Sequence[Any]) -> tuple[Any, ...]:
         """The values of the parameters (without ``out``) for these positional arguments. Raises

@@ -96,6 +96,7 @@ def trace(
 
     Raises `Depends` for numbers that turn out to matter, `Unfusable`, and whatever ``function`` raises."""
     counts.add("traces")
+    recording = torch.is_grad_enabled()
     live = [p for p in range(len(examples)) if p not in static]
     mode, sizes, leaves = traceable(examples, gradients, live)
     inputs = [*sizes.values(), *leaves]
@@ -104,7 +105,7 @@ def trace(
     with ExitStack() as stack:
         stack.enter_context(new_trace(mode))
         stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.set_grad_enabled(gradients))
+        stack.enter_context(torch.set_grad_enabled(recording))
         capture = CallCapture(len(inputs), Views((), ()))
         parts = _Parts(config, capture, len(sizes), live)
         wrapper = compile_parts(module, inputs, config, parts, parts, backward_now=True)
@@ -115,8 +116,12 @@ def trace(
         for symbol in condition.free_symbols
         if str(symbol) in numbers
     }
+    if module.watch.exact_numbers:
+        matter = set(numbers.values()) & set(live)
     if matter:
         raise Depends(frozenset(matter))
+    if module.watch.stateful:
+        raise Unfusable(f"it looks at, or changes, the state of a tensor: {min(module.watch.stateful)}")
     try:
         added = guards.added()
     except ExpressionError as error:
@@ -126,6 +131,9 @@ def trace(
         # AOTAutograd's own call around the parts knows nothing of numbers that are kept for the backward
         raise Depends(frozenset(live[p - len(sizes)] for p in parts.floats))
     graph = _whole(parts, spec)
+    writes = isinstance(spec, str) or bool(spec.written or spec.copied_back)
+    if gradients and not isinstance(spec, str) and writes:
+        raise Unfusable("it writes to its arguments, and gradients are recorded")
     any_shape = not (module.watch.others or isinstance(spec, str)) and parts.of_any_shape
     call: Callable[..., Sequence[Any]] | None = None
     if graph is None:
@@ -139,7 +147,7 @@ def trace(
         tuple(sizes),
         any_shape,
         added,
-        isinstance(spec, str) or bool(spec.written or spec.copied_back),
+        writes,
         tuple(parts.codes.values()),
     )
 
@@ -153,7 +161,7 @@ class _Module(torch.nn.Module):
         self.function = function
         self.sizes = sizes
         self.static = static
-        self.watch = FunctionWatch()
+        self.watch = FunctionWatch(is_number)
         self.structure: Structure = ()
         self.places: tuple[int, ...] = ()
 
@@ -210,7 +218,7 @@ class _Parts:
         strides: tuple[tuple[int, ...] | None, ...] = (None,) * len(request.gm.graph.output_node().args[0])  # type: ignore[arg-type]
         if isinstance(graph, Elementwise):
             self.graphs[kind], self.requests[kind] = graph, request
-            self.runs[kind] = GraphRunner(graph)
+            self.runs[kind] = GraphRunner(graph, request.gm)
         else:
             if kind == "backward" and "forward" in self.graphs:
                 # this backward relies on the strides of what the forward keeps for it

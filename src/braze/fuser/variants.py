@@ -3,14 +3,14 @@ each kind, whoever asks first."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from braze.config import Config
-from braze.fuser.arguments import Structure, Unfusable
+from braze.fuser.arguments import Structure, Unfusable, number_positions
 from braze.fuser.codegen import reason_of
 from braze.fuser.layout_class import Symbols, layout_class, symbols_of
 from braze.fuser.once import OnceMap
@@ -35,10 +35,15 @@ class ArgumentKind:
     def loose(self, static: frozenset[int]) -> tuple[object, ...]:
         """What a trace for any shape depends on. ``static``: the positions of numbers whose values count."""
         tensors = [leaf for leaf in self.leaves if isinstance(leaf, torch.Tensor)]
-        facts = [(t.dtype, t.dim() == 0, self.gradients and t.requires_grad) for t in tensors]
-        # a gradient of what was broadcast is a sum: then sizes matter
-        same = not self.gradients or len({t.shape for t in tensors}) < 2
-        return self.structure, tuple(facts), same, self.state, self._values(static)
+        facts = [(type(t), t.dtype, t.dim() == 0, self.gradients and t.requires_grad) for t in tensors]
+        return self.structure, tuple(facts), self.any_shape, self.state, self._values(static)
+
+    @property
+    def any_shape(self) -> bool:
+        """Whether a trace for these arguments may serve others of any shape. The gradient of what was
+        broadcast is a sum: with gradients only arguments of one shape, whatever it is, are alike."""
+        shapes = {leaf.shape for leaf in self.leaves if isinstance(leaf, torch.Tensor)}
+        return not self.gradients or len(shapes) < 2
 
     def full(self, static: frozenset[int]) -> tuple[object, ...]:
         """What a trace for one layout class depends on."""
@@ -67,7 +72,9 @@ class ArgumentKind:
 class Variants:
     """The traces of one function. May be used from several threads at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, inspects: Callable[[], bool]) -> None:
+        """``inspects``: whether the function may look at what its numbers are; they are constants then."""
+        self._inspects = inspects
         self._any_shape: dict[tuple[object, ...], Traced] = {}
         self._by_class: OnceMap[tuple[object, ...], Traced | str | Depends] = OnceMap()
         self._static: dict[Structure, frozenset[int]] = {}
@@ -75,6 +82,8 @@ class Variants:
 
     def static(self, structure: Structure) -> frozenset[int]:
         """The positions of numbers whose values are known to be part of the code."""
+        if self._inspects():
+            return number_positions(structure)
         return self._static.get(structure, frozenset())
 
     def find(self, function: Flat, kind: ArgumentKind, config: Config) -> Traced | str:
@@ -83,7 +92,7 @@ class Variants:
             static = self.static(kind.structure)
             loose = kind.loose(static)
             known = self._any_shape.get(loose)
-            if known is not None:
+            if known is not None and kind.any_shape:
                 return known
             found = self._of_class(function, kind, static, config)
             if isinstance(found, Depends):
@@ -91,7 +100,7 @@ class Variants:
             elif isinstance(found, str) and self.fix_numbers(function, kind, config):
                 continue
             else:
-                if isinstance(found, Traced) and found.any_shape:
+                if isinstance(found, Traced) and found.any_shape and kind.any_shape:
                     self._any_shape[loose] = found
                 return found
 
@@ -121,11 +130,15 @@ class Variants:
             except Unfusable as error:
                 return error.what
             except Exception as error:
+                if "convert all Tensors to FakeTensors" in str(error):
+                    return "it reads a tensor that is no argument"
                 return f"it could not be traced: {reason_of(error)}"
 
         for attempt in range(_MOST_GUARDED):
             found = self._by_class.get_or_make((*full, attempt), make)
-            if not isinstance(found, Traced) or found.any_shape or kind.empty or found.admits(sizes):
+            if not isinstance(found, Traced) or kind.empty or found.admits(sizes):
+                return found
+            if found.any_shape and kind.any_shape:
                 return found
         return f"its sizes fulfil other conditions than {_MOST_GUARDED} compiled variants"
 
