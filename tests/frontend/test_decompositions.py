@@ -325,3 +325,9 @@ EXPECTED_OPERATORS = {
         """.split()
     ),
 }
+
+
+def test_the_scale_of_a_product_of_integers_is_an_integer() -> None:
+    x = torch.arange(5)
+    for value in (0.5, 2.7, -1.5, 3):
+        compare(aten.addcmul.default, x, x, x, value=value)

@@ -48,8 +48,10 @@ def _result_dtype(*operands: Tensor) -> torch.dtype:
 
 
 def addcmul(x: Tensor, first: Tensor, second: Tensor, *, value: float = 1) -> Tensor:
-    """x + value * first * second."""
+    """x + value * first * second. For integers the value is one, too: eager cuts it off."""
     dtype = _result_dtype(x, first, second)
+    if not (dtype.is_floating_point or dtype.is_complex):
+        value = int(value)
     product = computation(first) * computation(second)
     scaled = product if value == 1 else product * value
     return (computation(x) + scaled).to(dtype)
