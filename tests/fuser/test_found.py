@@ -287,3 +287,16 @@ print(r.is_nested)
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0 and done.stdout.split() == ["True"], done.stderr
+
+
+def test_traces_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    from braze.fuser import variants
+
+    monkeypatch.setattr(variants, "_MOST_TRACES", 4)  # one finds out that the exponent counts
+    f = braze.fuse(lambda x, p: x**p)
+    x = torch.rand(3)
+    for p in (1.5, 2.5, 3.5):
+        check(f, x, p, times=1)
+    with pytest.warns(BrazeWarning, match="traced 4 times"):
+        check(f, x, 4.5, times=1)
+    check(f, x, 2.5, times=1)

@@ -37,7 +37,7 @@ __all__ = [
     "write_launches",
 ]
 
-_MOST_PREPARED = 4096
+_MOST_PREPARED = 1024
 
 
 @dataclass(frozen=True)

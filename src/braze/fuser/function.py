@@ -30,7 +30,7 @@ __all__ = ["FusedFunction", "fuse"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_MOST_ENTRIES = 4096
+_MOST_ENTRIES = 1024
 
 
 class FusedFunction:

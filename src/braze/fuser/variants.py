@@ -22,6 +22,10 @@ _MOST_GUARDED = 16
 """For one layout class the function is traced at most so often, for sizes that fulfil other conditions."""
 
 
+_MOST_TRACES = 256
+"""A function is traced at most so often; further kinds of arguments fall back."""
+
+
 @dataclass(frozen=True)
 class ArgumentKind:
     """The arguments of one call, as tracing sees them: their structure, the tensors and numbers in it, and
@@ -134,6 +138,10 @@ class Variants:
                     return "it reads a tensor that is no argument"
                 return f"it could not be traced: {reason_of(error)}"
 
+        if len(self._by_class) >= _MOST_TRACES and self._by_class.get((*full, 0)) is None:
+            return (
+                f"it was traced {_MOST_TRACES} times: does a number that changes decide a shape or a branch?"
+            )
         for attempt in range(_MOST_GUARDED):
             found = self._by_class.get_or_make((*full, attempt), make)
             if not isinstance(found, Traced) or kind.empty or found.admits(sizes):
