@@ -23,6 +23,10 @@ BoxedFunction: TypeAlias = Callable[[list[Any]], Sequence[Any]]
 GraphCompiler: TypeAlias = Callable[[GraphModule, Sequence[Any]], BoxedFunction]
 
 
+_BACKWARD_NOW = "force_non_lazy_backward_lowering"
+"""A setting of AOTAutograd's. Where it is unknown, the backward comes when it first runs."""
+
+
 def boxed(function: BoxedFunction) -> BoxedFunction:
     """`function`, marked as following the boxed convention."""
     function._boxed_call = True  # type: ignore[attr-defined]
@@ -79,7 +83,8 @@ def compile_functional(
 
     counters["aot_autograd"]["total"] += 1
     try:
-        with functorch_config.patch(force_non_lazy_backward_lowering=backward_now):
+        known = {_BACKWARD_NOW: backward_now} if hasattr(functorch_config, _BACKWARD_NOW) else {}
+        with functorch_config.patch(known):
             compiled = aot_module_simplified(
                 cast(Any, gm),
                 list(example_inputs),
