@@ -59,7 +59,7 @@ class ElementwiseGraph:
     """A graph of pointwise operators, each of whose inputs is used and each of whose outputs is computed.
 
     Attributes:
-        graph: of ATen operators.
+        graph: of ATen operators, whose ``meta`` has the ``dtype`` of each tensor.
         text: the canonical form; ``key`` follows from it.
         kinds: what each input is.
         outputs: the names of the nodes that are returned, each once.
@@ -148,6 +148,7 @@ def graph_between(inputs: Sequence[Node], made: Sequence[Node]) -> ElementwiseGr
             sources[node] = frozenset().union(*[sources[n] for n in operands])
             steps.append(_Step(nodes[node].name, tuple(nodes[n].name for n in operands)))
     graph.output(tuple(nodes[n] for n in made))
+    _forget_the_trace(graph)
     return ElementwiseGraph(
         graph,
         canonical(graph, [_typed(node) for node in inputs]),
@@ -158,6 +159,16 @@ def graph_between(inputs: Sequence[Node], made: Sequence[Node]) -> ElementwiseGr
         tuple(steps),
         tuple(nodes[n].name for n in inputs),
     )
+
+
+def _forget_the_trace(graph: Graph) -> None:
+    """Leave of each node's metadata its type and its place in the program: the graph outlives the trace, whose
+    values would keep all of it alive."""
+    for node in graph.nodes:
+        value, place = node.meta.get("val"), node.meta.get("stack_trace")
+        node.meta = {"stack_trace": place} if place else {}
+        if isinstance(value, torch.Tensor):
+            node.meta["dtype"] = value.dtype
 
 
 def kind_of(value: Any) -> Kind | None:

@@ -111,13 +111,13 @@ def _describe(
         if node.op == "placeholder":
             node.meta["val"] = next(inputs)
         elif node.op == "call_function":
-            before = node.meta.get("val")
+            dtype = node.meta.get("dtype")
             if node.target is torch.ops.aten.copy_.default:
                 node.meta["val"] = node.args[0].meta["val"]
-            elif isinstance(before, torch.Tensor):
+            elif dtype is not None:
                 operands = [n.meta["val"] for n in node.all_input_nodes]
                 shapes = [list(v.shape) for v in operands if isinstance(v, torch.Tensor)]
-                node.meta["val"] = make(before.dtype, _common(shapes))
+                node.meta["val"] = make(dtype, _common(shapes))
             else:  # numbers, of numbers
                 node.meta["val"] = node.target(
                     *[a.meta["val"] if isinstance(a, Node) else a for a in node.args]

@@ -6,11 +6,13 @@ import contextlib
 import os
 import random
 import signal
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -139,11 +141,21 @@ BAD_STARTS = {
 }
 
 
+class _Ended(subprocess.Popen):  # type: ignore[type-arg]
+    """A process that has ended before its parent speaks to it."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.wait()
+
+
+@pytest.mark.parametrize("popen", [subprocess.Popen, _Ended], ids=["spoken to", "ended before"])
 @pytest.mark.parametrize("program", BAD_STARTS.values(), ids=list(BAD_STARTS))
 def test_workers_that_die_at_start_make_the_pool_unusable(
-    program: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+    program: tuple[str, str], popen: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(launch, "_BOOTSTRAP", program[0])
+    monkeypatch.setattr(subprocess, "Popen", popen)
     pool = light_pool(2)
     futures = [pool.submit(jobs.double, b"x") for _ in range(3)]
     for future in futures:

@@ -150,8 +150,8 @@ class WorkerProcess:
                 written = os.write(self.requests, self._unsent)
             except BlockingIOError:
                 return
-            except BrokenPipeError:
-                self.lost = self.lost or "died"
+            except BrokenPipeError:  # its other pipe tells of its end, after what it said before that
+                self._unsent = memoryview(b"")
                 return
             self._unsent = self._unsent[written:]
 
