@@ -85,7 +85,13 @@ def new_trace(mode: FakeTensorMode) -> Iterator[None]:
     """The context of a trace without Dynamo, whose inputs are fake tensors of `mode`. One thread at a time:
     tracing patches PyTorch's own modules; Dynamo's lock keeps it out as well."""
     with convert_frame.compile_lock, tracing(TracingContext(mode)):
-        yield
+        try:
+            yield
+        finally:
+            # PyTorch never lets go of a ShapeEnv (a cache of one of its methods is unbounded): what it
+            # remembers of each operator is the bulk of it
+            if mode.shape_env is not None:
+                mode.shape_env.fake_tensor_cache.clear()
 
 
 def propagate(gm: GraphModule, fake_mode: FakeTensorMode, example_inputs: Sequence[Any]) -> None:
