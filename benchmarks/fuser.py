@@ -151,9 +151,8 @@ def shapes(options: Any) -> Rows:
     measured("every second row", [(torch.randn(2 * s[0], s[1])[::2], torch.randn(s)) for s in rows_])
     for dtype in (torch.bfloat16, torch.float16, torch.float64):
         measured(f"{dtype}, contiguous", [(torch.randn(s).to(dtype), torch.randn(s).to(dtype)) for s in same])
-    made = table(
-        "One kernel for every shape", "arguments", "calls", "traces", "kernels", "fallbacks", "us a call"
-    )
+    columns = ("arguments", "calls", "traces", "kernels", "fallbacks", "us, first seen", "us, again")
+    made = table("One kernel for every shape", *columns)
     for r in rows:
         made.add_row(
             *[str(r[k]) for k in ("name", "calls", "traces", "kernels", "fallbacks")],

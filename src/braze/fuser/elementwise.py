@@ -162,8 +162,8 @@ def graph_between(inputs: Sequence[Node], made: Sequence[Node]) -> ElementwiseGr
 
 
 def _forget_the_trace(graph: Graph) -> None:
-    """Leave of each node's metadata its type and its place in the program: the graph outlives the trace, whose
-    values would keep all of it alive."""
+    """Leave of each node's metadata its type and its place in the program: the graph outlives the trace, and
+    the trace's values would keep all of it alive."""
     for node in graph.nodes:
         value, place = node.meta.get("val"), node.meta.get("stack_trace")
         node.meta = {"stack_trace": place} if place else {}
