@@ -274,6 +274,17 @@ def test_compiling_a_fused_function_itself() -> None:
     torch.testing.assert_close(torch.compile(f, backend="aot_eager", fullgraph=True)(x), f(x))
 
 
+def test_a_size_that_happens_to_be_one_is_broadcast() -> None:
+    def last(y: torch.Tensor) -> torch.Tensor:
+        return torch.cat([y, y * 3]) + torch.chunk(y, 2)[1]
+
+    f = braze.fuse(last)
+    check(f, torch.randn(3, 1))  # of whose chunks the last has one row
+    check(f, torch.randn(2, 1))
+    with pytest.raises(RuntimeError):
+        f(torch.randn(5, 1))
+
+
 def test_nested_tensors_do_not_end_the_process() -> None:
     program = """
 import torch, braze

@@ -58,6 +58,17 @@ def test_sizes_stay_symbolic() -> None:
     assert all(v.size.constant is None for op in loops for v in (*op.stage.vars, *op.stage.rvars))
 
 
+def test_a_size_that_a_guard_makes_one_is_broadcast() -> None:
+    def fn(x: torch.Tensor) -> list[torch.Tensor]:
+        last = torch.chunk(x, 2)[1]  # of one row, which its expression does not say
+        return [torch.cat([x, x * 3]) + last, last.expand_as(x) * 2]
+
+    x = torch.randn(3, 4)
+    graph, fallbacks = lower(trace(fn, x, symbolic=True))
+    assert not fallbacks
+    assert_agrees(Execution(graph, [x]).run(), fn(x))
+
+
 def test_sizes_that_depend_on_data() -> None:
     def fn(x: torch.Tensor) -> torch.Tensor:
         return x[x > 0] * 2

@@ -28,6 +28,7 @@ __all__ = [
     "shape_env_of",
     "true_if_known",
     "true_or_guard",
+    "value_in_trace",
 ]
 
 Size: TypeAlias = "int | torch.SymInt"
@@ -66,6 +67,14 @@ def hint(value: Any) -> int | None:
     # `SymNode.hint` gives None for an unbacked symbol
     known = value.node.hint
     return None if known is None else int(known)
+
+
+def value_in_trace(symbol: Any, env: ShapeEnv) -> int | None:
+    """The number that a symbol stood for in the trace; None for one that depends on data."""
+    # its name in newer versions of PyTorch, and in older ones
+    known = vars(env).get("backed_var_to_val", vars(env).get("var_to_val", {}))
+    found = known.get(symbol) if symbol.is_integer and not is_unbacked(env, symbol) else None
+    return None if found is None else int(found)
 
 
 def guard(condition: bool | torch.SymBool) -> bool:

@@ -317,7 +317,7 @@ class GraphLowering:
         self.store_if_repeated(box, size)
         lead = len(size) - box.ndim
         own = [
-            as_expr(0) if n.constant == 1 and size[d + lead].constant != 1 else indices[d + lead]
+            as_expr(0) if self.sizes.is_repeated(n, size[d + lead]) else indices[d + lead]
             for d, n in enumerate(box.size)
         ]
         return box.load(self.dag, own)
@@ -329,10 +329,14 @@ class GraphLowering:
         if not isinstance(box.content, Loops):
             return
         lead = len(size) - box.ndim
-        varying = [d + lead for d, n in enumerate(box.size) if n.constant != 1]
+        varying = [
+            d + lead
+            for d, n in enumerate(box.size)
+            if n.constant != 1 and not self.sizes.is_repeated(n, size[d + lead])
+        ]
         if not varying:
             return
-        repeated = [d for d in range(varying[-1]) if d < lead or box.size[d - lead].constant == 1]
+        repeated = [d for d in range(varying[-1]) if d not in varying]
         if all(size[d].constant == 1 for d in repeated):
             return
         shared = product(size[varying[-1] + 1 :]).bounds()[0]

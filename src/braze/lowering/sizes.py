@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from braze._torch.shapes import expression_of, range_of
+from braze._torch.shapes import expression_of, range_of, value_in_trace
 from braze.errors import ExpressionError
 from braze.runtime.expr import Expr, as_expr
 from braze.symbolic.from_sympy import SymbolTable, to_expr
@@ -20,6 +20,7 @@ class SizeTable:
 
     def __init__(self) -> None:
         self._ranges: dict[str, tuple[int, int | None]] = {}
+        self._in_trace: dict[str, int] = {}
         self._symbols = SymbolTable(self._range)
         self._known: dict[Any, Expr] = {}
 
@@ -35,6 +36,9 @@ class SizeTable:
         if found is None:
             for symbol in getattr(expression, "free_symbols", ()):
                 self._ranges.setdefault(str(symbol), range_of(symbol, environment))
+                stood_for = value_in_trace(symbol, environment)
+                if stood_for is not None:
+                    self._in_trace[str(symbol)] = stood_for
             found = self._known[expression] = to_expr(expression, self._symbols)
         return found
 
@@ -44,6 +48,22 @@ class SizeTable:
             return self.expr(value)
         except ExpressionError:
             return None
+
+    def in_trace(self, e: Expr) -> int | None:
+        """The value of ``e`` in the trace; ``None`` where it depends on data."""
+        if e.constant is not None:
+            return e.constant
+        known = self._in_trace
+        return e.evaluate(known) if all(s.name in known for s in e.free_symbols) else None
+
+    def is_repeated(self, own: Expr, common: Expr) -> bool:
+        """Whether a dimension of size ``own`` is broadcast to ``common``. A size that was 1 in the trace,
+        where the common one was not, is 1 by a guard, whatever its expression."""
+        if own == common:
+            return False
+        if own.constant == 1:
+            return common.constant != 1
+        return self.in_trace(own) == 1 and self.in_trace(common) not in (None, 1)
 
     def is_bound(self, e: Expr, graph: Graph) -> bool:
         """Whether every symbol of ``e`` has a value when the graph runs: an input's size, or computed."""

@@ -12,6 +12,7 @@ from braze.ir.boxes import ReinterpretView, TensorBox
 from braze.ir.views import with_geometry
 from braze.lowering.registry import Unsupported, lowers
 from braze.runtime.expr import (
+    ONE,
     ZERO,
     Expr,
     ExprLike,
@@ -73,7 +74,9 @@ def expand(ctx: GraphLowering, x: TensorBox, size: Any, *, implicit: bool = Fals
     if ctx.out_size == x.size:
         return x
     ctx.store_if_repeated(x, ctx.out_size)
-    return ctx.graph.view(x, ir_views.ExpandView(ctx.out_size, x.size))
+    lead = len(ctx.out_size) - x.ndim
+    old = [ONE if ctx.sizes.is_repeated(n, ctx.out_size[d + lead]) else n for d, n in enumerate(x.size)]
+    return ctx.graph.view(x, ir_views.ExpandView(ctx.out_size, tuple(old)))
 
 
 @lowers(aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims)
