@@ -59,14 +59,14 @@ def test_sizes_stay_symbolic() -> None:
 
 
 def test_a_size_that_a_guard_makes_one_is_broadcast() -> None:
-    def fn(x: torch.Tensor) -> list[torch.Tensor]:
-        last = torch.chunk(x, 2)[1]  # of one row, which its expression does not say
-        return [torch.cat([x, x * 3]) + last, last.expand_as(x) * 2]
+    def fn(x: torch.Tensor, i: torch.Tensor) -> list[torch.Tensor]:
+        last, one = torch.chunk(x, 2)[1], torch.chunk(i, 2)[1]  # of one row, which no expression says
+        return [torch.cat([x, x * 3]) + last, last.expand_as(x) * 2, x[one, torch.arange(x.shape[1])] + 1]
 
-    x = torch.randn(3, 4)
-    graph, fallbacks = lower(trace(fn, x, symbolic=True))
+    x, i = torch.randn(3, 4), torch.tensor([0, 1, 2])
+    graph, fallbacks = lower(trace(fn, x, i, symbolic=True))
     assert not fallbacks
-    assert_agrees(Execution(graph, [x]).run(), fn(x))
+    assert_agrees(Execution(graph, [x, i]).run(), fn(x, i))
 
 
 def test_sizes_that_depend_on_data() -> None:

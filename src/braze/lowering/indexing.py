@@ -86,7 +86,7 @@ class AdvancedIndex:
         for tensor in self.tensors.values():
             require_integers(tensor)
         self.trusted = trusted
-        self.broadcast = broadcast_size([t.size for t in self.tensors.values()])
+        self.broadcast = ctx.sizes.broadcast([t.size for t in self.tensors.values()])
         dims = list(self.tensors)
         adjacent = dims == list(range(dims[0], dims[0] + len(dims)))
         self.lead = dims[0] if adjacent else 0
@@ -107,15 +107,6 @@ class AdvancedIndex:
             at = self.ctx.broadcast_load(tensor, inner, self.broadcast)
             result.append(checked(self.ctx, at, size, wrap=True, error=IndexError, trusted=self.trusted))
         return result
-
-
-def broadcast_size(sizes: Sequence[Sizes]) -> Sizes:
-    """The common size of tensors that broadcast."""
-    result: list[Expr] = []
-    for k in range(1, max(map(len, sizes)) + 1):
-        candidates = [s[-k] for s in sizes if len(s) >= k]
-        result.append(next((c for c in candidates if c != ONE), ONE))
-    return tuple(reversed(result))
 
 
 def _index(ctx: GraphLowering, x: TensorBox, indices: Sequence[TensorBox | None], trusted: bool) -> TensorBox:

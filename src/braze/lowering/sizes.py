@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from braze._torch.shapes import expression_of, range_of, value_in_trace
 from braze.errors import ExpressionError
-from braze.runtime.expr import Expr, as_expr
+from braze.runtime.expr import ONE, Expr, as_expr
 from braze.symbolic.from_sympy import SymbolTable, to_expr
 
 if TYPE_CHECKING:
@@ -64,6 +65,17 @@ class SizeTable:
         if own.constant == 1:
             return common.constant != 1
         return self.in_trace(own) == 1 and self.in_trace(common) not in (None, 1)
+
+    def broadcast(self, sizes: Sequence[tuple[Expr, ...]]) -> tuple[Expr, ...]:
+        """The common size of tensors that broadcast."""
+        result: list[Expr] = []
+        for k in range(1, max(map(len, sizes)) + 1):
+            common = ONE
+            for own in (s[-k] for s in sizes if len(s) >= k):
+                if self.is_repeated(common, own):
+                    common = own
+            result.append(common)
+        return tuple(reversed(result))
 
     def is_bound(self, e: Expr, graph: Graph) -> bool:
         """Whether every symbol of ``e`` has a value when the graph runs: an input's size, or computed."""
