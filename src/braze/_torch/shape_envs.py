@@ -31,6 +31,7 @@ __all__ = [
     "suppressed_guards",
     "symbolic",
     "symbols_by_name",
+    "values_in_trace",
 ]
 
 # these are not typed, or not exported
@@ -69,7 +70,7 @@ def facts_of(env: ShapeEnv, symbol: sympy.Symbol) -> SymbolFacts:
         # sympy has infinities of its own, and PyTorch adds one for integers: none of them is an Integer
         lower = int(known.lower) if known.lower.is_Integer else None
         upper = int(known.upper) if known.upper.is_Integer else None
-    value = _hints(env).get(symbol)
+    value = values_in_trace(env).get(symbol)
     hint = None if value is None else float(value) if is_float else int(value)
     return SymbolFacts(
         symbol.name, lower, upper, hint, is_float, bool(symbol.is_positive), symbol in env.size_like
@@ -95,7 +96,8 @@ def new_shape_env(facts: Iterable[SymbolFacts]) -> tuple[ShapeEnv, dict[str, sym
         env.var_to_range_sloc[symbol] = ValueRangesSLoc(here, here)
         env.var_to_stack[symbol] = _stack.extract()
         if fact.hint is not None:
-            _hints(env)[symbol] = sympy.Float(fact.hint) if fact.is_float else sympy.Integer(fact.hint)
+            number = sympy.Float if fact.is_float else sympy.Integer
+            values_in_trace(env)[symbol] = number(fact.hint)
         if fact.size_like:
             env.size_like.add(symbol)
         _count_unbacked(env, fact.name)
@@ -107,7 +109,8 @@ def _bounds(lower: int | None, upper: int | None) -> tuple[Any, Any]:
     return -int_oo if lower is None else lower, int_oo if upper is None else upper
 
 
-def _hints(env: ShapeEnv) -> dict[sympy.Symbol, Any]:
+def values_in_trace(env: ShapeEnv) -> dict[sympy.Symbol, Any]:
+    """What the symbols stood for in the trace; those that depend on data may be absent."""
     # its name in newer versions of PyTorch, and in older ones
     name = "backed_var_to_val" if "backed_var_to_val" in vars(env) else "var_to_val"
     return cast("dict[sympy.Symbol, Any]", vars(env)[name])

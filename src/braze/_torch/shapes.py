@@ -11,6 +11,7 @@ from torch.fx.experimental import symbolic_shapes as shapes
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from braze._torch.integers import LEAST
+from braze._torch.shape_envs import values_in_trace
 
 __all__ = [
     "RuntimeAssert",
@@ -71,9 +72,9 @@ def hint(value: Any) -> int | None:
 
 def value_in_trace(symbol: Any, env: ShapeEnv) -> int | None:
     """The number that a symbol stood for in the trace; None for one that depends on data."""
-    # its name in newer versions of PyTorch, and in older ones
-    known = vars(env).get("backed_var_to_val", vars(env).get("var_to_val", {}))
-    found = known.get(symbol) if symbol.is_integer and not is_unbacked(env, symbol) else None
+    if not symbol.is_integer or is_unbacked(env, symbol):
+        return None
+    found = values_in_trace(env).get(symbol)
     return None if found is None else int(found)
 
 

@@ -63,7 +63,7 @@ class SizeTable:
         if own == common:
             return False
         if own.constant == 1:
-            return common.constant != 1
+            return True
         return self.in_trace(own) == 1 and self.in_trace(common) not in (None, 1)
 
     def broadcast(self, sizes: Sequence[tuple[Expr, ...]]) -> tuple[Expr, ...]:
