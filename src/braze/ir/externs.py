@@ -126,13 +126,12 @@ class ExternKernelAlloc(ExternKernel):
 class FallbackKernel(ExternKernelAlloc):
     """An operator that Braze cannot compile, run as eager PyTorch runs it; ``reason`` says why.
 
-    ``mutated``: storages that it writes by its schema. ``aliases``: result name -> storages that it may view.
+    ``mutated``: storages that it writes by its schema. What its results may share, ``Graph.sharing`` knows.
     ``binds``: (symbol, result name, dimension) where sizes are known only once it has run.
     """
 
     reason: str = ""
     mutated: set[str] = field(default_factory=set)
-    aliases: dict[str, set[str]] = field(default_factory=dict)
     binds: list[tuple[str, str, int]] = field(default_factory=list)
 
     __str__ = ExternKernel.__str__

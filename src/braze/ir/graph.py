@@ -4,7 +4,7 @@ it."""
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,6 +41,7 @@ class Graph:
     outputs: list[GraphOutput] = field(default_factory=list)
     known_symbols: set[str] = field(default_factory=set)
     current: Origin | None = None
+    _shared: dict[str, set[str]] = field(default_factory=dict, repr=False)
     _pending: dict[str, weakref.WeakSet[StorageBox]] = field(default_factory=dict, repr=False)
     _reads: dict[int, frozenset[str]] = field(default_factory=dict, repr=False)
 
@@ -90,6 +91,16 @@ class Graph:
         self.operations.append(operation)
         for buffer in operation.outputs:
             self._declare(buffer)
+
+    def share(self, results: Sequence[str], storages: Iterable[str]) -> None:
+        """Any of ``results``, storages that an operator returned, may lie in the memory of ``storages``."""
+        group = set(results).union(*map(self.sharing, storages))
+        for name in group:
+            self._shared[name] = group
+
+    def sharing(self, storage: str) -> Set[str]:
+        """The storages that may share memory with ``storage``, itself among them."""
+        return self._shared.get(storage) or {storage}
 
     def operation_name(self) -> str:
         """A name for the next operation."""
@@ -193,7 +204,8 @@ class Graph:
             return None
         here = target.index(loop_indices(target.size))
         stack, seen = [own.data.value], {own.data.value.id}
-        self._storages_read(own.data.value)
+        if not self._storages_read(own.data.value).isdisjoint(self.sharing(storage) - {storage}):
+            return None
         while stack:
             node = stack.pop()
             if node.op == "load" and node.buffer == storage and node.index != here:
@@ -215,8 +227,9 @@ class Graph:
         return buffer
 
     def flush(self, storage: str) -> None:
-        """Store every pending tensor that reads ``storage``, because it is about to be written."""
-        pending = [s for s in self._pending.pop(storage, ()) if isinstance(s.data, Loops)]
+        """Store every pending tensor that reads the memory of ``storage``, because it is about to be written."""
+        readers = {id(s): s for name in self.sharing(storage) for s in self._pending.pop(name, ())}
+        pending = [s for s in readers.values() if isinstance(s.data, Loops)]
         for box in sorted(pending, key=lambda s: s.data.value.id if isinstance(s.data, Loops) else -1):
             self.realize(TensorBox(box))
 

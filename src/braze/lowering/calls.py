@@ -86,8 +86,9 @@ def call_fallback(ctx: GraphLowering, reason: str) -> Any:
         origins=[ctx.origin],
         reason=reason,
         mutated=mutated,
-        aliases={r.name: set(aliases) for r in results} if aliases else {},
     )
+    if aliases:
+        ctx.graph.share([r.name for r in results], aliases)
     for result in results:
         for dim, size in enumerate(result.layout.size):
             symbol = size.symbol
@@ -184,11 +185,11 @@ def _effects(target: Any, args: Any, kwargs: dict[str, Any]) -> tuple[set[str], 
     shared: set[str] = set()
     info = operator_info(target)
     bound = bind(target, args, kwargs)
-    returned = frozenset().union(*[r.alias for r in info.returns]) if info.returns else frozenset()
     for argument in info.arguments:
         storages = {x.buffer.storage for x in leaves(bound[argument.name]) if isinstance(x, TensorRef)}
         if argument.written:
             written |= storages
-        if argument.alias & returned:
+        # what is written is returned as well, or nothing is; a list of views names its storage here only
+        if argument.alias or (target is torch.ops.aten._unsafe_view.default and argument.name == "self"):
             shared |= storages
     return written, shared

@@ -298,6 +298,12 @@ class Fuser:
         written_again = node.writes & draft.writes
         if written_again:
             raise Refused(f"both write {sorted(written_again)[0]}")
+        for storage in node.writes:
+            if others := self.graph.sharing(storage) & (draft.reads | draft.writes) - {storage}:
+                raise Refused(f"it writes memory that the kernel knows as {sorted(others)[0]}, too")
+        for storage in draft.writes:
+            if others := self.graph.sharing(storage) & node.reads - {storage}:
+                raise Refused(f"it reads, as {sorted(others)[0]}, memory that the kernel writes")
         for storage in node.writes & draft.reads:
             if draft.outer is not None or len(draft.stages) != 1:
                 raise Refused(f"it overwrites {storage}, which the kernel reads in another stage")

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from braze.ir.buffers import ComputedBuffer, InputBuffer, Operation
-from braze.ir.externs import BindSymbol, ConcatKernel, FallbackKernel, TensorRef
+from braze.ir.externs import BindSymbol, ConcatKernel, ExternKernel, FallbackKernel, TensorRef
 from braze.ir.graph import Graph
 from braze.ir.layout import NonOwningLayout
 from braze.ops.dag import indirect_nodes
@@ -49,11 +49,10 @@ def build_nodes(graph: Graph) -> list[SchedulerNode]:
     concatenated = {op.buffer.name for op in graph.operations if isinstance(op, ConcatKernel)}
     writers: dict[str, list[int]] = {}
     readers: dict[str, list[int]] = {}
-    shares: dict[str, set[str]] = {}
     for op in graph.operations:
         if op not in needed:
             continue
-        reads, writes = _with_aliases(op.reads(), shares), _with_aliases(op.writes(), shares)
+        reads, writes = with_aliases(graph, op.reads()), with_aliases(graph, op.writes())
         node = SchedulerNode(len(nodes), op, frozenset(op.reads()), frozenset(op.writes()))
         if isinstance(op, ComputedBuffer):
             node.stage = without_divisions(graph.dag, op.stage)
@@ -72,13 +71,6 @@ def build_nodes(graph: Graph) -> list[SchedulerNode]:
         for storage in reads:
             readers.setdefault(storage, []).append(node.position)
         node.deps.discard(node.position)
-        if isinstance(op, FallbackKernel):
-            for result, storages in op.aliases.items():
-                group = {result, *storages}
-                for s in list(group):
-                    group |= shares.get(s, set())
-                for s in group:
-                    shares[s] = group
         nodes.append(node)
     _order_bindings(nodes)
     return nodes
@@ -93,26 +85,25 @@ def _order_bindings(nodes: list[SchedulerNode]) -> None:
             binding.append(node.position)
 
 
-def _with_aliases(storages: Iterable[str], shares: dict[str, set[str]]) -> set[str]:
-    everything = set(storages)
-    for s in list(everything):
-        everything |= shares.get(s, set())
-    return everything
+def with_aliases(graph: Graph, storages: Iterable[str]) -> set[str]:
+    """``storages`` and all that may share memory with one of them."""
+    return {name for s in storages for name in graph.sharing(s)}
 
 
 def live_operations(graph: Graph) -> set[Operation]:
     """Dead code elimination: operations whose results reach an output, an input's memory, or the outside."""
-    wanted = {o.buffer.storage for o in graph.outputs if isinstance(o, TensorRef)}
-    inputs = {b.name for b in graph.inputs if isinstance(b, InputBuffer)}
+    wanted = with_aliases(graph, (o.buffer.storage for o in graph.outputs if isinstance(o, TensorRef)))
+    inputs = with_aliases(graph, (b.name for b in graph.inputs if isinstance(b, InputBuffer)))
     alive: set[Operation] = set()
     for op in reversed(graph.operations):
         writes = op.writes()
         effect = isinstance(op, BindSymbol) or (
             isinstance(op, FallbackKernel) and (bool(op.mutated) or bool(op.binds) or not op.outputs)
         )
-        if effect or writes & wanted or writes & inputs:
+        made = {r.name for r in op.outputs} if isinstance(op, ExternKernel) else set()
+        if effect or writes & wanted or (writes - made) & inputs:
             alive.add(op)
-            wanted |= op.reads()
+            wanted |= with_aliases(graph, op.reads())
             # A piece keeps what it lies in, and the other pieces with it.
             wanted |= {b.storage for b in op.outputs if isinstance(b.layout, NonOwningLayout)}
     return alive

@@ -105,7 +105,7 @@ def schedule(graph: Graph) -> Schedule:
     memory = plan_memory(births, deaths, sizes, replaced)
     for batch in batches:
         if batch[0].stages:
-            steps.append(Segment(_with_barriers([kernels[id(g)] for g in batch], memory)))
+            steps.append(Segment(_with_barriers(graph, [kernels[id(g)] for g in batch], memory)))
         else:
             steps.append(ExternStep(batch[0].members[0].op))
     return Schedule(graph, tuple(steps), memory, tuple(map(tuple, deaths)), tuple(fuser.refusals))
@@ -267,11 +267,14 @@ def _replacements(
     return found
 
 
-def _with_barriers(kernels: Sequence[Kernel], memory: MemoryPlan) -> tuple[ScheduledKernel, ...]:
+def _with_barriers(
+    graph: Graph, kernels: Sequence[Kernel], memory: MemoryPlan
+) -> tuple[ScheduledKernel, ...]:
     """Put a barrier before each kernel that meets, in memory, something done since the last barrier."""
 
     def place(name: str) -> object:
-        return memory.slots.get(name, name)
+        slot = memory.slots.get(name)
+        return min(graph.sharing(name)) if slot is None else slot
 
     out: list[ScheduledKernel] = []
     read: set[object] = set()
