@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch._higher_order_ops import effects
 from torch._ops import HigherOrderOperator, OpOverload
+from torch.fx import node as fx_node
 
 __all__ = [
     "Argument",
     "OperatorInfo",
     "bind",
+    "has_side_effects",
     "is_higher_order",
     "is_operator",
     "is_ordered_call",
@@ -38,7 +41,7 @@ class Argument:
 
 @dataclass(frozen=True)
 class OperatorInfo:
-    """An operator's schema.
+    """An operator's schema; what that does not tell, `has_side_effects` knows.
 
     `mutates`: it writes to an argument. `is_view`: a result shares storage with an argument and nothing is
     written. `random`: it draws from a generator. `data_dependent`: the shape or value of its result, as
@@ -73,6 +76,31 @@ def is_ordered_call(target: object) -> bool:
     """Whether a node's target calls an operator with effects, its second argument, in order: the first is a
     token, and so is the first result."""
     return is_higher_order(target) and getattr(target, "__name__", "") == "with_effects"
+
+
+_COLLECTIVES = frozenset({"_c10d_functional", "_c10d_functional_autograd", "c10d", "symm_mem"})
+
+
+def has_side_effects(target: Any) -> bool:
+    """Whether a call of ``target`` does something that its schema does not show: it was registered as such
+    with PyTorch, which can happen at any time, or it meets other processes. Such calls are never dropped,
+    merged or taken out of their order."""
+    if target in fx_node._side_effectful_functions:
+        return True
+    if not isinstance(target, OpOverload):
+        return False
+    if target.namespace in _COLLECTIVES:
+        return True
+    # `profiler`'s and other operators' registration names the packet
+    return target.overloadpacket in fx_node._side_effectful_functions or _is_ordered(target)
+
+
+def _is_ordered(operator: OpOverload) -> bool:
+    """Whether the operator was given an effect by its library (``torch.library._register_effectful_op``)."""
+    find = getattr(effects, "_get_effect", None) or getattr(effects, "get_effect_key", None)
+    if find is None:
+        return False
+    return (find(operator) if find.__name__ == "_get_effect" else find(operator, (), {})) is not None
 
 
 @functools.cache

@@ -127,11 +127,13 @@ class FallbackKernel(ExternKernelAlloc):
     """An operator that Braze cannot compile, run as eager PyTorch runs it; ``reason`` says why.
 
     ``mutated``: storages that it writes by its schema. What its results may share, ``Graph.sharing`` knows.
+    ``effectful``: it does more than that, and keeps its place among the others that do.
     ``binds``: (symbol, result name, dimension) where sizes are known only once it has run.
     """
 
     reason: str = ""
     mutated: set[str] = field(default_factory=set)
+    effectful: bool = False
     binds: list[tuple[str, str, int]] = field(default_factory=list)
 
     __str__ = ExternKernel.__str__

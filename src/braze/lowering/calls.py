@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.fx import GraphModule, Node
 
-from braze._torch.schema import bind, is_operator, is_ordered_call, operator_info
+from braze._torch.schema import bind, has_side_effects, is_higher_order, is_operator, is_ordered_call, operator_info
 from braze.errors import LoweringError
 from braze.ir.boxes import TensorBox
 from braze.ir.buffers import Buffer
@@ -86,6 +86,7 @@ def call_fallback(ctx: GraphLowering, reason: str) -> Any:
         origins=[ctx.origin],
         reason=reason,
         mutated=mutated,
+        effectful=_is_effectful(target),
     )
     if aliases:
         ctx.graph.share([r.name for r in results], aliases)
@@ -99,6 +100,14 @@ def call_fallback(ctx: GraphLowering, reason: str) -> Any:
     if ordered:
         return (None, *tree) if isinstance(tree, (tuple, list)) else (None, tree)
     return tree
+
+
+def _is_effectful(target: Any) -> bool:
+    """Whether a call of ``target`` is needed for what it does, and in its turn: it advances a generator,
+    meets other processes, has an effect that PyTorch was told of, or holds graphs that may."""
+    if not is_operator(target):
+        return is_higher_order(target) or has_side_effects(target)
+    return operator_info(target).random or has_side_effects(target)
 
 
 def _without_token(operator: Any, example: Any) -> Any:

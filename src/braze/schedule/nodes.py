@@ -73,6 +73,7 @@ def build_nodes(graph: Graph) -> list[SchedulerNode]:
         node.deps.discard(node.position)
         nodes.append(node)
     _order_bindings(nodes)
+    _order_effects(nodes)
     return nodes
 
 
@@ -83,6 +84,16 @@ def _order_bindings(nodes: list[SchedulerNode]) -> None:
         node.deps.update(binding)
         if isinstance(node.op, BindSymbol) or (isinstance(node.op, FallbackKernel) and node.op.binds):
             binding.append(node.position)
+
+
+def _order_effects(nodes: list[SchedulerNode]) -> None:
+    """Calls with effects run in the order in which the program makes them."""
+    last: int | None = None
+    for node in nodes:
+        if isinstance(node.op, FallbackKernel) and node.op.effectful:
+            if last is not None:
+                node.deps.add(last)
+            last = node.position
 
 
 def with_aliases(graph: Graph, storages: Iterable[str]) -> set[str]:
@@ -98,7 +109,8 @@ def live_operations(graph: Graph) -> set[Operation]:
     for op in reversed(graph.operations):
         writes = op.writes()
         effect = isinstance(op, BindSymbol) or (
-            isinstance(op, FallbackKernel) and (bool(op.mutated) or bool(op.binds) or not op.outputs)
+            isinstance(op, FallbackKernel)
+            and (op.effectful or bool(op.mutated) or bool(op.binds) or not op.outputs)
         )
         made = {r.name for r in op.outputs} if isinstance(op, ExternKernel) else set()
         if effect or writes & wanted or (writes - made) & inputs:

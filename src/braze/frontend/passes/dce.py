@@ -28,7 +28,7 @@ def _is_removable(node: Node) -> bool:
         return False
     if is_pure(node) or node.target in prims.METAS:
         return True
-    if not schema.is_operator(node.target):
+    if not schema.is_operator(node.target) or schema.has_side_effects(node.target):
         return False
     info = schema.operator_info(node.target)
     # no result: it is there to check something; a size that depends on data: a check elsewhere may name it

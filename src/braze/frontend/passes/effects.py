@@ -23,7 +23,9 @@ def is_pure(node: Node) -> bool:
     if node.op != "call_function":
         return False
     if schema.is_operator(target):
-        return schema.operator_info(target).is_pure and target.__name__.split(".")[0] not in _UNINITIALISED
+        if schema.has_side_effects(target) or target.__name__.split(".")[0] in _UNINITIALISED:
+            return False
+        return schema.operator_info(target).is_pure
     # arithmetic on symbolic sizes, and picking one of several results
     return target is operator.getitem or _is_size_arithmetic(node)
 
