@@ -11,15 +11,18 @@ from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import braze.lowering.families  # noqa: F401  fills the registry
+from braze._torch.number_functions import NUMBER_FUNCTIONS
 from braze.config import Config
 from braze.frontend.decompositions import decompositions
 from braze.ir.buffers import ComputedBuffer, ConstantBuffer, InputBuffer
 from braze.ir.externs import (
     BindSymbol,
+    ComputeNumber,
     ConcatKernel,
     ExternKernel,
     ExternKernelOut,
     FallbackKernel,
+    ItemRef,
     MultiOutput,
     TensorRef,
     map_leaves,
@@ -94,6 +97,8 @@ class Execution:
             self.memory[name] = torch.full((self.number(layout.extent),), garbage, dtype=layout.dtype)
 
     def leaf(self, x: Any) -> Any:
+        if isinstance(x, ItemRef):
+            return self.leaf(x.ref).item()
         if isinstance(x, TensorRef):
             return self.tensor(x.buffer.storage, x.layout)
         return self.number(x) if isinstance(x, Expr) else x
@@ -108,6 +113,9 @@ class Execution:
                 self.allocate(op.buffer.name, op.buffer.layout)
             elif isinstance(op, BindSymbol):
                 self.sizes[op.symbol] = int(self.leaf(op.source).item())
+            elif isinstance(op, ComputeNumber):
+                value = NUMBER_FUNCTIONS[op.function](*map_leaves(op.args, self.leaf))
+                self.memory[op.result.name] = torch.tensor([value], dtype=op.result.dtype)
             else:
                 assert isinstance(op, ExternKernel)
                 self.call(op)

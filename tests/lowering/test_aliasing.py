@@ -113,7 +113,9 @@ def alias_of_a_result(x: Tensor) -> tuple[Tensor, ...]:
     ],
     ids=lambda value: value.__name__,
 )
-def test_reads_and_writes_of_one_memory_keep_their_order(program: Program, make: Callable[[], Tensor]) -> None:
+def test_reads_and_writes_of_one_memory_keep_their_order(
+    program: Program, make: Callable[[], Tensor]
+) -> None:
     torch._dynamo.reset()
     ours, eagers = make(), make()
     expected = program(eagers)

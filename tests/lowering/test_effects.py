@@ -1,4 +1,4 @@
-"""Calls that are made for what they do: none is dropped, merged with an equal one, or taken out of its order."""
+"""Calls that are made for what they do: none is dropped, merged with its equal, or moved past another."""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
@@ -16,10 +17,13 @@ from braze._torch.shape_envs import values_in_trace
 __all__ = [
     "RuntimeAssert",
     "Size",
+    "bounds_of",
     "expression_of",
     "guard",
     "guard_int",
     "hint",
+    "is_surely_nonnegative",
+    "is_surely_positive",
     "is_symbolic",
     "is_unbacked",
     "range_of",
@@ -30,6 +34,7 @@ __all__ = [
     "true_if_known",
     "true_or_guard",
     "value_in_trace",
+    "whole_where_data_decide",
 ]
 
 Size: TypeAlias = "int | torch.SymInt"
@@ -114,6 +119,48 @@ def range_of(symbol: Any, env: ShapeEnv) -> tuple[int, int | None]:
     lower = int(known.lower) if known.lower.is_Integer else LEAST
     upper = int(known.upper) if known.upper.is_Integer else None
     return lower, upper
+
+
+def bounds_of(value: Size) -> tuple[int, int | None]:
+    """The least and greatest number that an integer may be, as far as the trace knows; None where there is no
+    greatest."""
+    if isinstance(value, int):
+        return value, value
+    expression, env = expression_of(value)
+    known = env.bound_sympy(expression)
+    lower = int(known.lower) if known.lower.is_Integer else LEAST
+    upper = int(known.upper) if known.upper.is_Integer else None
+    return max(lower, LEAST), upper
+
+
+def is_surely_positive(value: Any) -> bool:
+    """Whether a number, symbolic or not, is greater than 0 for all sizes that the guards so far admit."""
+    if not is_symbolic(value):
+        return bool(value > 0)
+    expression, env = expression_of(value)
+    return bool(env.bound_sympy(expression).lower > 0)
+
+
+def is_surely_nonnegative(value: Any) -> bool:
+    """Whether a number, symbolic or not, is not less than 0 for all sizes that the guards so far admit."""
+    if not is_symbolic(value):
+        return bool(value >= 0)
+    expression, env = expression_of(value)
+    return bool(env.bound_sympy(expression).lower >= 0)
+
+
+def whole_where_data_decide(decomposition: Callable[..., Any]) -> Callable[..., Any]:
+    """The decomposition; it declines, so that its operator stays whole, where it would have to know a number
+    that only the running graph knows."""
+
+    @functools.wraps(decomposition)
+    def attempt(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return decomposition(*args, **kwargs)
+        except shapes.GuardOnDataDependentSymNode:
+            return NotImplemented
+
+    return attempt
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,7 @@ class TensorOutput(Struct, frozen=True, forbid_unknown_fields=True, tag="tensor"
 
 
 class ValueOutput(Struct, frozen=True, forbid_unknown_fields=True, tag="value"):
-    """A number, or None, that is returned."""
+    """A number, or None, that is returned; the name of one that only a call knows."""
 
     value: Arg
 

@@ -28,11 +28,12 @@ from braze.compile.fx_compile import CompileRequest
 from braze.compile.guards import GuardWatch
 from braze.errors import ExpressionError
 from braze.ir.buffers import InputBuffer, Origin
-from braze.ir.externs import FallbackKernel, TensorRef
+from braze.ir.externs import FallbackKernel, ItemRef, TensorRef
 from braze.ir.graph import Graph
 from braze.ir.layout import Layout
 from braze.runtime.expr import Expr
 from braze.runtime.guard import BoolExpr
+from braze.runtime.plan import Ref
 from braze.runtime.target import Target
 from braze.schedule.schedule import ExternStep, Schedule, externs
 
@@ -165,5 +166,7 @@ def _outputs(graph: Graph) -> Iterator[Output]:
             layout = value.layout
             home = positions.get(value.buffer.storage)
             yield TensorOutput(layout.dtype, layout.size, layout.stride, home, layout.device.type)
+        elif isinstance(value, ItemRef):
+            yield ValueOutput(Ref(value.ref.buffer.name))
         else:
             yield ValueOutput(value)

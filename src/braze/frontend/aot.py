@@ -12,7 +12,7 @@ from torch.fx import GraphModule
 
 from braze._torch import aot, tracing
 from braze._torch.tracing import fake_mode_of
-from braze.artifact.output_code import OutputCode
+from braze.artifact.output_code import BoxedCall, OutputCode
 from braze.compile.fx_compile import CompileRequest, FxCompile, GraphKind
 from braze.config import Config
 from braze.frontend.decompositions import decompositions
@@ -88,7 +88,7 @@ def compile_parts(
                 observer.compiled(kind, code)
         if kind != "backward":
             tracing.report_output_strides(code.output_strides)
-        return aot.boxed(code.run)
+        return aot.boxed(_with_numbers(code.run, inputs))
 
     return aot.compile_functional(
         module,
@@ -100,6 +100,22 @@ def compile_parts(
         decompositions=decompositions(config),
         backward_now=backward_now,
     )
+
+
+def _with_numbers(run: BoxedCall, inputs: Sequence[Any]) -> BoxedCall:
+    """``run``, called with Python's numbers where it takes tensors of one element: numbers other than
+    integers that a forward graph kept for its backward."""
+    types = {torch.SymFloat: torch.float64, torch.SymBool: torch.bool}
+    numbers = [(k, types[type(value)]) for k, value in enumerate(inputs) if type(value) in types]
+    if not numbers:
+        return run
+
+    def call(arguments: list[Any]) -> Sequence[Any]:
+        for position, dtype in numbers:
+            arguments[position] = torch.scalar_tensor(arguments[position], dtype=dtype)
+        return run(arguments)
+
+    return call
 
 
 def _adopt_inputs(gm: GraphModule, example_inputs: Sequence[Any]) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 import torch
 
 from braze._torch import decomps as torch_decomps
+from braze._torch.shapes import whole_where_data_decide
 from braze.config import Config
 from braze.frontend.decomps import activations, elementwise, indexing, losses, norms, reductions
 from braze.frontend.decomps.common import Table
@@ -83,7 +84,7 @@ def _table() -> Table:
     multiply_add = torch_decomps.multiply_add()
     if multiply_add is not None:
         table[multiply_add] = elementwise.multiply_add
-    return {op: fn for op, fn in table.items() if _is_wanted(op)}
+    return {op: whole_where_data_decide(fn) for op, fn in table.items() if _is_wanted(op)}
 
 
 def _is_wanted(operator: object) -> bool:

@@ -30,6 +30,29 @@ class TensorRef:
         return self.buffer.name if self.whole else f"{self.buffer.name} as {self.layout}"
 
 
+@dataclass(frozen=True)
+class ItemRef:
+    """The number that a tensor of one element holds, as Python has it."""
+
+    ref: TensorRef
+
+    def __str__(self) -> str:
+        return f"item({self.ref})"
+
+
+@dataclass(eq=False)
+class NumberBuffer(Buffer):
+    """A tensor without dimensions that stands for a number which Python computed, or an operator returned: a
+    float is float64, an integer int64."""
+
+
+def tensor_of(leaf: Any) -> TensorRef | None:
+    """The tensor that a leaf is, or whose number it is."""
+    if isinstance(leaf, ItemRef):
+        return leaf.ref
+    return leaf if isinstance(leaf, TensorRef) else None
+
+
 def leaves(tree: Any) -> Iterator[Any]:
     """The leaves of an argument tree, left to right."""
     if isinstance(tree, (tuple, list)):
@@ -91,7 +114,7 @@ class ExternKernel(Operation):
 
     def refs(self) -> list[TensorRef]:
         """Every tensor argument."""
-        return [x for x in leaves((self.args, self.kwargs)) if isinstance(x, TensorRef)]
+        return [t for t in map(tensor_of, leaves((self.args, self.kwargs))) if t is not None]
 
     def sizes(self) -> list[Expr]:
         """Every symbolic integer argument."""
@@ -171,6 +194,26 @@ class ConcatKernel(Operation):
 
     def __str__(self) -> str:
         return f"{self.buffer} = ConcatKernel (filled in place)"
+
+
+@dataclass(eq=False)
+class ComputeNumber(Operation):
+    """``result`` is what the function on numbers of that name (`NUMBER_FUNCTIONS`) gives for ``args``, as
+    Python computes it."""
+
+    function: str
+    args: tuple[Any, ...]
+    result: NumberBuffer
+
+    @property
+    def outputs(self) -> list[Buffer]:
+        return [self.result]
+
+    def reads(self) -> set[str]:
+        return {t.buffer.storage for t in map(tensor_of, leaves(self.args)) if t is not None}
+
+    def __str__(self) -> str:
+        return f"{self.result} = {self.function}({', '.join(map(show, self.args))})"
 
 
 @dataclass(eq=False)

@@ -12,7 +12,7 @@ import torch
 
 from braze.ir.boxes import ReinterpretView, StorageBox, TensorBox
 from braze.ir.buffers import Buffer, ComputedBuffer, ConstantBuffer, InputBuffer, Operation, Origin, owned
-from braze.ir.externs import MutationOutput, TensorRef
+from braze.ir.externs import ItemRef, MutationOutput, TensorRef, tensor_of
 from braze.ir.layout import FixedLayout, FlexibleLayout, Layout, NonOwningLayout, contiguous_strides
 from braze.ir.loops import Loops, Pointwise, Scatter, Sizes, loop_indices
 from braze.ir.views import BaseView, PermuteView, SqueezeView, UnsqueezeView, View
@@ -22,7 +22,7 @@ from braze.runtime.expr import Expr
 REARRANGING = (View, PermuteView, SqueezeView, UnsqueezeView)
 """Views with the same elements as what they look at."""
 
-GraphOutput = TensorRef | Expr | None | bool | float | torch.dtype | Any
+GraphOutput = TensorRef | ItemRef | Expr | None | bool | float | torch.dtype | Any
 
 
 @dataclass(eq=False)
@@ -227,7 +227,7 @@ class Graph:
         return buffer
 
     def flush(self, storage: str) -> None:
-        """Store every pending tensor that reads the memory of ``storage``, because it is about to be written."""
+        """Store every pending tensor that reads the memory of ``storage``: it is about to be written."""
         readers = {id(s): s for name in self.sharing(storage) for s in self._pending.pop(name, ())}
         pending = [s for s in readers.values() if isinstance(s.data, Loops)]
         for box in sorted(pending, key=lambda s: s.data.value.id if isinstance(s.data, Loops) else -1):
@@ -272,6 +272,10 @@ class Graph:
             return TensorRef(content, content.fix_layout())
         content.buffer.fix_layout()
         return TensorRef(content.buffer, content.layout)
+
+    def output_storages(self) -> set[str]:
+        """The storages that a call returns, or returns numbers from."""
+        return {t.buffer.storage for t in map(tensor_of, self.outputs) if t is not None}
 
     # -- printing ---------------------------------------------------------------------------------------
     def __str__(self) -> str:

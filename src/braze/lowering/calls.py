@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.fx import GraphModule, Node
 
-from braze._torch.schema import bind, has_side_effects, is_higher_order, is_operator, is_ordered_call, operator_info
-from braze.errors import LoweringError
+from braze._torch.schema import (
+    bind,
+    has_side_effects,
+    is_higher_order,
+    is_operator,
+    is_ordered_call,
+    operator_info,
+)
 from braze.ir.boxes import TensorBox
 from braze.ir.buffers import Buffer
 from braze.ir.externs import (
@@ -19,12 +26,14 @@ from braze.ir.externs import (
     ExternKernelOut,
     FallbackKernel,
     MultiOutput,
+    NumberBuffer,
     TensorRef,
     leaves,
     map_leaves,
 )
 from braze.ir.layout import FixedLayout
 from braze.lowering.registry import Extern
+from braze.lowering.scalars import number_buffer, number_in, number_type, stored_number
 from braze.ops import dag as ops_dag
 
 if TYPE_CHECKING:
@@ -57,7 +66,7 @@ def call_extern(ctx: GraphLowering, extern: Extern) -> Any:
     results, tree, pattern = _results(ctx, example, name)
     kernel = ExternKernelAlloc(name, ctx.node.target, args, kwargs, results, pattern, origins=[ctx.origin])
     ctx.graph.add_operation(kernel)
-    return tree
+    return map_leaves(tree, lambda leaf: _taken(ctx, leaf))
 
 
 def call_fallback(ctx: GraphLowering, reason: str) -> Any:
@@ -97,6 +106,7 @@ def call_fallback(ctx: GraphLowering, reason: str) -> Any:
                 kernel.binds.append((symbol.name, result.name, dim))
                 ctx.graph.know(size)
     ctx.graph.add_operation(kernel)
+    tree = map_leaves(tree, lambda leaf: _taken(ctx, leaf))
     if ordered:
         return (None, *tree) if isinstance(tree, (tuple, list)) else (None, tree)
     return tree
@@ -124,7 +134,7 @@ def stored_args(
 
     def store(leaf: Any) -> Any:
         if isinstance(leaf, ops_dag.Node):
-            raise LoweringError(f"{ctx.origin.operator} takes a floating-point number that depends on sizes")
+            return stored_number(ctx, leaf)
         return ctx.graph.ref(leaf) if isinstance(leaf, TensorBox) else leaf
 
     return map_leaves(ctx.args_of(tuple(args)), store), map_leaves(ctx.args_of(dict(kwargs)), store)
@@ -159,9 +169,21 @@ def _view_chain(node: Any) -> list[Node]:
 
 
 def _layout(ctx: GraphLowering, example: torch.Tensor) -> FixedLayout:
-    return FixedLayout(
-        example.dtype, ctx.exprs(example.shape), ctx.exprs(example.stride()), device=example.device
-    )
+    # the operator knows its sizes, also those that no expression can say
+    size = tuple(map(ctx.sizes.named, example.shape))
+    return FixedLayout(example.dtype, size, ctx.exprs(example.stride()), device=example.device)
+
+
+@dataclass(frozen=True)
+class _Number:
+    """A number among an operator's results, until the call that gives it stands in the graph."""
+
+    buffer: NumberBuffer
+    example: Any
+
+
+def _taken(ctx: GraphLowering, leaf: Any) -> Any:
+    return number_in(ctx, leaf.buffer, leaf.example) if isinstance(leaf, _Number) else leaf
 
 
 def _results(ctx: GraphLowering, example: Any, producer: str) -> tuple[list[Buffer], Any, Any]:
@@ -179,7 +201,12 @@ def _results(ctx: GraphLowering, example: Any, producer: str) -> tuple[list[Buff
         if isinstance(value, (tuple, list)):
             parts = [build(v, (*path, k)) for k, v in enumerate(value)]
             return [box for box, _ in parts], tuple([name for _, name in parts])
-        return (ctx.expr(value) if isinstance(value, torch.SymInt) else value), None
+        dtype = number_type(value)
+        if dtype is None:
+            return value, None
+        number = number_buffer(f"buf{len(ctx.graph.buffers) + len(results)}", dtype)
+        results.append(number)
+        return _Number(number, value), number.name
 
     tree, pattern = build(example, ())
     return results, tree, pattern

@@ -35,7 +35,7 @@ def full(ctx: GraphLowering, shape: Any, value: Scalar, *rest: Any, **options: A
     return filled(ctx, rest[0] if ctx.node.target is aten.new_full.default else value)
 
 
-@lowers(aten.scalar_tensor.default)
+@lowers(aten.scalar_tensor.default, prims.scalar_tensor.default)
 def scalar_tensor(ctx: GraphLowering, value: Scalar, **options: Any) -> TensorBox:
     """A number as a tensor without dimensions."""
     return filled(ctx, value)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
+from braze._torch.shapes import is_symbolic
 from braze._torch.tracing import promised_strides
 from braze.config import Config
 from braze.errors import BrazeError, ExpressionError, FallbackError, LoweringError
@@ -22,6 +23,7 @@ from braze.lowering.calls import call_extern, call_fallback, written_tensors
 from braze.lowering.inplace import in_place
 from braze.lowering.promotion import Operand, operand
 from braze.lowering.registry import EXTERNS, Unsupported, lowering_of
+from braze.lowering.scalars import computed_number, number_type, stored_number
 from braze.lowering.sizes import SizeTable
 from braze.lowering.source import operator_name, source_of
 from braze.ops import dag as ops_dag
@@ -111,13 +113,14 @@ class GraphLowering:
             name = node.name if node.name[0].isalpha() else f"in{position}{node.name}"
             return self.graph.add_input(name, layout, position in self.static_inputs)
         if isinstance(value, (int, torch.SymInt)) and not isinstance(value, bool):
-            e = self.expr(value)
+            e = self.sizes.named(value)
             self.graph.inputs.append(e)
             self.graph.know(e)
             return e
-        if isinstance(value, torch.SymFloat):
+        dtype = number_type(value)
+        if is_symbolic(value) and dtype is not None:
             # passed as a tensor of one number: its value is no part of the code
-            box = self.graph.add_input(node.name, FixedLayout(torch.float64, (), ()), static=False)
+            box = self.graph.add_input(node.name, FixedLayout(dtype, (), ()), static=False)
             return box.load(self.dag, ())
         if value is None:
             self.graph.inputs.append(None)
@@ -142,6 +145,9 @@ class GraphLowering:
         if node.target is operator.getitem:
             container, key = self.args_of(node.args)
             return self._settle(node, container[key])
+        computed = computed_number(self, self.args_of(node.args))
+        if computed is not None:
+            return computed
         if node.target in EXTERNS:
             return call_extern(self, EXTERNS[node.target])
         lowering = lowering_of(node.target) or in_place(node.target)
@@ -184,7 +190,7 @@ class GraphLowering:
                     value = self._as_traced(value, self.exprs(strides))
                 value = self.graph.ref(value)
             elif isinstance(value, ops_dag.Node):
-                raise LoweringError("the graph returns a floating-point number that depends on sizes")
+                value = stored_number(self, value)
             self.graph.outputs.append(value)
 
     def _as_traced(self, box: TensorBox, strides: Sizes) -> TensorBox:

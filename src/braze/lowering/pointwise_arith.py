@@ -274,10 +274,12 @@ def _pow_by_scalar(ctx: GraphLowering, v: Node, exponent: int | float) -> Node:
 @lowers(aten.pow.Tensor_Scalar)
 def pow_scalar(ctx: GraphLowering, x: TensorBox, exponent: Scalar) -> TensorBox:
     """x ** exponent: by multiplication, square roots and reciprocals where eager does so."""
-    if isinstance(exponent, (Expr, Node)):
-        raise Unsupported("a symbolic exponent")
     if ctx.out_dtype is torch.bool:
         raise Unsupported("powers of booleans")
+    if isinstance(exponent, (Expr, Node)):
+        if not is_float(ctx.out_dtype):
+            raise Unsupported("a symbolic power of integers")
+        return ctx.elementwise(lambda v, e: ctx.dag.op("pow", v, e), x, exponent, compute=ctx.out_dtype)
     return ctx.elementwise(lambda v: _pow_by_scalar(ctx, v, exponent), x, compute=ctx.out_dtype)
 
 

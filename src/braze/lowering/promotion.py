@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from braze.lowering.graph import GraphLowering
 
 Scalar = bool | int | float | Expr | Node
-"""A number: known, or an expression of sizes, or a value without loop variables (of float64)."""
+"""A number: known, or an expression of sizes, or a value without loop variables (of float64 or bool)."""
 Operand = TensorBox | Scalar
 NodeFn = Callable[..., Node]
 
 
 def scalar_type(value: object) -> torch.dtype:
     """The type of a Python number, as a tensor operation sees it."""
-    if isinstance(value, bool):
+    if isinstance(value, bool) or (isinstance(value, Node) and value.dtype is torch.bool):
         return torch.bool
     return default_dtype() if isinstance(value, (float, Node)) else torch.int64
 

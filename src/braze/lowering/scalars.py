@@ -1,43 +1,98 @@
 """Numbers that are not known before the graph runs: read from a tensor, or computed from symbolic sizes.
 
-A symbolic integer is an ``Expr``. A symbolic floating-point number is a float64 node without loop variables.
+An integer is an ``Expr``. A floating-point number or a truth value is a node of float64 or bool without loop
+variables. Kernels compute what IEEE arithmetic rounds in one way only, so that it is bit for bit what Python
+would have found; everything else Python computes, in a call of its own.
 """
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.fx import Node as FxNode
 
+from braze._torch.number_functions import number_function_name
+from braze._torch.shapes import bounds_of, is_surely_nonnegative, is_surely_positive
 from braze.ir.boxes import TensorBox
-from braze.ir.externs import BindSymbol
+from braze.ir.externs import BindSymbol, ComputeNumber, ItemRef, NumberBuffer, TensorRef, map_leaves
+from braze.ir.layout import FixedLayout
+from braze.ir.loops import Pointwise
 from braze.lowering.promotion import Scalar, number
 from braze.lowering.registry import Unsupported, lowers
 from braze.ops.dag import Node
-from braze.runtime.expr import Expr
+from braze.runtime.expr import Expr, Symbol, as_expr
 
 if TYPE_CHECKING:
     from braze.lowering.graph import GraphLowering
 
 aten = torch.ops.aten
 
+_KINDS: dict[type, torch.dtype] = {
+    torch.SymFloat: torch.float64,
+    float: torch.float64,
+    torch.SymInt: torch.int64,
+    int: torch.int64,
+    torch.SymBool: torch.bool,
+    bool: torch.bool,
+}
+_COMPARISONS = frozenset("py::eq py::ne py::lt py::le py::gt py::ge".split())
+_ARITHMETIC = frozenset("py::add py::sub py::mul".split())
+_SQUARE_ROOTS = frozenset("torch::sym_sqrt torch::_sym_sqrt math::sqrt".split())
+_LOGIC = {"py::and_": "logical_and", "py::or_": "logical_or", "py::xor": "logical_xor"}
+
+
+def number_type(example: Any) -> torch.dtype | None:
+    """The element type of a tensor that holds such a number; None for what is none."""
+    return _KINDS.get(type(example))
+
+
+def number_buffer(name: str, dtype: torch.dtype) -> NumberBuffer:
+    """A buffer for a number of that type, not declared yet."""
+    return NumberBuffer(name, FixedLayout(dtype, (), ()))
+
+
+def number_in(ctx: GraphLowering, buffer: NumberBuffer, example: Any) -> Scalar:
+    """The number that ``buffer`` will stand for, as lowerings see it. ``buffer`` has been declared."""
+    if buffer.dtype is torch.int64:
+        return bind_integer(ctx, TensorRef(buffer, buffer.layout), example)
+    return TensorBox.of(buffer).load(ctx.dag, ())
+
+
+def bind_integer(ctx: GraphLowering, source: TensorRef, example: Any) -> Expr:
+    """The integer in ``source`` as an expression: that of the trace where it is a symbol of its own, else a
+    new symbol, which stands for the trace's expression from now on."""
+    known = ctx.sizes.try_expr(example)
+    symbol = None if known is None else known.symbol
+    if symbol is None or symbol.name in ctx.graph.known_symbols:
+        symbol = Symbol(f"number{ctx.sizes.count}", *bounds_of(example))
+        ctx.sizes.define(example, symbol.expr)
+    name = ctx.graph.operation_name()
+    ctx.graph.add_operation(BindSymbol(name, symbol.name, source, origins=[ctx.origin]))
+    ctx.graph.know(symbol.expr)
+    return symbol.expr
+
+
+def stored_number(ctx: GraphLowering, value: Node) -> ItemRef:
+    """A number that kernels compute, in memory: where a call reads it."""
+    if value.op == "load" and isinstance(buffer := ctx.graph.buffers[value.buffer], NumberBuffer):
+        return ItemRef(TensorRef(buffer, buffer.layout))
+    return ItemRef(ctx.graph.ref(ctx.graph.box(Pointwise(value.dtype, (), value))))
+
 
 @lowers(aten._local_scalar_dense.default)
-def item(ctx: GraphLowering, x: TensorBox) -> Expr:
-    """The only element of an integer tensor as a number."""
-    if not isinstance(ctx.example, torch.SymInt):
-        raise Unsupported("a number read from a tensor that is no integer")
-    value = ctx.expr(ctx.example)
-    if value.symbol is None:
-        raise Unsupported(f"a number read from a tensor that the trace knows as {value}")
-    source = ctx.graph.ref(x)
-    ctx.graph.add_operation(
-        BindSymbol(ctx.graph.operation_name(), value.symbol.name, source, origins=[ctx.origin])
-    )
-    ctx.graph.know(value)
-    return value
+def item(ctx: GraphLowering, x: TensorBox) -> Scalar:
+    """The only element of a tensor as a number: as it is now, whatever is written to the tensor later."""
+    dtype = number_type(ctx.example)
+    if dtype is None:
+        raise Unsupported(f"a number of type {type(ctx.example).__name__} read from a tensor")
+    if dtype is torch.int64:
+        return bind_integer(ctx, ctx.graph.ref(x), ctx.example)
+    value = ctx.dag.to_dtype(x.load(ctx.dag, [as_expr(0)] * x.ndim), dtype)
+    kept = ctx.graph.box(Pointwise(dtype, (), value))
+    ctx.graph.realize(kept)
+    return kept.load(ctx.dag, ())
 
 
 @lowers(aten._assert_tensor_metadata.default)
@@ -45,33 +100,62 @@ def metadata(ctx: GraphLowering, *args: Any, **kwargs: Any) -> None:
     """Nothing: a graph is compiled for one type, layout and device, which its guards see to."""
 
 
-@lowers(torch.sym_float)
-def sym_float(ctx: GraphLowering, x: Scalar) -> Node:
-    """A symbolic integer as a floating-point number."""
-    return number(ctx, x, torch.float64)
+def computed_number(ctx: GraphLowering, args: Sequence[Any]) -> Scalar | None:
+    """What the current node computes from numbers; None where it is no function on numbers."""
+    name = number_function_name(ctx.node.target)
+    example = ctx.example
+    dtype = number_type(example)
+    if name is None or dtype is None:
+        return None
+    if isinstance(example, (bool, float)):  # the trace knows it, whatever the sizes
+        return example
+    native = None if dtype is torch.int64 else _native(ctx, name, args)
+    if native is not None:
+        return native
+    given = map_leaves(tuple(args), lambda leaf: stored_number(ctx, leaf) if isinstance(leaf, Node) else leaf)
+    buffer = number_buffer(ctx.graph.buffer_name(), dtype)
+    ctx.graph.add_operation(
+        ComputeNumber(ctx.graph.operation_name(), name, given, buffer, origins=[ctx.origin])
+    )
+    return number_in(ctx, buffer, example)
 
 
-def _arithmetic(name: str) -> Callable[..., Node]:
-    def lowering(ctx: GraphLowering, a: Scalar, b: Scalar) -> Node:
-        if not isinstance(ctx.example, (float, torch.SymFloat)):
-            raise Unsupported("a symbolic integer outside the grammar of sizes")
-        return ctx.dag.op(name, number(ctx, a, torch.float64), number(ctx, b, torch.float64))
+def _native(ctx: GraphLowering, name: str, args: Sequence[Any]) -> Node | None:
+    """The number as kernels compute it, if that is exactly what Python would find."""
+    d = ctx.dag
+    if not all(isinstance(a, (bool, int, float, Expr, Node)) for a in args):
+        return None
+    if name in _COMPARISONS:
+        whole = all(isinstance(a, (int, Expr)) for a in args)
+        compared = torch.int64 if whole else torch.float64
+        left, right = (number(ctx, a, compared) for a in args)
+        return d.op(name.removeprefix("py::"), left, right)
+    if name in _LOGIC and all(_is_truth(a) for a in args):
+        return d.op(_LOGIC[name], *[number(ctx, a, torch.bool) for a in args])
+    if name in ("torch::sym_not", "py::not_") and _is_truth(args[0]):
+        return d.op("logical_not", number(ctx, args[0], torch.bool))
+    if ctx.example.__class__ is not torch.SymFloat:
+        return None
+    values = [number(ctx, a, torch.float64) for a in args]
+    if name in ("torch::sym_float", "py::float", "py::pos"):
+        return values[0]
+    if name in _ARITHMETIC:
+        return d.op(name.removeprefix("py::"), *values)
+    if name in ("py::neg", "py::abs"):
+        return d.op(name.removeprefix("py::"), *values)
+    if name == "py::truediv" and is_surely_positive(_traced(ctx.node.args[1])):
+        return d.op("truediv", *values)
+    if name in ("torch::sym_sqrt", "torch::_sym_sqrt", "math::sqrt") and is_surely_nonnegative(
+        _traced(ctx.node.args[0])
+    ):
+        return d.op("sqrt", *values)
+    return None
 
-    lowering.__doc__ = f"{name} of numbers, in float64."
-    return lowering
+
+def _is_truth(value: Scalar) -> bool:
+    return isinstance(value, bool) or (isinstance(value, Node) and value.dtype is torch.bool)
 
 
-for _function, _name in (
-    (operator.add, "add"),
-    (operator.sub, "sub"),
-    (operator.mul, "mul"),
-    (operator.truediv, "truediv"),
-    (operator.pow, "pow"),
-):
-    lowers(_function)(_arithmetic(_name))
-
-
-@lowers(torch.sym_sqrt)
-def sym_sqrt(ctx: GraphLowering, x: Scalar) -> Node:
-    """The square root of a number."""
-    return ctx.dag.op("sqrt", number(ctx, x, torch.float64))
+def _traced(value: Any) -> Any:
+    """An argument of the node as the trace knows it."""
+    return value.meta.get("val") if isinstance(value, FxNode) else value

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from braze._torch.shapes import expression_of, range_of, value_in_trace
+from braze._torch.shapes import bounds_of, expression_of, range_of, value_in_trace
 from braze.errors import ExpressionError
-from braze.runtime.expr import ONE, Expr, as_expr
+from braze.runtime.expr import ONE, Expr, Symbol, as_expr
 from braze.symbolic.from_sympy import SymbolTable, to_expr
 
 if TYPE_CHECKING:
@@ -42,6 +42,27 @@ class SizeTable:
                     self._in_trace[str(symbol)] = stood_for
             found = self._known[expression] = to_expr(expression, self._symbols)
         return found
+
+    def define(self, value: int | torch.SymInt, known_as: Expr) -> None:
+        """From now on ``known_as`` says what ``value`` does, also where it is a part of other expressions."""
+        if not isinstance(value, int):
+            expression, _ = expression_of(value)
+            self._symbols.defined[expression] = known_as
+            self._known.clear()
+
+    def named(self, value: int | torch.SymInt) -> Expr:
+        """The expression of ``value``; where the grammar cannot say it, a new symbol, which stands for it
+        from now on."""
+        found = self.try_expr(value)
+        if found is None:
+            found = Symbol(f"size{self.count}", *bounds_of(value)).expr
+            self.define(value, found)
+        return found
+
+    @property
+    def count(self) -> int:
+        """How many expressions have been given a name of their own."""
+        return len(self._symbols.defined)
 
     def try_expr(self, value: int | torch.SymInt) -> Expr | None:
         """The same, or ``None`` where it cannot be said."""

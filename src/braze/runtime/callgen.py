@@ -20,6 +20,7 @@ from typing import Any, Final, TypeAlias, cast
 import torch
 
 from braze._torch import native
+from braze._torch.number_functions import NUMBER_FUNCTIONS
 from braze.errors import LinkError
 from braze.runtime.call_checks import ErrorWords, InputChecker, item
 from braze.runtime.expr import Expr
@@ -35,8 +36,10 @@ from braze.runtime.plan import (
     BufferArg,
     CallExtern,
     CheckTensor,
+    Compute,
     Event,
     Free,
+    Hold,
     Instruction,
     LoadConstant,
     Pattern,
@@ -328,6 +331,12 @@ class _Writer:
             case BindItem():
                 value = f"_item({one.source})"
                 self._line(f"{one.out} = int({value})" if one.as_int else f"{one.out} = {value}")
+            case Compute():
+                function = self._bind(_identifier(one.function), NUMBER_FUNCTIONS[one.function])
+                self._line(f"{one.out} = {function}({', '.join(map(self._arg, one.args))})")
+            case Hold():
+                make = self._bind("scalar_tensor", torch.scalar_tensor)
+                self._line(f"{one.out} = {make}({one.number}, dtype={self._dtype(one.dtype)})")
             case BindThreads():
                 self._line(f"{one.out} = _team()")
             case CheckTensor():

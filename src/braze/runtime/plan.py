@@ -36,9 +36,11 @@ __all__ = [
     "BufferArg",
     "CallExtern",
     "CheckTensor",
+    "Compute",
     "ErrorEntry",
     "Event",
     "Free",
+    "Hold",
     "Instruction",
     "KernelEntry",
     "LoadConstant",
@@ -197,6 +199,29 @@ class BindItem(_Node, frozen=True, tag="bind_item"):
 
     def __str__(self) -> str:
         return f"{self.out} = {'int' if self.as_int else 'item'}({self.source})"
+
+
+class Compute(_Node, frozen=True, tag="compute"):
+    """``out`` becomes what a function on numbers (`NUMBER_FUNCTIONS`) gives, as Python computes it. It is no
+    integer that expressions may use, until `BindItem` says so."""
+
+    out: str
+    function: str
+    args: tuple[Arg, ...]
+
+    def __str__(self) -> str:
+        return f"{self.out} = {self.function}({', '.join(map(_arg, self.args))})"
+
+
+class Hold(_Node, frozen=True, tag="hold"):
+    """``out`` becomes a new tensor without dimensions that holds a number."""
+
+    out: str
+    number: str
+    dtype: torch.dtype
+
+    def __str__(self) -> str:
+        return f"{self.out} = hold {self.number} as {_dtype(self.dtype)}"
 
 
 class BindThreads(_Node, frozen=True, tag="bind_threads"):
@@ -402,6 +427,7 @@ Instruction: TypeAlias = (
     | BindItem
     | BindThreads
     | CheckTensor
+    | Compute
     | Restride
     | LoadConstant
     | Allocate
@@ -412,6 +438,7 @@ Instruction: TypeAlias = (
     | CallExtern
     | Assert
     | Free
+    | Hold
     | Return
 )
 

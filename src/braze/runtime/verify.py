@@ -11,6 +11,7 @@ from typing import Final
 
 import torch
 
+from braze._torch.number_functions import NUMBER_FUNCTIONS
 from braze.errors import InternalError
 from braze.runtime.expr import Expr
 from braze.runtime.guard import BoolExpr
@@ -24,7 +25,9 @@ from braze.runtime.plan import (
     BufferArg,
     CallExtern,
     CheckTensor,
+    Compute,
     Free,
+    Hold,
     Instruction,
     LoadConstant,
     Pattern,
@@ -309,6 +312,16 @@ def _check(scope: _Scope, one: Instruction) -> None:
             _check_segment(scope, one)
         case CallExtern():
             _check_extern(scope, one)
+        case Compute():
+            if one.function not in NUMBER_FUNCTIONS:
+                raise PlanError(f"{one.function!r} is no function on numbers")
+            for _ in _use_args(scope, one.args):
+                pass
+            _define(scope, one.out)
+        case Hold():
+            _use(scope, one.number)
+            _define(scope, one.out)
+            _know(scope, one.out, one.dtype, 1)
         case Assert():
             _use_numbers(scope, one.condition)
         case Free():

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from braze.ir.buffers import ComputedBuffer, InputBuffer, Operation
-from braze.ir.externs import BindSymbol, ConcatKernel, ExternKernel, FallbackKernel, TensorRef
+from braze.ir.externs import BindSymbol, ConcatKernel, ExternKernel, FallbackKernel
 from braze.ir.graph import Graph
 from braze.ir.layout import NonOwningLayout
 from braze.ops.dag import indirect_nodes
@@ -103,14 +103,15 @@ def with_aliases(graph: Graph, storages: Iterable[str]) -> set[str]:
 
 def live_operations(graph: Graph) -> set[Operation]:
     """Dead code elimination: operations whose results reach an output, an input's memory, or the outside."""
-    wanted = with_aliases(graph, (o.buffer.storage for o in graph.outputs if isinstance(o, TensorRef)))
+    wanted = with_aliases(graph, graph.output_storages())
     inputs = with_aliases(graph, (b.name for b in graph.inputs if isinstance(b, InputBuffer)))
     alive: set[Operation] = set()
     for op in reversed(graph.operations):
         writes = op.writes()
-        effect = isinstance(op, BindSymbol) or (
-            isinstance(op, FallbackKernel)
-            and (op.effectful or bool(op.mutated) or bool(op.binds) or not op.outputs)
+        effect = (
+            isinstance(op, BindSymbol)
+            or (isinstance(op, ExternKernel) and not op.outputs)
+            or (isinstance(op, FallbackKernel) and (op.effectful or bool(op.mutated) or bool(op.binds)))
         )
         made = {r.name for r in op.outputs} if isinstance(op, ExternKernel) else set()
         if effect or writes & wanted or (writes - made) & inputs:

@@ -10,14 +10,18 @@ from typing import Any
 
 import torch
 
+from braze._torch.number_functions import NUMBER_FUNCTIONS
 from braze.errors import InternalError
 from braze.ir.buffers import ConstantBuffer, InputBuffer
 from braze.ir.externs import (
     BindSymbol,
+    ComputeNumber,
     ConcatKernel,
     ExternKernel,
     ExternKernelOut,
     FallbackKernel,
+    ItemRef,
+    NumberBuffer,
     TensorRef,
     map_leaves,
 )
@@ -79,6 +83,9 @@ class ReferenceRun:
             self._storage(op.buffer.storage)
         elif isinstance(op, BindSymbol):
             self.sizes[op.symbol] = int(self._leaf(op.source).item())
+        elif isinstance(op, ComputeNumber):
+            value = NUMBER_FUNCTIONS[op.function](*map_leaves(op.args, self._leaf))
+            self._take(op.result.name, value)
         elif isinstance(op, ExternKernel):
             self._call(op)
         else:
@@ -97,7 +104,9 @@ class ReferenceRun:
 
     def _take(self, pattern: Any, value: Any) -> None:
         if isinstance(pattern, str):
-            self.storages[pattern] = value
+            buffer = self.graph.buffers[pattern]
+            is_number = isinstance(buffer, NumberBuffer)
+            self.storages[pattern] = torch.scalar_tensor(value, dtype=buffer.dtype) if is_number else value
         elif isinstance(pattern, tuple):
             for p, v in zip(pattern, value, strict=True):
                 self._take(p, v)
@@ -114,6 +123,8 @@ class ReferenceRun:
     def _leaf(self, leaf: Any) -> Any:
         if isinstance(leaf, Expr):
             return leaf.evaluate(self.sizes)
+        if isinstance(leaf, ItemRef):
+            return self._leaf(leaf.ref).item()
         if not isinstance(leaf, TensorRef):
             return leaf
         base = self._storage(leaf.buffer.storage)

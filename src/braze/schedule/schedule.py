@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from braze.ir.buffers import ComputedBuffer, ConstantBuffer, InputBuffer, Operation
-from braze.ir.externs import ConcatKernel, ExternKernel, ExternKernelOut, FallbackKernel, TensorRef
+from braze.ir.externs import ConcatKernel, ExternKernel, ExternKernelOut, FallbackKernel
 from braze.ir.graph import Graph
 from braze.ops.dag import loads
 from braze.ops.kernel import Kernel
@@ -157,7 +157,7 @@ def segmented(groups: Sequence[Group]) -> list[list[Group]]:
 def _private_storages(graph: Graph, groups: Sequence[Group]) -> dict[str, Group]:
     """Storages that one group alone writes and reads, and that are no input, output, constant or part of
     one."""
-    public = {o.buffer.storage for o in graph.outputs if isinstance(o, TensorRef)}
+    public = graph.output_storages()
     public |= {n for n, b in graph.buffers.items() if isinstance(b, (InputBuffer, ConstantBuffer))}
     touched: dict[str, set[int]] = {}
     by_id = {id(g): g for g in groups}
@@ -174,7 +174,7 @@ def _private_storages(graph: Graph, groups: Sequence[Group]) -> dict[str, Group]
 def _planned(graph: Graph, batches: Sequence[Sequence[Group]]) -> set[str]:
     """Storages that live in the workspace: made here, and handed to nobody who could keep them."""
     made: set[str] = set()
-    kept = {o.buffer.storage for o in graph.outputs if isinstance(o, TensorRef)}
+    kept = graph.output_storages()
     for batch in batches:
         for group in batch:
             for node in group.members:

@@ -39,12 +39,14 @@ class SymbolTable:
     """The size symbols of one compile: one :class:`Symbol` for each name, its bounds asked for once.
 
     ``range_of(name)`` gives inclusive bounds, the upper one ``None`` where there is none. They have to be
-    bounds that the compiled code's guards establish: simplification relies on them.
+    bounds that the compiled code's guards establish: simplification relies on them. ``defined``:
+    expressions that have a name of their own, which stands for them.
     """
 
     def __init__(self, range_of: Callable[[str], Range]) -> None:
         self._range_of = range_of
         self.symbols: dict[str, Symbol] = {}
+        self.defined: dict[sympy.Basic, Expr] = {}
 
     def __getitem__(self, name: str) -> Symbol:
         found = self.symbols.get(name)
@@ -142,7 +144,7 @@ class _Converter:
         self.done: dict[sympy.Basic, Expr] = {}
 
     def convert(self, e: sympy.Basic) -> Expr:
-        found = self.done.get(e)
+        found = self.done.get(e) or self.symbols.defined.get(e)
         if found is None:
             found = self.done[e] = self._convert(e)
         return found

@@ -17,10 +17,13 @@ from braze.errors import CodegenError
 from braze.ir.buffers import ConstantBuffer, InputBuffer
 from braze.ir.externs import (
     BindSymbol,
+    ComputeNumber,
     ConcatKernel,
     ExternKernel,
     ExternKernelOut,
     FallbackKernel,
+    ItemRef,
+    NumberBuffer,
     TensorRef,
     leaves,
     map_leaves,
@@ -37,8 +40,10 @@ from braze.runtime.plan import (
     BufferArg,
     CallExtern,
     CheckTensor,
+    Compute,
     ErrorEntry,
     Free,
+    Hold,
     Instruction,
     KernelEntry,
     LoadConstant,
@@ -116,6 +121,8 @@ class _Builder:
     tensors: set[str] = field(default_factory=set)
     views: dict[tuple[str, object], str] = field(default_factory=dict)
     layouts: list[TensorLayout] = field(default_factory=list)
+    numbers: dict[str, str] = field(default_factory=dict)
+    items: int = 0
 
     @property
     def graph(self) -> Graph:
@@ -202,7 +209,7 @@ class _Builder:
         self.layouts.append(TensorLayout(name, layout.dtype, layout.size, layout.stride, layout.device.type))
 
     def _used_storages(self) -> set[str]:
-        used = {o.buffer.storage for o in self.graph.outputs if isinstance(o, TensorRef)}
+        used = self.graph.output_storages()
         for step in self.schedule.steps:
             used |= self._touched(step)
         return used
@@ -214,7 +221,7 @@ class _Builder:
 
     def _last_uses(self) -> dict[int, list[str]]:
         """By step: storages with a tensor of their own that nobody uses afterwards."""
-        kept = {o.buffer.storage for o in self.graph.outputs if isinstance(o, TensorRef)}
+        kept = self.graph.output_storages()
         last: dict[str, int] = {}
         for k, step in enumerate(self.schedule.steps):
             for storage in self._touched(step):
@@ -227,11 +234,15 @@ class _Builder:
 
     # -- the steps --------------------------------------------------------------------------------------
     def _allocate(self, storage: str) -> None:
-        """Make the tensor of a storage that leaves the graph, before it is first written."""
+        """Make the tensor of a storage that leaves the graph, before it is first written; that of a number
+        before it is first read."""
         if storage in self.tensors or storage in self.schedule.memory.offsets:
             return
         layout = self.graph.buffers[storage].layout
         self.tensors.add(storage)
+        if storage in self.numbers:
+            self.out.append(Hold(storage, self.numbers[storage], layout.dtype))
+            return
         self.out.append(Allocate(storage, layout.dtype, layout.size, layout.stride, layout.device.type))
 
     def _pointer(self, storage: str) -> BufferArg:
@@ -268,8 +279,12 @@ class _Builder:
         if isinstance(op, ConcatKernel):
             self._allocate(op.buffer.storage)
         elif isinstance(op, BindSymbol):
-            self.out.append(BindItem(op.symbol, self._tensor(op.source)))
+            number = self.numbers.get(op.source.buffer.storage)
+            self.out.append(BindItem(op.symbol, number or self._tensor(op.source)))
             self.known.add(op.symbol)
+        elif isinstance(op, ComputeNumber):
+            args = tuple(map(_as_arg, map_leaves(op.args, self._leaf)))
+            self.out.append(Compute(self._number(op.result), op.function, args))
         elif isinstance(op, ExternKernel):
             self._call(op)
         else:
@@ -285,8 +300,12 @@ class _Builder:
             outs = None
         else:
             for r in op.results:
-                self.tensors.add(r.name)
-                self._describe(r.name, r.layout)
+                if isinstance(r, NumberBuffer):
+                    self._number(r)
+                else:
+                    self.tensors.add(r.name)
+                    self._describe(r.name, r.layout)
+            outs = map_leaves(outs, lambda name: self.numbers.get(name, name))
         args, kwargs = map_leaves((op.args, kwargs), self._leaf)
         target = self._target(op)
         if any(not _storable(x) for x in leaves((args, kwargs))):
@@ -323,11 +342,30 @@ class _Builder:
         return f"python::{key}"
 
     def _leaf(self, leaf: Any) -> Any:
+        if isinstance(leaf, ItemRef):
+            return Ref(self._item(leaf.ref))
         return Ref(self._tensor(leaf)) if isinstance(leaf, TensorRef) else leaf
+
+    def _number(self, buffer: NumberBuffer) -> str:
+        """The name of the number that a buffer stands for; its tensor is made only if somebody wants it."""
+        return self.numbers.setdefault(buffer.name, f"{buffer.name}_number")
+
+    def _item(self, ref: TensorRef) -> str:
+        """The name of a number that a tensor holds at this moment."""
+        known = self.numbers.get(ref.buffer.storage)
+        if known is not None:
+            return known
+        source = self._tensor(ref)
+        self.items += 1
+        name = f"{source}_item{self.items}"
+        self.out.append(BindItem(name, source, as_int=False))
+        return name
 
     def _tensor(self, ref: TensorRef) -> str:
         """The name of a tensor with the geometry of ``ref``; made now if there is none."""
         storage = ref.buffer.storage
+        if storage in self.numbers:
+            self._allocate(storage)
         base = self.graph.buffers[storage].layout
         offset = self.schedule.memory.offsets.get(storage)
         layout = ref.layout
@@ -359,8 +397,7 @@ class _Builder:
     def _output(self, value: Any) -> Any:
         if isinstance(value, TensorRef):
             self._allocate(value.buffer.storage)
-            return Ref(self._tensor(value))
-        return _as_arg(value)
+        return _as_arg(self._leaf(value))
 
 
 def _same_geometry(a: Layout, b: Layout) -> bool:

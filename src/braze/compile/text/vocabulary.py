@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import builtins
-import math
 import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
+from braze._torch.number_functions import NUMBER_FUNCTIONS
 from braze._torch.operators import find_operator, qualified_name
 from braze.ir import prims
 from braze.ops.dtypes import SHORT
@@ -44,36 +43,11 @@ ATTRIBUTE_WORDS: Mapping[Any, str] = {
 ATTRIBUTES: Mapping[str, Any] = {word: value for value, word in ATTRIBUTE_WORDS.items()}
 """Layouts and memory formats, by the names that PyTorch gives them."""
 
-_OPERATOR = """
-    abs add and_ eq floordiv ge getitem gt inv invert le lshift lt mod mul ne neg not_ or_ pos pow rshift sub
-    truediv xor
-"""
-_BUILTINS = "bool float int max min round"
-_MATH = "ceil floor sqrt trunc"
-_TORCH = """
-    sym_float sym_int sym_ite sym_max sym_min sym_not sym_sqrt sym_sum _sym_acos _sym_asin _sym_atan _sym_cos
-    _sym_cosh _sym_log2 _sym_sin _sym_sinh _sym_sqrt _sym_tan _sym_tanh
-"""
-
-
-def _functions() -> dict[str, Callable[..., Any]]:
-    found: dict[str, Callable[..., Any]] = {}
-    spaces: tuple[tuple[str, Any, str], ...] = (
-        ("py", operator, _OPERATOR),
-        ("py", builtins, _BUILTINS),
-        ("math", math, _MATH),
-        ("torch", torch, _TORCH),
-    )
-    for space, module, names in spaces:
-        for name in names.split():
-            if hasattr(module, name):
-                found[f"{space}::{name}"] = getattr(module, name)
-    for function in prims.METAS:
-        found[f"braze::{function.__name__}"] = function
-    return found
-
-
-_FUNCTIONS: Mapping[str, Callable[..., Any]] = _functions()
+_FUNCTIONS: Mapping[str, Callable[..., Any]] = {
+    **NUMBER_FUNCTIONS,
+    "py::getitem": operator.getitem,
+    **{f"braze::{function.__name__}": function for function in prims.METAS},
+}
 _FUNCTION_WORDS: dict[Any, str] = {f: word for word, f in reversed(list(_FUNCTIONS.items()))}
 
 

@@ -66,6 +66,28 @@ def addcdiv(x: Tensor, first: Tensor, second: Tensor, *, value: float = 1) -> An
     return (computation(x) + numerator / computation(second)).to(dtype)
 
 
+def add(x: Any, other: Any, *, alpha: Any = 1) -> Any:
+    """x + alpha * other, where `other` is a number that only the running graph knows: the product apart,
+    because PyTorch's pass that makes tensors of such numbers forgets ``alpha``."""
+    if not isinstance(other, torch.SymFloat) or (isinstance(alpha, (int, float)) and alpha == 1):
+        return NotImplemented
+    return x + other * alpha
+
+
+def sub(x: Any, other: Any, *, alpha: Any = 1) -> Any:
+    """x - alpha * other, likewise."""
+    if not isinstance(other, torch.SymFloat) or (isinstance(alpha, (int, float)) and alpha == 1):
+        return NotImplemented
+    return x - other * alpha
+
+
+def rsub(x: Tensor, other: Any, alpha: Any = 1) -> Any:
+    """other - alpha * x."""
+    if isinstance(other, torch.SymFloat) and not (isinstance(alpha, (int, float)) and alpha == 1):
+        return other - x * alpha
+    return torch.sub(other, x, alpha=alpha)
+
+
 def multiply_add(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
     """a * b + c."""
     return a * b + c
@@ -135,6 +157,12 @@ def logit(x: Tensor, eps: float | None = None) -> Tensor:
 
 
 TABLE: Table = {
+    aten.add.Tensor: add,
+    aten.add.Scalar: add,
+    aten.sub.Tensor: sub,
+    aten.sub.Scalar: sub,
+    aten.rsub.Tensor: rsub,
+    aten.rsub.Scalar: rsub,
     aten.logit.default: logit,
     aten.pow.Tensor_Scalar: pow_scalar,
     aten.addcmul.default: addcmul,
