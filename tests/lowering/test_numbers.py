@@ -1,6 +1,6 @@
-"""Numbers that only the running graph knows: read from tensors, computed from sizes, and what is done with them.
+"""Numbers that only the running graph knows, read from tensors or computed from sizes, and their use.
 
-Each program runs at several sizes with one compile; what it gives has the value and the type that Python gives.
+Each program runs at several sizes with one compile; what it gives has the value and type that Python gives.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def integer_read_then_overwritten(x: Tensor) -> Tensor:
 OF_SIZES: dict[str, Program] = {
     "truth as a float": lambda x: x + float(x.shape[0] % 2 == 0),
     "truth as an int": lambda x: x * int(x.shape[0] > 4),
-    "truth, negated": lambda x: x + float(not (x.shape[0] % 2 == 0)),
+    "truth, negated": lambda x: x + float(x.shape[0] % 2 != 0),
     "symbolic not": lambda x: x + torch.sym_not(x.shape[0] % 3 == 0),
     "full of a truth": lambda x: torch.full((3,), x.shape[0] > 4),
     "quotient": lambda x: x / (x.shape[0] / 3),
