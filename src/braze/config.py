@@ -83,6 +83,12 @@ class Config:
         "Run every kernel through the reference interpreter as well and compare the results. Very slow.",
         code=True,
     )
+    emulate_precision_casts: bool = _option(
+        False,
+        "Round values of half types after every operator, as eager does, instead of keeping float32 inside "
+        "fused kernels.",
+        code=True,
+    )
     fallback_random: bool = _option(
         False, "Random operators run as externs and give eager's exact stream of numbers.", code=True
     )

@@ -10,7 +10,7 @@ from braze._torch.prims import prims
 from braze.ir.boxes import TensorBox
 from braze.lowering.registry import Unsupported, lowers
 from braze.ops.dag import Node
-from braze.ops.dtypes import compute_dtype
+from braze.ops.dtypes import HALF_TYPES, compute_dtype
 from braze.runtime.expr import Expr
 
 if TYPE_CHECKING:
@@ -28,13 +28,19 @@ def converted(ctx: GraphLowering, v: Node, dtype: torch.dtype) -> Node:
     return d.to_dtype(d.to_dtype(v, dtype), compute)
 
 
+def held(ctx: GraphLowering, v: Node, dtype: torch.dtype) -> Node:
+    """``v``, an element of a tensor of type ``dtype``, as the tensor holds it in memory: what comparisons,
+    steps, conversions and indices are to be made of."""
+    return converted(ctx, v, dtype) if dtype in HALF_TYPES else v
+
+
 def copied(ctx: GraphLowering, x: TensorBox, dtype: torch.dtype | None = None) -> TensorBox:
     """The elements of ``x`` as a tensor of their own, converted to ``dtype``."""
     target = x.dtype if dtype is None else dtype
 
     def value(i: tuple[Expr, ...]) -> Node:
         v = x.load(ctx.dag, i)
-        return v if target is x.dtype else converted(ctx, v, target)
+        return v if target is x.dtype else converted(ctx, held(ctx, v, x.dtype), target)
 
     return ctx.pointwise(x.size, target, value)
 
@@ -65,7 +71,9 @@ def copy(ctx: GraphLowering, x: TensorBox, source: TensorBox, non_blocking: bool
     """``source`` with the size and type of x."""
     size = ctx.out_size
     return ctx.pointwise(
-        size, x.dtype, lambda i: converted(ctx, ctx.broadcast_load(source, i, size), x.dtype)
+        size,
+        x.dtype,
+        lambda i: converted(ctx, held(ctx, ctx.broadcast_load(source, i, size), source.dtype), x.dtype),
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from braze.ir.boxes import TensorBox
+from braze.lowering.casts import held
 from braze.lowering.promotion import Operand, nonzero, operand, result_type
 from braze.lowering.registry import Unsupported, lowers
 from braze.ops.dag import Node
@@ -23,7 +24,7 @@ aten = torch.ops.aten
 def _comparison(name: str) -> Callable[..., TensorBox]:
     def lowering(ctx: GraphLowering, a: Operand, b: Operand) -> TensorBox:
         compute = result_type(a, b)
-        return ctx.elementwise(lambda x, y: ctx.dag.op(name, x, y), a, b, compute=compute)
+        return ctx.elementwise(lambda x, y: ctx.dag.op(name, x, y), a, b, compute=compute, exact=True)
 
     lowering.__doc__ = f"Whether a {name} b, compared in the type that both are promoted to."
     return lowering
@@ -42,8 +43,8 @@ def _logical(name: str) -> Callable[..., TensorBox]:
             torch.bool,
             lambda i: ctx.dag.op(
                 name,
-                nonzero(ctx, ctx.broadcast_load(a, i, size)),
-                nonzero(ctx, ctx.broadcast_load(b, i, size)),
+                nonzero(ctx, held(ctx, ctx.broadcast_load(a, i, size), a.dtype)),
+                nonzero(ctx, held(ctx, ctx.broadcast_load(b, i, size), b.dtype)),
             ),
         )
 
@@ -58,7 +59,9 @@ for _name in ("logical_and", "logical_or", "logical_xor"):
 @lowers(aten.logical_not.default)
 def logical_not(ctx: GraphLowering, x: TensorBox) -> TensorBox:
     """Whether x is 0."""
-    return ctx.elementwise(lambda v: ctx.dag.op("logical_not", nonzero(ctx, v)), x, compute=x.dtype)
+    return ctx.elementwise(
+        lambda v: ctx.dag.op("logical_not", nonzero(ctx, v)), x, compute=x.dtype, exact=True
+    )
 
 
 def _bitwise(name: str) -> Callable[..., TensorBox]:
@@ -103,7 +106,7 @@ def _float_test(name: str) -> Callable[..., TensorBox]:
     def lowering(ctx: GraphLowering, x: TensorBox) -> TensorBox:
         if not is_float(x.dtype):
             return ctx.elementwise(lambda v: ctx.dag.constant(False, torch.bool), x, compute=x.dtype)
-        return ctx.elementwise(lambda v: ctx.dag.op(name, v), x, compute=x.dtype)
+        return ctx.elementwise(lambda v: ctx.dag.op(name, v), x, compute=x.dtype, exact=True)
 
     lowering.__doc__ = f"{name}(x); false for integers."
     return lowering
@@ -123,7 +126,7 @@ def signbit(ctx: GraphLowering, x: TensorBox) -> TensorBox:
     def value(v: Node) -> Node:
         return d.op("signbit", v) if is_float(v.dtype) else d.op("lt", v, d.constant(0, v.dtype))
 
-    return ctx.elementwise(value, x, compute=x.dtype)
+    return ctx.elementwise(value, x, compute=x.dtype, exact=True)
 
 
 @lowers(aten.where.self, aten.where.ScalarOther, aten.where.ScalarSelf, aten.where.Scalar)
@@ -132,7 +135,7 @@ def where(ctx: GraphLowering, condition: TensorBox, a: Operand, b: Operand) -> T
     size, dtype = ctx.out_size, ctx.out_dtype
 
     def value(i: tuple[Expr, ...]) -> Node:
-        holds = nonzero(ctx, ctx.broadcast_load(condition, i, size))
+        holds = nonzero(ctx, held(ctx, ctx.broadcast_load(condition, i, size), condition.dtype))
         return ctx.dag.where(holds, operand(ctx, a, i, size, dtype), operand(ctx, b, i, size, dtype))
 
     return ctx.pointwise(size, dtype, value)

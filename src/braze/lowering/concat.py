@@ -56,6 +56,7 @@ def cat(ctx: GraphLowering, tensors: Sequence[TensorBox], dim: int = 0) -> Tenso
     pieces = [x for x in pieces if x.size[dim].constant != 0] or pieces[:1]
     if len(pieces) == 1:
         return copied(ctx, pieces[0], ctx.out_dtype)
+    pieces = [x if x.dtype is ctx.out_dtype else copied(ctx, x, ctx.out_dtype) for x in pieces]
     if len(pieces) <= FUSED_PIECES and all(map(_is_cheap, pieces)) and _feeds_loops(ctx):
         return _chosen(ctx, pieces, dim)
     return _in_place(ctx, pieces, dim)

@@ -20,6 +20,7 @@ from braze.ir.layout import FixedLayout
 from braze.ir.loops import Loops, Pointwise, Sizes, loop_indices
 from braze.ir.views import ExpandView
 from braze.lowering.calls import call_extern, call_fallback, written_tensors
+from braze.lowering.casts import held
 from braze.lowering.inplace import in_place
 from braze.lowering.promotion import Operand, operand
 from braze.lowering.registry import EXTERNS, Unsupported, lowering_of
@@ -310,6 +311,8 @@ class GraphLowering:
         if any(s.constant == 0 for s in size):  # no element, so nothing to say of it
             return self.graph.box(Pointwise(dtype, size, self.dag.constant(0, compute)))
         value = self.dag.to_dtype(fn(loop_indices(size)), compute)
+        if self.config.emulate_precision_casts:
+            value = held(self, value, dtype)
         return self.graph.box(Pointwise(dtype, size, value))
 
     def box(self, loops: Loops, which: int = 0) -> TensorBox:
@@ -357,14 +360,22 @@ class GraphLowering:
         *inputs: Operand,
         compute: torch.dtype,
         out: torch.dtype | None = None,
+        exact: bool = False,
+        wide: int | None = None,
     ) -> TensorBox:
         """``fn`` of the broadcast inputs, each converted to ``compute`` first; the result is of type ``out``
-        (the current node's by default) and of the current node's sizes."""
+        (the current node's by default) and of the current node's sizes. ``exact``: ``fn`` makes much of small
+        differences (see `operand`); ``wide``: the position of an input that keeps its precision if it is a
+        number."""
         out = self.out_dtype if out is None else out
         size = self.out_size
 
         def value(indices: tuple[Expr, ...]) -> ops_dag.Node:
-            return fn(*[operand(self, x, indices, size, compute) for x in inputs])
+            operands = [
+                operand(self, x, indices, size, compute, exact=exact, wide=position == wide)
+                for position, x in enumerate(inputs)
+            ]
+            return fn(*operands)
 
         return self.pointwise(size, out, value)
 

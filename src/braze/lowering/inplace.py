@@ -11,7 +11,7 @@ from torch.fx import Node
 from braze._torch.schema import is_operator, operator_info
 from braze.ir.boxes import TensorBox
 from braze.ir.loops import Pointwise, loop_indices
-from braze.lowering.casts import converted
+from braze.lowering.casts import converted, held
 from braze.lowering.registry import Lowering, lowering_of, lowers
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ def written(ctx: GraphLowering, target: TensorBox, value: TensorBox, *, moves: b
     size, dtype = target.size, target.dtype
     if value.size == size and value.dtype is dtype:
         return TensorBox.of(ctx.graph.realize_into(value, ref.layout, ref.buffer.storage, moves=moves))
-    element = converted(ctx, ctx.broadcast_load(value, loop_indices(size), size), dtype)
+    element = held(ctx, ctx.broadcast_load(value, loop_indices(size), size), value.dtype)
+    element = converted(ctx, element, dtype)
     box = ctx.graph.box(Pointwise(dtype, size, element))
     return TensorBox.of(ctx.graph.realize_into(box, ref.layout, ref.buffer.storage))
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from braze.ir.boxes import TensorBox
+from braze.lowering.casts import converted
 from braze.lowering.promotion import Operand, Scalar, number
 from braze.lowering.registry import Unsupported, lowers
 from braze.ops.dag import Node
@@ -22,9 +23,10 @@ aten = torch.ops.aten
 
 
 def _scaled(ctx: GraphLowering, v: Node, factor: Scalar) -> Node:
+    """v * factor, the factor in the precision of the result."""
     if isinstance(factor, (int, float)) and factor == 1:
         return v
-    return ctx.dag.op("mul", v, number(ctx, factor, v.dtype))
+    return ctx.dag.op("mul", v, converted(ctx, number(ctx, factor, v.dtype), ctx.out_dtype))
 
 
 @lowers(aten.add.Tensor, aten.add.Scalar)
@@ -57,13 +59,13 @@ def rsub(ctx: GraphLowering, a: Operand, b: Operand, alpha: Scalar = 1) -> Tenso
 def mul(ctx: GraphLowering, a: Operand, b: Operand) -> TensorBox:
     """a * b; of booleans: and."""
     name = "logical_and" if ctx.out_dtype is torch.bool else "mul"
-    return ctx.elementwise(lambda x, y: ctx.dag.op(name, x, y), a, b, compute=ctx.out_dtype)
+    return ctx.elementwise(lambda x, y: ctx.dag.op(name, x, y), a, b, compute=ctx.out_dtype, wide=1)
 
 
 @lowers(aten.div.Tensor, aten.div.Scalar, aten.true_divide.Tensor)
 def div(ctx: GraphLowering, a: Operand, b: Operand) -> TensorBox:
     """The quotient, always in floating point."""
-    return ctx.elementwise(lambda x, y: quotient(ctx, x, y), a, b, compute=ctx.out_dtype)
+    return ctx.elementwise(lambda x, y: quotient(ctx, x, y), a, b, compute=ctx.out_dtype, wide=1)
 
 
 def quotient(ctx: GraphLowering, x: Node, y: Node) -> Node:
@@ -116,7 +118,14 @@ def _divided(ctx: GraphLowering, name: str, a: Operand, b: Operand) -> TensorBox
     compute = ctx.out_dtype
     if compute is torch.bool:
         raise Unsupported("division of booleans")
-    return ctx.elementwise(lambda x, y: ctx.dag.op(name, x, _nonzero_divisor(ctx, y)), a, b, compute=compute)
+    return ctx.elementwise(
+        lambda x, y: ctx.dag.op(name, x, _nonzero_divisor(ctx, y)),
+        a,
+        b,
+        compute=compute,
+        exact=True,
+        wide=1 if name in ("floordiv", "truncdiv") else None,
+    )
 
 
 @lowers(aten.neg.default)
@@ -145,7 +154,7 @@ def sign(ctx: GraphLowering, x: TensorBox) -> TensorBox:
         positive = d.where(d.op("gt", v, zero), one, zero)
         return d.where(d.op("lt", v, zero), d.constant(-1, v.dtype), positive)
 
-    return ctx.elementwise(value, x, compute=x.dtype)
+    return ctx.elementwise(value, x, compute=x.dtype, exact=True)
 
 
 @lowers(aten.reciprocal.default)
@@ -264,7 +273,7 @@ def _pow_by_scalar(ctx: GraphLowering, v: Node, exponent: int | float) -> Node:
             return d.op("rsqrt", v)
         if exponent in (-1, -2):
             return d.op("truediv", d.constant(1, v.dtype), power(ctx, v, -int(exponent)))
-        return d.op("pow", v, d.constant(exponent, v.dtype))
+        return d.op("pow", v, converted(ctx, d.constant(exponent, v.dtype), ctx.out_dtype))
     whole = int(exponent)
     if whole < 0:
         raise Unsupported("negative powers of integers")
@@ -325,7 +334,11 @@ def addcmul(ctx: GraphLowering, x: TensorBox, a: TensorBox, b: TensorBox, *, val
     """x + value * a * b."""
     d = ctx.dag
     return ctx.elementwise(
-        lambda v, p, q: d.op("add", v, _scaled(ctx, d.op("mul", p, q), value)), x, a, b, compute=ctx.out_dtype
+        lambda v, p, q: d.op("add", v, d.op("mul", d.op("mul", p, q), number(ctx, value, v.dtype))),
+        x,
+        a,
+        b,
+        compute=ctx.out_dtype,
     )
 
 

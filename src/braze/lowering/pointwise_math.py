@@ -40,7 +40,7 @@ def _rounding(name: str) -> Callable[..., TensorBox]:
     def lowering(ctx: GraphLowering, x: TensorBox) -> TensorBox:
         if not is_float(x.dtype):
             return ctx.elementwise(lambda v: v, x, compute=x.dtype)
-        return ctx.elementwise(lambda v: ctx.dag.op(name, v), x, compute=x.dtype)
+        return ctx.elementwise(lambda v: ctx.dag.op(name, v), x, compute=x.dtype, exact=True)
 
     lowering.__doc__ = f"{name}(x); integers stay as they are."
     return lowering
@@ -64,13 +64,15 @@ def round_decimals(ctx: GraphLowering, x: TensorBox, *, decimals: int) -> Tensor
         there, back = ("mul", "truediv") if decimals > 0 else ("truediv", "mul")
         return d.op(back, d.op("round", d.op(there, v, scale)), scale)
 
-    return ctx.elementwise(value, x, compute=x.dtype)
+    return ctx.elementwise(value, x, compute=x.dtype, exact=True)
 
 
 @lowers(aten.frac.default)
 def frac(ctx: GraphLowering, x: TensorBox) -> TensorBox:
     """x - trunc(x)."""
-    return ctx.elementwise(lambda v: ctx.dag.op("sub", v, ctx.dag.op("trunc", v)), x, compute=x.dtype)
+    return ctx.elementwise(
+        lambda v: ctx.dag.op("sub", v, ctx.dag.op("trunc", v)), x, compute=x.dtype, exact=True
+    )
 
 
 @lowers(aten.angle.default)
@@ -84,7 +86,7 @@ def angle(ctx: GraphLowering, x: TensorBox) -> TensorBox:
         )
         return d.where(d.op("isnan", v), v, flat)
 
-    return ctx.elementwise(value, x, compute=ctx.out_dtype)
+    return ctx.elementwise(value, x, compute=ctx.out_dtype, exact=True)
 
 
 def gelu_value(ctx: GraphLowering, v: Node, approximate: str = "none") -> Node:

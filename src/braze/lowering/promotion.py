@@ -9,6 +9,7 @@ import torch
 
 from braze._torch.state import default_dtype
 from braze.ir.boxes import TensorBox
+from braze.lowering.casts import converted, held
 from braze.ops.dag import Node
 from braze.ops.dtypes import compute_dtype, is_float, is_integer
 from braze.runtime.expr import Expr
@@ -73,13 +74,31 @@ def number(ctx: GraphLowering, value: Scalar, dtype: torch.dtype) -> Node:
 
 
 def operand(
-    ctx: GraphLowering, x: Operand, indices: Sequence[Expr], size: Sequence[Expr], dtype: torch.dtype
+    ctx: GraphLowering,
+    x: Operand,
+    indices: Sequence[Expr],
+    size: Sequence[Expr],
+    dtype: torch.dtype,
+    *,
+    exact: bool = False,
+    wide: bool = False,
 ) -> Node:
-    """``x``, broadcast to ``size``, at ``indices``, in the compute type of ``dtype``."""
+    """``x``, broadcast to ``size``, at ``indices``, in the compute type of ``dtype``, and with the precision
+    of ``dtype`` where it comes from another type.
+
+    A value of a half type may be more precise than that while it has not been stored. ``exact``: it is
+    rounded, because the operation makes much of a small difference. ``wide``: a number, or a tensor without
+    dimensions, beside tensors of a half type keeps the precision of the computation."""
     compute = compute_dtype(dtype)
-    if isinstance(x, TensorBox):
-        return ctx.dag.to_dtype(ctx.broadcast_load(x, indices, size), compute)
-    return number(ctx, x, compute)
+    if not isinstance(x, TensorBox):
+        v = number(ctx, x, compute)
+        return v if wide else converted(ctx, v, dtype)
+    v = ctx.broadcast_load(x, indices, size)
+    if exact or x.dtype is not dtype:
+        v = held(ctx, v, x.dtype)
+    if x.dtype is dtype or (wide and not x.ndim):
+        return ctx.dag.to_dtype(v, compute)
+    return converted(ctx, v, dtype)
 
 
 def dims_of(dims: int | Sequence[int] | None, ndim: int) -> list[int]:

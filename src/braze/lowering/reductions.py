@@ -10,7 +10,7 @@ import torch
 
 from braze.ir.boxes import TensorBox
 from braze.ir.loops import Loops, Reduction, Sizes, WelfordReduction, loop_indices, loop_vars
-from braze.lowering.casts import copied
+from braze.lowering.casts import copied, held
 from braze.lowering.promotion import dims_of, nonzero
 from braze.lowering.registry import Unsupported, lowers
 from braze.ops.dag import Node, cost
@@ -99,7 +99,9 @@ class Space:
     ) -> Node:
         """The element of x, in the compute type of ``dtype`` (its own by default)."""
         v = self.x.load(self.ctx.dag, self.full_indices(indices, reduced))
-        return v if dtype is None else self.ctx.dag.to_dtype(v, compute_dtype(dtype))
+        if dtype is None or dtype is self.x.dtype:
+            return v
+        return self.ctx.dag.to_dtype(held(self.ctx, v, self.x.dtype), compute_dtype(dtype))
 
     def flat_position(self, reduced: Sequence[Expr]) -> Expr:
         """The row-major position within the reduced ranges."""
@@ -252,7 +254,10 @@ def _position(space: Space, kind: str, which: int = 0) -> TensorBox:
     return space.reduce(
         kind,
         torch.int64,
-        lambda i, r: [space.element(i, r), d.index_expr(space.flat_position(r))],
+        lambda i, r: [
+            held(space.ctx, space.element(i, r), space.x.dtype),
+            d.index_expr(space.flat_position(r)),
+        ],
         which=which,
     )
 
@@ -264,7 +269,9 @@ _make_extremum("min")
 def _quantifier(kind: str) -> Callable[..., TensorBox]:
     def lowering(ctx: GraphLowering, x: TensorBox, dims: Any = None, keepdim: bool = False) -> TensorBox:
         space = Space(ctx, x, dims, keepdim)
-        return space.reduce(kind, ctx.out_dtype, lambda i, r: [nonzero(ctx, space.element(i, r))])
+        return space.reduce(
+            kind, ctx.out_dtype, lambda i, r: [nonzero(ctx, held(ctx, space.element(i, r), x.dtype))]
+        )
 
     lowering.__doc__ = f"Whether {kind} elements are not 0."
     return lowering

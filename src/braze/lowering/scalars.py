@@ -19,6 +19,7 @@ from braze.ir.boxes import TensorBox
 from braze.ir.externs import BindSymbol, ComputeNumber, ItemRef, NumberBuffer, TensorRef, map_leaves
 from braze.ir.layout import FixedLayout
 from braze.ir.loops import Pointwise
+from braze.lowering.casts import held
 from braze.lowering.promotion import Scalar, number
 from braze.lowering.registry import Unsupported, lowers
 from braze.ops.dag import Node
@@ -89,7 +90,7 @@ def item(ctx: GraphLowering, x: TensorBox) -> Scalar:
         raise Unsupported(f"a number of type {type(ctx.example).__name__} read from a tensor")
     if dtype is torch.int64:
         return bind_integer(ctx, ctx.graph.ref(x), ctx.example)
-    value = ctx.dag.to_dtype(x.load(ctx.dag, [as_expr(0)] * x.ndim), dtype)
+    value = ctx.dag.to_dtype(held(ctx, x.load(ctx.dag, [as_expr(0)] * x.ndim), x.dtype), dtype)
     kept = ctx.graph.box(Pointwise(dtype, (), value))
     ctx.graph.realize(kept)
     return kept.load(ctx.dag, ())

@@ -8,7 +8,7 @@ import torch
 
 from braze.ir.boxes import TensorBox
 from braze.ir.loops import Scan, loop_indices
-from braze.lowering.casts import copied
+from braze.lowering.casts import copied, held
 from braze.lowering.registry import Unsupported, lowers
 from braze.ops.dtypes import compute_dtype
 
@@ -30,7 +30,10 @@ def _running(ctx: GraphLowering, kind: str, x: TensorBox, dim: int) -> TensorBox
     if along is None:
         return copied(ctx, x, dtype)
     d = ctx.dag
-    value = d.scan(kind, d.to_dtype(x.load(d, indices), compute_dtype(dtype)), along)
+    element = x.load(d, indices)
+    if dtype is not x.dtype:
+        element = held(ctx, element, x.dtype)
+    value = d.scan(kind, d.to_dtype(element, compute_dtype(dtype)), along)
     return ctx.box(Scan(dtype, x.size, value, dim))
 
 

@@ -10,6 +10,7 @@ import torch
 from braze.ir.boxes import TensorBox
 from braze.ir.loops import Scan, loop_indices
 from braze.ir.views import View
+from braze.lowering.casts import held
 from braze.lowering.indexing import checked
 from braze.lowering.promotion import Operand, operand, result_type
 from braze.lowering.reductions import reduced
@@ -47,7 +48,7 @@ def _insertion(
         probe = d.op("add", found, d.constant(step - 1, torch.int64))
         inside = d.op("lt", probe, d.constant(count, torch.int64))
         place = d.indirect(d.op("minimum", probe, d.constant(count - 1, torch.int64)), boundaries.size[-1])
-        boundary = d.to_dtype(boundaries.load(d, [*lead, place]), compute)
+        boundary = d.to_dtype(held(ctx, boundaries.load(d, [*lead, place]), boundaries.dtype), compute)
         # a NaN sorts after everything, as it does for eager
         before = d.op("le", boundary, value) if right else d.op("lt", boundary, value)
         if compute.is_floating_point:
@@ -91,7 +92,7 @@ def _searched(ctx: GraphLowering, boundaries: TensorBox, x: Operand, right: bool
 
     def value(i: tuple[Expr, ...]) -> Node:
         lead = i[:-1] if boundaries.ndim > 1 else ()
-        wide = operand(ctx, x, i, size, compute)
+        wide = operand(ctx, x, i, size, compute, exact=True)
         return _insertion(ctx, boundaries, lead, wide, right, wide.dtype)
 
     return ctx.pointwise(size, ctx.out_dtype, value)

@@ -10,7 +10,6 @@ import torch
 from braze.ir.buffers import Origin
 from braze.ir.graph import Graph
 from braze.ops.dag import Dag, IndirectSymbol, Node, topological
-from braze.ops.dtypes import HALF_TYPES
 from braze.ops.kernel import BufferArg, Kernel, Role, Stage, Store, referenced
 from braze.runtime.expr import Expr, Symbol, product
 from braze.schedule.drafts import StageDraft
@@ -59,8 +58,8 @@ def kernel_origins(group: Group) -> list[Origin]:
 
 
 def forwarded(dag: Dag, stage: StageDraft, private: set[str], later: Sequence[StageDraft]) -> StageDraft:
-    """The stage with loads of what it has just stored replaced by the values; stores that nobody else reads
-    are dropped. Half-precision values are passed on unrounded."""
+    """The stage with loads of what it has just stored replaced by the values, rounded as they are stored;
+    stores that nobody else reads are dropped."""
     known: dict[tuple[str, Expr], Node] = {}
     stores: list[Store] = []
     written_later = {n.buffer for d in later for n in d.loads}
@@ -72,10 +71,6 @@ def forwarded(dag: Dag, stage: StageDraft, private: set[str], later: Sequence[St
                 if node.mask is not None:
                     value = dag.where(node.mask, value, dag.constant(0, value.dtype))
                 replacement[node.id] = value
-            elif node.op == "to_dtype" and node.args[0].id in replacement:
-                value = replacement[node.args[0].id]
-                if _is_rounding(value) and node.dtype is value.args[0].dtype:
-                    replacement[node.id] = value.args[0]
         if replacement:
             store = store.rewritten(dag, lambda roots, r=replacement: dag.replace(roots, r))  # type: ignore[misc]
         if store.mode == "set" and store.mask is None:
@@ -83,10 +78,6 @@ def forwarded(dag: Dag, stage: StageDraft, private: set[str], later: Sequence[St
         stores.append(store)
     kept = [s for s in stores if s.buffer not in private or s.buffer in written_later or s.mode != "set"]
     return StageDraft(stage.vars, stage.rvars, kept)
-
-
-def _is_rounding(node: Node) -> bool:
-    return node.op == "to_dtype" and node.dtype in HALF_TYPES and node.args[0].dtype is torch.float32
 
 
 def _shaped(
