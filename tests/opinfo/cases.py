@@ -11,11 +11,23 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
+from torch.utils._pytree import tree_leaves, tree_map
 
 from tests import support
 from tests.numerics import Disagreement, assert_agrees, in_float64
 
-DTYPES = {"float32": torch.float32, "int64": torch.int64}
+KINDS: dict[str, tuple[torch.dtype, bool]] = {
+    "float32": (torch.float32, False),
+    "int64": (torch.int64, False),
+    "bfloat16": (torch.bfloat16, False),
+    "float16": (torch.float16, False),
+    "float32 gradients": (torch.float32, True),
+    "bfloat16 gradients": (torch.bfloat16, True),
+    "float16 gradients": (torch.float16, True),
+}
+"""What a pair is judged in: a dtype, and whether gradients of all that it gives are compared as well."""
+RECORDED = ("float32", "int64")
+"""The kinds that lists are kept of."""
 # Operators whose result is memory that nobody wrote.
 UNINITIALISED = frozenset(
     ("empty", "empty_like", "empty_permuted", "empty_strided", "new_empty", "new_empty_strided")
@@ -28,7 +40,7 @@ Status = Literal["ok", "wrong", "no graph", "no sample", "crashed", "timeout"]
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """An operator, by the database's full name, and a dtype, by name."""
+    """An operator, by the database's full name, and one of `KINDS`, by name."""
 
     op: str
     dtype: str
@@ -89,12 +101,13 @@ class Database:
         return f"{op.name}.{op.variant_test_name}" if op.variant_test_name else str(op.name)
 
     def pairs(self) -> list[Pair]:
-        """All pairs of an operator and one of `DTYPES` that it takes, sorted."""
+        """All pairs of an operator and one of `KINDS` that it takes, sorted."""
         found = [
-            Pair(name, dtype_name)
+            Pair(name, kind)
             for name, op in self._by_name.items()
-            for dtype_name, dtype in DTYPES.items()
-            if dtype in op.dtypes
+            for kind, (dtype, gradients) in KINDS.items()
+            if dtype in (op.supported_backward_dtypes("cpu") if gradients else op.dtypes)
+            and (op.supports_autograd or not gradients)
         ]
         return sorted(found, key=lambda pair: (pair.op, pair.dtype))
 
@@ -102,7 +115,8 @@ class Database:
         """The first samples of a pair: (function, arguments, keyword arguments), the same ones each time."""
         op = self._by_name[pair.op]
         torch.manual_seed(1234)
-        samples = op.sample_inputs("cpu", DTYPES[pair.dtype], requires_grad=False)
+        dtype, gradients = KINDS[pair.dtype]
+        samples = op.sample_inputs("cpu", dtype, requires_grad=gradients)
         return [(op.op, [s.input, *s.args], dict(s.kwargs)) for s in itertools.islice(samples, count)]
 
 
@@ -177,8 +191,18 @@ class _Sample:
         def reference() -> Any:
             return _eager(self.function, in_float64(list(self.args)), in_float64(self.kwargs), seed=1)
 
+        def part(tree: Any, gradients: bool) -> Any:
+            return {key: value for key, value in tree.items() if (key == "gradients") == gradients}
+
         try:
-            assert_agrees(actual, self.eager, reference, check_values=values)
+            for gradients in (False, True):  # the strides of gradients are nobody's promise
+                assert_agrees(
+                    part(actual, gradients),
+                    part(self.eager, gradients),
+                    lambda gradients=gradients: part(reference(), gradients),
+                    check_values=values,
+                    check_strides=not gradients,
+                )
         except Disagreement as error:
             return "; ".join(line.strip() for line in str(error).splitlines()[1:4]) or str(error)
         return ""
@@ -223,13 +247,13 @@ def _compiled(
 
     random = fallback_random or (sample.random and not strict)
     compiled = support.compile_with(call, backend, strict=strict, fallback_random=random)
-    args, kwargs = copy.deepcopy(list(sample.args)), copy.deepcopy(sample.kwargs)
+    args, kwargs = _fresh(list(sample.args)), _fresh(sample.kwargs)
     result, error = None, None
     with support.watch(backend) as stats, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.manual_seed(1)
         try:
-            result = {"result": compiled(args, kwargs), "arguments": args, "keywords": kwargs}
+            result = _outcome(compiled(args, kwargs), args, kwargs)
         except Exception as caught:  # Whatever a compiler raises is a finding.
             error = caught
     return result, error, stats
@@ -237,11 +261,49 @@ def _compiled(
 
 def _eager(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], seed: int) -> Any:
     """Result and arguments after the call (which may have been written to)."""
-    args, kwargs = copy.deepcopy(list(args)), copy.deepcopy(kwargs)
+    args, kwargs = _fresh(list(args)), _fresh(kwargs)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.manual_seed(seed)
-        return {"result": function(*args, **kwargs), "arguments": args, "keywords": kwargs}
+        return _outcome(function(*args, **kwargs), args, kwargs)
+
+
+def _fresh(tree: Any) -> Any:
+    """A copy, in which tensors that require gradients are leaves."""
+
+    def leaf(value: Any) -> Any:
+        if not isinstance(value, torch.Tensor) or not value.requires_grad:
+            return copy.deepcopy(value)
+        return copy.deepcopy(value.detach()).requires_grad_()
+
+    return tree_map(leaf, tree)
+
+
+def _outcome(result: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """What a call has done: its result, its arguments afterwards, and gradients of a weighted sum of the
+    result where an argument requires them."""
+    leaves = [
+        v
+        for v in tree_leaves((args, kwargs))
+        if isinstance(v, torch.Tensor) and v.is_leaf and v.requires_grad
+    ]
+    terms = [_weighted(v) for v in tree_leaves(result) if isinstance(v, torch.Tensor) and v.requires_grad]
+    gradients: Sequence[Any] = []
+    if leaves and terms:
+        gradients = torch.autograd.grad(torch.stack(terms).sum(), leaves, allow_unused=True)
+    shown = tree_map(lambda v: v.detach() if isinstance(v, torch.Tensor) else v, (result, list(args), kwargs))
+    return {"result": shown[0], "arguments": shown[1], "keywords": shown[2], "gradients": list(gradients)}
+
+
+def _differentiable(tree: Any) -> list[torch.Tensor]:
+    return [v for v in tree_leaves(tree) if isinstance(v, torch.Tensor) and v.requires_grad]
+
+
+def _weighted(value: torch.Tensor) -> torch.Tensor:
+    """The sum of all elements, each with a weight of its own."""
+    value = torch.view_as_real(value.resolve_conj()) if value.is_complex() else value
+    weights = torch.linspace(0.5, 1.5, value.numel(), dtype=torch.float64).reshape(value.shape)
+    return (value.double() * weights).sum()
 
 
 def _same(one: Any, other: Any) -> bool:

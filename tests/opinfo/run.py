@@ -3,6 +3,7 @@
 python -m tests.opinfo.run                          everything; prints a summary
 python -m tests.opinfo.run --shard 2/4              a quarter of it
 python -m tests.opinfo.run --op softmax -v          operators with "softmax" in their name, verdicts printed
+python -m tests.opinfo.run --kind all           half types and gradients, too
 python -m tests.opinfo.run --mode serialized        by way of bytes; lists what cannot be stored
 python -m tests.opinfo.run --write                  everything, and the lists under expected/ made anew
 """
@@ -20,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from tests import support
-from tests.opinfo.cases import DTYPES, Verdict
+from tests.opinfo.cases import KINDS, RECORDED, Verdict
 from tests.opinfo.pool import Settings, all_pairs, judge_all, shard
 from tests.opinfo.report import EXPECTED, RIGHT_FLOOR, STRICT_FLOOR, Lists
 
@@ -30,7 +31,12 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--shard", default="1/1", metavar="I/N", help="part I (from 1) of N")
     parser.add_argument("--backend", default=support.BACKEND, help="a Dynamo backend (default: %(default)s)")
     parser.add_argument("--mode", default="", help="an fx_compile_mode; tells what went in-process")
-    parser.add_argument("--dtype", choices=sorted(DTYPES), action="append", help="only this dtype")
+    parser.add_argument(
+        "--kind",
+        choices=[*KINDS, "all"],
+        action="append",
+        help=f"only this kind (default: {', '.join(RECORDED)})",
+    )
     parser.add_argument("--op", action="append", metavar="TEXT", help="only operators with TEXT in the name")
     parser.add_argument("--exact", action="store_true", help="--op gives whole names")
     parser.add_argument("--samples", type=int, default=2, metavar="N", help="samples for each pair")
@@ -48,14 +54,14 @@ def main(argv: list[str] | None = None) -> int:
     settings = Settings(options.backend, options.samples, limit=options.limit, mode=options.mode)
     number, of = (int(part) for part in options.shard.split("/"))
     pairs = shard(all_pairs(settings), number, of)
-    if options.dtype:
-        pairs = [pair for pair in pairs if pair.dtype in options.dtype]
+    kinds = options.kind or RECORDED
+    pairs = [pair for pair in pairs if "all" in kinds or pair.dtype in kinds]
     if options.op:
         exact = options.exact
         pairs = [p for p in pairs if any(text == p.op if exact else text in p.op for text in options.op)]
-    whole = not (options.dtype or options.op or of > 1)
+    whole = not (options.kind or options.op or of > 1)
     if options.write and not whole:
-        console.print("[red]--write makes the lists of everything; leave out --shard, --dtype and --op[/red]")
+        console.print("[red]--write makes the lists of everything; leave out --shard, --kind and --op[/red]")
         return 2
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=console, transient=True) as progress:
@@ -102,7 +108,7 @@ def summary(lists: Lists, verdicts: list[Verdict]) -> Table:
     """Counts by dtype, and the operators that cause most fallbacks."""
     table = Table(title="Operators against eager", title_justify="left")
     table.add_column("")
-    names = [name for name in DTYPES if name in lists.total]
+    names = [name for name in KINDS if name in lists.total]
     for name in [*names, "all"]:
         table.add_column(name, justify="right")
     columns: list[str | None] = [*names, None]
