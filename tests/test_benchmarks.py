@@ -190,3 +190,16 @@ def test_the_sizes_of_artefacts_are_whole(tmp_path: Path) -> None:
     assert 0 <= len(payload) - found["code"] - found["ir"] - found["metadata"] < 700
     first_call.strip(tmp_path)
     assert [entry.level for entry in store.entries()] == [1]
+
+
+def test_two_checkouts_take_turns(tmp_path: Path) -> None:
+    """This checkout against itself."""
+    file = tmp_path / "figures.json"
+    command = [sys.executable, "-m", "benchmarks.ab", ".", ".", "--quick", "--only", "bf16 chain 4M"]
+    done = subprocess.run(
+        [*command, "--json", str(file)], cwd=ROOT, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (row,) = json.loads(file.read_text())["rows"]
+    assert row["before"] > 0 and row["after"] > 0 and row["ratio"] > 0
+    assert row["compile_before"] > row["before"] and row["compile_after"] > row["after"]
