@@ -1,0 +1,172 @@
+"""What came of one program: eager PyTorch and the compiler run it, and where they differ, others are asked.
+
+Values that differ by more than the tolerances are held against float64: the numerical rule. What remains is
+*undecidable* where rounding alone changes the result as much (the program subtracts nearly equal numbers,
+say), *shared* where the backend ``aot_eager``, which compiles nothing, differs from eager too, and otherwise
+a *fault*.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+import warnings
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import msgspec
+import torch
+
+from braze.compile.report import ledger
+from braze.inspect.fuzz.compare import Problem, leaf_at, problems, unmatched, words_of
+from braze.inspect.fuzz.execute import Outcome, backend_function, function_of, reference, run
+from braze.inspect.fuzz.program import Program
+from braze.inspect.numerics import FACTOR, scaled_error
+
+__all__ = ["Fault", "Settings", "Status", "Verdict", "judge", "runs_eagerly"]
+
+Status = Literal["agrees", "by float64", "both raise", "shared", "undecidable", "discarded", "fault"]
+
+NOISES = 4
+SHARED_BACKEND = "aot_eager"
+_CALLED = 2
+"""How often each set of inputs is given to the program: what it keeps from a call must not matter."""
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """How to judge. ``backend``: what is tried; ``strict``: a fallback to eager PyTorch is a fault."""
+
+    backend: str = "braze"
+    strict: bool = False
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """A difference that is the compiler's. ``kind``: that of a `Problem`, or ``crash``, ``hang``,
+    ``fallback``."""
+
+    kind: str
+    where: str
+    text: str
+
+    @property
+    def signature(self) -> str:
+        """What two faults have in common that are taken for one kind: for exceptions their words too, less
+        what is particular to a program."""
+        if self.kind in ("raises", "silent", "fallback"):
+            return f"{self.kind}: {_NUMBERS.sub('#', self.text)[:70]}"
+        return self.kind
+
+    def __str__(self) -> str:
+        return f"{self.kind}, {self.where}: {self.text}"
+
+
+_NUMBERS = re.compile(r"-?\d+(\.\d+)?|\b[a-z]+_?\d+\b|'[^']*'")
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What came of a program. ``why``: of what is no plain agreement, in words; ``fallbacks``: operators that
+    ran as eager PyTorch, and the reasons; ``graphs``: how many were compiled."""
+
+    status: Status
+    fault: Fault | None = None
+    why: str = ""
+    fallbacks: tuple[tuple[str, str], ...] = ()
+    graphs: int = 0
+    seconds: float = 0.0
+
+
+def runs_eagerly(program: Program) -> bool:
+    """Whether eager PyTorch runs it without raising, in every call."""
+    return all(run(function_of(program), program, call).error is None for call in range(program.calls))
+
+
+def judge(program: Program, settings: Settings) -> Verdict:
+    """Run a program in every way that is needed, and say what came of it. Raises nothing that the program
+    raises."""
+    start = time.perf_counter()
+    before = ledger.totals()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        status, fault, why = _judged(program, settings)
+    after = ledger.totals()
+    fallbacks = tuple(dict.fromkeys((f.op, f.reason) for f in after.fallbacks[len(before.fallbacks) :]))
+    if settings.strict and fallbacks and fault is None and status != "discarded":
+        op, reason = fallbacks[0]
+        status, fault = "fault", Fault("fallback", op, f"{op}: {reason}")
+    graphs = after.graphs - before.graphs
+    return Verdict(status, fault, why, fallbacks, graphs, time.perf_counter() - start)
+
+
+def _judged(program: Program, settings: Settings) -> tuple[Status, Fault | None, str]:
+    eager = [run(function_of(program), program, call) for call in range(program.calls)]
+    errors = [outcome.error for outcome in eager if outcome.error is not None]
+    if errors and len(errors) < len(eager):
+        return "discarded", None, f"eager raises in some calls: {words_of(errors[0])}"
+    compiled = backend_function(program, settings.backend)
+    found: list[tuple[int, Problem, Outcome]] = []
+    for call in range(program.calls):
+        for _ in range(_CALLED):
+            ours = run(compiled, program, call)
+            found += [(call, problem, ours) for problem in problems(ours, eager[call])]
+        if found:
+            break
+    if not found:
+        return ("both raise", None, words_of(errors[0])) if errors else ("agrees", None, "")
+    return _arbitrated(program, found, eager)
+
+
+def _arbitrated(
+    program: Program, found: Sequence[tuple[int, Problem, Outcome]], eager: Sequence[Outcome]
+) -> tuple[Status, Fault | None, str]:
+    """What remains of problems after asking float64, noise and another backend."""
+    call = found[0][0]
+    remaining: list[Problem] = []
+    status: Status = "by float64"
+    why = ""
+    exact: Outcome | None = None
+    for _, problem, ours in found:
+        if problem.kind in ("value", "memory", "gradient"):
+            if exact is None:
+                exact = reference(program, call)
+            if not unmatched(problem, ours, eager[call], exact):
+                continue
+            if _undetermined(program, call, problem, ours, exact):
+                status, why = "undecidable", f"{problem.where}: {problem.text}"
+                continue
+        remaining.append(problem)
+    if not remaining:
+        return status, None, why
+    apart = run(backend_function(program, SHARED_BACKEND), program, call)
+    too = {(problem.kind, problem.where) for problem in problems(apart, eager[call])}
+    own = [problem for problem in remaining if (problem.kind, problem.where) not in too]
+    if not own:
+        first = remaining[0]
+        return "shared", None, f"{first.kind}, {first.where}: {first.text}"
+    first = own[0]
+    return "fault", Fault(first.kind, first.where, first.text), ""
+
+
+def _undetermined(program: Program, call: int, problem: Problem, ours: Outcome, exact: Outcome) -> bool:
+    """Whether rounding alone may change the value as much as it is off: float64 with the rounding errors of
+    the program's types put in at random differs from float64 without by half as much, or has no number there
+    either."""
+    if exact.error is not None:
+        return False
+    mine, wide = leaf_at(ours, problem), leaf_at(exact, problem)
+    if (
+        not isinstance(mine, torch.Tensor)
+        or not isinstance(wide, torch.Tensor)
+        or not mine.is_floating_point()
+    ):
+        return False
+    off = _error(mine, wide, mine.dtype)
+    samples = [reference(program, call, random.Random(number)) for number in range(NOISES)]
+    noise = [_error(leaf_at(s, problem), wide, mine.dtype) for s in samples if s.error is None]
+    return off <= FACTOR * max(noise, default=0.0)
+
+
+def _error(value: Any, exact: torch.Tensor, dtype: torch.dtype) -> float:
+    if not isinstance(value, torch.Tensor) or value.shape != exact.shape:
+        return 0.0
+    return scaled_error(value.detach(), exact.detach(), dtype)
