@@ -105,7 +105,7 @@ def test_values_can_be_left_out() -> None:
 
 
 def test_not_a_number_where_eager_has_it_is_no_error() -> None:
-    # Here a product overflows on the way, and float64 has a number for it: eager's other elements still count.
+    # A product overflows on the way, and float64 has a number for it: eager's other elements still count.
     eager = torch.tensor([float("nan"), 100.5])
     reference = torch.tensor([3.0, 100.0], dtype=torch.float64)
     assert_agrees(torch.tensor([float("nan"), 99.6]), eager, reference)

@@ -32,8 +32,8 @@ DEFAULT_JOBS = "braze.inspect.fuzz.jobs"
 _RENEW = 250
 """Programs after which a worker is replaced, so that what libraries keep does not pile up."""
 
-_SHRUNK_OF_A_KIND = 3
-"""Of faults with the same words so many are shrunk; more are counted."""
+_ALIKE = 3
+"""Of faults that look alike so many are shrunk at length; more get a tenth of the time."""
 
 
 @dataclass(frozen=True)
@@ -185,9 +185,10 @@ class Session:
             return Verdict("discarded", None, f"eager PyTorch alone: {_of_loss(lost)}")
         return Verdict("fault", fault)
 
-    def shrunk(self, program: Program, fault: Fault) -> tuple[Program, Fault]:
-        """A smaller program with a fault of the same kind, and that fault."""
-        end = time.monotonic() + self._plan.shrink_seconds
+    def shrunk(self, program: Program, fault: Fault, *, share: float = 1.0) -> tuple[Program, Fault]:
+        """A smaller program with a fault of the same kind, and that fault. ``share``: of the time that
+        shrinking may take."""
+        end = time.monotonic() + share * self._plan.shrink_seconds
         last = fault
 
         def same(candidate: Program) -> bool:
@@ -288,10 +289,8 @@ def _try_one(
             return
         signature = verdict.fault.signature
         alike = sum(finding.fault.signature == signature for finding in account.findings)
-        worded = ":" in signature
-    small, fault = program, verdict.fault
-    if not worded or alike < _SHRUNK_OF_A_KIND:
-        small, fault = session.shrunk(program, verdict.fault)
+    share = 0.1 if alike >= _ALIKE and signature != "value" else 1.0
+    small, fault = session.shrunk(program, verdict.fault, share=share)
     path = None
     finding = Finding(fault, program, small)
     if plan.out is not None:

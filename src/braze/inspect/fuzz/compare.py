@@ -37,11 +37,14 @@ class Leaf:
 
 
 def leaves_of(outcome: Outcome) -> Iterator[Leaf]:
-    """Results, the whole memory of the inputs, and gradients."""
+    """Results, the whole memory of the inputs, these themselves, and gradients."""
     for place, result in enumerate(outcome.results):
         yield Leaf("value", f"output {place}", result)
     for name, memory in outcome.given.memories.items():
         yield Leaf("memory", f"memory of {name}", memory)
+    for place, argument in enumerate(outcome.given.arguments):  # a write may have changed its sizes
+        if isinstance(argument, torch.Tensor):
+            yield Leaf("memory", f"argument {place} afterwards", argument)
     for name, gradient in outcome.gradients.items():
         yield Leaf("gradient", f"gradient of {name}", gradient)
 

@@ -26,6 +26,7 @@ MODES: tuple[Mode, ...] = ("static", "dynamic", "gradients")
 
 DYNAMIC_CALLS = 3
 _LENGTHS = (1, 2, 3, 3, 4, 4, 5, 6, 7, 9)
+_ATTEMPTS = 5
 _TRIES = 30
 _RAISING = 0.03
 _WRITING = 1.6
@@ -41,12 +42,17 @@ def mode_of(index: int) -> Mode:
 
 
 def generate(seed: int, index: int) -> Program | None:
-    """The program of a seed and an index. None where nothing came of it: in the gradients' mode, say, no
-    result has any."""
-    mode = mode_of(index)
-    rng = random.Random(f"{seed}:{index}")
-    calls = DYNAMIC_CALLS if mode == "dynamic" else 1
-    draft = Draft(rng, mode, calls)
+    """The program of a seed and an index. None where nothing came of it in several attempts: in the
+    gradients' mode, say, no result has any."""
+    for attempt in range(_ATTEMPTS):
+        program = _attempt(random.Random(f"{seed}:{index}:{attempt}"), mode_of(index), f"{seed}:{index}")
+        if program is not None:
+            return program
+    return None
+
+
+def _attempt(rng: random.Random, mode: Mode, origin: str) -> Program | None:
+    draft = Draft(rng, mode, DYNAMIC_CALLS if mode == "dynamic" else 1)
     raising = rng.random() < _RAISING
     statements: list[Statement] = []
     weights = [_weight(row, mode) for row in _ROWS]
@@ -59,7 +65,7 @@ def generate(seed: int, index: int) -> Program | None:
         statements.append(statement)
     if not statements:
         return None
-    program = _finish(draft, f"{seed}:{index}", statements)
+    program = _finish(draft, origin, statements)
     return program if program is not None and _runs(program, raising) else None
 
 

@@ -30,6 +30,8 @@ Status = Literal["agrees", "by float64", "both raise", "shared", "undecidable", 
 
 NOISES = 4
 SHARED_BACKEND = "aot_eager"
+_DEFECT = "this is a defect of Braze"
+_GRAPH = re.compile(r"\bgraph\d+")
 _CALLED = 2
 """How often each set of inputs is given to the program: what it keeps from a call must not matter."""
 
@@ -43,7 +45,7 @@ class Settings(msgspec.Struct, frozen=True):
 
 class Fault(msgspec.Struct, frozen=True):
     """A difference that is the compiler's. ``kind``: that of a `Problem`, or ``crash``, ``hang``,
-    ``fallback``."""
+    ``fallback``, or ``defect``: a fallback for a reason that Braze itself calls its defect."""
 
     kind: str
     where: str
@@ -53,7 +55,7 @@ class Fault(msgspec.Struct, frozen=True):
     def signature(self) -> str:
         """What two faults have in common that are taken for one kind: for exceptions their words too, less
         what is particular to a program."""
-        if self.kind in ("raises", "silent", "fallback"):
+        if self.kind in ("raises", "silent", "fallback", "defect"):
             return f"{self.kind}: {_NUMBERS.sub('#', self.text)[:70]}"
         return self.kind
 
@@ -90,10 +92,14 @@ def judge(program: Program, settings: Settings) -> Verdict:
         warnings.simplefilter("ignore")
         status, fault, why = _judged(program, settings)
     after = ledger.totals()
-    fallbacks = tuple(dict.fromkeys((f.op, f.reason) for f in after.fallbacks[len(before.fallbacks) :]))
-    if settings.strict and fallbacks and fault is None and status != "discarded":
-        op, reason = fallbacks[0]
-        status, fault = "fault", Fault("fallback", op, f"{op}: {reason}")
+    fallen = after.fallbacks[len(before.fallbacks) :]
+    fallbacks = tuple(dict.fromkeys((_GRAPH.sub("graph", f.op), f.reason.partition("\n")[0]) for f in fallen))
+    if fault is None and status != "discarded":
+        hidden = [f for f in fallen if _DEFECT in f.reason]
+        if settings.strict or hidden:
+            for f in (hidden or fallen)[:1]:
+                kind = "defect" if hidden else "fallback"
+                status, fault = "fault", Fault(kind, f.op, f"{f.op}: {' '.join(f.reason.split())}")
     graphs = after.graphs - before.graphs
     return Verdict(status, fault, why, fallbacks, graphs, time.perf_counter() - start)
 

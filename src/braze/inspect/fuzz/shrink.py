@@ -33,14 +33,15 @@ def shrink(program: Program, same: Callable[[Program], bool], *, enough: Callabl
     """The smallest program that was found. ``same``: whether a program has the fault; ``enough``: whether
     time is up."""
     trials = 0
-    seen: set[Program] = {program}
+    seen = {program.to_bytes()}  # as bytes, since a NaN is not equal to itself
     changed = True
     while changed:
         changed = False
         for candidate in candidates(program):
-            if candidate in seen or not well_formed(candidate):
+            text = candidate.to_bytes()
+            if text in seen or not well_formed(candidate):
                 continue
-            seen.add(candidate)
+            seen.add(text)
             trials += 1
             if trials > MOST_TRIALS or enough():
                 return program
