@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from braze.inspect.fuzz.program import Name, Number, Program, Statement, Tensor, names_in
+from braze.inspect.fuzz.program import Name, Number, Program, Statement, Tensor
 from braze.inspect.fuzz.table import OPERATORS
 
 __all__ = [
@@ -149,7 +149,8 @@ def reference(program: Program, call: int, noise: random.Random | None = None) -
 
     What acts on values discontinuously (a comparison, a rounding, the order of elements) takes the values
     that eager PyTorch has there, so that both decide alike. With `noise`, what a statement rounds is changed
-    by as much as its type's rounding may: what the result then differs by says how well it is determined.
+    by as much as its type's rounding may, and what an approximation is given, too: what the result then
+    differs by says how well it is determined.
     """
     own, wide = make_inputs(program, call), make_inputs(program, call, double=True)
     names = [given.name for given in program.inputs]
@@ -161,6 +162,8 @@ def reference(program: Program, call: int, noise: random.Random | None = None) -
         with _modes(program):
             for statement in program.statements:
                 decided = _decided(statement, eager, exact)
+                if noise is not None:
+                    _blur(statement, eager, decided, noise)
                 apply(statement, eager)
                 torch.set_default_dtype(torch.float64)
                 try:
@@ -201,6 +204,24 @@ def _widened(value: Any) -> Any:
     return value.double() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
 
 
+def _blur(statement: Statement, eager: Mapping[str, Any], seen: dict[str, Any], noise: random.Random) -> None:
+    """Change what an approximation is given: its errors inside are like such changes, and may cancel less
+    than those of its result."""
+    operator = OPERATORS[statement.operator]
+    if operator.rounding != "loose" or operator.sharp or operator.writes:
+        return
+    for name in sorted(set(statement.reads())):
+        value = seen[name]
+        if isinstance(value, torch.Tensor) and value.is_floating_point():
+            seen[name] = value * _factors(value, eager[name].dtype, noise)
+
+
+def _factors(value: torch.Tensor, dtype: torch.dtype, noise: random.Random) -> torch.Tensor:
+    epsilon = torch.finfo(dtype).eps
+    factors = [1 + epsilon * noise.uniform(-1, 1) for _ in range(value.numel())]
+    return torch.tensor(factors, dtype=value.dtype).reshape(value.shape)
+
+
 def _disturb(
     statement: Statement, eager: Mapping[str, Any], exact: dict[str, Any], noise: random.Random
 ) -> None:
@@ -209,18 +230,8 @@ def _disturb(
         value, typed = exact[name], eager[name]
         if not isinstance(value, torch.Tensor) or not value.is_floating_point():
             continue
-        count = value.numel()
-        epsilon = torch.finfo(typed.dtype).eps
-        factors = torch.tensor([1 + epsilon * noise.uniform(-1, 1) for _ in range(count)], dtype=value.dtype)
-        factors = factors.reshape(value.shape)
+        factors = _factors(value, typed.dtype, noise)
         if statement.results:
             exact[name] = value * factors
         else:
             value.mul_(factors)
-
-
-def reads_of(statements: Sequence[Statement]) -> set[str]:
-    """The variables that some statements read."""
-    return {
-        name for statement in statements for argument in statement.arguments for name in names_in(argument)
-    }

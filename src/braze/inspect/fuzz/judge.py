@@ -30,6 +30,7 @@ Status = Literal["agrees", "by float64", "both raise", "shared", "undecidable", 
 
 NOISES = 4
 SHARED_BACKEND = "aot_eager"
+_SEVERITY = ("raises", "silent", "value", "memory", "gradient", "alias", "kind")
 _DEFECT = "this is a defect of Braze"
 _GRAPH = re.compile(r"\bgraph\d+")
 _CALLED = 2
@@ -57,7 +58,7 @@ class Fault(msgspec.Struct, frozen=True):
         what is particular to a program."""
         if self.kind in ("raises", "silent", "fallback", "defect"):
             return f"{self.kind}: {_NUMBERS.sub('#', self.text)[:70]}"
-        return self.kind
+        return f"kind: {self.text.partition(' ')[0]}" if self.kind == "kind" else self.kind
 
     def __str__(self) -> str:
         return f"{self.kind}, {self.where}: {self.text}"
@@ -149,7 +150,7 @@ def _arbitrated(
     if not own:
         first = remaining[0]
         return "shared", None, f"{first.kind}, {first.where}: {first.text}"
-    first = own[0]
+    first = min(own, key=lambda problem: _SEVERITY.index(problem.kind))
     return "fault", Fault(first.kind, first.where, first.text), ""
 
 

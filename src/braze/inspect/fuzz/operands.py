@@ -59,6 +59,9 @@ Check = Callable[[torch.Tensor], bool]
 REUSE = 0.85
 """How often a tensor is one that the program has already."""
 
+SAME = 0.12
+"""How often a tensor may be one that is an argument already."""
+
 OUT_OF_RANGE = 0.3
 """How often an index is out of range where the program may raise."""
 
@@ -141,6 +144,13 @@ def distinct(value: torch.Tensor) -> bool:
     return no_nan(value) and int(torch.unique(value).numel()) == value.numel()
 
 
+def _taken(draft: Draft, earlier: Sequence[Argument]) -> set[str]:
+    """Variables that shall not be taken once more: mostly those that are arguments already."""
+    if draft.rng.random() < SAME:
+        return set()
+    return {argument.name for argument in earlier if isinstance(argument, Name)}
+
+
 def _domain_for(check: Check | None) -> str:
     """Of what a new input is drawn so that it may pass."""
     names: dict[Check, str] = {
@@ -208,8 +218,11 @@ class Like:
         other = variable(draft, earlier, self.of)
         dtypes = (other.dtype,) if self.dtypes is None else self.dtypes
 
+        taken = _taken(draft, earlier)
+
         def fits(found: Variable) -> bool:
-            return _usable(draft, found, dtypes, self.check) and _fits(found.shape, other.shape, self.how)
+            usable = found.name not in taken and _usable(draft, found, dtypes, self.check)
+            return usable and _fits(found.shape, other.shape, self.how)
 
         if draft.rng.random() < REUSE:
             found = draft.choose(fits)
@@ -254,9 +267,11 @@ class Matching:
             else:
                 shape.append(variable(draft, earlier, wanted[0]).shape[wanted[1]])
         free = [place for place, wanted in enumerate(self.shape) if wanted is None]
+        taken = _taken(draft, earlier)
 
         def fits(found: Variable) -> bool:
-            if not _usable(draft, found, dtypes, self.check) or found.rank != len(shape):
+            usable = found.name not in taken and _usable(draft, found, dtypes, self.check)
+            if not usable or found.rank != len(shape):
                 return False
             return all(found.shape[d] == shape[d] or d in free for d in range(len(shape)))
 
