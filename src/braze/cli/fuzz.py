@@ -234,7 +234,7 @@ def _summary(account: Account) -> list[RenderableType]:
             (
                 " ".join(f.program.origin for f in found[:4]) + (" ..." if len(found) > 4 else ""),
                 str(len(found)),
-                f"{operators}: {found[0].fault}",
+                f"{operators}: {found[0].fault}" if operators else str(found[0].fault),
             )
             for (_, operators), found in kinds.items()
         ]

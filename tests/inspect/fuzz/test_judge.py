@@ -10,11 +10,13 @@ import pytest
 import torch
 from torch._dynamo.backends import registry
 
+from braze import config
 from braze.inspect.fuzz.compare import problems
 from braze.inspect.fuzz.execute import Outcome, function_of, make_inputs, reference, run
 from braze.inspect.fuzz.generate import MODES
 from braze.inspect.fuzz.judge import Settings, judge
 from braze.inspect.fuzz.program import DType, Program
+from braze.lowering.registry import LOWERINGS
 from tests.inspect.fuzz.programs import number, program, statement, tensor
 
 X = tensor("x", (4, 5))
@@ -105,6 +107,17 @@ def test_a_fallback_is_a_fault_where_it_is_asked_for() -> None:
     free, strict = judge(one, Settings()), judge(one, Settings(strict=True))
     assert free.status == "agrees" and free.fallbacks
     assert strict.fault is not None and strict.fault.kind == "fallback"
+
+
+def test_a_fallback_that_hides_a_defect_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lowering(*arguments: Any) -> Any:
+        return {}["nothing"]
+
+    monkeypatch.setitem(LOWERINGS, torch.ops.aten.sin.default, lowering)
+    with config.patch(cache=False):
+        verdict = judge(SINE, Settings())
+    assert verdict.fallbacks and verdict.fault is not None and verdict.fault.kind == "defect"
+    assert "KeyError" in verdict.fault.text and verdict.fault.worded
 
 
 def test_rounding_that_decides_everything_is_undecidable(backend: Callable[[Any], Settings]) -> None:

@@ -111,10 +111,12 @@ class Account:
             self.undecided.append(f"{program.origin}: {verdict.why}")
 
     def kinds(self) -> dict[tuple[str, str], list[Finding]]:
-        """Findings that look alike: by signature, and by the operators of the small program."""
+        """Findings that look alike: by signature, and where that has no words of its own by the operators of
+        the small program."""
         found: dict[tuple[str, str], list[Finding]] = {}
         for finding in self.findings:
-            key = finding.fault.signature, " ".join(sorted(set(finding.program.operators())))
+            operators = " ".join(sorted(set(finding.program.operators())))
+            key = finding.fault.signature, "" if finding.fault.worded else operators
             found.setdefault(key, []).append(finding)
         return found
 

@@ -31,7 +31,11 @@ Status = Literal["agrees", "by float64", "both raise", "shared", "undecidable", 
 NOISES = 4
 SHARED_BACKEND = "aot_eager"
 _SEVERITY = ("raises", "silent", "value", "memory", "gradient", "alias", "kind")
-_DEFECT = "this is a defect of Braze"
+_DEFECT = re.compile(
+    r"this is a defect of Braze|"
+    r"\b(Assertion|Attribute|Index|Key|Name|Overflow|Recursion|Type|Value|ZeroDivision)Error: "
+)
+"""What the reason for a fallback says where it is none: an exception that nobody meant to raise."""
 _GRAPH = re.compile(r"\bgraph\d+")
 _CALLED = 2
 """How often each set of inputs is given to the program: what it keeps from a call must not matter."""
@@ -46,17 +50,23 @@ class Settings(msgspec.Struct, frozen=True):
 
 class Fault(msgspec.Struct, frozen=True):
     """A difference that is the compiler's. ``kind``: that of a `Problem`, or ``crash``, ``hang``,
-    ``fallback``, or ``defect``: a fallback for a reason that Braze itself calls its defect."""
+    ``fallback``, or ``defect``: a fallback for a reason that is a defect of Braze, as it says or
+    as the name of an exception of Python's does."""
 
     kind: str
     where: str
     text: str
 
     @property
+    def worded(self) -> bool:
+        """Whether its text says what it is, and not only by how much something is off."""
+        return self.kind in ("raises", "silent", "fallback", "defect")
+
+    @property
     def signature(self) -> str:
         """What two faults have in common that are taken for one kind: for exceptions their words too, less
         what is particular to a program."""
-        if self.kind in ("raises", "silent", "fallback", "defect"):
+        if self.worded:
             return f"{self.kind}: {_NUMBERS.sub('#', self.text)[:70]}"
         return f"kind: {self.text.partition(' ')[0]}" if self.kind == "kind" else self.kind
 
@@ -93,14 +103,15 @@ def judge(program: Program, settings: Settings) -> Verdict:
         warnings.simplefilter("ignore")
         status, fault, why = _judged(program, settings)
     after = ledger.totals()
-    fallen = after.fallbacks[len(before.fallbacks) :]
-    fallbacks = tuple(dict.fromkeys((_GRAPH.sub("graph", f.op), f.reason.partition("\n")[0]) for f in fallen))
+    new = after.fallbacks[len(before.fallbacks) :]
+    fallen = [(_GRAPH.sub("graph", f.op), _GRAPH.sub("graph", f.reason)) for f in new]
+    fallbacks = tuple(dict.fromkeys((op, reason.partition("\n")[0]) for op, reason in fallen))
     if fault is None and status != "discarded":
-        hidden = [f for f in fallen if _DEFECT in f.reason]
+        hidden = [one for one in fallen if _DEFECT.search(one[1])]
         if settings.strict or hidden:
-            for f in (hidden or fallen)[:1]:
-                kind = "defect" if hidden else "fallback"
-                status, fault = "fault", Fault(kind, f.op, f"{f.op}: {' '.join(f.reason.split())}")
+            for op, reason in (hidden or fallen)[:1]:
+                status, kind = "fault", "defect" if hidden else "fallback"
+                fault = Fault(kind, op, f"{op}: {' '.join(reason.split())}")
     graphs = after.graphs - before.graphs
     return Verdict(status, fault, why, fallbacks, graphs, time.perf_counter() - start)
 
