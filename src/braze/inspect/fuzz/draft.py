@@ -70,7 +70,7 @@ class Variable:
 @dataclass
 class Draft:
     """Everything that drawing an argument may look at. ``sharp``: the operator that is drawn for acts
-    discontinuously. ``raising``: an argument may be one that PyTorch refuses when it runs."""
+    discontinuously. ``numbers``: it shall be given no NaN. ``raising``: an argument may be one that PyTorch refuses when it runs."""
 
     rng: random.Random
     mode: Mode
@@ -79,6 +79,7 @@ class Draft:
     inputs: list[Input] = field(default_factory=list)
     variables: dict[str, Variable] = field(default_factory=dict)
     sharp: bool = False
+    numbers: bool = False
     raising: bool = False
 
     def __post_init__(self) -> None:

@@ -88,7 +88,7 @@ def draw_statement(draft: Draft, row: Operator, *, raises: bool = False) -> Stat
     """A statement of one operator, tried and entered into the draft; None where none could be drawn. With
     ``raises`` one that PyTorch refuses when it runs, and not before, will do; the program ends with it."""
     inputs, known = list(draft.inputs), dict(draft.variables)
-    draft.sharp = row.sharp
+    draft.sharp, draft.numbers = row.sharp, row.torn and draft.mode == "gradients"
     arguments: list[Argument] = []
     worlds = None
     try:

@@ -134,6 +134,8 @@ def _usable(draft: Draft, found: Variable, dtypes: Sequence[str], check: Check |
         return False
     if draft.sharp and found.floating and found.level > 1:
         return False
+    if draft.numbers and not all(no_nan(value) for value in found.tensors):
+        return False
     if check is None or (check is nonzero and draft.raising):
         return True
     return all(check(value) for value in found.tensors)
@@ -165,6 +167,8 @@ def _domain_for(check: Check | None) -> str:
 
 
 def _new(draft: Draft, dtype: str, shape: Sequence[Dim], check: Check | None, domain: str | None) -> Argument:
+    if draft.numbers:
+        check, domain = check or no_nan, domain or "finite"
     made = draft.new_tensor(dtype, shape, domain=domain or _domain_for(check))
     if check is not None and not all(check(value) for value in made.tensors):
         raise CannotDraw("the input does not pass")

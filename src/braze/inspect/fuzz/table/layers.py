@@ -13,19 +13,20 @@ _SOME = T(FLOAT, rank=(1, 4))
 _REDUCTION = OneOf(("mean", "sum", "none"))
 _LAST = Either((Matching(((0, -1),)), Fixed(None)))
 _CHANNELS = Either((Matching(((0, 1),)), Fixed(None)))
+_TORN = frozenset({"relu6", "elu", "selu", "celu", "hardswish", "hardshrink", "softshrink"})
 _UNIT = T(FLOAT, domain="unit", check=finite)
 
 
 def _activations(words: str, rounding: Rounding = "loose") -> list[Operator]:
     return [
-        Operator(name, f"F.{name}({{0}})", (_FLOATS,), "same", rounding, weight=0.7) for name in words.split()
+        Operator(name, f"F.{name}({{0}})", (_FLOATS,), "same", rounding, torn=name in _TORN, weight=0.7)
+        for name in words.split()
     ]
 
 
 def _with_number(name: str, number: Operand, rounding: Rounding = "loose", sharp: bool = False) -> Operator:
-    return Operator(
-        name, f"F.{name}({{0}}, {{1}})", (_FLOATS, number), "same", rounding, sharp=sharp, weight=0.7
-    )
+    form, torn = f"F.{name}({{0}}, {{1}})", name in _TORN
+    return Operator(name, form, (_FLOATS, number), "same", rounding, sharp=sharp, torn=torn, weight=0.7)
 
 
 def _loss(name: str, *more: Operand) -> Operator:
@@ -48,7 +49,11 @@ ROWS: tuple[Operator, ...] = (
     ),
     _with_number("leaky_relu", Scalar("f", 0, 1), "ieee"),
     Operator(
-        "hardtanh", "F.hardtanh({0}, {1}, {2})", (_FLOATS, Scalar("f", -3, -1), Scalar("f", 1, 3)), weight=0.7
+        "hardtanh",
+        "F.hardtanh({0}, {1}, {2})",
+        (_FLOATS, Scalar("f", -3, -1), Scalar("f", 1, 3)),
+        torn=True,
+        weight=0.7,
     ),
     _with_number("hardshrink", Scalar("f", 0, 2), "exact", sharp=True),
     _with_number("softshrink", Scalar("f", 0, 2), "ieee", sharp=True),
