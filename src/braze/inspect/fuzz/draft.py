@@ -70,7 +70,8 @@ class Variable:
 @dataclass
 class Draft:
     """Everything that drawing an argument may look at. ``sharp``: the operator that is drawn for acts
-    discontinuously. ``numbers``: it shall be given no NaN. ``raising``: an argument may be one that PyTorch refuses when it runs."""
+    discontinuously. ``numbers``: it shall be given no NaN. ``raising``: an argument may be one that PyTorch
+    refuses when it runs."""
 
     rng: random.Random
     mode: Mode
