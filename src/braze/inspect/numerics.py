@@ -29,6 +29,7 @@ __all__ = [
     "leaves",
     "map_tensors",
     "scaled_error",
+    "scaled_errors",
     "within_factor",
     "zip_leaves",
 ]
@@ -172,18 +173,21 @@ def scaled_error(values: torch.Tensor, reference: torch.Tensor, dtype: torch.dty
     """Largest error in units of the tolerance of `dtype`; infinite where NaN or infinity are in the wrong
     places.
     """
+    errors = scaled_errors(values, reference, dtype)
+    return float(errors.max()) if errors.numel() else 0.0
+
+
+def scaled_errors(values: torch.Tensor, reference: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """The error of each element in units of the tolerance of `dtype`, in float64."""
     rtol, atol = TOLERANCES[dtype]
     wide = torch.complex128 if reference.is_complex() or values.is_complex() else torch.float64
     x, r = _dense(values).to(wide), _dense(reference).to(wide)
-    if x.numel() == 0:
-        return 0.0
     # Values beyond the range of dtype become what dtype makes of them.
     r = r.to(dtype).to(wide).where(~torch.isfinite(r.to(dtype)), r)
     same = (x == r) | (torch.isnan(x) & torch.isnan(r))
     error = (x - r).abs() / (atol + rtol * r.abs())
     error = torch.where(same, torch.zeros_like(error), error)
-    error = torch.where(torch.isnan(error), torch.full_like(error, math.inf), error)
-    return float(error.max())
+    return torch.where(torch.isnan(error), torch.full_like(error, math.inf), error)
 
 
 def within_factor(actual: Any, eager: Any, reference: Any) -> bool:

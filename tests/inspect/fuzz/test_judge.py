@@ -133,6 +133,17 @@ def test_rounding_that_decides_everything_is_undecidable(backend: Callable[[Any]
     assert judge(one, backend(lambda graph, *a: [r + 1.0 for r in graph(*a)])).status == "fault"
 
 
+def test_noise_in_one_element_excuses_no_other(backend: Callable[[Any], Settings]) -> None:
+    """The square of the largest numbers is infinite or not, as it is rounded; those of others are not."""
+    one = program(
+        [tensor("x", (4,), values=(1.8446743e19, 1.0, 2.0, 3.0))],
+        [statement("a", "exp", "x"), statement("b", "pow_number", "x", 2)],
+        "b",
+    )  # fmt: skip
+    wrong = judge(one, backend(lambda graph, *a: [torch.where(r == 4.0, math.inf, r) for r in graph(*a)]))
+    assert wrong.status == "fault"
+
+
 def test_float64_decides_as_eager_does() -> None:
     """1.1 * 1.1 in bfloat16 and in float64 are on two sides of 1.2109375: the reference takes eager's."""
     one = program(

@@ -13,7 +13,7 @@ import re
 import time
 import warnings
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 import torch
@@ -22,7 +22,7 @@ from braze.compile.report import ledger
 from braze.inspect.fuzz.compare import Problem, leaf_at, problems, unmatched, words_of
 from braze.inspect.fuzz.execute import Outcome, backend_function, function_of, reference, run
 from braze.inspect.fuzz.program import Program
-from braze.inspect.numerics import FACTOR, scaled_error
+from braze.inspect.numerics import FACTOR, scaled_errors
 
 __all__ = ["Fault", "Settings", "Status", "Verdict", "judge", "runs_eagerly"]
 
@@ -167,24 +167,22 @@ def _arbitrated(
 
 def _undetermined(program: Program, call: int, problem: Problem, ours: Outcome, exact: Outcome) -> bool:
     """Whether rounding alone may change the value as much as it is off: float64 with the rounding errors of
-    the program's types put in at random differs from float64 without by half as much, or has no number there
-    either."""
+    the program's types put in at random differs from float64 without by half as much, and has another NaN or
+    infinity in the same elements."""
     if exact.error is not None:
         return False
     mine, wide = leaf_at(ours, problem), leaf_at(exact, problem)
-    if (
-        not isinstance(mine, torch.Tensor)
-        or not isinstance(wide, torch.Tensor)
-        or not mine.is_floating_point()
-    ):
+    if not isinstance(mine, torch.Tensor) or not isinstance(wide, torch.Tensor) or mine.shape != wide.shape:
         return False
-    off = _error(mine, wide, mine.dtype)
-    samples = [reference(program, call, random.Random(number)) for number in range(NOISES)]
-    noise = [_error(leaf_at(s, problem), wide, mine.dtype) for s in samples if s.error is None]
-    return off <= FACTOR * max(noise, default=0.0)
-
-
-def _error(value: Any, exact: torch.Tensor, dtype: torch.dtype) -> float:
-    if not isinstance(value, torch.Tensor) or value.shape != exact.shape:
-        return 0.0
-    return scaled_error(value.detach(), exact.detach(), dtype)
+    if not mine.is_floating_point():
+        return False
+    off = scaled_errors(mine, wide, mine.dtype)
+    noise = torch.zeros_like(off)
+    for number in range(NOISES):
+        sample = reference(program, call, random.Random(number))
+        value = leaf_at(sample, problem) if sample.error is None else None
+        if isinstance(value, torch.Tensor) and value.shape == wide.shape:
+            noise = torch.maximum(noise, scaled_errors(value, wide, mine.dtype))
+    excused = torch.isinf(noise)
+    most = FACTOR * torch.where(excused, torch.zeros_like(noise), noise).max()
+    return bool((excused | (off <= most)).all())
