@@ -10,7 +10,7 @@ import importlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -259,7 +259,7 @@ def run_plan(plan: Plan, tell: Callable[[Account, str], None]) -> Account:
     return account
 
 
-def _indices(plan: Plan):  # type: ignore[no-untyped-def]
+def _indices(plan: Plan) -> Iterator[int]:
     """The indices of programs in the modes that are wanted."""
     index, given = plan.first, 0
     while plan.programs is None or given < plan.programs:

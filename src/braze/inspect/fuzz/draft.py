@@ -13,7 +13,7 @@ import torch
 from braze.inspect.fuzz.execute import make_inputs
 from braze.inspect.fuzz.operators import CannotDraw
 from braze.inspect.fuzz.program import Input, Mode, Number, Program, Tensor
-from braze.inspect.fuzz.values import FLOATING, INTEGRAL, draw_values
+from braze.inspect.fuzz.values import FLOATING, draw_values
 
 __all__ = ["Dim", "Draft", "Variable"]
 
@@ -195,10 +195,6 @@ class Draft:
         added = [Variable(one.name, list(values)) for one, values in zip(new, zip(*calls))]
         self.variables.update((one.name, one) for one in added)
         return added
-
-    def integral(self, variable: Variable) -> bool:
-        """Whether a variable is a tensor of integers."""
-        return variable.is_tensor and variable.dtype in INTEGRAL
 
 
 def _count(sizes: Sequence[int]) -> int:

@@ -178,14 +178,13 @@ def _new(draft: Draft, dtype: str, shape: Sequence[Dim], check: Check | None, do
 @dataclass(frozen=True)
 class T:
     """A tensor. ``rank``: from, to. ``check``: what its elements have to be; ``domain``: of what a new input
-    is drawn. ``nonempty``: it has elements in every call. ``variable``: it is a result of the program."""
+    is drawn. ``nonempty``: it has elements in every call."""
 
     dtypes: Sequence[str] = ANY
     rank: tuple[int, int] = (0, 4)
     check: Check | None = None
     domain: str | None = None
     nonempty: bool = False
-    made: bool = False
 
     def draw(self, draft: Draft, earlier: Sequence[Argument]) -> Argument:
         def fits(found: Variable) -> bool:
@@ -195,12 +194,10 @@ class T:
                 and not (self.nonempty and any(value.numel() == 0 for value in found.tensors))
             )
 
-        if self.made or draft.rng.random() < REUSE:
+        if draft.rng.random() < REUSE:
             found = draft.choose(fits)
             if found is not None:
                 return Name(found.name)
-        if self.made:
-            raise CannotDraw("there is no such variable")
         shape = draft.shape(*self.rank)
         if self.nonempty and any(0 in dim for dim in shape):
             raise CannotDraw("it would be empty")
@@ -288,8 +285,8 @@ class Matching:
 
 @dataclass(frozen=True)
 class Several:
-    """Two to four tensors as a tuple, of the sizes of an earlier argument but, where ``dim`` says so, of the
-    dimension that is drawn last."""
+    """Two to four tensors as a tuple, an earlier argument among them, of its sizes but for that of the
+    dimension which the argument at the place ``vary`` is."""
 
     of: int = 0
     vary: int | None = None
