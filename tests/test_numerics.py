@@ -102,3 +102,14 @@ def test_values_can_be_left_out() -> None:
     assert_agrees(torch.zeros(3), torch.ones(3), check_values=False)
     with pytest.raises(Disagreement):
         assert_agrees(torch.zeros(3), torch.ones(4), check_values=False)
+
+
+def test_not_a_number_where_eager_has_it_is_no_error() -> None:
+    # A product overflows on the way, and float64 has a number for it: eager's other elements still count.
+    eager = torch.tensor([float("nan"), 100.5])
+    reference = torch.tensor([3.0, 100.0], dtype=torch.float64)
+    assert_agrees(torch.tensor([float("nan"), 99.6]), eager, reference)
+    with pytest.raises(Disagreement):
+        assert_agrees(torch.tensor([float("nan"), 101.1]), eager, reference)
+    with pytest.raises(Disagreement):
+        assert_agrees(torch.tensor([float("inf"), 99.6]), eager, reference)

@@ -23,6 +23,7 @@ from braze.compile.in_process import InProcessFxCompile
 from braze.compile.remote_job import other_versions
 from braze.compile.workers import state
 from braze.errors import BrazeError
+from braze.inspect.numerics import difference
 
 __all__ = ["Compared", "Replay", "replay"]
 
@@ -209,12 +210,7 @@ def _compared(name: str, ours: Any, theirs: Any) -> Compared:
     if not isinstance(ours, torch.Tensor) or not isinstance(theirs, torch.Tensor):
         return Compared(name, str(theirs), None, type(ours) is type(theirs) and ours == theirs)
     what = f"{str(theirs.dtype).removeprefix('torch.')}{list(theirs.shape)}"
-    try:
-        torch.testing.assert_close(ours, theirs, equal_nan=True)
-        agrees = True
-    except AssertionError:
-        agrees = False
-    return Compared(name, what, _difference(ours, theirs), agrees)
+    return Compared(name, what, _difference(ours, theirs), difference(ours, theirs) is None)
 
 
 def _difference(ours: torch.Tensor, theirs: torch.Tensor) -> float | None:

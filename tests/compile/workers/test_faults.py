@@ -44,6 +44,13 @@ def test_a_fatal_job_costs_two_workers_and_says_why(job: Callable[[bytes], bytes
         assert not any(map(alive, pids))
 
 
+def test_a_job_can_be_worth_one_worker_only() -> None:
+    with CompilePool(1, timeout=LONG, attempts=1, jobs=jobs.__name__) as pool:
+        with pytest.raises(WorkerError, match=r"a compile worker was lost with a job: died \(SIGKILL"):
+            pool.submit(jobs.vanish, b"x").result(LONG)
+        assert pool.submit(jobs.double, b"x").result(LONG) == b"xx"
+
+
 @pytest.mark.parametrize("job", [jobs.sleep_for_ever, jobs.hang_in_c], ids=lambda job: job.__name__)
 def test_a_hanging_job_says_where_it_hangs(job: Callable[[bytes], bytes]) -> None:
     with light_pool(1, timeout=0.4) as pool:

@@ -49,7 +49,6 @@ DEFAULT_JOBS = "braze.compile.workers.jobs"
 
 _START_SECONDS = 60.0
 _START_ATTEMPTS = 3
-_JOB_ATTEMPTS = 2
 _HINT = (
     "the graph can be compiled in this process; BRAZE_COMPILE_TIMEOUT and BRAZE_COMPILE_MEMORY_MB bound what "
     "a worker may take"
@@ -88,6 +87,7 @@ class CompilePool(Executor):
         idle_seconds: default ``config.compile_idle_seconds``.
         start_seconds: seconds that a worker may take to start.
         max_answer: bytes that an answer may have; more is rubbish.
+        attempts: workers that may be lost with a job before its future raises.
         jobs: the module with the table of jobs ``JOBS`` and the function ``warm``. Workers know this module's
             jobs and no other.
 
@@ -104,6 +104,7 @@ class CompilePool(Executor):
         idle_seconds: float | None = None,
         start_seconds: float = _START_SECONDS,
         max_answer: int = MAX_BODY,
+        attempts: int = 2,
         jobs: str = DEFAULT_JOBS,
     ) -> None:
         options = config.current()
@@ -113,6 +114,7 @@ class CompilePool(Executor):
         self.idle_seconds = options.compile_idle_seconds if idle_seconds is None else idle_seconds
         self.start_seconds = start_seconds
         self.max_answer = max_answer
+        self.attempts = attempts
         self.jobs = jobs
         table = importlib.import_module(jobs).JOBS
         self._names = {function: name for name, function in table.items()}
@@ -126,9 +128,9 @@ class CompilePool(Executor):
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Have ``fn(payload)`` run in a worker; ``fn`` is one of the table of jobs, ``payload`` bytes.
 
-        The future raises `WorkerError` where the job was tried twice and two workers were lost with it, or
-        where it raised an exception (which is not tried again). Raises `TypeError` for what is no job,
-        `WorkerError` where no worker can be started, `RuntimeError` after `shutdown`.
+        The future raises `WorkerError` where ``attempts`` workers were lost with the job, or where it raised
+        an exception (which is not tried again). Raises `TypeError` for what is no job, `WorkerError` where no
+        worker can be started, `RuntimeError` after `shutdown`.
         """
         name = self._names.get(cast("Callable[[bytes], bytes]", fn))
         if name is None:
@@ -356,10 +358,13 @@ class CompilePool(Executor):
             self._failed_start(how)
         elif job is not None:
             job.attempts += 1
-            if job.attempts < _JOB_ATTEMPTS:
+            if job.attempts < self.attempts:
                 self._state.pending.appendleft(job)
             else:
-                outcomes.append((job, _error(f"{_JOB_ATTEMPTS} compile workers were lost with a job: {how}")))
+                lost = (
+                    "a compile worker was" if self.attempts == 1 else f"{self.attempts} compile workers were"
+                )
+                outcomes.append((job, _error(f"{lost} lost with a job: {how}")))
 
     def _failed_start(self, how: str) -> None:
         state = self._state
