@@ -122,3 +122,77 @@ def test_reads_and_writes_of_one_memory_keep_their_order(
     found = torch.compile(program, backend="braze")(ours)
     for name, want, have in zip(("x", "first", "second", "third"), (eagers, *expected), (ours, *found)):
         torch.testing.assert_close(have, want, equal_nan=True, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def base_and_part(x: Tensor) -> tuple[Tensor, ...]:
+    y = x * 2
+    return y, y[:, 1:]
+
+
+def two_parts(x: Tensor) -> tuple[Tensor, ...]:
+    y = x.exp()
+    return y[0], y.t()[1:]
+
+
+def pieces(x: Tensor) -> tuple[Tensor, ...]:
+    first, second = (x + 1).split(2, 1)
+    return first, second
+
+
+def views_of_views(x: Tensor) -> tuple[Tensor, ...]:
+    y = (x + 1).view(4, 3)
+    return y.unsqueeze(0), y[1], y.expand(2, 4, 3)
+
+
+def of_a_reduction(x: Tensor) -> tuple[Tensor, ...]:
+    y = x.sum(0)
+    return y, y[1:], y.view(2, 2)
+
+
+def windows(x: Tensor) -> tuple[Tensor, ...]:
+    return ((x + 1).unfold(1, 3, 1),)
+
+
+def windows_and_base(x: Tensor) -> tuple[Tensor, ...]:
+    y = x * 3
+    return y.unfold(1, 2, 1), y
+
+
+@pytest.mark.parametrize(
+    "program",
+    [base_and_part, two_parts, pieces, views_of_views, of_a_reduction, windows, windows_and_base],
+    ids=lambda value: value.__name__,
+)
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_results_share_memory_as_eagers_do(program: Program, dynamic: bool) -> None:
+    torch._dynamo.reset()
+    x = torch.arange(12.0).view(3, 4)
+    theirs = program(x)
+    ours = torch.compile(program, backend="braze", dynamic=dynamic, options={"strict": True})(x)
+    for mine, yours in zip(ours, theirs):
+        torch.testing.assert_close(mine, yours)
+        assert mine.stride() == yours.stride()
+    for one, other in ((a, b) for a in range(len(ours)) for b in range(a)):
+        shared = [
+            r[one].untyped_storage().data_ptr() == r[other].untyped_storage().data_ptr()
+            for r in (ours, theirs)
+        ]
+        assert shared[0] == shared[1], f"results {other} and {one}"
+    for results in (theirs, ours):
+        results[0].select(-1, 0).fill_(-7)
+    for mine, yours in zip(ours, theirs):
+        torch.testing.assert_close(mine, yours)
+
+
+def test_kernels_that_only_write_to_empty_tensors() -> None:
+    def program(x: Tensor, i: Tensor, w: Tensor) -> tuple[Tensor, ...]:
+        x[i] = 0
+        return x, torch.nn.functional.pad(x, (0, 4)) @ w.t()
+
+    torch._dynamo.reset()
+    compiled = torch.compile(program, backend="braze", options={"strict": True})
+    w = torch.zeros(0, 4, requires_grad=True)
+    x, product = compiled(torch.zeros(1, 0), torch.tensor([0]), w)
+    assert x.shape == (1, 0) and product.shape == (1, 0)
+    product.sum().backward()
+    assert w.grad is not None and w.grad.shape == (0, 4)

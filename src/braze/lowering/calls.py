@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ from braze.ops import dag as ops_dag
 if TYPE_CHECKING:
     from braze.lowering.graph import GraphLowering
 
+
+_OVERLAPPING = frozenset({torch.ops.aten.unfold.default, torch.ops.aten.as_strided.default})
 
 MIN_PLANNED_BYTES = 1 << 15
 """Results of externs smaller than this (bytes) are left to torch's allocator: making a tensor of planned
@@ -156,6 +159,19 @@ def written_tensors(gm: GraphModule) -> set[Node]:
             if argument.written:
                 for value in leaves(bound[argument.name]):
                     found.update(_view_chain(value))
+    return found
+
+
+def tensors_with_views_outside(gm: GraphModule) -> set[Node]:
+    """The nodes that several results look at, or one in a way that no memory of its own could have, and the
+    views between them and the results: callers see that these share memory, so they have to be in memory
+    first."""
+    chains = [_view_chain(node) for node in gm.graph.output_node().all_input_nodes]
+    results = collections.Counter(chain[-1] for chain in chains if chain)
+    found: set[Node] = set()
+    for chain in chains:
+        if chain and (results[chain[-1]] > 1 or any(node.target in _OVERLAPPING for node in chain)):
+            found.update(chain)
     return found
 
 

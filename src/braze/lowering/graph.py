@@ -19,7 +19,7 @@ from braze.ir.graph import Graph
 from braze.ir.layout import FixedLayout
 from braze.ir.loops import Loops, Pointwise, Sizes, loop_indices
 from braze.ir.views import ExpandView
-from braze.lowering.calls import call_extern, call_fallback, written_tensors
+from braze.lowering.calls import call_extern, call_fallback, tensors_with_views_outside, written_tensors
 from braze.lowering.casts import held
 from braze.lowering.inplace import in_place
 from braze.lowering.promotion import Operand, operand
@@ -74,7 +74,7 @@ class GraphLowering:
         self.node: Node = next(iter(gm.graph.nodes))
         self._env: dict[Node, Any] = {}
         self._position = 0
-        self._written = written_tensors(gm)
+        self._in_memory = written_tensors(gm) | tensors_with_views_outside(gm)
 
     # -- the walk ---------------------------------------------------------------------------------------
     def run(self) -> Graph:
@@ -243,7 +243,7 @@ class GraphLowering:
             value = node.meta.get("val")
             if isinstance(value, torch.Tensor) and isinstance(box.data, Loops):
                 box.stride_hint = self.exprs(value.stride())
-                if node in self._written or self._worth_storing(box.data.value, len(node.users)):
+                if node in self._in_memory or self._worth_storing(box.data.value, len(node.users)):
                     self.graph.realize(result)
         return result
 

@@ -142,7 +142,7 @@ class _Builder:
             for area, nbytes in list(areas.items()):
                 if self._known_size(nbytes):
                     del areas[area]
-                    if nbytes != ZERO:
+                    if nbytes != ZERO or self._is_addressed(area):
                         self.out.append(Workspace(area, nbytes))
             if isinstance(step, Segment):
                 self._segment(step, next(calls))
@@ -152,6 +152,10 @@ class _Builder:
         self.out.append(Return(tuple(self._output(o) for o in self.graph.outputs)))
         plan = Plan(self.name, tuple(inputs), tuple(self.out), errors, tuple(numbers), tuple(self.layouts))
         return BuiltPlan(plan, self.constants, self.externs)
+
+    def _is_addressed(self, area: str) -> bool:
+        """Whether segments get addresses in an area, be they of nothing."""
+        return bool(self.schedule.memory.offsets) if area == WORKSPACE else any(c.scratch for c in self.calls)
 
     # -- the beginning ----------------------------------------------------------------------------------
     def _inputs(self) -> tuple[list[str], list[str]]:
