@@ -14,6 +14,7 @@ __all__ = [
     "Argument",
     "OperatorInfo",
     "bind",
+    "foreign_signature",
     "is_higher_order",
     "is_operator",
     "is_ordered_call",

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from braze._torch.integers import LEAST
 from braze.ir.boxes import TensorBox
-from braze.ir.externs import BindSymbol
+from braze.ir.externs import BindSymbol, CheckCondition
 from braze.lowering.promotion import Scalar, number
 from braze.lowering.registry import Unsupported, lowers
 from braze.ops.dag import Node
-from braze.runtime.expr import Expr
+from braze.runtime.expr import Expr, Symbol
+from braze.runtime.guard import FALSE, TRUE, BoolExpr, all_of, compare
 
 if TYPE_CHECKING:
     from braze.lowering.graph import GraphLowering
@@ -30,14 +32,45 @@ def item(ctx: GraphLowering, x: TensorBox) -> Expr:
     if not isinstance(ctx.example, torch.SymInt):
         raise Unsupported("a number read from a tensor that is no integer")
     value = ctx.expr(ctx.example)
-    if value.symbol is None:
+    known = ctx.sizes.is_bound(value, ctx.graph)
+    if value.symbol is None and not known:
         raise Unsupported(f"a number read from a tensor that the trace knows as {value}")
-    source = ctx.graph.ref(x)
-    ctx.graph.add_operation(
-        BindSymbol(ctx.graph.operation_name(), value.symbol.name, source, origins=[ctx.origin])
-    )
-    ctx.graph.know(value)
+    name = ctx.graph.operation_name()
+    # a number that the program promises to be another one is read under a name of its own, and compared
+    symbol = value.symbol if value.symbol is not None and not known else Symbol(f"read_{name}", LEAST)
+    ctx.graph.add_operation(BindSymbol(name, symbol.name, ctx.graph.ref(x), origins=[ctx.origin]))
+    ctx.graph.know(symbol.expr)
+    if known:
+        check(ctx, compare(symbol.expr, "==", value), f"a number in a tensor is not {value}")
     return value
+
+
+def check(ctx: GraphLowering, condition: BoolExpr, message: str) -> None:
+    """Raise ``RuntimeError(message)`` at this point of the graph unless the condition holds."""
+    if condition.constant is not True:
+        name = ctx.graph.operation_name()
+        ctx.graph.add_operation(CheckCondition(name, condition, message, origins=[ctx.origin]))
+
+
+@lowers(aten._assert_scalar.default)
+def assert_scalar(ctx: GraphLowering, condition: Any, message: str) -> None:
+    """A condition on sizes, or on numbers that were read from tensors."""
+    if isinstance(condition, Expr):
+        condition = compare(condition, "!=", 0)
+    elif isinstance(condition, (bool, int)):
+        condition = TRUE if condition else FALSE
+    if not isinstance(condition, BoolExpr):
+        raise Unsupported("a condition outside the grammar of sizes")
+    check(ctx, condition, message)
+
+
+@lowers(aten.sym_constrain_range.default, aten.sym_constrain_range_for_size.default)
+def constrain_range(ctx: GraphLowering, size: Any, *, min: int | None = None, max: int | None = None) -> None:
+    """Bounds of a number that was read from a tensor."""
+    least = [] if min is None else [compare(size, ">=", min)]
+    most = [] if max is None else [compare(size, "<=", max)]
+    condition = all_of([*least, *most])
+    check(ctx, condition, f"a number in a tensor does not fulfil {condition}")
 
 
 @lowers(aten._assert_tensor_metadata.default)

@@ -14,6 +14,7 @@ from braze.errors import InternalError
 from braze.ir.buffers import ConstantBuffer, InputBuffer
 from braze.ir.externs import (
     BindSymbol,
+    CheckCondition,
     ConcatKernel,
     ExternKernel,
     ExternKernelOut,
@@ -25,6 +26,7 @@ from braze.ir.graph import Graph
 from braze.ir.layout import Layout
 from braze.ops.interpreter import interpret
 from braze.ops.kernel import Kernel
+from braze.runtime.checks import EXCEPTIONS
 from braze.runtime.expr import Expr
 from braze.schedule.schedule import Schedule, Segment
 
@@ -79,6 +81,9 @@ class ReferenceRun:
             self._storage(op.buffer.storage)
         elif isinstance(op, BindSymbol):
             self.sizes[op.symbol] = int(self._leaf(op.source).item())
+        elif isinstance(op, CheckCondition):
+            if not op.condition.evaluate(self.sizes):
+                raise EXCEPTIONS[op.exception](op.message)
         elif isinstance(op, ExternKernel):
             self._call(op)
         else:
