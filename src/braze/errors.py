@@ -23,6 +23,7 @@ __all__ = [
     "LoweringError",
     "PackageError",
     "ParseError",
+    "ResultMismatchError",
     "SignatureError",
     "UnserializableError",
     "WorkerError",
@@ -99,6 +100,13 @@ class InputMismatchError(BrazeError, ValueError):
     strides or alignment), and no guard of the caller's caught it."""
 
     default_hint = "call the function through torch.compile, which compiles again for inputs of another kind"
+
+
+class ResultMismatchError(BrazeError, RuntimeError):
+    """An operator returned another tensor than its trace said: other sizes, another type or device. Its fake
+    implementation is wrong, or the data is not what the program promises (`torch._check`)."""
+
+    default_hint = "see to the operator's fake implementation, or to what the program says of its data"
 
 
 class FallbackError(BrazeError):

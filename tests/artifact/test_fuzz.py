@@ -180,6 +180,11 @@ def _drop_check(graph: Any) -> None:
     plan["instructions"].remove(instructions(graph, "check_tensor")[0])
 
 
+def _drop_range(graph: Any) -> None:
+    plan = graph["variants"][0]["plan"]
+    plan["instructions"].remove(instructions(graph, "check_range")[0])
+
+
 def _rename_entry(graph: Any) -> None:
     instructions(graph, "run_segment")[0]["entry"] = "GOMP_parallel"
 
@@ -191,6 +196,8 @@ def _rename_entry(graph: Any) -> None:
         (_drop_size, r"no .*seg1\.args\."),
         (_rename_entry, "no .*GOMP_parallel"),
         (_drop_check, "does not check its input"),
+        (_drop_range, "does not check that 2 <= "),
+        (_set("check_range", lower=1), "does not check that 2 <= "),
         (_set("check_tensor", sizes=[expr("1"), expr("1")]), "checks its input .* otherwise"),
         (_set("check_tensor", strides=[None, None]), "checks its input .* otherwise"),
         (_set("check_tensor", device="x' or True or '"), "no device"),

@@ -10,7 +10,7 @@ from contextlib import contextmanager, nullcontext
 import pytest
 import torch
 
-from braze.errors import InputMismatchError, InternalError, LinkError
+from braze.errors import InputMismatchError, InternalError, LinkError, ResultMismatchError
 from braze.runtime.callgen import CompiledCall, build, source_of
 from braze.runtime.checks import Check
 from braze.runtime.expr import Symbol, as_expr
@@ -23,6 +23,8 @@ from braze.runtime.plan import (
     BindSize,
     BufferArg,
     CallExtern,
+    CheckRange,
+    CheckSizes,
     CheckTensor,
     ErrorEntry,
     Event,
@@ -193,6 +195,49 @@ def test_kinds_of_tensor_that_eager_accepts_alike(code) -> None:
             assert function([tensor])[0].sum() == 16
 
 
+@pytest.mark.parametrize(
+    ("sizes", "says"),
+    [
+        ((9, 4), r"s0 >= s1 \+ 1"),
+        ((5, 1), "2 <= s1 <= 7"),
+        ((17, 8), "2 <= s1 <= 7"),
+        ((10, 3), r"its sizes are \[10\], and not \[9\]"),
+        ((0, 4), "2 <= s0"),
+    ],
+)
+def test_relations_and_bounds_are_checked(sizes: tuple[int, int], says: str) -> None:
+    """``a`` has 2*s0 + 1 elements, ``b`` s1, and s0 > s1."""
+    bounded = Symbol("s1", 2, 7).expr
+    plan = Plan(
+        "p",
+        ("a", "b"),
+        (
+            BindSize("s1", "b"),
+            BindSize("s0", "a", factor=2, rest=as_expr(1)),
+            CheckRange("s1", 2, 7),
+            CheckRange("s0", 2),
+            CheckSizes(compare(s0, ">", bounded)),
+            CheckTensor("a", F32, (s0 * 2 + 1,), ONE),
+            CheckTensor("b", F32, (bounded,), ONE),
+            Return((s0, bounded)),
+        ),
+    )
+    function = build(plan)
+    assert function([torch.zeros(11), torch.zeros(4)]) == [5, 4]
+    with pytest.raises(InputMismatchError, match=says):
+        function([torch.zeros(n) for n in sizes])
+
+
+def test_a_tensor_without_elements_is_of_no_other_size() -> None:
+    plan = Plan(
+        "p", ("a",), (BindSize("s0", "a"), CheckTensor("a", F32, (s0, s0), (s0, as_expr(1))), Return((s0,)))
+    )
+    assert build(plan)([torch.zeros(3, 3)]) == [3]
+    for sizes in ((3, 0), (0, 3)):
+        with pytest.raises(InputMismatchError, match="its sizes"):
+            build(plan)([torch.zeros(sizes)])
+
+
 def test_wrong_number_of_inputs(code) -> None:
     with pytest.raises(ValueError, match="unpack"):
         build(fixed_plan(), code)([torch.ones(8), torch.ones(8)])
@@ -324,7 +369,7 @@ def test_unbacked_size_from_a_tensor() -> None:
     assert out[:2] == [2, 2]
     with pytest.raises(RuntimeError, match="u0 <= 4 does not hold"):
         function([torch.ones(5, dtype=torch.bool)])
-    with pytest.raises(InternalError, match=r"aten::nonzero did not return .* sizes are \[1, 1\]"):
+    with pytest.raises(ResultMismatchError, match=r"aten::nonzero did not return .* sizes are \[1, 1\]"):
         function([torch.tensor([3])])
 
 

@@ -5,7 +5,7 @@ import torch
 
 from braze.runtime.checks import Check
 from braze.runtime.expr import Symbol, as_expr
-from braze.runtime.guard import compare
+from braze.runtime.guard import TRUE, compare
 from braze.runtime.plan import (
     Allocate,
     Assert,
@@ -14,6 +14,8 @@ from braze.runtime.plan import (
     BindThreads,
     BufferArg,
     CallExtern,
+    CheckRange,
+    CheckSizes,
     CheckTensor,
     ErrorEntry,
     Free,
@@ -168,6 +170,12 @@ WS = Workspace("ws", as_expr(64))
         (plan(Workspace("ws", as_expr(-1))), "-1 is negative"),
         (plan(BindSize("n", "a"), Allocate("b", F32, (-n - 1,), ONE)), "-n - 1 is always negative"),
         (plan(BindSize("s0", "a", 64)), "no size 64"),
+        (plan(BindSize("s0", "a", factor=0)), "nothing follows from 0 times"),
+        (plan(BindSize("s0", "a", rest=u0)), "u0 in u0 is no number"),
+        (plan(CheckRange("s0", 2)), "s0 is no number"),
+        (plan(BindSize("s0", "a"), CheckRange("s0")), "no bounds to check"),
+        (plan(CheckSizes(compare(s0, ">=", 3))), "s0 in s0 >= 3 is no number"),
+        (plan(Assert(TRUE, "", "SystemExit")), "no check raises 'SystemExit'"),
         (plan(BindSize("s0", "a", -1)), "no size -1"),
         (plan(CheckTensor("a", F32, FOUR, ONE), view_of("a", 1)), "ends at byte 20 of 16"),
         (plan(allocate("b"), view_of("b", 0, 5)), "ends at byte 20 of 16"),

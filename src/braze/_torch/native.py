@@ -15,7 +15,7 @@ import torch
 from torch._C import _dynamo
 from torch._ops import OpOverload
 
-from braze.errors import InternalError
+from braze.errors import ResultMismatchError
 
 __all__ = [
     "assert_size_stride",
@@ -163,9 +163,9 @@ def restrided(
     tensor: torch.Tensor, sizes: tuple[int, ...], strides: tuple[int, ...], origin: str
 ) -> torch.Tensor:
     """``tensor`` with these strides: itself if they differ in dimensions of size 0 or 1 alone, else a copy.
-    Raises ``InternalError`` where the sizes are others; ``origin`` is the operator that returned it."""
+    Raises ``ResultMismatchError`` where the sizes are others; ``origin`` is the operator that returned it."""
     if tuple(tensor.shape) != sizes:
-        raise InternalError(
+        raise ResultMismatchError(
             f"{origin} returned sizes {tuple(tensor.shape)}, and was traced to return {sizes}"
         )
     pairs = zip(sizes, tensor.stride(), strides, strict=True)

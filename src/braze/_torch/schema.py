@@ -16,6 +16,7 @@ __all__ = [
     "Argument",
     "OperatorInfo",
     "bind",
+    "foreign_signature",
     "has_side_effects",
     "is_higher_order",
     "is_operator",

@@ -7,14 +7,15 @@ from typing import Any
 
 import torch
 
-from braze._torch.integers import LEAST
+from braze.artifact.call_sizes import SizesOfCall, out_of_range
 from braze.artifact.model_info import Given, Model, Parameters, Range
+from braze.artifact.overlap import Span, share_memory, span
 from braze.artifact.schema import GraphInfo, Input, NumberInput, TensorInput
 from braze.artifact.trees import flattener, leaf_paths
 from braze.errors import InputMismatchError
 from braze.runtime.call_checks import describe_difference
-from braze.runtime.expr import Expr
-from braze.runtime.plan import CheckTensor
+from braze.runtime.expr import Symbol
+from braze.runtime.plan import CheckTensor, Plan
 
 __all__ = ["Checks", "Signature", "argument_paths"]
 
@@ -74,8 +75,7 @@ class Signature:
 class Checks:
     """What the arguments have to be, beyond what the graph checks by itself; and what is wrong with them."""
 
-    def __init__(self, model: Model, info: GraphInfo, paths: Sequence[str]) -> None:
-        self.info = info
+    def __init__(self, model: Model, info: GraphInfo, plan: Plan, paths: Sequence[str]) -> None:
         self.paths = paths
         self.items: dict[int, Input] = {
             slot.given: item
@@ -84,12 +84,34 @@ class Checks:
         }
         self.constants = [(leaf, g) for leaf, g in enumerate(model.given) if g.kind == "constant"]
         self.numbers = [leaf for leaf, g in enumerate(model.given) if g.kind == "number"]
-        self.bounds = list(_bounds(self.items, model.ranges))
-        self.tensors = [leaf for leaf, item in self.items.items() if isinstance(item, TensorInput)]
+        specs = {leaf: item for leaf, item in self.items.items() if isinstance(item, TensorInput)}
+        self.tensors = list(specs)
+        self.complex = {leaf for leaf, spec in specs.items() if spec.dtype.is_complex}
+        self.written = [leaf for leaf, spec in specs.items() if spec.mutated]
+        self.weights_written = [
+            (position, slot.weight)
+            for position, (slot, item) in enumerate(zip(model.slots, info.inputs, strict=True))
+            if slot.weight is not None and isinstance(item, TensorInput) and item.mutated
+        ]
+        self.sizes = SizesOfCall(self.items, plan, paths)
+        self.bounds = list(self._narrower(model.ranges))
+
+    def _narrower(self, ranges: Sequence[Range]) -> Iterable[tuple[int, int | None, int, int | None]]:
+        """Leaf, dimension, least and greatest value that the export gave a size, where the code itself would
+        admit more."""
+        declared = {r.symbol: r for r in ranges}
+        for leaf, dim, symbol in _places(self.items):
+            known = declared.get(symbol.name)
+            lower, upper = symbol.bounds()
+            if known is None:
+                continue
+            least = known.lower if lower is None or known.lower > lower else lower
+            if least != lower or (known.upper is not None and (upper is None or known.upper < upper)):
+                yield leaf, dim, least, known.upper
 
     def run(self, leaves: Sequence[Any]) -> None:
         """Raise `InputMismatchError` for a constant that is another, a number that is none, and a size that
-        is out of its range."""
+        is out of the export's range."""
         for leaf, given in self.constants:
             value = leaves[leaf]
             if value is not given.value and (type(value) is not type(given.value) or value != given.value):
@@ -104,9 +126,7 @@ class Checks:
             except (AttributeError, IndexError):
                 continue  # the graph's own check says what it is
             if size < lower or (upper is not None and size > upper):
-                raise self._range(leaf, dim, size, lower, upper)
-        if self.info.guards:
-            self._guards(leaves)
+                raise out_of_range(_place(self.paths[leaf], dim), size, lower, upper)
 
     def _constant(self, leaf: int, given: Given, value: Any) -> InputMismatchError:
         return InputMismatchError(
@@ -114,43 +134,18 @@ class Checks:
             hint="export the program anew for another value, or with a tensor there",
         )
 
-    def _range(
-        self, leaf: int, dim: int | None, size: int, lower: int, upper: int | None
-    ) -> InputMismatchError:
-        what = self.paths[leaf] if dim is None else f"size {dim} of {self.paths[leaf]}"
-        wanted = (
-            f"at least {lower}" if upper is None else f"{lower}" if lower == upper else f"{lower} to {upper}"
-        )
-        return InputMismatchError(
-            f"{what} has to be {wanted}, and is {size}", hint="export the program with another range for it"
-        )
-
-    def _symbols(self, leaves: Sequence[Any]) -> dict[str, int]:
-        """The values of the size symbols in a call."""
-        found: dict[str, int] = {}
-        for leaf, dim, e in _places(self.items):
-            value = leaves[leaf]
-            if dim is None:
-                found.setdefault(_symbol(e), value)
-            elif isinstance(value, torch.Tensor) and dim < value.dim():
-                found.setdefault(_symbol(e), value.shape[dim])
-        return found
-
-    def _guards(self, leaves: Sequence[Any]) -> None:
-        sizes = self._symbols(leaves)
-        for guard in self.info.guards:
-            if all(s.name in sizes for s in guard.free_symbols) and not guard.evaluate(sizes):
-                raise InputMismatchError(
-                    f"the package was made for sizes with {guard}",
-                    hint="export the program for these sizes, and compile that",
-                )
-
     def resolve(self, leaves: list[Any]) -> None:
         """Copy tensors that are negated or conjugated lazily: their memory holds other numbers than they do.
         Raises `InputMismatchError` for one that the program writes to."""
         for leaf in self.tensors:
             value, item = leaves[leaf], self.items[leaf]
-            if not isinstance(value, torch.Tensor) or not (value.is_neg() or value.is_conj()):
+            if not isinstance(value, torch.Tensor):
+                continue
+            if value.is_nested:
+                raise InputMismatchError(
+                    f"the package was not made for this {self.paths[leaf]}: it is nested"
+                )
+            if not (value.is_neg() or (leaf in self.complex and value.is_conj())):
                 continue
             if isinstance(item, TensorInput) and item.mutated:
                 raise InputMismatchError(
@@ -159,25 +154,40 @@ class Checks:
                 )
             leaves[leaf] = value.resolve_conj().resolve_neg()
 
+    def keep_apart(self, leaves: Sequence[Any], inputs: Sequence[Any]) -> None:
+        """Raise `InputMismatchError` where the program writes to memory of which another argument has a part:
+        what it computes from that one would depend on the order of its own steps. ``inputs`` are the graph's,
+        among them the weights."""
+        spans = {leaf: span(leaves[leaf]) for leaf in self.tensors if _lies_in_memory(leaves[leaf])}
+        written: list[tuple[torch.Tensor, Span, int | None, str]] = []
+        written += [(leaves[leaf], spans[leaf], leaf, "") for leaf in self.written if leaf in spans]
+        written += [(inputs[at], span(inputs[at]), None, name) for at, name in self.weights_written]
+        for tensor, (begin, end), own, name in written:
+            for leaf, (first, last) in spans.items():
+                if leaf == own or end <= first or last <= begin:
+                    continue
+                if share_memory(tensor, leaves[leaf]):
+                    what = f"the weight {name!r}" if own is None else self.paths[own]
+                    raise InputMismatchError(
+                        f"the program writes to {what}, which shares memory with {self.paths[leaf]}",
+                        hint="pass a copy of one",
+                    )
+
     def laid_out(self, leaves: Sequence[Any], error: InputMismatchError) -> tuple[list[Any], list[int]]:
         """The leaves with tensors copied whose strides alone are others than the code's, and which of those
         the program writes to. Raises `InputMismatchError`, by the arguments' names, for other differences."""
-        sizes = self._symbols(leaves)
+        for leaf, item in self.items.items():
+            if isinstance(item, TensorInput):
+                self._check_kind(leaf, item, leaves[leaf], error)
+        self.sizes.check(leaves, error)
+        numbers = self.sizes.values(leaves)
         fixed = list(leaves)
         written: list[int] = []
         changed = False
         for leaf, item in self.items.items():
             if not isinstance(item, TensorInput):
                 continue
-            loose = CheckTensor(item.name, item.dtype, item.sizes, (None,) * len(item.strides), item.device)
-            difference = _difference(loose, leaves[leaf], sizes)
-            if difference is not None:
-                hint = "sizes that may differ from call to call are declared when a program is exported"
-                raise InputMismatchError(
-                    f"the package was not made for this {self.paths[leaf]}: {difference}",
-                    hint=hint if "sizes" in difference else "export the program with such an argument",
-                ) from error
-            strides = tuple(e.evaluate(sizes) for e in item.strides)
+            strides = tuple(e.evaluate(numbers) for e in item.strides)
             tensor = leaves[leaf]
             if tensor.stride() != strides:
                 changed = True
@@ -188,39 +198,36 @@ class Checks:
             raise error
         return fixed, written
 
+    def _check_kind(self, leaf: int, item: TensorInput, value: Any, error: InputMismatchError) -> None:
+        """What a tensor is, but for sizes that may differ from call to call."""
+        sizes = tuple(e if e.constant is not None else None for e in item.sizes)
+        loose = CheckTensor(item.name, item.dtype, sizes, (None,) * len(sizes), item.device)
+        difference = describe_difference(loose, value, {})
+        if difference is None and value.layout is not torch.strided:
+            difference = f"its layout is {value.layout}, and not {torch.strided}"
+        if difference is not None:
+            hint = "sizes that may differ from call to call are declared when a program is exported"
+            raise InputMismatchError(
+                f"the package was not made for this {self.paths[leaf]}: {difference}",
+                hint=hint if "sizes" in difference else "export the program with such an argument",
+            ) from error
 
-def _places(items: Mapping[int, Input]) -> Iterable[tuple[int, int | None, Expr]]:
-    """Where each size symbol can be read: a leaf, and a dimension of it (None: the leaf is the number)."""
+
+def _lies_in_memory(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.layout is torch.strided and value.device.type == "cpu"
+
+
+def _places(items: Mapping[int, Input]) -> Iterable[tuple[int, int | None, Symbol]]:
+    """Where each size symbol can be read as it is: a leaf, and a dimension of it (None: the leaf is the
+    number)."""
     for leaf, item in items.items():
         if isinstance(item, NumberInput) and item.expression.symbol is not None:
-            yield leaf, None, item.expression
+            yield leaf, None, item.expression.symbol
         elif isinstance(item, TensorInput):
             for dim, e in enumerate(item.sizes):
                 if e.symbol is not None:
-                    yield leaf, dim, e
+                    yield leaf, dim, e.symbol
 
 
-def _symbol(e: Expr) -> str:
-    assert e.symbol is not None
-    return e.symbol.name
-
-
-def _bounds(
-    items: Mapping[int, Input], ranges: Sequence[Range]
-) -> Iterable[tuple[int, int | None, int, int | None]]:
-    """Leaf, dimension, least and greatest value: of the export's ranges, and of what the code relies on."""
-    declared = {r.symbol: r for r in ranges}
-    for leaf, dim, e in _places(items):
-        lower, upper = e.bounds()
-        known = declared.get(_symbol(e))
-        lower = max(LEAST if lower is None else lower, known.lower if known else LEAST)
-        if known is not None and known.upper is not None:
-            upper = known.upper if upper is None else min(upper, known.upper)
-        yield leaf, dim, lower, upper
-
-
-def _difference(check: CheckTensor, tensor: Any, sizes: Mapping[str, int]) -> str | None:
-    try:
-        return describe_difference(check, tensor, sizes)
-    except KeyError:  # a size that was to be read from what is no such tensor
-        return None
+def _place(path: str, dim: int | None) -> str:
+    return path if dim is None else f"size {dim} of {path}"

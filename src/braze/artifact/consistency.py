@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from braze.artifact.schema import GraphInfo, NumberInput, TensorInput, TensorOutput
 from braze.errors import ArtifactError
-from braze.runtime.plan import BindSize, CheckTensor, Plan, Return
+from braze.runtime.expr import Symbol
+from braze.runtime.plan import BindSize, CheckRange, CheckSizes, CheckTensor, Plan, Return, range_check
 
 __all__ = ["check_plan", "check_specs"]
 
@@ -31,16 +32,23 @@ def check_specs(info: GraphInfo) -> None:
 
 def check_plan(info: GraphInfo, plan: Plan) -> None:
     """That a plan, which `runtime.verify` has accepted, takes and gives what the specs say, and begins by
-    checking every tensor that it is given: all that machine code knows of sizes rests on that. Raises
-    `ArtifactError`."""
+    checking every tensor that it is given, and the bounds of every symbol: all that machine code knows of
+    sizes rests on that. Raises `ArtifactError`."""
     if len(plan.inputs) != len(info.inputs):
         raise ArtifactError(f"{info.name} takes {len(info.inputs)} inputs, its plan {len(plan.inputs)}")
     checks: dict[str, CheckTensor] = {}
+    ranges: set[CheckRange] = set()
     for instruction in plan.instructions:
         if isinstance(instruction, CheckTensor) and instruction.origin == "input":
             checks[instruction.tensor] = instruction
-        elif not isinstance(instruction, BindSize):
+        elif isinstance(instruction, CheckRange):
+            ranges.add(instruction)
+        elif not isinstance(instruction, (BindSize, CheckSizes)):
             break
+    for symbol in _symbols(info):
+        wanted = range_check(symbol)
+        if wanted is not None and wanted not in ranges:
+            raise ArtifactError(f"the plan of {info.name} does not check that {wanted.condition}")
     for name, spec in zip(plan.inputs, info.inputs, strict=True):
         if name != spec.name:
             raise ArtifactError(f"the plan of {info.name} calls its input {spec.name} {name}")
@@ -54,6 +62,17 @@ def check_plan(info: GraphInfo, plan: Plan) -> None:
     assert isinstance(last, Return)
     if len(last.values) != len(info.outputs):
         raise ArtifactError(f"{info.name} gives {len(info.outputs)} outputs, its plan {len(last.values)}")
+
+
+def _symbols(info: GraphInfo) -> set[Symbol]:
+    """The symbols of the inputs."""
+    found: set[Symbol] = set()
+    for spec in info.inputs:
+        if isinstance(spec, TensorInput):
+            found.update(*[e.free_symbols for e in (*spec.sizes, *spec.strides)])
+        elif isinstance(spec, NumberInput) and spec.expression.symbol is not None:
+            found.add(spec.expression.symbol)
+    return found
 
 
 def _check_input(info: GraphInfo, spec: TensorInput, check: CheckTensor | None) -> None:

@@ -42,7 +42,8 @@ class Loaded:
         self._model = model
         self._paths = argument_paths(model.parameters)
         self._signature = Signature(model.parameters)
-        self._checks = Checks(model, graph.info, self._paths)
+        self._checks = Checks(model, graph.info, graph.variant().info.plan, self._paths)
+        self._writes = bool(self._checks.written or self._checks.weights_written)
         self._unflatten = unflattener(model.parameters.results)
         self._given = [
             (position, slot.given) for position, slot in enumerate(model.slots) if slot.given is not None
@@ -138,6 +139,8 @@ class Loaded:
         inputs = self._inputs.copy()
         for position, leaf in self._given:
             inputs[position] = leaves[leaf]
+        if self._writes:
+            self._checks.keep_apart(leaves, inputs)
         if torch.is_autocast_enabled("cpu"):
             with without_autocast():  # the program's own types are what its code was made for
                 return self._call(leaves, inputs)

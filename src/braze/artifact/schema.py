@@ -36,7 +36,7 @@ __all__ = [
     "Versions",
 ]
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 """Raised with every change of a type in this module or of the launch plan's instructions."""
 
 GraphKind: TypeAlias = Literal["inference", "forward", "backward"]

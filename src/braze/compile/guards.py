@@ -3,15 +3,18 @@ where the artefact of that compile is used by another trace."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import sympy
+
 from braze._torch import shape_envs, shapes
+from braze.errors import ExpressionError
 from braze.runtime.expr import Symbol
 from braze.runtime.guard import BoolExpr, parse_guard
 from braze.symbolic.from_sympy import SymbolTable, condition_to_sympy, to_guard
 
-__all__ = ["GuardWatch", "from_text", "hold", "install", "to_text"]
+__all__ = ["GuardWatch", "from_text", "hold", "install", "to_text", "unsaid"]
 
 
 class GuardWatch:
@@ -36,6 +39,40 @@ class GuardWatch:
         symbols = SymbolTable(lambda name: self._ranges.get(name, (0, None)))
         found = [to_guard(g, symbols) for g in shape_envs.guards_added(env, self._since)]
         return tuple(dict.fromkeys(g for g in found if g.constant is not True))
+
+    def assumed(self, converted: Callable[[Any, Any], BoolExpr]) -> tuple[BoolExpr, ...]:
+        """Everything that the trace assumes of its sizes by now: ``converted`` makes a condition of a sympy
+        boolean and its ShapeEnv. What the integer grammar has no words for is left out; see `unsaid`."""
+        env = self._env
+        found: dict[BoolExpr, None] = {}
+        for condition in [] if env is None else shape_envs.conditions_of(env, env.var_to_range):
+            try:
+                found[converted(condition, env)] = None
+            except ExpressionError:
+                continue  # the guards of whoever traced it see to it
+        return tuple([c for c in found if c.constant is not True])
+
+
+def unsaid(inputs: Iterable[Any], names: Mapping[str, str]) -> list[str]:
+    """What the trace that made ``inputs`` assumes of sizes, and the integer grammar has no words for; symbols
+    are written by ``names``."""
+    env = shapes.shape_env_of(inputs)
+    if env is None:
+        return []
+    symbols = SymbolTable(lambda name: shapes.range_of(shape_envs.symbols_by_name(env)[name], env))
+    found: list[str] = []
+    for condition in shape_envs.conditions_of(env, env.var_to_range):
+        try:
+            to_guard(condition, symbols)
+        except ExpressionError:
+            found.append(_written(condition, names))
+    return found
+
+
+def _written(condition: sympy.Basic, names: Mapping[str, str]) -> str:
+    return str(
+        condition.xreplace({s: sympy.Symbol(names.get(s.name, s.name)) for s in condition.free_symbols})
+    )
 
 
 def hold(guards: Sequence[BoolExpr], inputs: Iterable[Any]) -> bool:

@@ -75,7 +75,9 @@ def _compile(
         native = compile_native(scheduled, target, config.llvm_opt_level)
     folder.write_kernels(scheduled, native)
     with _timed(seconds, "plan"):
-        built = build_plan(scheduled, native.calls, native.errors, request.name)
+        assumed = watch.assumed(lowering.sizes.condition)
+        symbols = lowering.sizes.symbols
+        built = build_plan(scheduled, native.calls, native.errors, request.name, symbols, assumed)
     folder.write("plan.txt", built.plan)
     with _timed(seconds, "llvm"):
         objects = native.objects()

@@ -20,12 +20,14 @@ from torch.fx import GraphModule, Node
 
 from braze import config as configuration
 from braze._torch import export, shapes, tracing
+from braze.artifact.call_arguments import argument_paths
 from braze.artifact.compiled_graph import CompiledFxGraph
 from braze.artifact.extern_nodes import extern_nodes
 from braze.artifact.model_info import Given, Model, Parameters, Range, Slot, Weight, WeightKind
 from braze.artifact.package import write_package
 from braze.artifact.schema import TensorInput
 from braze.artifact.trees import from_spec
+from braze.compile import guards
 from braze.compile.ahead import compile_for
 from braze.compile.fx_compile import CompileRequest
 from braze.config import Config
@@ -33,6 +35,7 @@ from braze.errors import BrazeError, BrazeWarning, ConfigError, PackageError
 from braze.frontend.decompositions import decompositions
 from braze.frontend.passes.pipeline import run_passes
 from braze.runtime.expr import Symbol
+from braze.runtime.guard import BoolExpr
 
 __all__ = ["DEFAULT_TARGETS", "aot_compile"]
 
@@ -75,7 +78,7 @@ def aot_compile(
         prepared = _prepare(program, config)
         graph = _compile(prepared, tuple(dict.fromkeys(targets)), config)
         if graph.info.guards:
-            limits = " and ".join(map(str, graph.info.guards))
+            limits = " and ".join(str(_by_names(g, prepared.names)) for g in graph.info.guards)
             warnings.warn(f"the package works for sizes with {limits} only", BrazeWarning, stacklevel=2)
         model, tensors = _describe(prepared, graph)
         nodes = extern_nodes(graph.info.variants[0].plan, _hints(prepared, graph))
@@ -92,17 +95,19 @@ def aot_compile(
 
 @dataclass(frozen=True)
 class _Prepared:
-    """A program whose mutations are `copy_` nodes, and its graph, ready to be compiled."""
+    """A program whose mutations are `copy_` nodes, and its graph, ready to be compiled. ``names``: how one
+    would write the sizes that symbols stand for."""
 
     program: ExportedProgram
     gm: GraphModule
     inputs: tuple[Any, ...]
+    names: Mapping[str, str]
 
 
 def _prepare(program: ExportedProgram, config: Config) -> _Prepared:
     """The graph that is compiled, as AOTAutograd would make it for inference."""
     program = export.decomposed(program, decompositions(config))
-    gm = copy.deepcopy(program.graph_module)
+    gm = _copied(program.graph_module)
     placeholders = gm.graph.find_nodes(op="placeholder")
     for node, spec in zip(placeholders, program.graph_signature.input_specs, strict=True):
         if spec.kind in (InputKind.CUSTOM_OBJ, InputKind.TOKEN):
@@ -121,7 +126,44 @@ def _prepare(program: ExportedProgram, config: Config) -> _Prepared:
     tracing.keep_promised_strides(gm)
     with torch.no_grad():
         run_passes(gm, config)
-    return _Prepared(program, gm, tuple(node.meta.get("val") for node in placeholders))
+    inputs = tuple(node.meta.get("val") for node in placeholders)
+    names = _names_of_sizes(program, inputs)
+    unsaid = guards.unsaid(inputs, names)
+    if unsaid:
+        raise PackageError(
+            f"this program holds only for sizes with {unsaid[0]}, which a package cannot check",
+            hint="write the condition with integers, or export the program without it",
+        )
+    return _Prepared(program, gm, inputs, names)
+
+
+def _names_of_sizes(program: ExportedProgram, inputs: Sequence[Any]) -> dict[str, str]:
+    """For each symbol that is a size of an argument, or an argument itself: how one would write it."""
+    found: dict[str, str] = {}
+    paths = iter(argument_paths(_parameters(program)))
+    for spec, value in zip(program.graph_signature.input_specs, inputs, strict=True):
+        if spec.kind is not InputKind.USER_INPUT:
+            continue
+        path = next(paths)
+        sizes = value.shape if isinstance(value, torch.Tensor) else [value]
+        for dim, size in enumerate(sizes):
+            if isinstance(size, torch.SymInt):
+                written = f"{path}.shape[{dim}]" if isinstance(value, torch.Tensor) else path
+                found.setdefault(str(shapes.expression_of(size)[0]), written)
+    return found
+
+
+def _by_names(guard: BoolExpr, names: Mapping[str, str]) -> BoolExpr:
+    """The guard over the names of sizes."""
+    renamed = {s: Symbol(names.get(s.name, s.name), s.lower, s.upper).expr for s in guard.free_symbols}
+    return guard.substitute(renamed)
+
+
+def _copied(gm: GraphModule) -> GraphModule:
+    """The same graph with nodes of its own; tensors, and what is known of values, are shared."""
+    made = GraphModule(gm, copy.deepcopy(gm.graph))
+    made.meta.update(gm.meta)
+    return made
 
 
 def _write_back(program: ExportedProgram, gm: GraphModule, placeholders: Sequence[Node]) -> None:
@@ -166,7 +208,7 @@ def _compile(prepared: _Prepared, targets: Sequence[str], config: Config) -> Com
     )
     each: list[CompiledFxGraph] = []
     for target in targets:
-        gm = copy.deepcopy(prepared.gm)
+        gm = _copied(prepared.gm)
         request = CompileRequest(
             gm=gm,
             example_inputs=prepared.inputs,
@@ -190,8 +232,8 @@ def _merged(each: Sequence[CompiledFxGraph]) -> CompiledFxGraph:
         for one in each
         for v in one.info.variants
     ]
-    guards = tuple(dict.fromkeys(g for one in each for g in one.info.guards))
-    info = msgspec.structs.replace(first.info, name="model", variants=tuple(infos), guards=guards)
+    added = tuple(dict.fromkeys(g for one in each for g in one.info.guards))
+    info = msgspec.structs.replace(first.info, name="model", variants=tuple(infos), guards=added)
     variants = [v for one in each for v in one.variants]
     externs = {name: call for one in each for name, call in one.externs.items()}
     return CompiledFxGraph(
@@ -220,10 +262,6 @@ def _hints(prepared: _Prepared, graph: CompiledFxGraph) -> dict[str, int]:
 def _describe(prepared: _Prepared, graph: CompiledFxGraph) -> tuple[Model, dict[str, torch.Tensor]]:
     """What a package says of its model, and the tensors of its weights."""
     program = prepared.program
-    tree = from_spec(program.call_spec.in_spec)
-    arguments, keywords = tree.children
-    entry = program.module_call_graph[0].signature
-    names = list(entry.forward_arg_names or ()) if entry is not None else []
     tensors: dict[str, torch.Tensor] = {}
     weights: list[Weight] = []
     given: list[Given] = []
@@ -246,16 +284,22 @@ def _describe(prepared: _Prepared, graph: CompiledFxGraph) -> tuple[Model, dict[
         for name, tensor in {**program.constants, **program.state_dict}.items()
         if isinstance(tensor, torch.Tensor) and homes.get(_place(tensor), name) != name
     }
-    signature = Parameters(
-        arguments, keywords, tuple(names[: len(arguments.children)]), from_spec(program.call_spec.out_spec)
-    )
     used = {s.name: s for item in graph.info.inputs if isinstance(item, TensorInput) for s in _symbols(item)}
     ranges = tuple(
         Range(str(symbol), *export.value_range(constraint))
         for symbol, constraint in program.range_constraints.items()
         if str(symbol) in used
     )
-    return Model(signature, tuple(given), tuple(weights), tuple(slots), aliases, ranges), tensors
+    return Model(_parameters(program), tuple(given), tuple(weights), tuple(slots), aliases, ranges), tensors
+
+
+def _parameters(program: ExportedProgram) -> Parameters:
+    """How the program is called."""
+    arguments, keywords = from_spec(program.call_spec.in_spec).children
+    entry = program.module_call_graph[0].signature
+    names = list(entry.forward_arg_names or ()) if entry is not None else []
+    names = names[: len(arguments.children)]
+    return Parameters(arguments, keywords, tuple(names), from_spec(program.call_spec.out_spec))
 
 
 def _given(argument: Any, item: Any) -> Given:

@@ -19,11 +19,20 @@ from braze.errors import CodegenError
 from braze.fuser.arg_spec import ArgSpec, Iteration
 from braze.fuser.elementwise import ElementwiseGraph
 from braze.fuser.specialize import input_name, number_name, output_name, size_name, stride_name
-from braze.runtime.call_checks import ErrorWords
+from braze.runtime.call_checks import ErrorWords, fails
 from braze.runtime.callgen import TINY_WORK, entry_point
 from braze.runtime.expr import Expr
 from braze.runtime.memory import workspaces
-from braze.runtime.plan import BindSize, CheckTensor, Free, Return, RunSegment, Workspace
+from braze.runtime.plan import (
+    BindSize,
+    CheckRange,
+    CheckSizes,
+    CheckTensor,
+    Free,
+    Return,
+    RunSegment,
+    Workspace,
+)
 from braze.runtime.realign import run_realigned
 from braze.runtime.threads import team_size
 
@@ -91,11 +100,14 @@ class FusedKernel:
         plan = variant.info.plan
         self._runs: list[RunSegment] = []
         self._workspaces: list[Workspace] = []
+        self._relied_on: list[CheckRange | CheckSizes] = []
         for one in plan.instructions:
             if isinstance(one, RunSegment):
                 self._runs.append(one)
             elif isinstance(one, Workspace):
                 self._workspaces.append(one)
+            elif isinstance(one, (CheckRange, CheckSizes)):
+                self._relied_on.append(one)
             elif not isinstance(one, (BindSize, CheckTensor, Free, Return)):
                 raise CodegenError(f"the kernel needs more than a launch: {one}")
         self.name = "_".join(["fused", *dict.fromkeys(_words(self._runs))])
@@ -117,7 +129,7 @@ class FusedKernel:
             for d, step in enumerate(strides):
                 if step > 1:
                     sizes[stride_name(name, d)] = step
-        if not self.code.admits(sizes):
+        if not self.code.admits(sizes) or any(fails(check, sizes) for check in self._relied_on):
             return None
         work = sum(w.evaluate(sizes) for w in self._work)
         team = work >= self._min_parallel_work

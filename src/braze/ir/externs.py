@@ -12,6 +12,7 @@ from typing import Any
 from braze.ir.buffers import Buffer, Operation
 from braze.ir.layout import Layout
 from braze.runtime.expr import Expr
+from braze.runtime.guard import BoolExpr
 
 
 @dataclass(frozen=True)
@@ -214,6 +215,26 @@ class ComputeNumber(Operation):
 
     def __str__(self) -> str:
         return f"{self.result} = {self.function}({', '.join(map(show, self.args))})"
+
+
+@dataclass(eq=False)
+class CheckCondition(Operation):
+    """Raises an exception, by the name of a built-in one, unless a condition on sizes holds. What comes after
+    it in the graph may rely on it, and so runs after it."""
+
+    condition: BoolExpr
+    message: str
+    exception: str = "RuntimeError"
+
+    @property
+    def outputs(self) -> list[Buffer]:
+        return []
+
+    def reads(self) -> set[str]:
+        return set()
+
+    def __str__(self) -> str:
+        return f"check {self.condition}"
 
 
 @dataclass(eq=False)

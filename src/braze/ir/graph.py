@@ -18,6 +18,7 @@ from braze.ir.loops import Loops, Pointwise, Scatter, Sizes, loop_indices
 from braze.ir.views import BaseView, PermuteView, SqueezeView, UnsqueezeView, View
 from braze.ops.dag import Dag, Node
 from braze.runtime.expr import Expr
+from braze.runtime.unknowns import Unknown, unknown_in
 
 REARRANGING = (View, PermuteView, SqueezeView, UnsqueezeView)
 """Views with the same elements as what they look at."""
@@ -42,6 +43,7 @@ class Graph:
     known_symbols: set[str] = field(default_factory=set)
     current: Origin | None = None
     _shared: dict[str, set[str]] = field(default_factory=dict, repr=False)
+    _given: list[Expr] = field(default_factory=list, repr=False)
     _pending: dict[str, weakref.WeakSet[StorageBox]] = field(default_factory=dict, repr=False)
     _reads: dict[int, frozenset[str]] = field(default_factory=dict, repr=False)
 
@@ -58,10 +60,14 @@ class Graph:
         """Declare a tensor input."""
         buffer = InputBuffer(name, layout, static)
         self._declare(buffer)
-        for e in (*layout.size, *layout.stride):
-            self.know(e)
         self.inputs.append(buffer)
+        self._given += (*layout.size, *layout.stride)
+        while (found := next(filter(None, map(self._unknown, self._given)), None)) is not None:
+            self.know(found.symbol.expr)
         return TensorBox.of(buffer)
+
+    def _unknown(self, e: Expr) -> Unknown | None:
+        return unknown_in(e, self.known_symbols)
 
     def add_constant(self, value: torch.Tensor, layout: Layout) -> TensorBox:
         """Declare a tensor that the graph holds."""

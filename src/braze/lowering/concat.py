@@ -181,7 +181,7 @@ def select_scatter(
     """x with ``source`` in place of one element of a dimension."""
     d = ctx.dag
     dim %= x.ndim
-    at = position(index, x.size[dim])
+    at = position(ctx, index, x.size[dim])
 
     def element(i: tuple[Expr, ...]) -> Node:
         here = d.op("eq", d.index_expr(i[dim]), d.index_expr(at))

@@ -60,8 +60,6 @@ calls_whole(
     aten.fractional_max_pool3d_backward.default,
 )
 
-calls_whole("a check of a number that Python has", aten._assert_scalar.default)
-
 calls_whole(
     "sorting",
     aten.sort.default,

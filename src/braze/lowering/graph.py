@@ -15,6 +15,7 @@ from braze.config import Config
 from braze.errors import BrazeError, ExpressionError, FallbackError, LoweringError
 from braze.ir.boxes import StorageBox, TensorBox
 from braze.ir.buffers import Origin
+from braze.ir.externs import CheckCondition
 from braze.ir.graph import Graph
 from braze.ir.layout import FixedLayout
 from braze.ir.loops import Loops, Pointwise, Sizes, loop_indices
@@ -31,6 +32,7 @@ from braze.ops import dag as ops_dag
 from braze.ops.dtypes import compute_dtype, is_supported
 from braze.ops.vocabulary import OPS
 from braze.runtime.expr import ZERO, Expr, as_expr, known_less, product
+from braze.runtime.guard import BoolExpr, all_of
 
 MULTI_USE_COST = 12
 """A value with several users is stored once instead of computed again where it costs at least this much
@@ -141,7 +143,7 @@ class GraphLowering:
         value = node.meta.get("val")
         if isinstance(value, (torch.SymInt, int)) and not isinstance(value, bool):
             known = self.sizes.try_expr(value)
-            if known is not None and self.sizes.is_bound(known, self.graph):
+            if known is not None and self.sizes.is_bound(known, self.graph) and not reads_data(node):
                 return known
         if node.target is operator.getitem:
             container, key = self.args_of(node.args)
@@ -379,10 +381,27 @@ class GraphLowering:
 
         return self.pointwise(size, out, value)
 
+    def require(self, conditions: Sequence[BoolExpr], exception: type[Exception], message: str) -> bool:
+        """Have the graph raise where a condition does not hold that depends on data; the guards of the trace
+        see to others. Whether there was one of the former."""
+        found = [c for c in conditions if any(self.sizes.in_trace(s.expr) is None for s in c.free_symbols)]
+        condition = all_of(found)
+        if condition.constant is not True:
+            name = self.graph.operation_name()
+            self.graph.add_operation(
+                CheckCondition(name, condition, message, exception.__name__, origins=[self.origin])
+            )
+        return bool(found)
+
     def check(self, exception: type[BaseException]) -> str:
         """What a failed check of the current node raises, in the form that check nodes carry."""
         from_source = self.origin.source.replace("|", "/")
         return f"{exception.__name__}|{self.origin.operator}|{from_source}"
+
+
+def reads_data(node: Node) -> bool:
+    """Whether a number comes out of a tensor: what the trace knows of it has to be checked."""
+    return node.target is torch.ops.aten._local_scalar_dense.default
 
 
 def _last_uses(gm: GraphModule) -> dict[Node, list[Node]]:

@@ -13,10 +13,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.fx import Node as FxNode
 
+from braze._torch.integers import LEAST
 from braze._torch.number_functions import number_function_name
 from braze._torch.shapes import bounds_of, is_surely_nonnegative, is_surely_positive
 from braze.ir.boxes import TensorBox
-from braze.ir.externs import BindSymbol, ComputeNumber, ItemRef, NumberBuffer, TensorRef, map_leaves
+from braze.ir.externs import (
+    BindSymbol,
+    CheckCondition,
+    ComputeNumber,
+    ItemRef,
+    NumberBuffer,
+    TensorRef,
+    map_leaves,
+)
 from braze.ir.layout import FixedLayout
 from braze.ir.loops import Pointwise
 from braze.lowering.casts import held
@@ -24,6 +33,7 @@ from braze.lowering.promotion import Scalar, number
 from braze.lowering.registry import Unsupported, lowers
 from braze.ops.dag import Node
 from braze.runtime.expr import Expr, Symbol, as_expr
+from braze.runtime.guard import FALSE, TRUE, BoolExpr, all_of, compare
 
 if TYPE_CHECKING:
     from braze.lowering.graph import GraphLowering
@@ -62,17 +72,22 @@ def number_in(ctx: GraphLowering, buffer: NumberBuffer, example: Any) -> Scalar:
 
 
 def bind_integer(ctx: GraphLowering, source: TensorRef, example: Any) -> Expr:
-    """The integer in ``source`` as an expression: that of the trace where it is a symbol of its own, else a
-    new symbol, which stands for the trace's expression from now on."""
-    known = ctx.sizes.try_expr(example)
-    symbol = None if known is None else known.symbol
-    if symbol is None or symbol.name in ctx.graph.known_symbols:
-        symbol = Symbol(f"number{ctx.sizes.count}", *bounds_of(example))
-        ctx.sizes.define(example, symbol.expr)
+    """The integer in ``source`` as an expression: that of the trace where it is a symbol of its own, or an
+    expression of known sizes, with which it is compared; else a new symbol, which stands for the trace's
+    expression from now on."""
     name = ctx.graph.operation_name()
+    value = ctx.sizes.try_expr(example)
+    known = value is not None and ctx.sizes.is_bound(value, ctx.graph)
+    if value is None or (value.symbol is None and not known):
+        value = Symbol(f"read_{name}", *bounds_of(example)).expr
+        ctx.sizes.define(example, value)
+    # a number that the program promises to be another one is read under a name of its own, and compared
+    symbol = value.symbol if value.symbol is not None and not known else Symbol(f"read_{name}", LEAST)
     ctx.graph.add_operation(BindSymbol(name, symbol.name, source, origins=[ctx.origin]))
     ctx.graph.know(symbol.expr)
-    return symbol.expr
+    if known:
+        check(ctx, compare(symbol.expr, "==", value), f"a number in a tensor is not {value}")
+    return value
 
 
 def stored_number(ctx: GraphLowering, value: Node) -> ItemRef:
@@ -94,6 +109,43 @@ def item(ctx: GraphLowering, x: TensorBox) -> Scalar:
     kept = ctx.graph.box(Pointwise(dtype, (), value))
     ctx.graph.realize(kept)
     return kept.load(ctx.dag, ())
+
+
+def check(ctx: GraphLowering, condition: BoolExpr, message: str) -> None:
+    """Raise ``RuntimeError(message)`` at this point of the graph unless the condition holds."""
+    if condition.constant is not True:
+        name = ctx.graph.operation_name()
+        ctx.graph.add_operation(CheckCondition(name, condition, message, origins=[ctx.origin]))
+
+
+@lowers(aten._assert_scalar.default)
+def assert_scalar(ctx: GraphLowering, condition: Any, message: str) -> None:
+    """A condition on sizes, or on numbers that were read from tensors."""
+    traced = _traced(ctx.node.args[0])
+    said = ctx.sizes.try_condition(traced) if isinstance(traced, torch.SymBool) else None
+    if said is not None and ctx.sizes.is_bound(said, ctx.graph):
+        return check(ctx, said, message)
+    if isinstance(condition, Node):
+        name = ctx.graph.operation_name()
+        answer = Symbol(f"read_{name}", 0, 1)
+        source = stored_number(ctx, condition).ref
+        ctx.graph.add_operation(
+            BindSymbol(ctx.graph.operation_name(), answer.name, source, origins=[ctx.origin])
+        )
+        ctx.graph.know(answer.expr)
+        condition = answer.expr
+    if isinstance(condition, Expr):
+        return check(ctx, compare(condition, "!=", 0), message)
+    return check(ctx, TRUE if condition else FALSE, message)
+
+
+@lowers(aten.sym_constrain_range.default, aten.sym_constrain_range_for_size.default)
+def constrain_range(ctx: GraphLowering, size: Any, *, min: int | None = None, max: int | None = None) -> None:
+    """Bounds of a number that was read from a tensor."""
+    least = [] if min is None else [compare(size, ">=", min)]
+    most = [] if max is None else [compare(size, "<=", max)]
+    condition = all_of([*least, *most])
+    check(ctx, condition, f"a number in a tensor does not fulfil {condition}")
 
 
 @lowers(aten._assert_tensor_metadata.default)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,7 +10,8 @@ import torch
 from braze._torch.shapes import bounds_of, expression_of, range_of, value_in_trace
 from braze.errors import ExpressionError
 from braze.runtime.expr import ONE, Expr, Symbol, as_expr
-from braze.symbolic.from_sympy import SymbolTable, to_expr
+from braze.runtime.guard import BoolExpr
+from braze.symbolic.from_sympy import SymbolTable, to_expr, to_guard
 
 if TYPE_CHECKING:
     from braze.ir.graph import Graph
@@ -24,6 +25,11 @@ class SizeTable:
         self._in_trace: dict[str, int] = {}
         self._symbols = SymbolTable(self._range)
         self._known: dict[Any, Expr] = {}
+
+    @property
+    def symbols(self) -> Mapping[str, Symbol]:
+        """The symbols that were met so far, with the bounds that expressions are simplified by."""
+        return self._symbols.symbols
 
     def _range(self, name: str) -> tuple[int, int | None]:
         return self._ranges.get(name, (0, None))
@@ -64,6 +70,13 @@ class SizeTable:
         """How many expressions have been given a name of their own."""
         return len(self._symbols.defined)
 
+    def condition(self, condition: Any, environment: Any) -> BoolExpr:
+        """A condition of the trace, a sympy boolean over the symbols of ``environment``, simplified by the
+        bounds that these have here. Raises ``ExpressionError`` for what the grammar cannot say."""
+        for symbol in condition.free_symbols:
+            self._ranges.setdefault(str(symbol), range_of(symbol, environment))
+        return to_guard(condition, self._symbols)
+
     def try_expr(self, value: int | torch.SymInt) -> Expr | None:
         """The same, or ``None`` where it cannot be said."""
         try:
@@ -98,6 +111,13 @@ class SizeTable:
             result.append(common)
         return tuple(reversed(result))
 
-    def is_bound(self, e: Expr, graph: Graph) -> bool:
+    def try_condition(self, value: torch.SymBool) -> BoolExpr | None:
+        """A symbolic truth value as a condition, or ``None`` where it cannot be said."""
+        try:
+            return self.condition(*expression_of(value))
+        except ExpressionError:
+            return None
+
+    def is_bound(self, e: Expr | BoolExpr, graph: Graph) -> bool:
         """Whether every symbol of ``e`` has a value when the graph runs: an input's size, or computed."""
         return all(s.name in graph.known_symbols for s in e.free_symbols)

@@ -21,7 +21,9 @@ from braze.runtime.expr import (
     known_nonnegative,
     maximum,
     minimum,
+    mod,
 )
+from braze.runtime.guard import compare
 
 if TYPE_CHECKING:
     from braze.lowering.graph import GraphLowering
@@ -119,6 +121,8 @@ def sliced(ctx: GraphLowering, x: TensorBox, dim: int, start: Expr, length: Expr
     if start == ZERO and step == 1 and length == x.size[dim]:
         return x
     size = (*x.size[:dim], length, *x.size[dim + 1 :])
+    beyond = start + (length - 1) * step + 1
+    ctx.require([compare(beyond, "<=", x.size[dim])], RuntimeError, f"a slice ends behind {x.size[dim]}")
     return ctx.graph.view(x, ir_views.SliceView(size, dim, start, step))
 
 
@@ -140,19 +144,24 @@ def slice_(
 def select(ctx: GraphLowering, x: TensorBox, dim: int, index: ExprLike) -> TensorBox:
     """One element of one dimension, which disappears."""
     dim %= x.ndim
-    at = position(index, x.size[dim])
+    at = position(ctx, index, x.size[dim])
     size = (*x.size[:dim], *x.size[dim + 1 :])
     return ctx.graph.view(x, ir_views.SelectView(size, dim, at))
 
 
-def position(index: ExprLike, size: Expr) -> Expr:
-    """A single index as torch reads it. Raises ``Unsupported`` where its sign is not known."""
+def position(ctx: GraphLowering, index: ExprLike, size: Expr) -> Expr:
+    """A single index as torch reads it, in [0, size). One that depends on data is checked when the graph
+    runs. Raises ``Unsupported`` for another one whose sign is not known."""
     e = as_expr(index)
+    wanted = [compare(e, ">=", -size), compare(e, "<", size)]
+    checked = ctx.require(wanted, IndexError, f"an index is not among the {size} elements of a dimension")
     if known_nonnegative(e):
         return e
-    if not known_less(e, 0):
-        raise Unsupported(f"an index {e} that may be of either sign")
-    return e + size
+    if known_less(e, 0):
+        return e + size
+    if checked:
+        return mod(e + size, size)
+    raise Unsupported(f"an index {e} that may be of either sign")
 
 
 @lowers(aten.split.Tensor)

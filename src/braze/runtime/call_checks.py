@@ -9,11 +9,11 @@ from typing import Any, Final
 import torch
 
 from braze._torch.native import same_tensors
-from braze.errors import BrazeError, InputMismatchError, InternalError
+from braze.errors import BrazeError, InputMismatchError, InternalError, ResultMismatchError
 from braze.runtime.expr import Expr
-from braze.runtime.plan import CheckTensor, ErrorEntry, Plan
+from braze.runtime.plan import CheckRange, CheckSizes, CheckTensor, ErrorEntry, Plan
 
-__all__ = ["ErrorBlock", "ErrorWords", "InputChecker", "describe_difference", "item"]
+__all__ = ["ErrorBlock", "ErrorWords", "InputChecker", "describe_difference", "fails", "item"]
 
 _LEARN_TIMES: Final = 16
 
@@ -52,6 +52,18 @@ def describe_difference(check: CheckTensor, tensor: Any, numbers: Mapping[str, i
     ):
         return f"its strides are {_text(tensor.stride())}, and not {_text(strides)}"
     return None
+
+
+def fails(check: CheckRange | CheckSizes, numbers: Mapping[str, int]) -> bool:
+    """Whether the values of the symbols are known, and not what `check` wants of them."""
+    try:
+        if isinstance(check, CheckRange):
+            return not check.admits(numbers[check.number])
+        return not check.condition.evaluate(numbers)
+    except ZeroDivisionError:
+        return True
+    except (KeyError, TypeError):
+        return False
 
 
 class InputChecker:
@@ -93,7 +105,13 @@ class InputChecker:
         """What to raise after a check of the inputs failed. ``values`` are the function's variables."""
         if isinstance(error, InputMismatchError):
             return error
+        for name in self.plan.numbers:
+            if name in values and not isinstance(values[name], int):
+                kind = type(values[name]).__name__
+                return InputMismatchError(f"{self.plan.name} takes an int for {name}, and was given a {kind}")
         for check in self.plan.instructions:
+            if isinstance(check, (CheckRange, CheckSizes)) and fails(check, values):
+                return InputMismatchError(self.broken(check))
             if isinstance(check, CheckTensor) and check.origin == "input" and check.tensor in values:
                 try:
                     difference = describe_difference(check, values[check.tensor], values)
@@ -102,6 +120,17 @@ class InputChecker:
                 if difference is not None:
                     return self._error(check, difference)
         return error
+
+    def no_memory(self, tensor: torch.Tensor, name: str) -> None:
+        """Raise `InputMismatchError` for a tensor whose elements are nowhere: a fake one, or one whose memory
+        was given back."""
+        if tensor.numel():
+            kind = type(tensor).__name__
+            raise InputMismatchError(f"the input {name} of {self.plan.name} is a {kind} without memory")
+
+    def broken(self, check: CheckRange | CheckSizes) -> str:
+        """What to say of sizes that the code is not for."""
+        return f"{self.plan.name} was compiled for sizes with {check.condition}"
 
     def unexpected(self, position: int, values: Mapping[str, Any], error: Exception) -> Exception:
         """What to raise after the check at ``position`` failed, which is not one of an input's."""
@@ -112,7 +141,7 @@ class InputChecker:
             return error
         if check.origin == "input":
             return self._error(check, difference)
-        return InternalError(f"{check.origin} did not return what its trace said: {difference}")
+        return ResultMismatchError(f"{check.origin} did not return what its trace said: {difference}")
 
 
 class ErrorBlock:

@@ -23,6 +23,7 @@ from braze._torch import native
 from braze._torch.number_functions import NUMBER_FUNCTIONS
 from braze.errors import LinkError
 from braze.runtime.call_checks import ErrorWords, InputChecker, item
+from braze.runtime.checks import EXCEPTIONS
 from braze.runtime.expr import Expr
 from braze.runtime.linker import LinkedCode
 from braze.runtime.memory import Block, workspaces
@@ -35,6 +36,8 @@ from braze.runtime.plan import (
     BindThreads,
     BufferArg,
     CallExtern,
+    CheckRange,
+    CheckSizes,
     CheckTensor,
     Compute,
     Event,
@@ -71,7 +74,7 @@ _FROM_ADDRESS = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_char_p, ctypes.c_int64
 _FROM_ADDRESS_LOCKED = ctypes.PYFUNCTYPE(ctypes.c_int64, ctypes.c_char_p, ctypes.c_int64)
 
 _OWN: Final = frozenset(
-    "_instrument _known _learn _mismatch _profiled _profiling _restride _unexpected".split()
+    "_instrument _known _learn _mismatch _no_memory _profiled _profiling _restride _unexpected".split()
 )
 """Globals of generated code that are made where they are first needed."""
 
@@ -283,6 +286,8 @@ class _Writer:
         for one in self.plan.instructions:
             if isinstance(one, BindSize) and one.tensor in self.plan.inputs:
                 body.append(str(one))
+            elif isinstance(one, (CheckRange, CheckSizes)):
+                body += [f"if not ({one.condition}):", "    raise AssertionError"]
             elif isinstance(one, CheckTensor) and one.origin == "input" and one.tensor in self.plan.inputs:
                 if InputChecker.is_fixed(one):
                     place = place if fixed else len(body)
@@ -313,7 +318,11 @@ class _Writer:
         sizes = [e for e in one.sizes if e is not None]
         strides = [e for e in one.strides if e is not None]
         if len(sizes) == len(one.sizes) and len(strides) == len(one.strides):
-            return [*lines, f"_same({name}, {_bytes_of(sizes)}, {_bytes_of(strides)})"]
+            # `_same` takes a tensor without elements for one of any size; it knows which strides do not count
+            lines[0] = f"{lines[0][:-1]} or {name}.shape != {_bytes_of(sizes)}:"
+            steps = _bytes_of(strides)
+            same = f"    _same({name}, {_bytes_of(sizes)}, {steps})"
+            return [*lines, f"if {name}.stride() != {steps}:", same]
         tests = [f"{name}.dim() == {len(one.sizes)}"]
         tests += [f"{name}.shape[{i}] == {e}" for i, e in enumerate(one.sizes) if e is not None]
         tests += [
@@ -339,6 +348,9 @@ class _Writer:
                 self._line(f"{one.out} = {make}({one.number}, dtype={self._dtype(one.dtype)})")
             case BindThreads():
                 self._line(f"{one.out} = _team()")
+            case CheckRange() | CheckSizes():
+                self._line(f"if not ({one.condition}):")
+                self._line(f"    raise RuntimeError({f'this data does not fulfil {one.condition}'!r})")
             case CheckTensor():
                 self.names["_unexpected"] = self.checker.unexpected
                 self._line("try:")
@@ -348,10 +360,9 @@ class _Writer:
             case Restride():
                 self.names["_restride"] = native.restrided
                 name, strides = one.tensor, _bytes_of(one.strides)
-                self._line(f"if {name}.stride() != {strides}:")
-                self._line(
-                    f"    {name} = _restride({name}, {_bytes_of(one.sizes)}, {strides}, {one.origin!r})"
-                )
+                sizes = _bytes_of(one.sizes)
+                self._line(f"if {name}.shape != {sizes} or {name}.stride() != {strides}:")
+                self._line(f"    {name} = _restride({name}, {sizes}, {strides}, {one.origin!r})")
             case LoadConstant():
                 if one.key not in self.constants:
                     raise LinkError(f"plan {self.plan.name} was not given the constant {one.key!r}")
@@ -370,7 +381,8 @@ class _Writer:
                 self._extern(position, one)
             case Assert():
                 self._line(f"if not ({one.condition}):")
-                self._line(f"    raise RuntimeError({one.message!r})")
+                raised = self._bind(one.exception, EXCEPTIONS[one.exception])
+                self._line(f"    raise {raised}({one.message!r})")
             case Free():
                 self._free(one.names)
             case Return():
@@ -440,11 +452,15 @@ class _Writer:
             name, extra = one.workspace, one.offset + extra
         if name in self._workspaces:
             base = f"{name}.address"
-        elif self._pointer_uses[name] > 1:
+        elif self._pointer_uses[name] > 1 or name in self.plan.inputs:
             base = f"_p_{name}_"
             if base not in self._bound.values():
                 self._bound[("pointer", name)] = base
                 self._line(f"{base} = {name}.data_ptr()")
+                if name in self.plan.inputs:
+                    self.names["_no_memory"] = self.checker.no_memory
+                    self._line(f"if not {base}:")
+                    self._line(f"    _no_memory({name}, {name!r})")
         else:
             base = f"{name}.data_ptr()"
         return base if extra == 0 else f"{base} + {extra}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-__all__ = ["Check"]
+__all__ = ["EXCEPTIONS", "Check"]
 
 EXCEPTIONS: dict[str, type[Exception]] = {
     "IndexError": IndexError,

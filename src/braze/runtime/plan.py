@@ -22,7 +22,7 @@ import torch
 from msgspec import Struct
 
 from braze.runtime.checks import Check
-from braze.runtime.expr import ZERO, Expr, ExprLike, as_expr
+from braze.runtime.expr import ZERO, Expr, ExprLike, Symbol, as_expr
 from braze.runtime.guard import BoolExpr
 
 __all__ = [
@@ -35,6 +35,8 @@ __all__ = [
     "BindThreads",
     "BufferArg",
     "CallExtern",
+    "CheckRange",
+    "CheckSizes",
     "CheckTensor",
     "Compute",
     "ErrorEntry",
@@ -56,8 +58,13 @@ __all__ = [
     "View",
     "Workspace",
     "exprs",
+    "range_check",
     "signature",
 ]
+
+
+_MOST: Final = 1 << 62
+"""No size is as large as this."""
 
 
 class Ref:
@@ -171,12 +178,15 @@ class _Node(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True)
 
 class BindSize(_Node, frozen=True, tag="bind_size"):
     """``out`` becomes a property of a tensor: its ``size``, ``stride`` (elements) or ``storage_offset``
-    (``dim`` unused)."""
+    (``dim`` unused). Where the property is ``factor*out + rest``, ``out`` is what follows from it; that it is
+    no fraction is for the tensor's own check to see."""
 
     out: str
     tensor: str
     dim: int = 0
     kind: TensorProperty = "size"
+    factor: int = 1
+    rest: Expr = ZERO
 
     def __str__(self) -> str:
         return f"{self.out} = {self.expression}"
@@ -185,8 +195,12 @@ class BindSize(_Node, frozen=True, tag="bind_size"):
     def expression(self) -> str:
         """What to read, as Python."""
         if self.kind == "size":
-            return f"{self.tensor}.shape[{self.dim}]"
-        return f"{self.tensor}.{self.kind}({self.dim if self.kind == 'stride' else ''})"
+            read = f"{self.tensor}.shape[{self.dim}]"
+        else:
+            read = f"{self.tensor}.{self.kind}({self.dim if self.kind == 'stride' else ''})"
+        if self.rest != 0:
+            read = f"({read} - ({self.rest}))"
+        return read if self.factor == 1 else f"{read}//{self.factor}"
 
 
 class BindItem(_Node, frozen=True, tag="bind_item"):
@@ -248,6 +262,47 @@ class CheckTensor(_Node, frozen=True, tag="check_tensor"):
     def __str__(self) -> str:
         of = "" if self.origin == "input" else f" from {self.origin}"
         return f"check {self.tensor}: {_shape(self.dtype, self.sizes, self.strides)} on {self.device}{of}"
+
+
+class CheckRange(_Node, frozen=True, tag="check_range"):
+    """Check an integer that follows from the inputs: whatever simplified an expression by the bounds of its
+    symbol relied on these. None: no bound."""
+
+    number: str
+    lower: int | None = None
+    upper: int | None = None
+
+    def __str__(self) -> str:
+        return f"check {self.condition}"
+
+    @property
+    def condition(self) -> str:
+        """What has to hold, as Python."""
+        below = "" if self.lower is None else f"{self.lower} <= "
+        return f"{below}{self.number}" + ("" if self.upper is None else f" <= {self.upper}")
+
+    def admits(self, value: int) -> bool:
+        """Whether a value lies within the bounds."""
+        low = self.lower is None or self.lower <= value
+        return low and (self.upper is None or value <= self.upper)
+
+
+def range_check(symbol: Symbol) -> CheckRange | None:
+    """The check of what a symbol's bounds say beyond what holds of every size and integer."""
+    upper = None if symbol.upper is None else symbol.upper.constant
+    lower = symbol.lower if symbol.lower > -_MOST else None
+    if upper is not None and upper >= _MOST:
+        upper = None
+    return None if lower is None and upper is None else CheckRange(symbol.name, lower, upper)
+
+
+class CheckSizes(_Node, frozen=True, tag="check_sizes"):
+    """Check a relation between integers that follow from the inputs, which the trace took for granted."""
+
+    condition: BoolExpr
+
+    def __str__(self) -> str:
+        return f"check {self.condition}"
 
 
 class Restride(_Node, frozen=True, tag="restride"):
@@ -395,10 +450,11 @@ class CallExtern(_Node, frozen=True, tag="call_extern"):
 
 
 class Assert(_Node, frozen=True, tag="assert"):
-    """Raise ``RuntimeError(message)`` unless the condition holds."""
+    """Raise an exception (a key of `braze.runtime.checks.EXCEPTIONS`) unless the condition holds."""
 
     condition: BoolExpr
     message: str
+    exception: str = "RuntimeError"
 
     def __str__(self) -> str:
         return f"assert {self.condition}, {self.message!r}"
@@ -426,6 +482,8 @@ Instruction: TypeAlias = (
     BindSize
     | BindItem
     | BindThreads
+    | CheckRange
+    | CheckSizes
     | CheckTensor
     | Compute
     | Restride

@@ -13,6 +13,7 @@ import torch
 
 from braze._torch.number_functions import NUMBER_FUNCTIONS
 from braze.errors import InternalError
+from braze.runtime.checks import EXCEPTIONS
 from braze.runtime.expr import Expr
 from braze.runtime.guard import BoolExpr
 from braze.runtime.plan import (
@@ -24,6 +25,8 @@ from braze.runtime.plan import (
     BindThreads,
     BufferArg,
     CallExtern,
+    CheckRange,
+    CheckSizes,
     CheckTensor,
     Compute,
     Free,
@@ -278,6 +281,9 @@ def _check(scope: _Scope, one: Instruction) -> None:
             _use(scope, one.tensor)
             if one.kind not in ("size", "stride", "storage_offset") or not 0 <= one.dim < _MOST_DIMS:
                 raise PlanError(f"a tensor has no {one.kind} {one.dim}")
+            if not 0 < abs(one.factor) < _MOST:
+                raise PlanError(f"nothing follows from {one.factor} times a number")
+            _use_numbers(scope, one.rest)
             _define(scope, one.out, number=True)
         case BindItem():
             _use(scope, one.source)
@@ -285,6 +291,13 @@ def _check(scope: _Scope, one: Instruction) -> None:
         case BindThreads():
             _define(scope, one.out, number=True)
             scope.threads.add(one.out)
+        case CheckRange():
+            if one.number not in scope.numbers:
+                raise PlanError(f"{one.number} is no number that is known here")
+            if one.lower is None and one.upper is None:
+                raise PlanError(f"{one.number} has no bounds to check")
+        case CheckSizes():
+            _use_numbers(scope, one.condition)
         case CheckTensor():
             _use(scope, one.tensor)
             _check_device(one.device)
@@ -323,6 +336,8 @@ def _check(scope: _Scope, one: Instruction) -> None:
             _define(scope, one.out)
             _know(scope, one.out, one.dtype, 1)
         case Assert():
+            if one.exception not in EXCEPTIONS:
+                raise PlanError(f"no check raises {one.exception!r}")
             _use_numbers(scope, one.condition)
         case Free():
             for name in one.names:

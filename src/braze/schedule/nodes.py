@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from braze.ir.buffers import ComputedBuffer, InputBuffer, Operation
-from braze.ir.externs import BindSymbol, ConcatKernel, ExternKernel, FallbackKernel
+from braze.ir.externs import BindSymbol, CheckCondition, ConcatKernel, ExternKernel, FallbackKernel
 from braze.ir.graph import Graph
 from braze.ir.layout import NonOwningLayout
 from braze.ops.dag import indirect_nodes
@@ -78,11 +78,14 @@ def build_nodes(graph: Graph) -> list[SchedulerNode]:
 
 
 def _order_bindings(nodes: list[SchedulerNode]) -> None:
-    """Whatever may use a size that is computed at run time comes after the operation that computes it."""
+    """Whatever may use a size that is computed at run time comes after the operation that computes it, and
+    whatever may rely on a check after that."""
     binding: list[int] = []
     for node in nodes:
         node.deps.update(binding)
-        if isinstance(node.op, BindSymbol) or (isinstance(node.op, FallbackKernel) and node.op.binds):
+        if isinstance(node.op, (BindSymbol, CheckCondition)) or (
+            isinstance(node.op, FallbackKernel) and node.op.binds
+        ):
             binding.append(node.position)
 
 
@@ -109,7 +112,7 @@ def live_operations(graph: Graph) -> set[Operation]:
     for op in reversed(graph.operations):
         writes = op.writes()
         effect = (
-            isinstance(op, BindSymbol)
+            isinstance(op, (BindSymbol, CheckCondition))
             or (isinstance(op, ExternKernel) and not op.outputs)
             or (isinstance(op, FallbackKernel) and (op.effectful or bool(op.mutated) or bool(op.binds)))
         )

@@ -15,6 +15,7 @@ from braze.errors import InternalError
 from braze.ir.buffers import ConstantBuffer, InputBuffer
 from braze.ir.externs import (
     BindSymbol,
+    CheckCondition,
     ComputeNumber,
     ConcatKernel,
     ExternKernel,
@@ -29,6 +30,7 @@ from braze.ir.graph import Graph
 from braze.ir.layout import Layout
 from braze.ops.interpreter import interpret
 from braze.ops.kernel import Kernel
+from braze.runtime.checks import EXCEPTIONS
 from braze.runtime.expr import Expr
 from braze.schedule.schedule import Schedule, Segment
 
@@ -86,6 +88,9 @@ class ReferenceRun:
         elif isinstance(op, ComputeNumber):
             value = NUMBER_FUNCTIONS[op.function](*map_leaves(op.args, self._leaf))
             self._take(op.result.name, value)
+        elif isinstance(op, CheckCondition):
+            if not op.condition.evaluate(self.sizes):
+                raise EXCEPTIONS[op.exception](op.message)
         elif isinstance(op, ExternKernel):
             self._call(op)
         else:

@@ -7,16 +7,18 @@ are made where they are first needed and kept until their storage dies.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
+from braze._torch.schema import foreign_signature, is_operator
 from braze.errors import CodegenError
 from braze.ir.buffers import ConstantBuffer, InputBuffer
 from braze.ir.externs import (
     BindSymbol,
+    CheckCondition,
     ComputeNumber,
     ConcatKernel,
     ExternKernel,
@@ -31,14 +33,17 @@ from braze.ir.externs import (
 from braze.ir.graph import Graph
 from braze.ir.layout import Layout
 from braze.runtime.expr import ZERO, Expr, Symbol
+from braze.runtime.guard import BoolExpr
 from braze.runtime.plan import (
     ARG_LEAVES,
     Allocate,
+    Assert,
     BindItem,
     BindSize,
     BindThreads,
     BufferArg,
     CallExtern,
+    CheckSizes,
     CheckTensor,
     Compute,
     ErrorEntry,
@@ -57,7 +62,9 @@ from braze.runtime.plan import (
     TensorProperty,
     View,
     Workspace,
+    range_check,
 )
+from braze.runtime.unknowns import Unknown, unknown_in
 from braze.schedule.memory import aligned
 from braze.schedule.schedule import ExternStep, Schedule, Segment
 
@@ -77,6 +84,10 @@ operator may give other strides than its fake version says, or than it would giv
 trace."""
 THREADS = Symbol("threads", 1)
 """How many threads segments get: what sizes scratch memory that each thread has a part of."""
+
+
+_Given: TypeAlias = tuple[Expr, str, int, TensorProperty]
+"""An integer that a call brings: its expression, a tensor, a dimension, which property of it."""
 
 
 @dataclass(frozen=True)
@@ -102,11 +113,19 @@ class BuiltPlan:
 
 
 def build_plan(
-    schedule: Schedule, calls: Sequence[SegmentCall], errors: Sequence[ErrorEntry], name: str
+    schedule: Schedule,
+    calls: Sequence[SegmentCall],
+    errors: Sequence[ErrorEntry],
+    name: str,
+    symbols: Mapping[str, Symbol],
+    conditions: Sequence[BoolExpr],
 ) -> BuiltPlan:
-    """The launch plan of ``schedule``; ``calls`` are those of its segments, in order. Raises
-    ``CodegenError`` where a size cannot be found among the inputs."""
-    return _Builder(schedule, list(calls), name).build(tuple(errors))
+    """The launch plan of ``schedule``; ``calls`` are those of its segments, in order.
+
+    The bounds of ``symbols``, and ``conditions``, are what the trace assumed of sizes: the plan checks each
+    as soon as it knows these. Raises ``CodegenError`` where a size cannot be found among the inputs."""
+    builder = _Builder(schedule, list(calls), name, symbols, list(conditions))
+    return builder.build(tuple(errors))
 
 
 @dataclass(eq=False)
@@ -114,6 +133,8 @@ class _Builder:
     schedule: Schedule
     calls: list[SegmentCall]
     name: str
+    symbols: Mapping[str, Symbol]
+    conditions: list[BoolExpr]
     out: list[Instruction] = field(default_factory=list)
     constants: dict[str, torch.Tensor] = field(default_factory=dict)
     externs: dict[str, Callable[..., Any]] = field(default_factory=dict)
@@ -174,16 +195,19 @@ class _Builder:
             else:
                 names.append(f"unused{k}")
         buffers = [b for b in self.graph.inputs if isinstance(b, InputBuffer)]
-        for buffer in buffers:
-            geometry: tuple[tuple[TensorProperty, tuple[Expr, ...]], ...] = (
-                ("size", buffer.layout.size),
-                ("stride", buffer.layout.stride),
-            )
-            for kind, values in geometry:
-                for dim, e in enumerate(values):
-                    if e.symbol is not None and e.symbol.name not in self.known:
-                        self.known.add(e.symbol.name)
-                        self.out.append(BindSize(e.symbol.name, buffer.name, dim, kind))
+        given = [
+            (e, buffer.name, dim, kind)
+            for buffer in buffers
+            for kind, values in _geometry(buffer.layout)
+            for dim, e in enumerate(values)
+        ]
+        # what is there by itself is read first, and then what follows from sums and multiples
+        given.sort(key=lambda one: one[0].symbol is None)
+        while (found := self._first_unknown(given)) is not None:
+            (symbol, factor, rest), (_, tensor, dim, kind) = found
+            self.known.add(symbol.name)
+            self.out.append(BindSize(symbol.name, tensor, dim, kind, factor, rest))
+        self._relied_on()
         for buffer in buffers:
             layout = buffer.layout
             for e in (*layout.size, *layout.stride):
@@ -195,7 +219,33 @@ class _Builder:
             self.out.append(CheckTensor(buffer.name, layout.dtype, layout.size, strides, layout.device.type))
         return names, numbers
 
-    def _known_size(self, e: Expr) -> bool:
+    def _first_unknown(self, given: Sequence[_Given]) -> tuple[Unknown, _Given] | None:
+        """The first of the integers at hand that tells of one more symbol."""
+        for one in given:
+            unknown = unknown_in(one[0], self.known)
+            if unknown is not None:
+                return unknown, one
+        return None
+
+    def _relied_on(self) -> None:
+        """Check the bounds of the inputs' symbols, and what the trace assumed of them."""
+        for symbol in self.symbols.values():
+            if symbol.name in self.known:
+                self._check_range(symbol)
+        self.out += map(CheckSizes, self._decidable())
+
+    def _check_range(self, symbol: Symbol) -> None:
+        check = range_check(symbol)
+        if check is not None:
+            self.out.append(check)
+
+    def _decidable(self) -> list[BoolExpr]:
+        """The conditions that were not checked so far, and whose symbols all have a value now."""
+        found = [c for c in self.conditions if self._known_size(c)]
+        self.conditions = [c for c in self.conditions if c not in found]
+        return found
+
+    def _known_size(self, e: Expr | BoolExpr) -> bool:
         return all(s.name in self.known for s in e.free_symbols)
 
     def _constants(self) -> None:
@@ -285,14 +335,32 @@ class _Builder:
         elif isinstance(op, BindSymbol):
             number = self.numbers.get(op.source.buffer.storage)
             self.out.append(BindItem(op.symbol, number or self._tensor(op.source)))
-            self.known.add(op.symbol)
+            self._learned(op.symbol)
         elif isinstance(op, ComputeNumber):
             args = tuple(map(_as_arg, map_leaves(op.args, self._leaf)))
             self.out.append(Compute(self._number(op.result), op.function, args))
+        elif isinstance(op, CheckCondition):
+            self._assert(op.condition, op.message, op.exception)
         elif isinstance(op, ExternKernel):
             self._call(op)
         else:
             raise CodegenError(f"no instruction for {type(op).__name__}")
+
+    def _learned(self, symbol: str) -> None:
+        """A number came out of the data: check what was assumed of it before anything relies on that."""
+        self.known.add(symbol)
+        if symbol in self.symbols:
+            self._check_range(self.symbols[symbol])
+        steps = [s.op for s in self.schedule.steps if isinstance(s, ExternStep)]
+        said = {op.condition: (op.message, op.exception) for op in steps if isinstance(op, CheckCondition)}
+        for condition in self._decidable():
+            unsaid = f"this data does not fulfil {condition}", "RuntimeError"
+            self._assert(condition, *said.get(condition, unsaid))
+
+    def _assert(self, condition: BoolExpr, message: str, exception: str) -> None:
+        made = Assert(condition, message, exception)
+        if made not in self.out:
+            self.out.append(made)
 
     def _call(self, op: ExternKernel) -> None:
         outs: Any = op.pattern
@@ -329,12 +397,22 @@ class _Builder:
         if isinstance(op, FallbackKernel):
             for symbol, result_name, dim in op.binds:
                 self.out.append(BindSize(symbol, result_name, dim))
-                self.known.add(symbol)
+                self._learned(symbol)
         if not isinstance(op, ExternKernelOut) and op.qualified_name not in ROW_MAJOR:
             for result in op.results:
-                layout = result.layout
-                if len(layout.size) > 1 and all(map(self._known_size, (*layout.size, *layout.stride))):
-                    self.out.append(Restride(result.name, layout.size, layout.stride, op.qualified_name))
+                self._look_at(op, result.name, result.layout)
+
+    def _look_at(self, op: ExternKernel, name: str, layout: Layout) -> None:
+        """Compare a result with what its trace says of it."""
+        if not is_operator(op.target) or foreign_signature(op.target) is not None:
+            sizes = tuple(e if self._known_size(e) else None for e in layout.size)
+            strides = (None,) * len(sizes)
+            self.out.append(
+                CheckTensor(name, layout.dtype, sizes, strides, layout.device.type, op.qualified_name)
+            )
+        fallback = isinstance(op, FallbackKernel) and layout.size
+        if (fallback or len(layout.size) > 1) and all(map(self._known_size, (*layout.size, *layout.stride))):
+            self.out.append(Restride(name, layout.size, layout.stride, op.qualified_name))
 
     def _target(self, op: ExternKernel) -> str:
         schema = getattr(op.target, "_schema", None)
@@ -402,6 +480,10 @@ class _Builder:
         if isinstance(value, TensorRef):
             self._allocate(value.buffer.storage)
         return _as_arg(self._leaf(value))
+
+
+def _geometry(layout: Layout) -> tuple[tuple[TensorProperty, tuple[Expr, ...]], ...]:
+    return ("size", layout.size), ("stride", layout.stride)
 
 
 def _same_geometry(a: Layout, b: Layout) -> bool:
