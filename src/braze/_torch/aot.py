@@ -99,4 +99,4 @@ def compile_functional(
         counters["aot_autograd"]["not_ok"] += 1
         raise
     counters["aot_autograd"]["ok"] += 1
-    return untraced(compiled)
+    return compiled

@@ -124,6 +124,7 @@ def _call_spec(
             ]
         ),
         written=tuple([i for i, one in enumerate(facts.inputs) if one.written and one.seen]),
+        changed=tuple([i for i, one in enumerate(facts.inputs) if one.written or one.copied_back]),
         dynamic=tuple([(i, one.dynamic) for i, one in enumerate(facts.outputs) if one.dynamic]),
         autocast=autocast,
         grad_mode=facts.grad_mode,
