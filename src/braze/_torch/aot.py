@@ -27,6 +27,11 @@ _BACKWARD_NOW = "force_non_lazy_backward_lowering"
 """A setting of AOTAutograd's. Where it is unknown, the backward comes when it first runs."""
 
 
+_BACKWARD_AUTOCAST = "backward_pass_autocast"
+"""Another one: under which autocast the backward is traced. Its default is that which is on around the
+function, and not that which is on where ``backward()`` is called: none, as PyTorch tells people to do."""
+
+
 def boxed(function: BoxedFunction) -> BoxedFunction:
     """`function`, marked as following the boxed convention."""
     function._boxed_call = True  # type: ignore[attr-defined]
@@ -83,7 +88,11 @@ def compile_functional(
 
     counters["aot_autograd"]["total"] += 1
     try:
-        known = {_BACKWARD_NOW: backward_now} if hasattr(functorch_config, _BACKWARD_NOW) else {}
+        known: dict[str, Any] = {}
+        if hasattr(functorch_config, _BACKWARD_NOW):
+            known[_BACKWARD_NOW] = backward_now
+        if getattr(functorch_config, _BACKWARD_AUTOCAST, None) == "same_as_forward":
+            known[_BACKWARD_AUTOCAST] = "off"
         with functorch_config.patch(known):
             compiled = aot_module_simplified(
                 cast(Any, gm),

@@ -117,6 +117,7 @@ class Backward(_Data, frozen=True):
             walk into.
         inputs_need_grad: an input required gradients; then a second derivative is an error when it is asked
             for.
+        curved: inputs that the gradients depend on, by their numbers among the inputs that are tensors.
         nondeterministic: the forward was made while deterministic algorithms were not asked for.
     """
 
@@ -128,6 +129,7 @@ class Backward(_Data, frozen=True):
     detached: tuple[Position, ...]
     inputs_need_grad: bool
     nondeterministic: bool
+    curved: tuple[Position, ...] = ()
 
 
 class CallSpec(_Data, frozen=True):

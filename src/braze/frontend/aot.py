@@ -12,6 +12,7 @@ from torch.fx import GraphModule
 
 from braze._torch import aot, aot_metadata, dynamo, trace_state, tracing
 from braze._torch.tracing import fake_mode_of
+from braze.artifact.autograd_call import first_derivative_only
 from braze.artifact.output_code import OutputCode
 from braze.compile.fx_compile import CompileRequest, FxCompile, GraphKind
 from braze.config import Config
@@ -19,6 +20,7 @@ from braze.frontend import aliasing
 from braze.frontend.decompositions import decompositions
 from braze.frontend.passes import cse
 from braze.frontend.passes.pipeline import run_passes
+from braze.frontend.second_order import curved_inputs
 
 __all__ = ["PartObserver", "compile_parts", "next_graph_id"]
 
@@ -62,6 +64,7 @@ def compile_parts(
     own = trace_state.own_tensors(module) if isinstance(module, GraphModule) else {}
     given = [*own.values(), *example_inputs]
     written: list[tuple[bool, ...] | None] = []
+    curved: list[int] = []
 
     def compile_part(part: GraphModule, inputs: Sequence[Any], kind: GraphKind) -> aot.BoxedFunction:
         if observer is not None:
@@ -78,6 +81,8 @@ def compile_parts(
             static_names.update(placeholders[i].name for i in static if i < len(placeholders))
         outputs = len(part.graph.output_node().args[0])  # type: ignore[arg-type]
         visible = tracing.visible_outputs() if kind == "forward" else None
+        if kind == "forward":
+            curved.extend(curved_inputs(part, visible or 0))
         _adopt_inputs(part, inputs)
         run_passes(part, config)
         request = CompileRequest(
@@ -95,7 +100,8 @@ def compile_parts(
                 observer.compiled(kind, code)
         if kind != "backward":
             tracing.report_output_strides(code.output_strides)
-        return aot.boxed(code.run)
+        run = first_derivative_only(code.run, curved) if kind == "backward" and curved else code.run
+        return aot.boxed(run)
 
     if isinstance(module, GraphModule) and aliasing.writes_through_folded(module):
         return dynamo.untraced(aliasing.run_as_captured(module, config.strict))

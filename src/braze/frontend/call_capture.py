@@ -23,6 +23,7 @@ from braze.artifact.call_spec import (
     Tangent,
 )
 from braze.compile.fx_compile import GraphKind
+from braze.frontend.second_order import curved_inputs
 from braze.frontend.views import Views, places
 
 __all__ = ["CallCapture"]
@@ -45,6 +46,7 @@ class CallCapture:
         self._facts: CallFacts | None = None
         self._returned: tuple[Any, ...] = ()
         self._gradients: tuple[bool, ...] | None = None
+        self._curved: tuple[int, ...] = ()
         self._differentiable = False  # a forward was compiled, and no inference graph
 
     def note(self, kind: GraphKind, part: GraphModule, inputs: Sequence[Any]) -> None:
@@ -68,6 +70,8 @@ class CallCapture:
         else:
             self._facts = facts
             self._differentiable = kind == "forward"
+            if self._differentiable:
+                self._curved = curved_inputs(part, _returned(facts))
             self._returned = tuple(_traced(result) for result in results)
             found = places(facts, inputs, self._returned, self._views)
             if isinstance(found, str):
@@ -93,7 +97,7 @@ class CallCapture:
         if self._gradients is None:
             return "its backward was not compiled"
         kept = self._returned[_returned(self._facts) :]
-        backward = _backward(self._facts, len(kept), self._gradients)
+        backward = _backward(self._facts, len(kept), self._gradients, self._curved)
         return _call_spec(self._facts, self._places, self._autocast, backward)
 
 
@@ -144,7 +148,9 @@ def _output(facts: OutputFacts, outputs: int, place: Place | None) -> Output:
     return Fresh(facts.requires_grad, facts.kind == "hidden_view")
 
 
-def _backward(facts: CallFacts, kept: int, gradients: Sequence[bool]) -> Backward | str:
+def _backward(
+    facts: CallFacts, kept: int, gradients: Sequence[bool], curved: tuple[int, ...]
+) -> Backward | str:
     if len(gradients) != len(facts.inputs):
         return "its backward returns something besides gradients"
     copied = [one for one in facts.inputs if one.copied_back]
@@ -171,4 +177,5 @@ def _backward(facts: CallFacts, kept: int, gradients: Sequence[bool]) -> Backwar
         detached=tuple(detached),
         inputs_need_grad=any(one.requires_grad for one in facts.inputs),
         nondeterministic=not facts.deterministic,
+        curved=curved,
     )
