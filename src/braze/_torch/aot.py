@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, TypeAlias, cast
 
 from torch._dynamo.utils import counters, flatten_graph_inputs
@@ -14,6 +15,7 @@ from torch.nn import Module
 
 from braze._torch.dynamo import untraced
 from braze._torch.joint_floats import floats_beside_the_cut
+from braze._torch.random_calls import draws_kept, draws_may_go, restore_draws, unused_draws
 
 __all__ = ["BoxedFunction", "GraphCompiler", "boxed", "compile_functional"]
 
@@ -48,6 +50,7 @@ def compile_functional(
     simplify_joint: Callable[[GraphModule], object],
     decompositions: Mapping[Any, Callable[..., Any]],
     backward_now: bool = False,
+    every_draw: bool = False,
 ) -> Callable[..., Any]:
     """Make `gm` functional, decompose it, split it, and compile the parts.
 
@@ -56,7 +59,8 @@ def compile_functional(
     for it (its guards must be known by then) or `backward_now` asks for it. Mutations of inputs are `copy_`
     nodes at the end of the graph. The halves are cut where the least memory has to be kept between them;
     `simplify_joint` sees the joint graph before the cut, and may change it in place. Floating-point numbers
-    among the inputs that the backward needs are inputs of its own, the first ones (see `joint_floats`)."""
+    among the inputs that the backward needs are inputs of its own, the first ones (see `joint_floats`).
+    `every_draw`: random calls whose results are not used stay in the graphs."""
     if any(isinstance(x, (list, tuple, dict)) for x in example_inputs):
         # compiled autograd and graphs with nested inputs: AOTAutograd wants a flat list
 
@@ -70,6 +74,7 @@ def compile_functional(
                 simplify_joint=simplify_joint,
                 decompositions=decompositions,
                 backward_now=backward_now,
+                every_draw=every_draw,
             )
 
         return flatten_graph_inputs(cast(Any, gm), example_inputs, again)
@@ -79,6 +84,14 @@ def compile_functional(
         return boxed(untraced(untraced(backward)(bw_gm, inputs)))
 
     def partition(joint: GraphModule, inputs: Any, **kwargs: Any) -> tuple[GraphModule, GraphModule]:
+        unused = unused_draws(joint) if every_draw else None
+        with draws_may_go() if every_draw else nullcontext():
+            halves = cut(joint, inputs, **kwargs)
+        if unused is not None:
+            restore_draws(unused, halves[0])
+        return halves
+
+    def cut(joint: GraphModule, inputs: Any, **kwargs: Any) -> tuple[GraphModule, GraphModule]:
         simplify_joint(joint)
         with floats_beside_the_cut(joint) as rejoin:
             # the partitioner's own search for common subexpressions would import TorchInductor
@@ -93,7 +106,7 @@ def compile_functional(
             known[_BACKWARD_NOW] = backward_now
         if getattr(functorch_config, _BACKWARD_AUTOCAST, None) == "same_as_forward":
             known[_BACKWARD_AUTOCAST] = "off"
-        with functorch_config.patch(known):
+        with functorch_config.patch(known), draws_kept() if every_draw else nullcontext():
             compiled = aot_module_simplified(
                 cast(Any, gm),
                 list(example_inputs),

@@ -115,6 +115,7 @@ def compile_parts(
             simplify_joint=cse.run,
             decompositions=decompositions(config),
             backward_now=backward_now,
+            every_draw=config.fallback_random,
         )
     except Exception as error:
         # AOTAutograd itself may refuse to write to such inputs

@@ -127,13 +127,15 @@ class FallbackKernel(ExternKernelAlloc):
     """An operator that Braze cannot compile, run as eager PyTorch runs it; ``reason`` says why.
 
     ``mutated``: storages that it writes by its schema. ``aliases``: result name -> storages that it may view.
-    ``binds``: (symbol, result name, dimension) where sizes are known only once it has run.
+    ``binds``: (symbol, result name, dimension) where sizes are known only once it has run. ``draws``: it takes
+    numbers from a random generator, which shows even if nobody reads its results.
     """
 
     reason: str = ""
     mutated: set[str] = field(default_factory=set)
     aliases: dict[str, set[str]] = field(default_factory=dict)
     binds: list[tuple[str, str, int]] = field(default_factory=list)
+    draws: bool = False
 
     __str__ = ExternKernel.__str__
 

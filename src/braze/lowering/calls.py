@@ -87,6 +87,7 @@ def call_fallback(ctx: GraphLowering, reason: str) -> Any:
         reason=reason,
         mutated=mutated,
         aliases={r.name: set(aliases) for r in results} if aliases else {},
+        draws=is_operator(target) and operator_info(target).random,
     )
     for result in results:
         for dim, size in enumerate(result.layout.size):

@@ -108,7 +108,8 @@ def live_operations(graph: Graph) -> set[Operation]:
     for op in reversed(graph.operations):
         writes = op.writes()
         effect = isinstance(op, BindSymbol) or (
-            isinstance(op, FallbackKernel) and (bool(op.mutated) or bool(op.binds) or not op.outputs)
+            isinstance(op, FallbackKernel)
+            and (bool(op.mutated) or bool(op.binds) or op.draws or not op.outputs)
         )
         if effect or writes & wanted or writes & inputs:
             alive.add(op)
