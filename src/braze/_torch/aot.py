@@ -16,6 +16,7 @@ from torch.nn import Module
 from braze._torch.dynamo import untraced
 from braze._torch.joint_floats import floats_beside_the_cut
 from braze._torch.random_calls import draws_kept, draws_may_go, restore_draws, unused_draws
+from braze._torch.recurrent import differentiable_lstm
 
 __all__ = ["BoxedFunction", "GraphCompiler", "boxed", "compile_functional"]
 
@@ -106,7 +107,8 @@ def compile_functional(
             known[_BACKWARD_NOW] = backward_now
         if getattr(functorch_config, _BACKWARD_AUTOCAST, None) == "same_as_forward":
             known[_BACKWARD_AUTOCAST] = "off"
-        with functorch_config.patch(known), draws_kept() if every_draw else nullcontext():
+        draws = draws_kept() if every_draw else nullcontext()
+        with functorch_config.patch(known), draws, differentiable_lstm():
             compiled = aot_module_simplified(
                 cast(Any, gm),
                 list(example_inputs),
