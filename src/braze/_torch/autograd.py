@@ -9,6 +9,8 @@ from typing import Any, cast
 import torch
 
 __all__ = [
+    "autocast_enabled",
+    "base_of",
     "creates_graph",
     "current_node",
     "detached_if_view",
@@ -38,7 +40,12 @@ without_autocast = cast("Callable[[], AbstractContextManager[None]]", torch._C._
 current_node = cast("Callable[[], Any]", torch._C._current_autograd_node)
 """The node of autograd's graph whose backward runs in the calling thread, or None."""
 
-_keeps_graph = cast("Callable[[], bool]", torch._C._autograd._get_current_graph_task_keep_graph)
+_keeps_graph: Callable[[], bool] = torch._C._autograd._get_current_graph_task_keep_graph
+
+
+def base_of(tensor: torch.Tensor) -> torch.Tensor:
+    """What autograd knows a tensor to be a view of; itself where it is none."""
+    return tensor if tensor._base is None else tensor._base
 
 
 def creates_graph() -> bool:
@@ -59,6 +66,10 @@ def unconnected_inputs(node: Any, tensors: Sequence[Any]) -> list[int]:
             edge = torch.autograd.graph.get_gradient_edge(tensor)
             known.add((edge.node, edge.output_nr))
     return [i for i, (into, nr) in enumerate(node.next_functions) if into and (into, nr) not in known]
+
+
+autocast_enabled: Callable[[], bool] = torch._C._is_any_autocast_enabled
+"""Whether autocast is on in the calling thread, for any device."""
 
 
 def leave_undefined_gradients(ctx: Any) -> None:

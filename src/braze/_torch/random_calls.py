@@ -15,8 +15,8 @@ __all__ = ["draws_kept", "draws_may_go", "restore_draws", "unused_draws"]
 
 _NAMES = """
     rand rand_like randn randn_like randint randint_like randperm bernoulli native_dropout _fused_dropout
-    normal normal_functional uniform exponential geometric log_normal cauchy random multinomial poisson binomial
-    rrelu_with_noise rrelu_with_noise_functional _sample_dirichlet _standard_gamma
+    normal normal_functional uniform exponential geometric log_normal cauchy random multinomial poisson
+    binomial rrelu_with_noise rrelu_with_noise_functional _sample_dirichlet _standard_gamma
 """.split()
 
 
@@ -50,7 +50,8 @@ def draws_may_go() -> Iterator[None]:
 
 
 def unused_draws(joint: GraphModule) -> Graph | None:
-    """A copy of a joint graph whose forward part has random calls that are not used; None where it has none."""
+    """A copy of a joint graph whose forward part has random calls that are not used; None where it has
+    none."""
     if not any(map(_is_unused_draw, joint.graph.nodes)):
         return None
     copy = Graph()
@@ -59,8 +60,8 @@ def unused_draws(joint: GraphModule) -> Graph | None:
 
 
 def restore_draws(joint: Graph, forward: GraphModule) -> None:
-    """Put the unused random calls of a joint graph's forward part into the forward graph that was cut from it,
-    where they were; in place. Nodes have the same names in both."""
+    """Put the unused random calls of a joint graph's forward part into the forward graph that was cut from
+    it, where they were; in place. Nodes have the same names in both."""
     known: dict[str, Node] = {node.name: node for node in forward.graph.nodes}
     missing: set[Node] = set()
     left = [node for node in joint.nodes if _is_unused_draw(node)]

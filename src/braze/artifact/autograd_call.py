@@ -25,7 +25,7 @@ from braze.artifact.call_spec import (
 )
 from braze.errors import ArtifactError
 
-__all__ = ["Boxed", "build_call", "first_derivative_only"]
+__all__ = ["Boxed", "build_call", "guarded_backward"]
 
 Boxed: TypeAlias = Callable[[list[Any]], Sequence[Any]]
 """A compiled graph: takes its inputs in a list, which it empties."""
@@ -207,15 +207,16 @@ def _check_connected(arguments: Sequence[Any], curved: Sequence[int]) -> None:
         raise RuntimeError(f"create_graph=True: {_DOUBLE_BACKWARD}")
 
 
-def first_derivative_only(backward: Boxed, curved: Sequence[int]) -> Boxed:
-    """`backward`, which raises ``RuntimeError`` with ``create_graph=True`` where the derivative of its
-    gradients would be lost. ``curved`` as in `Backward`."""
-    creates_graph = autograd.creates_graph
+def guarded_backward(backward: Boxed, curved: Sequence[int]) -> Boxed:
+    """`backward`, a compiled graph, which no autocast reaches, and which raises ``RuntimeError`` with
+    ``create_graph=True`` where the derivative of its gradients would be lost. ``curved`` as in `Backward`."""
+    creates_graph, autocast_enabled = autograd.creates_graph, autograd.autocast_enabled
+    cast_off = _without_autocast(backward)
 
     def run(arguments: list[Any]) -> Sequence[Any]:
-        if creates_graph():
+        if curved and creates_graph():
             _check_connected(arguments, curved)
-        return backward(arguments)
+        return cast_off(arguments) if autocast_enabled() else backward(arguments)
 
     return run
 

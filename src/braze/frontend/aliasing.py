@@ -13,13 +13,21 @@ import torch
 from torch.fx import Graph, GraphModule, Node
 
 from braze._torch import shapes, trace_state
+from braze._torch.autograd import base_of
 from braze._torch.native import storage_id
 from braze.artifact.schema import Fallback
 from braze.compile.report import ledger, warn_of
 from braze.errors import FallbackError
-from braze.runtime.overlaps import Apart, apart, overlaps_itself
+from braze.runtime.overlaps import apart, overlaps_itself
 
-__all__ = ["EagerTwin", "any_folded", "guarded", "run_as_captured", "writes_through_folded", "writes_to_itself"]
+__all__ = [
+    "EagerTwin",
+    "any_folded",
+    "guarded",
+    "run_as_captured",
+    "writes_through_folded",
+    "writes_to_itself",
+]
 
 _WRITING_OPERATORS = frozenset(
     """
@@ -99,12 +107,10 @@ def _written_by(node: Node) -> list[Node]:
         or (name.endswith("_") and not name.startswith("__"))
         or node.kwargs.get("inplace") is True
     )
-    found = [out, node.args[0] if in_place and node.args else None]
-    return [n for one in found for n in (one if isinstance(one, (list, tuple)) else [one]) if _is_node(n)]
-
-
-def _is_node(value: Any) -> bool:
-    return isinstance(value, Node)
+    found: list[Node] = []
+    for one in (out, node.args[0] if in_place and node.args else None):
+        found += [n for n in (one if isinstance(one, (list, tuple)) else [one]) if isinstance(n, Node)]
+    return found
 
 
 def _reaches(node: Node, folded: Collection[Node]) -> bool:
@@ -212,7 +218,7 @@ def _lie(group: Sequence[tuple[int, torch.Tensor]]) -> list[tuple[int, ...]]:
     bases: list[int] = []
     found = []
     for i, t in sorted(group, key=lambda pair: pair[0]):
-        base = t if t._base is None else t._base
+        base = base_of(t)
         if id(base) not in bases:
             bases.append(id(base))
         place = (t.data_ptr() - first, t.untyped_storage().nbytes(), bases.index(id(base)), int(t is base))

@@ -12,7 +12,7 @@ from torch.fx import GraphModule
 
 from braze._torch import aot, aot_metadata, dynamo, trace_state, tracing
 from braze._torch.tracing import fake_mode_of
-from braze.artifact.autograd_call import first_derivative_only
+from braze.artifact.autograd_call import guarded_backward
 from braze.artifact.output_code import OutputCode
 from braze.compile.fx_compile import CompileRequest, FxCompile, GraphKind
 from braze.config import Config
@@ -21,6 +21,7 @@ from braze.frontend.decompositions import decompositions
 from braze.frontend.passes import cse
 from braze.frontend.passes.pipeline import run_passes
 from braze.frontend.second_order import curved_inputs
+from braze.frontend.views import views_made_inside, with_views_of_inputs
 
 __all__ = ["PartObserver", "compile_parts", "next_graph_id"]
 
@@ -83,6 +84,7 @@ def compile_parts(
         visible = tracing.visible_outputs() if kind == "forward" else None
         if kind == "forward":
             curved.extend(curved_inputs(part, visible or 0))
+        inner_views = views_made_inside(part) if kind == "forward" else []
         _adopt_inputs(part, inputs)
         run_passes(part, config)
         request = CompileRequest(
@@ -100,7 +102,9 @@ def compile_parts(
                 observer.compiled(kind, code)
         if kind != "backward":
             tracing.report_output_strides(code.output_strides)
-        run = first_derivative_only(code.run, curved) if kind == "backward" and curved else code.run
+        run = guarded_backward(code.run, curved) if kind == "backward" else code.run
+        if inner_views:
+            run = with_views_of_inputs(run, inner_views)
         return aot.boxed(run)
 
     if isinstance(module, GraphModule) and aliasing.writes_through_folded(module):

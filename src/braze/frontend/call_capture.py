@@ -24,7 +24,7 @@ from braze.artifact.call_spec import (
 )
 from braze.compile.fx_compile import GraphKind
 from braze.frontend.second_order import curved_inputs
-from braze.frontend.views import Views, places
+from braze.frontend.views import Views, places, views_made_inside
 
 __all__ = ["CallCapture"]
 
@@ -67,6 +67,8 @@ class CallCapture:
             self.reason = "inputs that share memory are written to"
         elif aot_metadata.guards_of_aot() != self._aot_guards:
             self.reason = "AOTAutograd guards which inputs share memory"
+        elif kind == "forward" and views_made_inside(part):
+            self.reason = "it returns several views of an input that one operator makes"
         else:
             self._facts = facts
             self._differentiable = kind == "forward"

@@ -127,8 +127,8 @@ class FallbackKernel(ExternKernelAlloc):
     """An operator that Braze cannot compile, run as eager PyTorch runs it; ``reason`` says why.
 
     ``mutated``: storages that it writes by its schema. ``aliases``: result name -> storages that it may view.
-    ``binds``: (symbol, result name, dimension) where sizes are known only once it has run. ``draws``: it takes
-    numbers from a random generator, which shows even if nobody reads its results.
+    ``binds``: (symbol, result name, dimension) where sizes are known only once it has run. ``draws``: it
+    takes numbers from a random generator, which shows even if nobody reads its results.
     """
 
     reason: str = ""

@@ -83,8 +83,8 @@ def _span(tensor: torch.Tensor) -> tuple[int, int]:
 
 
 def may_overlap(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Whether two tensors share a byte. Columns and steps of one matrix are told apart by their strides, small
-    tensors by their elements; where neither says, ranges of addresses that meet count as sharing."""
+    """Whether two tensors share a byte. Columns and steps of one matrix are told apart by their strides,
+    small tensors by their elements; where neither says, ranges of addresses that meet count as sharing."""
     (begin_a, end_a), (begin_b, end_b) = _span(a), _span(b)
     if not a.numel() or not b.numel() or end_a <= begin_b or end_b <= begin_a:
         return False
