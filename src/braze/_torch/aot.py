@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, TypeAlias, cast
 
 from torch._dynamo.utils import counters, flatten_graph_inputs
@@ -14,6 +15,8 @@ from torch.nn import Module
 
 from braze._torch.dynamo import untraced
 from braze._torch.joint_floats import floats_beside_the_cut
+from braze._torch.random_calls import draws_kept, draws_may_go, restore_draws, unused_draws
+from braze._torch.recurrent import differentiable_lstm
 
 __all__ = ["BoxedFunction", "GraphCompiler", "boxed", "compile_functional"]
 
@@ -25,6 +28,11 @@ GraphCompiler: TypeAlias = Callable[[GraphModule, Sequence[Any]], BoxedFunction]
 
 _BACKWARD_NOW = "force_non_lazy_backward_lowering"
 """A setting of AOTAutograd's. Where it is unknown, the backward comes when it first runs."""
+
+
+_BACKWARD_AUTOCAST = "backward_pass_autocast"
+"""Another one: under which autocast the backward is traced. Its default is that which is on around the
+function, and not that which is on where ``backward()`` is called: none, as PyTorch tells people to do."""
 
 
 def boxed(function: BoxedFunction) -> BoxedFunction:
@@ -43,6 +51,7 @@ def compile_functional(
     simplify_joint: Callable[[GraphModule], object],
     decompositions: Mapping[Any, Callable[..., Any]],
     backward_now: bool = False,
+    every_draw: bool = False,
 ) -> Callable[..., Any]:
     """Make `gm` functional, decompose it, split it, and compile the parts.
 
@@ -51,7 +60,8 @@ def compile_functional(
     for it (its guards must be known by then) or `backward_now` asks for it. Mutations of inputs are `copy_`
     nodes at the end of the graph. The halves are cut where the least memory has to be kept between them;
     `simplify_joint` sees the joint graph before the cut, and may change it in place. Floating-point numbers
-    among the inputs that the backward needs are inputs of its own, the first ones (see `joint_floats`)."""
+    among the inputs that the backward needs are inputs of its own, the first ones (see `joint_floats`).
+    `every_draw`: random calls whose results are not used stay in the graphs."""
     if any(isinstance(x, (list, tuple, dict)) for x in example_inputs):
         # compiled autograd and graphs with nested inputs: AOTAutograd wants a flat list
 
@@ -65,6 +75,7 @@ def compile_functional(
                 simplify_joint=simplify_joint,
                 decompositions=decompositions,
                 backward_now=backward_now,
+                every_draw=every_draw,
             )
 
         return flatten_graph_inputs(cast(Any, gm), example_inputs, again)
@@ -74,6 +85,14 @@ def compile_functional(
         return boxed(untraced(untraced(backward)(bw_gm, inputs)))
 
     def partition(joint: GraphModule, inputs: Any, **kwargs: Any) -> tuple[GraphModule, GraphModule]:
+        unused = unused_draws(joint) if every_draw else None
+        with draws_may_go() if every_draw else nullcontext():
+            halves = cut(joint, inputs, **kwargs)
+        if unused is not None:
+            restore_draws(unused, halves[0])
+        return halves
+
+    def cut(joint: GraphModule, inputs: Any, **kwargs: Any) -> tuple[GraphModule, GraphModule]:
         simplify_joint(joint)
         with floats_beside_the_cut(joint) as rejoin:
             # the partitioner's own search for common subexpressions would import TorchInductor
@@ -83,8 +102,13 @@ def compile_functional(
 
     counters["aot_autograd"]["total"] += 1
     try:
-        known = {_BACKWARD_NOW: backward_now} if hasattr(functorch_config, _BACKWARD_NOW) else {}
-        with functorch_config.patch(known):
+        known: dict[str, Any] = {}
+        if hasattr(functorch_config, _BACKWARD_NOW):
+            known[_BACKWARD_NOW] = backward_now
+        if getattr(functorch_config, _BACKWARD_AUTOCAST, None) == "same_as_forward":
+            known[_BACKWARD_AUTOCAST] = "off"
+        draws = draws_kept() if every_draw else nullcontext()
+        with functorch_config.patch(known), draws, differentiable_lstm():
             compiled = aot_module_simplified(
                 cast(Any, gm),
                 list(example_inputs),
@@ -99,4 +123,4 @@ def compile_functional(
         counters["aot_autograd"]["not_ok"] += 1
         raise
     counters["aot_autograd"]["ok"] += 1
-    return untraced(compiled)
+    return compiled

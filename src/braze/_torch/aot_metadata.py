@@ -22,6 +22,7 @@ __all__ = [
     "call_facts",
     "guards_of_aot",
     "is_split_by_ddp",
+    "written_inputs",
 ]
 
 
@@ -199,6 +200,17 @@ def _name(memory_format: torch.memory_format) -> str:
 
 def _plain_numbers(values: Sequence[Any] | None) -> bool:
     return values is not None and all(type(v) is int for v in values)
+
+
+def written_inputs() -> tuple[bool, ...] | None:
+    """For each input of the function that is being compiled, as AOTAutograd passes them to its parts, whether
+    it is written to; None where that is not known. To be called while a forward or inference graph is being
+    compiled."""
+    context = TracingContext.try_get()
+    metadata = None if context is None else context.fw_metadata
+    if metadata is None:
+        return None
+    return tuple([info.mutation_type != MutationType.NOT_MUTATED for info in metadata.input_info])
 
 
 def guards_of_aot() -> int:

@@ -9,6 +9,10 @@ from typing import Any, cast
 import torch
 
 __all__ = [
+    "autocast_enabled",
+    "base_of",
+    "creates_graph",
+    "current_node",
     "detached_if_view",
     "grad_enabled",
     "in_transform",
@@ -17,6 +21,7 @@ __all__ = [
     "mark_dynamic",
     "release_saved",
     "set_grad_enabled",
+    "unconnected_inputs",
     "without_autocast",
 ]
 
@@ -30,6 +35,41 @@ set_grad_enabled = cast("Callable[[bool], None]", torch._C._set_grad_enabled)
 
 without_autocast = cast("Callable[[], AbstractContextManager[None]]", torch._C._DisableAutocast)
 """Inside this context no operator is autocast, on any device."""
+
+
+current_node = cast("Callable[[], Any]", torch._C._current_autograd_node)
+"""The node of autograd's graph whose backward runs in the calling thread, or None."""
+
+_keeps_graph: Callable[[], bool] = torch._C._autograd._get_current_graph_task_keep_graph
+
+
+def base_of(tensor: torch.Tensor) -> torch.Tensor:
+    """What autograd knows a tensor to be a view of; itself where it is none."""
+    return tensor if tensor._base is None else tensor._base
+
+
+def creates_graph() -> bool:
+    """Whether the backward that runs in the calling thread was started with ``create_graph=True``. That turns
+    the grad mode on; inside the forward of an `autograd.Function` it is off again, as is the mode that
+    nothing else turns off."""
+    return torch.is_grad_enabled() or (not torch._C._is_fwd_grad_enabled() and _keeps_graph())
+
+
+def unconnected_inputs(node: Any, tensors: Sequence[Any]) -> list[int]:
+    """The inputs of a node of autograd's graph, by number, that require gradients and that nothing computed
+    from `tensors` is seen to depend on: neither they nor a result of the node are among these."""
+    known = set()
+    for tensor in tensors:
+        if isinstance(tensor, torch.Tensor) and tensor.requires_grad:
+            if tensor.grad_fn is node:
+                return []
+            edge = torch.autograd.graph.get_gradient_edge(tensor)
+            known.add((edge.node, edge.output_nr))
+    return [i for i, (into, nr) in enumerate(node.next_functions) if into and (into, nr) not in known]
+
+
+autocast_enabled: Callable[[], bool] = torch._C._is_any_autocast_enabled
+"""Whether autocast is on in the calling thread, for any device."""
 
 
 def leave_undefined_gradients(ctx: Any) -> None:

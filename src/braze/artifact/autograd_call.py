@@ -25,7 +25,7 @@ from braze.artifact.call_spec import (
 )
 from braze.errors import ArtifactError
 
-__all__ = ["Boxed", "build_call"]
+__all__ = ["Boxed", "build_call", "guarded_backward"]
 
 Boxed: TypeAlias = Callable[[list[Any]], Sequence[Any]]
 """A compiled graph: takes its inputs in a list, which it empties."""
@@ -158,6 +158,8 @@ def _function(
                 release_saved(ctx)
                 return tuple(run_backward(arguments))
 
+            if autograd.grad_enabled():
+                _check_connected(arguments, how.curved)
             if autograd.grad_enabled() and (how.inputs_need_grad or _any_requires_grad(arguments)):
                 return _differentiable_once(run, arguments)
             return run()
@@ -187,6 +189,38 @@ def _check_backward(how: Backward) -> None:
         )
 
 
+_DOUBLE_BACKWARD = (
+    "torch.compile with aot_autograd does not currently support double backward "
+    "(this function was compiled by Braze)"
+)
+
+
+def _check_connected(arguments: Sequence[Any], curved: Sequence[int]) -> None:
+    """Raises ``RuntimeError`` where a derivative of the gradients that are about to be computed would be
+    taken for zero: with respect to an input that they depend on, which none of the backward graph's
+    `arguments` leads to. Where they all do, the error comes when that derivative is asked for."""
+    node = autograd.current_node()
+    if node is None or not curved:
+        return
+    lost = autograd.unconnected_inputs(node, arguments)
+    if set(lost) & set(curved):
+        raise RuntimeError(f"create_graph=True: {_DOUBLE_BACKWARD}")
+
+
+def guarded_backward(backward: Boxed, curved: Sequence[int]) -> Boxed:
+    """`backward`, a compiled graph, which no autocast reaches, and which raises ``RuntimeError`` with
+    ``create_graph=True`` where the derivative of its gradients would be lost. ``curved`` as in `Backward`."""
+    creates_graph, autocast_enabled = autograd.creates_graph, autograd.autocast_enabled
+    cast_off = _without_autocast(backward)
+
+    def run(arguments: list[Any]) -> Sequence[Any]:
+        if curved and creates_graph():
+            _check_connected(arguments, curved)
+        return cast_off(arguments) if autocast_enabled() else backward(arguments)
+
+    return run
+
+
 class _NotTwice(torch.autograd.Function):
     """Connects gradients to the graph of `create_graph=True`, and says no when they are differentiated."""
 
@@ -196,10 +230,7 @@ class _NotTwice(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *_: Any) -> Any:
-        raise RuntimeError(
-            "torch.compile with aot_autograd does not currently support double backward "
-            "(this function was compiled by Braze)"
-        )
+        raise RuntimeError(_DOUBLE_BACKWARD)
 
 
 def _differentiable_once(run: Callable[[], tuple[Any, ...]], arguments: Sequence[Any]) -> Any:

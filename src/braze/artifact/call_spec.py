@@ -117,6 +117,7 @@ class Backward(_Data, frozen=True):
             walk into.
         inputs_need_grad: an input required gradients; then a second derivative is an error when it is asked
             for.
+        curved: inputs that the gradients depend on, by their numbers among the inputs that are tensors.
         nondeterministic: the forward was made while deterministic algorithms were not asked for.
     """
 
@@ -128,6 +129,7 @@ class Backward(_Data, frozen=True):
     detached: tuple[Position, ...]
     inputs_need_grad: bool
     nondeterministic: bool
+    curved: tuple[Position, ...] = ()
 
 
 class CallSpec(_Data, frozen=True):
@@ -138,6 +140,7 @@ class CallSpec(_Data, frozen=True):
         outputs: what becomes of each output of the graph.
         copied_back: inputs that get their new value after the graph ran.
         written: inputs that the graph itself writes to, of which autograd has to know.
+        changed: inputs that hold other values after a call, for whatever reason.
         dynamic: output and dimensions that are symbolic, for each output that has such.
         autocast: autocast was on where the graph was traced, and is in it; it must be off where it runs.
         grad_mode: the grad mode that the function leaves behind; None where it leaves it alone.
@@ -148,6 +151,7 @@ class CallSpec(_Data, frozen=True):
     outputs: tuple[Output, ...]
     copied_back: tuple[CopyBack, ...] = ()
     written: tuple[Position, ...] = ()
+    changed: tuple[Position, ...] = ()
     dynamic: tuple[tuple[Position, tuple[Position, ...]], ...] = ()
     autocast: bool = False
     grad_mode: bool | None = None
@@ -175,7 +179,7 @@ def check_spec(spec: CallSpec) -> None:
         if isinstance(output, (AliasOfInput, AliasOfResult)):
             _check_place(output.place)
     _within([c.input for c in spec.copied_back], spec.inputs, "input")
-    _within(spec.written, spec.inputs, "input")
+    _within((*spec.written, *spec.changed), spec.inputs, "input")
     _within([at for at, _ in spec.dynamic], len(spec.outputs), "output")
     if spec.backward is not None:
         _within(spec.backward.detached, spec.inputs, "input")

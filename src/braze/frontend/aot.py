@@ -10,14 +10,18 @@ from typing import Any, Protocol
 import torch
 from torch.fx import GraphModule
 
-from braze._torch import aot, tracing
+from braze._torch import aot, aot_metadata, dynamo, trace_state, tracing
 from braze._torch.tracing import fake_mode_of
+from braze.artifact.autograd_call import guarded_backward
 from braze.artifact.output_code import BoxedCall, OutputCode
 from braze.compile.fx_compile import CompileRequest, FxCompile, GraphKind
 from braze.config import Config
+from braze.frontend import aliasing
 from braze.frontend.decompositions import decompositions
 from braze.frontend.passes import cse
 from braze.frontend.passes.pipeline import run_passes
+from braze.frontend.second_order import curved_inputs
+from braze.frontend.views import views_made_inside, with_views_of_inputs
 
 __all__ = ["PartObserver", "compile_parts", "next_graph_id"]
 
@@ -58,6 +62,10 @@ def compile_parts(
     first runs."""
     graph_id = next_graph_id()
     static_names: set[str] = set()
+    own = trace_state.own_tensors(module) if isinstance(module, GraphModule) else {}
+    given = [*own.values(), *example_inputs]
+    written: list[tuple[bool, ...] | None] = []
+    curved: list[int] = []
 
     def compile_part(part: GraphModule, inputs: Sequence[Any], kind: GraphKind) -> aot.BoxedFunction:
         if observer is not None:
@@ -67,10 +75,16 @@ def compile_parts(
             # its inputs are in an order of their own, but keep the names that they have in the forward graph
             static = frozenset(i for i, node in enumerate(placeholders) if node.name in static_names)
         else:
+            written.append(aot_metadata.written_inputs())
+            if aliasing.writes_to_itself(inputs, written[-1] or ()):
+                raise _AsCaptured
             static = tracing.static_inputs()
             static_names.update(placeholders[i].name for i in static if i < len(placeholders))
         outputs = len(part.graph.output_node().args[0])  # type: ignore[arg-type]
         visible = tracing.visible_outputs() if kind == "forward" else None
+        if kind == "forward":
+            curved.extend(curved_inputs(part, visible or 0))
+        inner_views = views_made_inside(part) if kind == "forward" else []
         _adopt_inputs(part, inputs)
         run_passes(part, config)
         request = CompileRequest(
@@ -88,18 +102,41 @@ def compile_parts(
                 observer.compiled(kind, code)
         if kind != "backward":
             tracing.report_output_strides(code.output_strides)
-        return aot.boxed(_with_numbers(code.run, inputs))
+        run = _with_numbers(code.run, inputs)
+        if kind == "backward":
+            run = guarded_backward(run, curved)
+        if inner_views:
+            run = with_views_of_inputs(run, inner_views)
+        return aot.boxed(run)
 
-    return aot.compile_functional(
-        module,
-        example_inputs,
-        forward=lambda part, inputs: compile_part(part, inputs, "forward"),
-        backward=lambda part, inputs: compile_part(part, inputs, "backward"),
-        inference=lambda part, inputs: compile_part(part, inputs, "inference"),
-        simplify_joint=cse.run,
-        decompositions=decompositions(config),
-        backward_now=backward_now,
-    )
+    if isinstance(module, GraphModule) and aliasing.writes_through_folded(module):
+        return dynamo.untraced(aliasing.run_as_captured(module, config.strict))
+    try:
+        compiled = aot.compile_functional(
+            module,
+            example_inputs,
+            forward=lambda part, inputs: compile_part(part, inputs, "forward"),
+            backward=lambda part, inputs: compile_part(part, inputs, "backward"),
+            inference=lambda part, inputs: compile_part(part, inputs, "inference"),
+            simplify_joint=cse.run,
+            decompositions=decompositions(config),
+            backward_now=backward_now,
+            every_draw=config.fallback_random,
+        )
+    except Exception as error:
+        # AOTAutograd itself may refuse to write to such inputs
+        folded = isinstance(error, RuntimeError) and aliasing.any_folded(given)
+        if not isinstance(module, GraphModule) or not (folded or isinstance(error, _AsCaptured)):
+            raise
+        return dynamo.untraced(aliasing.run_as_captured(module, config.strict))
+    if isinstance(module, GraphModule) and len(written) == 1 and written[0] is not None and any(written[0]):
+        places = [i for i, one in enumerate(written[0]) if one] if len(written[0]) == len(given) else None
+        compiled = aliasing.guarded(compiled, module, example_inputs, places, config.strict)
+    return dynamo.untraced(compiled)
+
+
+class _AsCaptured(Exception):
+    """The graph can't be compiled for these inputs: it has to run as Dynamo captured it."""
 
 
 def _with_numbers(run: BoxedCall, inputs: Sequence[Any]) -> BoxedCall:

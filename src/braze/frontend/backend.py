@@ -57,7 +57,7 @@ def braze(
     entries = open_entries(config)
     key = "the cache is not used" if entries is None else level2.describe(gm, example_inputs, config)
     if entries is not None and not isinstance(key, str):
-        found = level2.find(entries, key, gm)
+        found = level2.find(entries, key, gm, strict=config.strict)
         if found is not None:
             return dynamo.untraced(found)
     # tracing and compiling are loaded for the first graph that needs them: a hit never does

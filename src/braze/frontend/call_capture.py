@@ -23,7 +23,8 @@ from braze.artifact.call_spec import (
     Tangent,
 )
 from braze.compile.fx_compile import GraphKind
-from braze.frontend.views import Views, places
+from braze.frontend.second_order import curved_inputs
+from braze.frontend.views import Views, places, views_made_inside
 
 __all__ = ["CallCapture"]
 
@@ -45,6 +46,7 @@ class CallCapture:
         self._facts: CallFacts | None = None
         self._returned: tuple[Any, ...] = ()
         self._gradients: tuple[bool, ...] | None = None
+        self._curved: tuple[int, ...] = ()
         self._differentiable = False  # a forward was compiled, and no inference graph
 
     def note(self, kind: GraphKind, part: GraphModule, inputs: Sequence[Any]) -> None:
@@ -65,9 +67,13 @@ class CallCapture:
             self.reason = "inputs that share memory are written to"
         elif aot_metadata.guards_of_aot() != self._aot_guards:
             self.reason = "AOTAutograd guards which inputs share memory"
+        elif kind == "forward" and views_made_inside(part):
+            self.reason = "it returns several views of an input that one operator makes"
         else:
             self._facts = facts
             self._differentiable = kind == "forward"
+            if self._differentiable:
+                self._curved = curved_inputs(part, _returned(facts))
             self._returned = tuple(_traced(result) for result in results)
             found = places(facts, inputs, self._returned, self._views)
             if isinstance(found, str):
@@ -93,7 +99,7 @@ class CallCapture:
         if self._gradients is None:
             return "its backward was not compiled"
         kept = self._returned[_returned(self._facts) :]
-        backward = _backward(self._facts, len(kept), self._gradients)
+        backward = _backward(self._facts, len(kept), self._gradients, self._curved)
         return _call_spec(self._facts, self._places, self._autocast, backward)
 
 
@@ -124,6 +130,7 @@ def _call_spec(
             ]
         ),
         written=tuple([i for i, one in enumerate(facts.inputs) if one.written and one.seen]),
+        changed=tuple([i for i, one in enumerate(facts.inputs) if one.written or one.copied_back]),
         dynamic=tuple([(i, one.dynamic) for i, one in enumerate(facts.outputs) if one.dynamic]),
         autocast=autocast,
         grad_mode=facts.grad_mode,
@@ -143,7 +150,9 @@ def _output(facts: OutputFacts, outputs: int, place: Place | None) -> Output:
     return Fresh(facts.requires_grad, facts.kind == "hidden_view")
 
 
-def _backward(facts: CallFacts, kept: int, gradients: Sequence[bool]) -> Backward | str:
+def _backward(
+    facts: CallFacts, kept: int, gradients: Sequence[bool], curved: tuple[int, ...]
+) -> Backward | str:
     if len(gradients) != len(facts.inputs):
         return "its backward returns something besides gradients"
     copied = [one for one in facts.inputs if one.copied_back]
@@ -170,4 +179,5 @@ def _backward(facts: CallFacts, kept: int, gradients: Sequence[bool]) -> Backwar
         detached=tuple(detached),
         inputs_need_grad=any(one.requires_grad for one in facts.inputs),
         nondeterministic=not facts.deterministic,
+        curved=curved,
     )

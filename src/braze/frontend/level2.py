@@ -21,6 +21,7 @@ from braze.artifact.autograd_call import build_call
 from braze.artifact.call_spec import CallSpec
 from braze.artifact.output_code import OutputCode
 from braze.errors import ArtifactError, BrazeError
+from braze.frontend import aliasing
 from braze.frontend.dynamo_key import DynamoKey, describe
 from braze.runtime.expr import Symbol
 from braze.runtime.guard import BoolExpr, parse_guard
@@ -58,18 +59,26 @@ class Entries(Protocol):
         ...
 
 
-def find(entries: Entries, key: DynamoKey, gm: GraphModule) -> Callable[..., Any] | None:
-    """The callable for `gm`, of which `key` is the key, from the first entry that fits and can be loaded."""
+def find(
+    entries: Entries, key: DynamoKey, gm: GraphModule, *, strict: bool = False
+) -> Callable[..., Any] | None:
+    """The callable for `gm`, of which `key` is the key, from the first entry that fits and can be loaded.
+    ``strict``: it raises where it would run eager operators."""
     own = trace_state.own_tensors(gm)
     for entry in entries.find(key):
         try:
             if guards_hold(entry, key):
-                return callable_from(entry, key, list(own.values()), entries.load)
+                found = callable_from(entry, key, list(own.values()), entries.load)
+                return aliasing.guarded(found, gm, _examples(gm), entry.spec.changed, strict)
         except BrazeError as error:
             log.warning("an entry of the cache cannot be used, the graph is compiled again: %s", error)
         except Exception:  # what is stored must never stand between people and their results
             log.exception("an entry of the cache cannot be used, the graph is compiled again")
     return None
+
+
+def _examples(gm: GraphModule) -> list[Any]:
+    return [node.meta.get("example_value") for node in gm.graph.find_nodes(op="placeholder")]
 
 
 def guards_hold(entry: Entry, key: DynamoKey) -> bool:

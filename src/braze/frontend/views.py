@@ -15,13 +15,15 @@ import sympy
 import torch
 from torch.fx import GraphModule, Node
 
-from braze._torch.aot_metadata import CallFacts
+from braze._torch.aot_metadata import CallFacts, call_facts
 from braze._torch.native import storage_id
 from braze._torch.shape_envs import raw_expression
 from braze._torch.shapes import hint, is_symbolic
 from braze.artifact.call_spec import Place
+from braze.artifact.output_code import BoxedCall
+from braze.frontend.passes.effects import view_base
 
-__all__ = ["DynamoViews", "Views", "places"]
+__all__ = ["DynamoViews", "Views", "places", "views_made_inside", "with_views_of_inputs"]
 
 
 class Views:
@@ -81,6 +83,41 @@ def places(
             return f"it cannot be told where output {i}, a view, lies"
         found[i] = place
     return found
+
+
+def views_made_inside(part: GraphModule) -> list[tuple[int, int]]:
+    """Outputs of a forward graph that are views of its inputs and that AOTAutograd does not make again from
+    the caller's tensors: results of operators that return several views. Pairs of output and input, by
+    number."""
+    facts = call_facts()
+    if isinstance(facts, str):
+        return []
+    first = sum(i.copied_back for i in facts.inputs)
+    returned: Any = part.graph.output_node().args[0]
+    inputs = {node: i for i, node in enumerate(part.graph.find_nodes(op="placeholder"))}
+    pairs = []
+    for i, output in enumerate(facts.outputs):
+        node = returned[first + i]
+        base = view_base(node) if output.kind == "fresh" and isinstance(node, Node) else None
+        if base is not None and base is not node and base in inputs:
+            pairs.append((first + i, inputs[base]))
+    return pairs
+
+
+def with_views_of_inputs(run: BoxedCall, pairs: Sequence[tuple[int, int]]) -> BoxedCall:
+    """`run`, a compiled graph, with the outputs of `views_made_inside` known to autograd as views: writing to
+    one is then seen by whoever saved the input, or is an error, as in eager PyTorch."""
+
+    def call(inputs: list[Any]) -> Sequence[Any]:
+        bases = [inputs[at] for _, at in pairs]
+        results = list(run(inputs))
+        for (i, _), base in zip(pairs, bases, strict=True):
+            like = results[i]
+            if storage_id(like) == storage_id(base):
+                results[i] = base.as_strided(like.size(), like.stride(), like.storage_offset())
+        return results
+
+    return call
 
 
 def _example(node: Node) -> Any:

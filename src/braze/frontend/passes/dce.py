@@ -11,17 +11,18 @@ from braze.ir import prims
 __all__ = ["run"]
 
 
-def run(gm: GraphModule) -> bool:
-    """Erase unread nodes, last first, so that one sweep finds chains of them."""
+def run(gm: GraphModule, *, every_draw: bool = False) -> bool:
+    """Erase unread nodes, last first, so that one sweep finds chains of them. ``every_draw``: those that draw
+    random numbers stay, as later ones depend on them."""
     changed = False
     for node in reversed(list(gm.graph.nodes)):
-        if not node.users and _is_removable(node):
+        if not node.users and _is_removable(node, every_draw):
             gm.graph.erase_node(node)
             changed = True
     return changed
 
 
-def _is_removable(node: Node) -> bool:
+def _is_removable(node: Node, every_draw: bool) -> bool:
     if node.op == "get_attr":
         return True
     if node.op != "call_function":
@@ -31,5 +32,7 @@ def _is_removable(node: Node) -> bool:
     if not schema.is_operator(node.target) or schema.has_side_effects(node.target):
         return False
     info = schema.operator_info(node.target)
+    if info.random and every_draw:
+        return False
     # no result: it is there to check something; a size that depends on data: a check elsewhere may name it
     return bool(info.returns) and not info.mutates and not info.data_dependent

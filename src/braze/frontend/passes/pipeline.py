@@ -13,12 +13,14 @@ __all__ = ["run_passes"]
 def run_passes(gm: GraphModule, config: Config) -> None:
     """Simplify `gm` in place. What it computes, mutates and returns stays the same; the order of its
     mutations too."""
-    dce.run(gm)
+    dce.run(gm, every_draw=config.fallback_random)
     layout.run(gm)
-    if not config.fallback_random:
+    if config.fallback_random:
+        random.drop_certain(gm)
+    else:
         random.run(gm)
     constants.run(gm)
     views.run(gm)
     # views and casts that were removed make more nodes equal
     cse.run(gm)
-    dce.run(gm)
+    dce.run(gm, every_draw=config.fallback_random)

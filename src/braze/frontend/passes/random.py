@@ -17,7 +17,7 @@ from braze._torch import schema
 from braze.frontend.passes.builder import NodeBuilder
 from braze.ir import prims
 
-__all__ = ["run"]
+__all__ = ["drop_certain", "run"]
 
 aten = torch.ops.aten
 
@@ -37,6 +37,19 @@ def run(gm: GraphModule) -> bool:
         _REWRITES[node.target](rewriter, **arguments)
     draws.finish()
     return draws.count > 0
+
+
+def drop_certain(gm: GraphModule) -> bool:
+    """Replace the dropouts that drop everything: `dropout` of eager PyTorch draws no numbers for these, and
+    the operator that it is traced as does."""
+    found = gm.graph.find_nodes(op="call_function", target=aten.native_dropout.default)
+    certain = [node for node in found if node.args[1] == 1 and node.args[2] is not False]
+    for node in certain:
+        rewriter = _Rewriter(gm, node, _Draws(gm))
+        source: Any = node.args[0]
+        keep = rewriter.call(aten.full.default, rewriter.sizes(source), False, dtype=torch.bool)
+        rewriter.replace_results(rewriter.call(aten.mul.Tensor, source, 0.0), keep)
+    return bool(certain)
 
 
 def _is_cpu_float_or_int(node: Node) -> bool:

@@ -1,0 +1,239 @@
+"""Graphs that write to inputs, called with tensors that share memory.
+
+AOTAutograd makes a graph for inputs that share memory as those of the first call did, and nothing guards
+that where sizes are fixed. So a call of such a graph looks at the addresses of its inputs. Where they are
+not as they were, the graph that Dynamo captured is run as it is, by eager operators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, TypeAlias
+
+import torch
+from torch.fx import Graph, GraphModule, Node
+
+from braze._torch import shapes, trace_state
+from braze._torch.autograd import base_of
+from braze._torch.native import storage_id
+from braze.artifact.schema import Fallback
+from braze.compile.report import ledger, warn_of
+from braze.errors import FallbackError
+from braze.runtime.overlaps import apart, overlaps_itself
+
+__all__ = [
+    "EagerTwin",
+    "any_folded",
+    "guarded",
+    "run_as_captured",
+    "writes_through_folded",
+    "writes_to_itself",
+]
+
+_WRITING_OPERATORS = frozenset(
+    """
+    setitem iadd isub imul itruediv ifloordiv imod ipow imatmul iand ior ixor ilshift irshift
+    """.split()
+)
+"""Functions of Python's that write to their first argument, without underscores."""
+
+_Call: TypeAlias = Callable[..., Any]
+
+_SHARED = "inputs share memory in another way than those that it was compiled for, and one is written to"
+_ITSELF = "it writes to a tensor whose own elements share memory"
+
+
+class EagerTwin:
+    """The graph that Dynamo captured, to be run by eager operators should that be needed. Keeps nothing of
+    the trace. ``strict``: calling it raises ``FallbackError``."""
+
+    def __init__(self, gm: GraphModule, strict: bool) -> None:
+        self._graph = Graph()
+        self._graph.output(self._graph.graph_copy(gm.graph, {}))
+        self._strict = strict
+        self._attributes = {}
+        for node in self._graph.nodes:
+            node.meta.clear()
+            if node.op in ("get_attr", "call_module"):
+                self._attributes[str(node.target)] = _attribute(gm, str(node.target))
+        self._module: GraphModule | None = None
+
+    def run(self, reason: str, arguments: Sequence[Any]) -> Any:
+        """What the captured function returns for these arguments."""
+        if self._strict:
+            raise FallbackError(f"the graph would run as eager PyTorch: {reason}")
+        if self._module is None:
+            fallback = Fallback("a graph", reason)
+            warn_of([fallback])
+            self._module = GraphModule(self._attributes, self._graph)
+        return self._module(*arguments)
+
+
+def _attribute(gm: GraphModule, target: str) -> Any:
+    found: Any = gm
+    for name in target.split("."):
+        found = getattr(found, name)
+    return found
+
+
+def run_as_captured(gm: GraphModule, strict: bool) -> _Call:
+    """A callable for a graph that cannot be compiled for these inputs, because of `writes_to_itself` or
+    `writes_through_folded`."""
+    twin = EagerTwin(gm, strict)
+    ledger.record_eager(Fallback("a graph", _ITSELF))
+
+    def call(*arguments: Any) -> Any:
+        return twin.run(_ITSELF, arguments)
+
+    return call
+
+
+def writes_through_folded(gm: GraphModule) -> bool:
+    """Whether a graph of Dynamo's writes to a tensor by way of one whose own elements share memory, such as
+    the result of `expand`. Making it functional would give nonsense: what is written there would have to be
+    undone for the smaller tensor below."""
+    folded = {n for n in gm.graph.nodes if _is_folded(n.meta.get("example_value"))}
+    if not folded:
+        return False
+    return any(_reaches(target, folded) for node in gm.graph.nodes for target in _written_by(node))
+
+
+def _written_by(node: Node) -> list[Node]:
+    """What a node of Dynamo's graph writes to, by the names that PyTorch gives its functions."""
+    out = node.kwargs.get("out")
+    name = str(node.target if node.op == "call_method" else getattr(node.target, "__name__", ""))
+    plain = name.strip("_")
+    in_place = node.op in ("call_function", "call_method") and (
+        plain in _WRITING_OPERATORS
+        or (name.endswith("_") and not name.startswith("__"))
+        or node.kwargs.get("inplace") is True
+    )
+    found: list[Node] = []
+    for one in (out, node.args[0] if in_place and node.args else None):
+        found += [n for n in (one if isinstance(one, (list, tuple)) else [one]) if isinstance(n, Node)]
+    return found
+
+
+def _reaches(node: Node, folded: Collection[Node]) -> bool:
+    """Whether a node, or one that it is a view of, is among ``folded``."""
+    if node in folded:
+        return True
+    value = node.meta.get("example_value")
+    if not isinstance(value, torch.Tensor):
+        return False
+    return any(_reaches(one, folded) for one in node.all_input_nodes if _shares(one, value))
+
+
+def _shares(node: Node, value: torch.Tensor) -> bool:
+    other = node.meta.get("example_value")
+    tensors = other if isinstance(other, (list, tuple)) else [other]
+    return any(isinstance(t, torch.Tensor) and storage_id(t) == storage_id(value) for t in tensors)
+
+
+def writes_to_itself(inputs: Sequence[Any], written: Sequence[bool]) -> bool:
+    """Whether one of the inputs, of those that are ``written`` to, has elements that share memory: eager
+    PyTorch writes to those one by one, in an order that shows, or refuses to."""
+    return any_folded([x for x, is_written in zip(inputs, written, strict=False) if is_written])
+
+
+def any_folded(values: Sequence[Any]) -> bool:
+    """Whether one of them is a tensor whose own elements share memory."""
+    return any(map(_is_folded, values))
+
+
+def _is_folded(value: Any) -> bool:
+    if not isinstance(value, torch.Tensor) or value.layout is not torch.strided:
+        return False
+    sizes, strides = ([shapes.hint(n) for n in numbers] for numbers in (value.shape, value.stride()))
+    if None in sizes or None in strides:
+        return False
+    return overlaps_itself(sizes, strides)  # type: ignore[arg-type]
+
+
+def guarded(
+    call: _Call,
+    gm: GraphModule,
+    inputs: Sequence[Any],
+    written: Sequence[int] | None,
+    strict: bool,
+) -> _Call:
+    """`call`, which was compiled for `gm` and example `inputs`, made right for inputs that share memory.
+
+    ``written``: positions of the inputs that it writes to, the graph's own tensors coming first; None where
+    some of the example inputs shared memory and it writes to that."""
+    own = list(trace_state.own_tensors(gm).values())
+    values = [*own, *inputs]
+    if written is None:
+        return _as_at_first(call, EagerTwin(gm, strict), own)
+    targets = [i for i in written if _has_elements(values[i])]
+    others = [i for i, v in enumerate(values) if i not in set(written) and _has_elements(v)]
+    if not targets or len(targets) + len(others) < 2:
+        return call
+    lengths = [(i, _length(values[i])) for i in (*targets, *others)]
+    test, twin = apart(lengths, len(targets)), EagerTwin(gm, strict)
+
+    def checked(*arguments: Any) -> Any:
+        try:
+            good = test((*own, *arguments) if own else arguments)
+        except RuntimeError:  # tensors without memory, such as fake ones: they share none
+            good = True
+        return call(*arguments) if good else twin.run(_SHARED, arguments)
+
+    return checked
+
+
+def _as_at_first(call: _Call, twin: EagerTwin, own: Sequence[torch.Tensor]) -> _Call:
+    """`call` for inputs that share memory just as those of its first call, which it is compiled for."""
+    expected: object = None
+
+    def checked(*arguments: Any) -> Any:
+        nonlocal expected
+        try:
+            pattern = _sharing((*own, *arguments))
+        except RuntimeError:
+            return call(*arguments)
+        if expected is None:
+            expected = pattern
+        return call(*arguments) if pattern == expected else twin.run(_SHARED, arguments)
+
+    return checked
+
+
+def _sharing(values: Sequence[Any]) -> object:
+    """How tensors lie in memory that they share with others: which do, where, and in what autograd sees each
+    as a view of."""
+    tensors = [(i, v) for i, v in enumerate(values) if isinstance(v, torch.Tensor) and v.numel()]
+    groups: list[list[tuple[int, torch.Tensor]]] = []
+    reach = 0
+    for one in sorted(tensors, key=lambda pair: pair[1].untyped_storage().data_ptr()):
+        storage = one[1].untyped_storage()
+        if storage.data_ptr() >= reach:
+            groups.append([])
+        groups[-1].append(one)
+        reach = max(reach, storage.data_ptr() + storage.nbytes())
+    return sorted(_lie(group) for group in groups if len(group) > 1)
+
+
+def _lie(group: Sequence[tuple[int, torch.Tensor]]) -> list[tuple[int, ...]]:
+    first = min(t.untyped_storage().data_ptr() for _, t in group)
+    bases: list[int] = []
+    found = []
+    for i, t in sorted(group, key=lambda pair: pair[0]):
+        base = base_of(t)
+        if id(base) not in bases:
+            bases.append(id(base))
+        place = (t.data_ptr() - first, t.untyped_storage().nbytes(), bases.index(id(base)), int(t is base))
+        found.append((i, *place, base.storage_offset(), *base.shape, *base.stride()))
+    return found
+
+
+def _has_elements(value: Any) -> bool:
+    """Whether a tensor has elements, or may have some in another call."""
+    return isinstance(value, torch.Tensor) and all(type(n) is not int or n > 0 for n in value.shape)
+
+
+def _length(tensor: torch.Tensor) -> int | None:
+    """How many bytes a tensor of fixed sizes spans; None where sizes differ from call to call."""
+    if any(type(n) is not int for n in (*tensor.shape, *tensor.stride())):
+        return None
+    reach = sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
+    return (reach + 1) * tensor.element_size()
