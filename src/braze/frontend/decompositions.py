@@ -15,7 +15,8 @@ import torch
 from braze._torch import decomps as torch_decomps
 from braze.config import Config
 from braze.frontend.decomps import activations, elementwise, indexing, losses, norms, reductions
-from braze.frontend.decomps.common import Table
+from braze.frontend.decomps.common import Decomposition, Table
+from braze.lowering.refusals import refusal
 
 __all__ = ["KEPT", "decompositions"]
 
@@ -29,6 +30,8 @@ KEPT: Mapping[str, str] = {
     "index_copy": "the same",
     "nll_loss_forward": "it raises IndexError where the `gather` that it becomes raises RuntimeError",
     "nll_loss2d_forward": "the same",
+    "bernoulli": "the pass that draws for it checks its probabilities",
+    "binary_cross_entropy": "it checks that probabilities lie between 0 and 1, which only its lowering can",
     "baddbmm": "one call with its scale and addend, instead of a product and two passes over it",
     "_chunk_cat": "made for collectives, which take it whole",
 }
@@ -83,7 +86,29 @@ def _table() -> Table:
     multiply_add = torch_decomps.multiply_add()
     if multiply_add is not None:
         table[multiply_add] = elementwise.multiply_add
-    return {op: fn for op, fn in table.items() if _is_wanted(op)}
+    return {op: _refusing(op, fn) for op, fn in table.items() if _is_wanted(op)}
+
+
+def _refusing(operator: Any, decomposition: Decomposition) -> Decomposition:
+    """The decomposition, which leaves alone what eager PyTorch refuses, and what it refuses itself: eager then
+    raises its own error, or knows better."""
+
+    @functools.wraps(decomposition)
+    def decompose(*args: Any, **kwargs: Any) -> Any:
+        if refusal(operator, args, kwargs) is not None:
+            return NotImplemented
+        try:
+            return decomposition(*args, **kwargs)
+        except Exception as error:
+            if type(error) in _REFUSED_BY_IT:
+                return NotImplemented
+            raise
+
+    return decompose
+
+
+_REFUSED_BY_IT = (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError)
+"""Errors of an operator's own checks. Those of tracing (what depends on data, say) are of other types."""
 
 
 def _is_wanted(operator: object) -> bool:

@@ -21,12 +21,14 @@ from braze.ir.views import ExpandView
 from braze.lowering.calls import call_extern, call_fallback, written_tensors
 from braze.lowering.inplace import in_place
 from braze.lowering.promotion import Operand, operand
+from braze.lowering.refusals import refusal
 from braze.lowering.registry import EXTERNS, Unsupported, lowering_of
 from braze.lowering.sizes import SizeTable
 from braze.lowering.source import operator_name, source_of
 from braze.ops import dag as ops_dag
 from braze.ops.dtypes import compute_dtype, is_supported
 from braze.ops.vocabulary import OPS
+from braze.runtime.checks import Check
 from braze.runtime.expr import ZERO, Expr, as_expr, known_less, product
 
 MULTI_USE_COST = 12
@@ -144,6 +146,10 @@ class GraphLowering:
             return self._settle(node, container[key])
         if node.target in EXTERNS:
             return call_extern(self, EXTERNS[node.target])
+        refused = refusal(node.target, *torch.fx.node.map_arg((node.args, dict(node.kwargs)), _meta))
+        if refused is not None:
+            self.fallbacks.append((self.origin, refused))  # an error to come, so not one in strict mode
+            return call_fallback(self, refused)
         lowering = lowering_of(node.target) or in_place(node.target)
         if lowering is None:
             return self.fallback("no lowering for this operator")
@@ -152,8 +158,8 @@ class GraphLowering:
             try:
                 result = lowering(self, *self.args_of(node.args), **self.args_of(node.kwargs))
                 return self._settle(node, result)
-            except (Unsupported, ExpressionError) as refusal:
-                reason = str(refusal)
+            except (Unsupported, ExpressionError) as declined:
+                reason = str(declined)
             except BrazeError:
                 raise
             except Exception as error:
@@ -362,10 +368,15 @@ class GraphLowering:
 
         return self.pointwise(size, out, value)
 
-    def check(self, exception: type[BaseException]) -> str:
-        """What a failed check of the current node raises, in the form that check nodes carry."""
+    def check(self, exception: type[BaseException], text: str = "") -> str:
+        """What a failed check of the current node raises, in the form that check nodes carry; ``text`` where
+        the message is known."""
         from_source = self.origin.source.replace("|", "/")
-        return f"{exception.__name__}|{self.origin.operator}|{from_source}"
+        return Check(exception.__name__, self.origin.operator, from_source, text).encode()
+
+
+def _meta(node: Node) -> Any:
+    return node.meta.get("val")
 
 
 def _last_uses(gm: GraphModule) -> dict[Node, list[Node]]:
