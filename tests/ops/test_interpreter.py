@@ -214,7 +214,7 @@ def test_a_checked_value_is_the_value_or_the_error() -> None:
     checked = dag.check(x, dag.op("le", x, dag.constant(1, F32)), RANGE_CHECK)
     assert evaluate(dag, checked, {"x": torch.tensor([0.5, 1.0])}, 2).tolist() == [0.5, 1.0]
     for bad in (1.5, math.nan):
-        with pytest.raises(RuntimeError, match="^not a probability .aten.bernoulli"):
+        with pytest.raises(RuntimeError, match="not a probability"):
             evaluate(dag, checked, {"x": torch.tensor([0.5, bad])}, 2)
 
 

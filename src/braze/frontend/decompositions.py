@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -90,8 +91,8 @@ def _table() -> Table:
 
 
 def _refusing(operator: Any, decomposition: Decomposition) -> Decomposition:
-    """The decomposition, which leaves alone what eager PyTorch refuses, and what it refuses itself: eager then
-    raises its own error, or knows better."""
+    """The decomposition, which leaves alone what eager PyTorch refuses, and what it refuses itself: eager
+    then raises its own error, or knows better."""
 
     @functools.wraps(decomposition)
     def decompose(*args: Any, **kwargs: Any) -> Any:

@@ -36,7 +36,8 @@ def filled(ctx: GraphLowering, value: Scalar) -> TensorBox:
 
 
 def _held(ctx: GraphLowering, value: Expr, dtype: torch.dtype) -> Node:
-    """A whole number as ``dtype``, which has to hold it (negative ones wrap in unsigned types, as in ATen)."""
+    """A whole number as ``dtype``, which has to hold it (negative ones wrap in unsigned types, as in
+    ATen)."""
     d, compute = ctx.dag, compute_dtype(dtype)
     exact = dtype in (torch.bool, torch.int64, torch.float32, torch.float64, torch.bfloat16)
     # of one float16, ATen stores an infinity

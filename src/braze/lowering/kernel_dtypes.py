@@ -1,4 +1,4 @@
-"""The element types that ATen's CPU kernels exist for, where operators take fewer than their fake versions do.
+"""The element types that ATen's CPU kernels exist for, where these are fewer than fake versions accept.
 
 The tables follow the kernels of torch 2.13. They may name too many types as missing, which costs a call of
 eager PyTorch; what a kernel lacks and no table names is computed, where eager raises an error.

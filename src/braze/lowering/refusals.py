@@ -330,7 +330,7 @@ RULES: Mapping[Any, tuple[Rule, ...]] = {
     aten.binary_cross_entropy: (_differing("self", "target", "weight"),),
     aten.native_layer_norm: (_mixed_norm,),
     aten.native_group_norm: (_mixed_norm,),
-    **{packet: (_mixed_norm,) for packet in _BATCH_NORMS},
+    **dict.fromkeys(_BATCH_NORMS, (_mixed_norm,)),
     # indices and targets
     aten.nll_loss_forward: (
         _typed("target", torch.int64, torch.uint8),
