@@ -14,10 +14,11 @@ from typing import Any
 import torch
 
 from braze._torch import decomps as torch_decomps
+from braze._torch.shapes import true_or_guard
 from braze.config import Config
 from braze.frontend.decomps import activations, elementwise, indexing, losses, norms, reductions
 from braze.frontend.decomps.common import Decomposition, Table
-from braze.lowering.refusals import refusal
+from braze.lowering.refusals import SIZED, refusal
 
 __all__ = ["KEPT", "decompositions"]
 
@@ -31,6 +32,8 @@ KEPT: Mapping[str, str] = {
     "index_copy": "the same",
     "nll_loss_forward": "it raises IndexError where the `gather` that it becomes raises RuntimeError",
     "nll_loss2d_forward": "the same",
+    "max_unpool2d": "it raises RuntimeError where the `index_put` that it becomes raises IndexError",
+    "max_unpool3d": "the same",
     "bernoulli": "the pass that draws for it checks its probabilities",
     "binary_cross_entropy": "it checks that probabilities lie between 0 and 1, which only its lowering can",
     "baddbmm": "one call with its scale and addend, instead of a product and two passes over it",
@@ -87,7 +90,14 @@ def _table() -> Table:
     multiply_add = torch_decomps.multiply_add()
     if multiply_add is not None:
         table[multiply_add] = elementwise.multiply_add
-    return {op: _refusing(op, fn) for op, fn in table.items() if _is_wanted(op)}
+    wanted = {op: fn for op, fn in table.items() if _is_wanted(op)}
+    for op in SIZED:  # to learn of sizes what the rules have to know, while the trace may still guard them
+        wanted.setdefault(op, _kept)
+    return {op: _refusing(op, fn) for op, fn in wanted.items()}
+
+
+def _kept(*args: Any, **kwargs: Any) -> Any:
+    return NotImplemented
 
 
 def _refusing(operator: Any, decomposition: Decomposition) -> Decomposition:
@@ -96,7 +106,7 @@ def _refusing(operator: Any, decomposition: Decomposition) -> Decomposition:
 
     @functools.wraps(decomposition)
     def decompose(*args: Any, **kwargs: Any) -> Any:
-        if refusal(operator, args, kwargs) is not None:
+        if refusal(operator, args, kwargs, holds=true_or_guard) is not None:
             return NotImplemented
         try:
             return decomposition(*args, **kwargs)
