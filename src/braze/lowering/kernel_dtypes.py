@@ -51,19 +51,18 @@ _ACCEPTED: tuple[tuple[Dtypes, str], ...] = (
         softplus_backward softshrink std std_mean tanh_backward uniform normal normal_functional exponential
         cauchy upsample_linear1d upsample_trilinear3d native_dropout var var_mean""",
     ),
-    (WIDE, "multi_margin_loss multilabel_margin_loss_forward"),
+    (WIDE, "_cdist_forward _euclidean_dist multi_margin_loss multilabel_margin_loss_forward"),
     (
         WIDE | INTEGERS | BOOL,
-        """_cdist_forward _euclidean_dist special_bessel_j0 special_bessel_j1 special_bessel_y0
+        """special_bessel_j0 special_bessel_j1 special_bessel_y0
         special_bessel_y1 special_erfcx special_log_ndtr special_modified_bessel_i0 special_modified_bessel_i1
         special_modified_bessel_k0 special_modified_bessel_k1 special_spherical_bessel_j0""",
     ),
     (
         FLOATING | INTEGERS,
         """abs addmv argmax argmin bucketize ceil dot floor linalg_cross mv mvlgamma reflection_pad1d
-        reflection_pad2d reflection_pad3d relu round searchsorted threshold_backward trace trunc vdot""",
+        reflection_pad2d reflection_pad3d relu round searchsorted threshold threshold_backward trace trunc vdot""",
     ),
-    (FLOATING | INTEGERS - {torch.uint8}, "threshold"),
     (
         FLOATING | {torch.uint8},
         """upsample_bilinear2d upsample_bicubic2d upsample_nearest1d upsample_nearest2d upsample_nearest3d
