@@ -45,7 +45,8 @@ CALLS: dict[str, Call] = {
     },
     **{
         name: _binary(name)
-        for name in """_prelu_kernel binary_cross_entropy binary_cross_entropy_with_logits bitwise_and bitwise_or
+        for name in """_prelu_kernel binary_cross_entropy binary_cross_entropy_with_logits bitwise_and
+        bitwise_or
         bitwise_xor bitwise_left_shift bitwise_right_shift bucketize dot floor_divide fmod hypot
         huber_loss logaddexp logaddexp2 mse_loss nextafter remainder sigmoid_backward silu_backward
         smooth_l1_loss soft_margin_loss tanh_backward vdot gelu_backward mish_backward
@@ -90,8 +91,7 @@ CALLS: dict[str, Call] = {
 def _accepts(call: Call, dtype: torch.dtype) -> bool:
     try:
         call(dtype)
-    except (NotImplementedError, RuntimeError) as error:
-        assert "must match" not in str(error), error
+    except RuntimeError:
         return False
     return True
 

@@ -285,11 +285,8 @@ def stored_values(a: Arguments) -> str | None:
     rest = [n for d, n in enumerate(x.shape) if d not in places]
     first = places[0] if together else 0
     sizes = [*rest[:first], *_broadcast(*[i.shape for i in given]), *rest[first:]]
-    stored = list(values.shape)
-    while len(stored) > len(sizes) and a.holds(stored[0] == 1):
-        del stored[0]
-    pairs = zip(reversed(stored), reversed(sizes), strict=False)
-    fits = len(stored) <= len(sizes) and all(a.holds(m == 1) or not a.holds(m != n) for m, n in pairs)
+    pairs = zip(reversed(values.shape), reversed(sizes), strict=False)
+    fits = values.ndim <= len(sizes) and all(a.holds(m == 1) or not a.holds(m != n) for m, n in pairs)
     return None if fits else f"values of shape {tuple(values.shape)} for {tuple(sizes)} elements"
 
 
