@@ -16,7 +16,7 @@ import torch
 from braze._torch import decomps as torch_decomps
 from braze._torch.shapes import true_or_guard
 from braze.config import Config
-from braze.frontend.decomps import activations, elementwise, indexing, losses, norms, reductions
+from braze.frontend.decomps import activations, elementwise, indexing, losses, norms, reductions, sampling
 from braze.frontend.decomps.common import Decomposition, Table
 from braze.lowering.refusals import SIZED, refusal
 
@@ -87,6 +87,9 @@ def _table() -> Table:
     table.update(torch_decomps.table_of(_ALSO))
     for own in (activations, elementwise, indexing, losses, norms, reductions):
         table.update(own.TABLE)
+    sampler = aten.grid_sampler_2d.default
+    if sampler in table:
+        table[sampler] = sampling.grid_sampler_2d(table[sampler])
     multiply_add = torch_decomps.multiply_add()
     if multiply_add is not None:
         table[multiply_add] = elementwise.multiply_add

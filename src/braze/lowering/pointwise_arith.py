@@ -195,6 +195,8 @@ def _extremum_of_numbers(beyond: str) -> Callable[..., TensorBox]:
         d = ctx.dag
 
         def value(x: Node, y: Node) -> Node:
+            if ctx.out_dtype is torch.bfloat16:  # of two zeros eager takes the second here, else the first
+                x, y = y, x
             taken = d.op(beyond, y, x)
             if is_float(x.dtype):
                 taken = d.op("logical_or", taken, d.op("isnan", x))
