@@ -59,6 +59,7 @@ EXACT_BINARY = {
 }
 COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
 INDEX_CHECK = Check("IndexError", "aten.index.Tensor", "test.py:1").encode()
+RANGE_CHECK = Check("RuntimeError", "aten.bernoulli.default", "test.py:3", "not a probability").encode()
 ZERO_CHECK = Check("ZeroDivisionError", "aten.div.Tensor", "test.py:2").encode()
 
 
@@ -280,7 +281,9 @@ class Maker:
                 return self.unsigned_zero(dag.op(name, a, b))
             return dag.op(name, a, self.signed(b) if name == "copysign" else b)
         if what == "where":
-            return dag.where(self.operand(pool, torch.bool), a, b)
+            condition = self.operand(pool, torch.bool)
+            always = dag.op("logical_or", condition, dag.op("logical_not", condition))
+            return dag.where(condition, a, dag.check(b, always, RANGE_CHECK))
         if what == "compare":
             return dag.op(self.pick(COMPARISONS), a, b)
         if what == "constant":

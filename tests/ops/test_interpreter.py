@@ -16,7 +16,7 @@ from braze.ops.interpreter import interpret
 from braze.ops.kernel import BufferArg, Kernel, Role, Stage, Store
 from braze.ops.vocabulary import OPS, REDUCTIONS
 from braze.runtime.expr import Expr, Symbol, as_expr
-from tests.ops.generators import INDEX_CHECK, ZERO_CHECK, Case, cases
+from tests.ops.generators import INDEX_CHECK, RANGE_CHECK, ZERO_CHECK, Case, cases
 
 F32, I64 = torch.float32, torch.int64
 N = Symbol("n", 0)
@@ -208,6 +208,27 @@ def test_division_by_zero_is_eagers_error() -> None:
         evaluate(dag, quotient, {"x": torch.tensor([2, 0])}, 2)
 
 
+def test_a_checked_value_is_the_value_or_the_error() -> None:
+    dag = Dag()
+    x = dag.load("x", POINT.expr, F32)
+    checked = dag.check(x, dag.op("le", x, dag.constant(1, F32)), RANGE_CHECK)
+    assert evaluate(dag, checked, {"x": torch.tensor([0.5, 1.0])}, 2).tolist() == [0.5, 1.0]
+    for bad in (1.5, math.nan):
+        with pytest.raises(RuntimeError, match="not a probability"):
+            evaluate(dag, checked, {"x": torch.tensor([0.5, bad])}, 2)
+
+
+def test_a_masked_check_asks_nothing_of_what_is_not_used() -> None:
+    dag = Dag()
+    x = dag.load("x", POINT.expr, F32)
+    checked = dag.check(x, dag.op("le", x, dag.constant(1, F32)), RANGE_CHECK)
+    first = dag.op("eq", dag.index_expr(POINT.expr), dag.constant(0, I64))
+    masked = dag.mask(checked, first)
+    assert evaluate(dag, masked, {"x": torch.tensor([0.5, 2.0])}, 2)[0] == 0.5
+    with pytest.raises(RuntimeError, match="not a probability"):
+        evaluate(dag, masked, {"x": torch.tensor([2.0, 0.5])}, 2)
+
+
 def test_the_kernel_runs_to_its_end_before_a_failure_is_raised() -> None:
     dag = Dag()
     index = dag.check_index(dag.load("p", POINT.expr, I64), 5, wrap=False, error=INDEX_CHECK)
@@ -243,7 +264,7 @@ def test_stores_convert_mask_and_accumulate() -> None:
 def test_every_operation_has_a_meaning() -> None:
     handled = {
         *("constant", "index_expr", "load", "check_index", "check_nonzero", "to_dtype", "bitcast"),
-        *("reduction", "scan"),
+        *("check", "reduction", "scan"),
     }
     assert set(scalar.FUNCTIONS) | handled == set(OPS)
 

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
 from braze._torch import decomps as torch_decomps
-from braze._torch.shapes import whole_where_data_decide
+from braze._torch.shapes import true_or_guard, whole_where_data_decide
 from braze.config import Config
-from braze.frontend.decomps import activations, elementwise, indexing, losses, norms, reductions
-from braze.frontend.decomps.common import Table
+from braze.frontend.decomps import activations, elementwise, indexing, losses, norms, reductions, sampling
+from braze.frontend.decomps.common import Decomposition, Table
+from braze.lowering.refusals import SIZED, refusal
 
 __all__ = ["KEPT", "decompositions"]
 
@@ -30,6 +32,10 @@ KEPT: Mapping[str, str] = {
     "index_copy": "the same",
     "nll_loss_forward": "it raises IndexError where the `gather` that it becomes raises RuntimeError",
     "nll_loss2d_forward": "the same",
+    "max_unpool2d": "it raises RuntimeError where the `index_put` that it becomes raises IndexError",
+    "max_unpool3d": "the same",
+    "bernoulli": "the pass that draws for it checks its probabilities",
+    "binary_cross_entropy": "it checks that probabilities lie between 0 and 1, which only its lowering can",
     "baddbmm": "one call with its scale and addend, instead of a product and two passes over it",
     "_chunk_cat": "made for collectives, which take it whole",
 }
@@ -81,10 +87,42 @@ def _table() -> Table:
     table.update(torch_decomps.table_of(_ALSO))
     for own in (activations, elementwise, indexing, losses, norms, reductions):
         table.update(own.TABLE)
+    sampler = aten.grid_sampler_2d.default
+    if sampler in table:
+        table[sampler] = sampling.grid_sampler_2d(table[sampler])
     multiply_add = torch_decomps.multiply_add()
     if multiply_add is not None:
         table[multiply_add] = elementwise.multiply_add
-    return {op: whole_where_data_decide(fn) for op, fn in table.items() if _is_wanted(op)}
+    wanted = {op: fn for op, fn in table.items() if _is_wanted(op)}
+    for op in SIZED:  # to learn of sizes what the rules have to know, while the trace may still guard them
+        wanted.setdefault(op, _kept)
+    return {op: whole_where_data_decide(_refusing(op, fn)) for op, fn in wanted.items()}
+
+
+def _kept(*args: Any, **kwargs: Any) -> Any:
+    return NotImplemented
+
+
+def _refusing(operator: Any, decomposition: Decomposition) -> Decomposition:
+    """The decomposition, which leaves alone what eager PyTorch refuses, and what it refuses itself: eager
+    then raises its own error, or knows better."""
+
+    @functools.wraps(decomposition)
+    def decompose(*args: Any, **kwargs: Any) -> Any:
+        if refusal(operator, args, kwargs, holds=true_or_guard) is not None:
+            return NotImplemented
+        try:
+            return decomposition(*args, **kwargs)
+        except Exception as error:
+            if type(error) in _REFUSED_BY_IT:
+                return NotImplemented
+            raise
+
+    return decompose
+
+
+_REFUSED_BY_IT = (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError)
+"""Errors of an operator's own checks. Those of tracing (what depends on data, say) are of other types."""
 
 
 def _is_wanted(operator: object) -> bool:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from braze.ops import random as generators
 
-__all__ = ["METAS", "rand", "randint", "randn", "seeds"]
+__all__ = ["METAS", "between", "rand", "randint", "randn", "seeds"]
 
 
 def seeds(count: int) -> Tensor:
@@ -44,6 +44,13 @@ def randint(seeds: Tensor, index: int, low: int, high: int, size: Sequence[int])
     return generators.randint64(seeds[index], _positions(size), bounds[0], bounds[1]).view(list(size))
 
 
+def between(x: Tensor, low: float, high: float, text: str) -> Tensor:
+    """`x`, of a floating type. Raises RuntimeError(`text`) unless every element lies in [low, high]."""
+    if not bool(((x >= low) & (x <= high)).all()):
+        raise RuntimeError(text)
+    return x
+
+
 def _positions(size: Sequence[int]) -> Tensor:
     return torch.arange(math.prod(size), dtype=torch.int64)
 
@@ -60,11 +67,16 @@ def _int_meta(seeds: Tensor, index: int, low: int, high: int, size: Sequence[Any
     return torch.empty(list(size), dtype=torch.int64)
 
 
+def _same_meta(x: Tensor, low: float, high: float, text: str) -> Tensor:
+    return torch.empty_like(x)
+
+
 METAS: Mapping[Callable[..., Any], Callable[..., Tensor]] = {
     seeds: _seeds_meta,
     rand: _float_meta,
     randn: _float_meta,
     randint: _int_meta,
+    between: _same_meta,
 }
 """For each function one with the same arguments that gives a tensor of the right shape and dtype, to be
 called in the trace's fake mode."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from braze.ir.boxes import TensorBox
-from braze.lowering.registry import lowers
+from braze.lowering.registry import Unsupported, lowers
 from braze.ops.dag import Dag, Node
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def first_kind(d: Dag, x: Node, order: int) -> Node:
     wave = d.op("sub", d.op("mul", d.op("cos", angle), even), d.op("mul", d.op("sin", angle), odd))
     far = d.op("mul", wave, d.op("sqrt", d.op("mul", inverse, c(2 / math.pi))))
     value = d.where(d.op("lt", size, c(MEETING / 2)), near, far)
-    return d.where(d.op("lt", x, c(0)), d.op("neg", value), value) if order else value
+    return d.where(d.op("signbit", x), d.op("neg", value), value) if order else value
 
 
 def _register(operator: object, compute: Callable[[Dag, Node], Node]) -> None:
@@ -119,8 +119,22 @@ for _order, _plain, _scaled in ((0, aten.i0, aten.special_i0e), (1, aten.special
     _register(_scaled.default, _modified(_order, scaled=True))
 _register(aten.special_modified_bessel_i0.default, _modified(0, scaled=False))
 _register(aten.special_modified_bessel_i1.default, _modified(1, scaled=False))
-_register(aten.special_bessel_j0.default, lambda d, v: first_kind(d, v, 0))
-_register(aten.special_bessel_j1.default, lambda d, v: first_kind(d, v, 1))
+
+
+def _first_kind(order: int) -> Callable[[GraphLowering, TensorBox], TensorBox]:
+    def lowering(ctx: GraphLowering, x: TensorBox) -> TensorBox:
+        if ctx.out_dtype is torch.float64:
+            raise Unsupported("eager's values in float64 are off by up to 5e-7, and others would not agree")
+        d = ctx.dag
+        return ctx.elementwise(
+            lambda v: first_kind(d, d.to_dtype(v, torch.float64), order), x, compute=ctx.out_dtype
+        )
+
+    return lowering
+
+
+lowers(aten.special_bessel_j0.default)(_first_kind(0))
+lowers(aten.special_bessel_j1.default)(_first_kind(1))
 
 
 @lowers(aten.special_spherical_bessel_j0.default)

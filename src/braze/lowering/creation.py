@@ -13,7 +13,7 @@ from braze.lowering.casts import converted
 from braze.lowering.promotion import Scalar, number
 from braze.lowering.registry import Unsupported, lowers
 from braze.ops.dag import Node
-from braze.ops.dtypes import compute_dtype, is_float
+from braze.ops.dtypes import compute_dtype, integer_limits, is_float
 from braze.runtime.expr import Expr, ExprLike, as_expr
 
 if TYPE_CHECKING:
@@ -26,7 +26,31 @@ def filled(ctx: GraphLowering, value: Scalar) -> TensorBox:
     """The current node's result with every element ``value``."""
     dtype = ctx.out_dtype
     compute = compute_dtype(dtype)
-    return ctx.pointwise(ctx.out_size, dtype, lambda i: converted(ctx, number(ctx, value, compute), dtype))
+
+    def element(i: tuple[Expr, ...]) -> Node:
+        if isinstance(value, Expr):
+            return _held(ctx, value, dtype)
+        return converted(ctx, number(ctx, value, compute), dtype)
+
+    return ctx.pointwise(ctx.out_size, dtype, element)
+
+
+def _held(ctx: GraphLowering, value: Expr, dtype: torch.dtype) -> Node:
+    """A whole number as ``dtype``, which has to hold it (negative ones wrap in unsigned types, as in
+    ATen)."""
+    d, compute = ctx.dag, compute_dtype(dtype)
+    exact = dtype in (torch.bool, torch.int64, torch.float32, torch.float64, torch.bfloat16)
+    # of one float16, ATen stores an infinity
+    if exact or (dtype is torch.float16 and all(n.constant == 1 for n in ctx.out_size)):
+        return converted(ctx, number(ctx, value, compute), dtype)
+    low, high = (-65504, 65504) if is_float(dtype) else integer_limits(dtype)
+    wide = d.index_expr(value)
+    fits = d.logical_and(
+        d.op("ge", wide, d.constant(low or -high, torch.int64)),
+        d.op("le", wide, d.constant(high, torch.int64)),
+    )
+    text = f"value cannot be converted to type {dtype} without overflow"
+    return converted(ctx, d.to_dtype(d.check(wide, fits, ctx.check(RuntimeError, text)), compute), dtype)
 
 
 @lowers(aten.full.default, aten.full_like.default, aten.new_full.default)

@@ -54,6 +54,8 @@ calls_whole(
     aten.adaptive_max_pool2d_backward.default,
     aten.adaptive_max_pool3d.default,
     aten.adaptive_max_pool3d_backward.default,
+    aten.max_unpool2d.default,
+    aten.max_unpool3d.default,
     aten.fractional_max_pool2d.default,
     aten.fractional_max_pool2d_backward.default,
     aten.fractional_max_pool3d.default,

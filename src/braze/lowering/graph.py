@@ -24,6 +24,7 @@ from braze.lowering.calls import call_extern, call_fallback, tensors_with_views_
 from braze.lowering.casts import held
 from braze.lowering.inplace import in_place
 from braze.lowering.promotion import Operand, operand
+from braze.lowering.refusals import refusal
 from braze.lowering.registry import EXTERNS, Unsupported, lowering_of
 from braze.lowering.scalars import computed_number, number_type, stored_number
 from braze.lowering.sizes import SizeTable
@@ -31,6 +32,7 @@ from braze.lowering.source import operator_name, source_of
 from braze.ops import dag as ops_dag
 from braze.ops.dtypes import compute_dtype, is_supported
 from braze.ops.vocabulary import OPS
+from braze.runtime.checks import Check
 from braze.runtime.expr import ZERO, Expr, as_expr, known_less, product
 from braze.runtime.guard import BoolExpr, all_of
 
@@ -153,6 +155,10 @@ class GraphLowering:
             return computed
         if node.target in EXTERNS:
             return call_extern(self, EXTERNS[node.target])
+        refused = refusal(node.target, *torch.fx.node.map_arg((node.args, dict(node.kwargs)), _meta))
+        if refused is not None:
+            self.fallbacks.append((self.origin, refused))  # an error to come, so not one in strict mode
+            return call_fallback(self, refused)
         lowering = lowering_of(node.target) or in_place(node.target)
         if lowering is None:
             return self.fallback("no lowering for this operator")
@@ -161,8 +167,8 @@ class GraphLowering:
             try:
                 result = lowering(self, *self.args_of(node.args), **self.args_of(node.kwargs))
                 return self._settle(node, result)
-            except (Unsupported, ExpressionError) as refusal:
-                reason = str(refusal)
+            except (Unsupported, ExpressionError) as declined:
+                reason = str(declined)
             except BrazeError:
                 raise
             except Exception as error:
@@ -393,10 +399,15 @@ class GraphLowering:
             )
         return bool(found)
 
-    def check(self, exception: type[BaseException]) -> str:
-        """What a failed check of the current node raises, in the form that check nodes carry."""
+    def check(self, exception: type[BaseException], text: str = "") -> str:
+        """What a failed check of the current node raises, in the form that check nodes carry; ``text`` where
+        the message is known."""
         from_source = self.origin.source.replace("|", "/")
-        return f"{exception.__name__}|{self.origin.operator}|{from_source}"
+        return Check(exception.__name__, self.origin.operator, from_source, text).encode()
+
+
+def _meta(node: Node) -> Any:
+    return node.meta.get("val")
 
 
 def reads_data(node: Node) -> bool:

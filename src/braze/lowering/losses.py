@@ -9,11 +9,12 @@ import torch
 
 from braze.ir.boxes import TensorBox
 from braze.lowering.indexing import checked, require_integers
+from braze.lowering.random import bounded
 from braze.lowering.reductions import reduced
 from braze.lowering.registry import lowers
 from braze.ops.dag import Node
 from braze.ops.dtypes import compute_dtype
-from braze.runtime.expr import Expr
+from braze.runtime.expr import Expr, product
 
 if TYPE_CHECKING:
     from braze.lowering.graph import GraphLowering
@@ -21,6 +22,44 @@ if TYPE_CHECKING:
 aten = torch.ops.aten
 
 _NONE, _MEAN = 0, 1
+
+
+@lowers(aten.binary_cross_entropy.default)
+def binary_cross_entropy(
+    ctx: GraphLowering,
+    x: TensorBox,
+    target: TensorBox,
+    weight: TensorBox | None = None,
+    reduction: int = _MEAN,
+) -> TensorBox:
+    """-(target * log(x) + (1 - target) * log(1 - x)), the logarithms at least -100, times the weight. Raises
+    RuntimeError in the call where x or target is not in [0, 1]."""
+    d, dtype = ctx.dag, compute_dtype(x.dtype)
+
+    def c(k: float) -> Node:
+        return d.constant(k, dtype)
+
+    def probability(box: TensorBox, i: Sequence[Expr], name: str) -> Node:
+        text = f"all elements of {name} should be between 0 and 1"
+        value = d.to_dtype(ctx.broadcast_load(box, i, x.size), dtype)
+        return bounded(ctx, value, 0.0, 1.0, text)
+
+    def loss(i: Sequence[Expr]) -> Node:
+        p, t = probability(x, i, "input"), probability(target, i, "target")
+        hit = d.op("maximum", d.op("log", p), c(-100))
+        missed = d.op("maximum", d.op("log1p", d.op("neg", p)), c(-100))
+        value = d.op("sub", d.op("mul", d.op("sub", t, c(1)), missed), d.op("mul", t, hit))
+        if weight is None:
+            return value
+        return d.op("mul", value, d.to_dtype(ctx.broadcast_load(weight, i, x.size), dtype))
+
+    if reduction == _NONE:
+        return ctx.pointwise(x.size, x.dtype, loss)
+    total = reduced(ctx, "sum", dtype, (), x.size, lambda i, r: [loss(r)])
+    if reduction != _MEAN:
+        return ctx.pointwise((), x.dtype, lambda i: total.load(d, i))
+    count = d.index_expr(product(x.size), dtype)
+    return ctx.pointwise((), x.dtype, lambda i: d.op("truediv", total.load(d, i), count))
 
 
 @lowers(aten.nll_loss_forward.default, aten.nll_loss2d_forward.default)

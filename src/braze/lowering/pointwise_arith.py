@@ -13,7 +13,7 @@ from braze.lowering.casts import converted
 from braze.lowering.promotion import Operand, Scalar, number
 from braze.lowering.registry import Unsupported, lowers
 from braze.ops.dag import Node
-from braze.ops.dtypes import integer_limits, is_float
+from braze.ops.dtypes import HALF_TYPES, integer_limits, is_float
 from braze.runtime.expr import Expr
 
 if TYPE_CHECKING:
@@ -188,23 +188,47 @@ lowers(aten.maximum.default)(_extremum("maximum"))
 lowers(aten.minimum.default)(_extremum("minimum"))
 
 
-def _extremum_of_numbers(name: str) -> Callable[..., TensorBox]:
+def _bounded(ctx: GraphLowering, v: Node, bound: Node, beyond: str) -> Node:
+    """v, or the bound where v is ``beyond`` it ("lt" or "gt"). As in eager, a zero stays what it is beside a
+    zero of the other sign; a NaN stays, and a bound that is NaN gives NaN."""
+    d = ctx.dag
+    outside = d.op(beyond, v, bound)
+    known = bound.op == "constant" and bound.attrs[0] == bound.attrs[0]
+    if is_float(v.dtype) and not known:
+        outside = d.op("logical_or", outside, d.op("isnan", bound))
+    return d.where(outside, bound, v)
+
+
+def _extremum_of_numbers(beyond: str) -> Callable[..., TensorBox]:
     def lowering(ctx: GraphLowering, a: Operand, b: Operand) -> TensorBox:
         d = ctx.dag
 
         def value(x: Node, y: Node) -> Node:
-            chosen = d.op(name, x, y)
-            if not is_float(x.dtype):
-                return chosen
-            return d.where(d.op("isnan", x), y, d.where(d.op("isnan", y), x, chosen))
+            if ctx.out_dtype is torch.bfloat16:  # of two zeros eager takes the second here, else the first
+                x, y = y, x
+            taken = d.op(beyond, y, x)
+            if is_float(x.dtype):
+                taken = d.op("logical_or", taken, d.op("isnan", x))
+            return d.where(taken, y, x)
 
         return ctx.elementwise(value, a, b, compute=ctx.out_dtype)
 
     return lowering
 
 
-lowers(aten.fmax.default)(_extremum_of_numbers("maximum"))
-lowers(aten.fmin.default)(_extremum_of_numbers("minimum"))
+lowers(aten.fmax.default)(_extremum_of_numbers("gt"))
+lowers(aten.fmin.default)(_extremum_of_numbers("lt"))
+
+
+def _at_least(ctx: GraphLowering, v: Node, low: Operand, bound: Node) -> Node:
+    # eager takes the maximum of two tensors, but compares with a number
+    by_number = is_float(v.dtype) and not isinstance(low, TensorBox)
+    return _bounded(ctx, v, bound, "lt") if by_number else ctx.dag.op("maximum", v, bound)
+
+
+def _at_most(ctx: GraphLowering, v: Node, high: Operand, bound: Node) -> Node:
+    by_number = is_float(v.dtype) and not isinstance(high, TensorBox)
+    return _bounded(ctx, v, bound, "gt") if by_number else ctx.dag.op("minimum", v, bound)
 
 
 @lowers(aten.clamp.default, aten.clamp.Tensor, aten.hardtanh.default)
@@ -221,8 +245,8 @@ def clamp(
     def value(v: Node, *rest: Node) -> Node:
         nodes = list(rest)
         if low is not None:
-            v = ctx.dag.op("maximum", v, nodes.pop(0))
-        return v if high is None else ctx.dag.op("minimum", v, nodes.pop(0))
+            v = _at_least(ctx, v, low, nodes.pop(0))
+        return v if high is None else _at_most(ctx, v, high, nodes.pop(0))
 
     return ctx.elementwise(value, x, *given, compute=ctx.out_dtype)
 
@@ -230,20 +254,20 @@ def clamp(
 @lowers(aten.clamp_min.default, aten.clamp_min.Tensor)
 def clamp_min(ctx: GraphLowering, x: TensorBox, low: Operand) -> TensorBox:
     """max(x, low)."""
-    return ctx.elementwise(lambda v, b: ctx.dag.op("maximum", v, b), x, low, compute=ctx.out_dtype)
+    return ctx.elementwise(lambda v, b: _at_least(ctx, v, low, b), x, low, compute=ctx.out_dtype)
 
 
 @lowers(aten.clamp_max.default, aten.clamp_max.Tensor)
 def clamp_max(ctx: GraphLowering, x: TensorBox, high: Operand) -> TensorBox:
     """min(x, high)."""
-    return ctx.elementwise(lambda v, b: ctx.dag.op("minimum", v, b), x, high, compute=ctx.out_dtype)
+    return ctx.elementwise(lambda v, b: _at_most(ctx, v, high, b), x, high, compute=ctx.out_dtype)
 
 
 @lowers(aten.relu.default)
 def relu(ctx: GraphLowering, x: TensorBox) -> TensorBox:
     """max(x, 0)."""
     return ctx.elementwise(
-        lambda v: ctx.dag.op("maximum", v, ctx.dag.constant(0, v.dtype)), x, compute=ctx.out_dtype
+        lambda v: _at_least(ctx, v, 0, ctx.dag.constant(0, v.dtype)), x, compute=ctx.out_dtype
     )
 
 
@@ -260,11 +284,22 @@ def power(ctx: GraphLowering, v: Node, exponent: int) -> Node:
         v = ctx.dag.op("mul", v, v)
 
 
+def _half_root(ctx: GraphLowering, v: Node, exponent: float) -> Node:
+    """v ** 0.5 or v ** -0.5 as `pow` defines them, which eager calls for float16: of -0 as of 0, of minus
+    infinity as of infinity."""
+    d = ctx.dag
+    infinite, zero = d.constant(math.inf, v.dtype), d.constant(0, v.dtype)
+    plain = d.where(d.op("eq", v, d.op("neg", infinite)), infinite, d.where(d.op("eq", v, zero), zero, v))
+    return d.op("sqrt" if exponent > 0 else "rsqrt", plain)
+
+
 def _pow_by_scalar(ctx: GraphLowering, v: Node, exponent: int | float) -> Node:
     d = ctx.dag
     if is_float(v.dtype):
         if exponent == 0:
             return d.constant(1, v.dtype)
+        if ctx.out_dtype is torch.float16 and exponent in (0.5, -0.5):
+            return _half_root(ctx, v, exponent)
         if exponent in (1, 2, 3):
             return power(ctx, v, int(exponent))
         if exponent == 0.5:
@@ -378,7 +413,13 @@ def nextafter(ctx: GraphLowering, a: TensorBox, b: TensorBox) -> TensorBox:
 
 @lowers(aten.ldexp.Tensor)
 def ldexp(ctx: GraphLowering, x: TensorBox, exponent: TensorBox) -> TensorBox:
-    """x * 2 ** exponent, the power rounded on its own, as eager does."""
-    return ctx.elementwise(
-        lambda v, e: ctx.dag.op("mul", v, ctx.dag.op("exp2", e)), x, exponent, compute=ctx.out_dtype
-    )
+    """x * 2 ** exponent, the power rounded to the exponent's type, as eager does: in float16 it overflows."""
+    d = ctx.dag
+
+    def value(v: Node, e: Node) -> Node:
+        power = d.op("exp2", e)
+        if exponent.dtype in HALF_TYPES and {x.dtype, ctx.out_dtype} <= {exponent.dtype, torch.float32}:
+            power = d.to_dtype(d.to_dtype(power, exponent.dtype), power.dtype)
+        return d.op("mul", v, power)
+
+    return ctx.elementwise(value, x, exponent, compute=ctx.out_dtype)

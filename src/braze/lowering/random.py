@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +62,24 @@ def _drawn(
         return d.random(name, dtype, seeds.load(d, [as_expr(index)]), d.index_expr(flat), *limits)
 
     return ctx.pointwise(size, dtype, value)
+
+
+def bounded(ctx: GraphLowering, v: Node, low: float, high: float, text: str) -> Node:
+    """v, which has to lie in [low, high], NaN excluded: RuntimeError with ``text`` as its message if not."""
+    d = ctx.dag
+    inside = [
+        d.op(name, v, d.constant(bound, v.dtype))
+        for name, bound in (("ge", low), ("le", high))
+        if math.isfinite(bound)
+    ]
+    holds = d.logical_and(*inside) if len(inside) == 2 else inside[0]
+    return d.check(v, holds, ctx.check(RuntimeError, text))
+
+
+@lowers(prims.between)
+def between(ctx: GraphLowering, x: TensorBox, low: float, high: float, text: str) -> TensorBox:
+    """x, with every element checked."""
+    return ctx.elementwise(lambda v: bounded(ctx, v, low, high, text), x, compute=x.dtype, out=x.dtype)
 
 
 @lowers(prims.rand)

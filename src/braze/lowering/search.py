@@ -35,28 +35,28 @@ def _insertion(
     right: bool,
     compute: torch.dtype,
 ) -> Node:
-    """How many of the sorted ``boundaries`` (along their last dimension) come before ``value``: a binary
-    search without
-    branches, halving the range each time."""
+    """The place of ``value`` in ``boundaries`` (along their last dimension): a binary search without
+    branches.
+
+    It asks what eager's search asks, of the same boundaries, so that NaN and boundaries that are not sorted
+    give the same places: always the middle one, and on to the right of what is not >= (``right``: not >) the
+    value.
+    """
     d = ctx.dag
     count = boundaries.size[-1].constant
     if count is None or count == 0 or count.bit_length() > MOST_STEPS:
         raise Unsupported("a search among boundaries whose number is not known, or is 0")
-    found = d.constant(0, torch.int64)
-    step = 1 << (count.bit_length() - 1)
-    while step:
-        probe = d.op("add", found, d.constant(step - 1, torch.int64))
-        inside = d.op("lt", probe, d.constant(count, torch.int64))
-        place = d.indirect(d.op("minimum", probe, d.constant(count - 1, torch.int64)), boundaries.size[-1])
+    one, last = d.constant(1, torch.int64), d.constant(count - 1, torch.int64)
+    start, end = d.constant(0, torch.int64), d.constant(count, torch.int64)
+    for _ in range(count.bit_length()):
+        middle = d.op("add", start, d.op("shr", d.op("sub", end, start), one))
+        place = d.indirect(d.op("minimum", middle, last), boundaries.size[-1])
         boundary = d.to_dtype(held(ctx, boundaries.load(d, [*lead, place]), boundaries.dtype), compute)
-        # a NaN sorts after everything, as it does for eager
-        before = d.op("le", boundary, value) if right else d.op("lt", boundary, value)
-        if compute.is_floating_point:
-            before = d.where(d.op("isnan", value), d.constant(True, torch.bool), before)
-        taken = d.logical_and(inside, before)
-        found = d.where(taken, d.op("add", found, d.constant(step, torch.int64)), found)
-        step >>= 1
-    return found
+        left = d.op("gt" if right else "ge", boundary, value)
+        some = d.op("lt", start, end)
+        start = d.where(d.logical_and(some, d.op("logical_not", left)), d.op("add", middle, one), start)
+        end = d.where(d.logical_and(some, left), middle, end)
+    return start
 
 
 @lowers(aten.bucketize.Tensor, aten.bucketize.Scalar)

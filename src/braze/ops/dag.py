@@ -81,7 +81,7 @@ class Node:
 
     @property
     def mask(self) -> Node | None:
-        """The node that guards a ``load`` or a check, if one does."""
+        """The node that guards a ``load`` or a checked index or divisor, if one does."""
         position = 0 if self.op == "load" else 1
         return self.args[position] if len(self.args) > position else None
 
@@ -266,6 +266,12 @@ class Dag:
         args = _guarded(node, mask)
         return self.make("check_nonzero", args, (error,), node.dtype)
 
+    def check(self, node: Node, condition: Node, error: str) -> Node:
+        """``node``, with a failure recorded where ``condition`` (bool) does not hold."""
+        if condition.op == "constant" and condition.attrs[0]:
+            return node
+        return self.make("check", (node, condition), (error,), node.dtype)
+
     def op(self, name: str, *args: Node) -> Node:
         """An operation whose type follows from its operands. Operands must agree in type."""
         definition = OPS[name]
@@ -442,6 +448,9 @@ class Dag:
             elif current.op in ("check_index", "check_nonzero"):
                 guard = self.logical_and(args[1], condition) if len(args) > 1 else condition
                 done[current.id] = self.make(current.op, _guarded(args[0], guard), attrs, current.dtype)
+            elif current.op == "check":
+                allowed = self.op("logical_or", args[1], self.op("logical_not", condition))
+                done[current.id] = self.make("check", (args[0], allowed), attrs, current.dtype)
             elif args != current.args or attrs != current.attrs:
                 done[current.id] = self.rewrite(current, args, attrs)
         return done.get(node.id, node)

@@ -148,6 +148,9 @@ class _Evaluation:
             zero = args[0] == 0
             self.run_.fail(zero & self.mask(node.mask), args[0], args[0], node.attrs[0])
             return torch.where(zero, 1, args[0])
+        if node.op == "check":
+            self.run_.fail(~args[1], self.full(0, torch.int64), self.full(0, torch.int64), node.attrs[0])
+            return args[0]
         if node.op == "to_dtype":
             return args[0].to(node.dtype)
         if node.op == "bitcast":

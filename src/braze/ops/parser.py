@@ -182,7 +182,7 @@ class _Body:
             attrs3 = (size, _literal(wrap), ast.literal_eval(error))
             return self.dag.make(op, (self._value(value.args[0]), *masks), attrs3, torch.int64)
         args = tuple(self._value(a) for a in value.args)
-        if op == "check_nonzero":
+        if op in ("check_nonzero", "check"):
             error = ast.literal_eval(_keyword(value, "error"))
             return self.dag.make(op, (*args, *masks), (error,), args[0].dtype)
         if OPS[op].result == "explicit":

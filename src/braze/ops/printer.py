@@ -63,6 +63,8 @@ def print_node(node: Node, names: _Names) -> str:
         text = f"check_index({args[0]}, {names.index(size)}, wrap={wrap}, error={error!r}{_mask(args)})"
     elif node.op == "check_nonzero":
         text = f"check_nonzero({args[0]}, error={node.attrs[0]!r}{_mask(args)})"
+    elif node.op == "check":
+        text = f"check({', '.join(args)}, error={node.attrs[0]!r})"
     elif node.op == "reduction":
         kind, component, rvars = node.attrs
         over = ", ".join(v.name for v in rvars)  # type: ignore[attr-defined]

@@ -134,6 +134,7 @@ def _decided(always: bool, never: bool) -> Range:
 
 _RULES: dict[str, Callable[..., Range | None]] = {
     "check_nonzero": lambda a, *mask: _union(a, (1, 1)) if a[0] <= 0 <= a[1] else a,
+    "check": lambda a, condition: a,
     "add": lambda a, b: (a[0] + b[0], a[1] + b[1]),
     "sub": lambda a, b: (a[0] - b[1], a[1] - b[0]),
     "mul": lambda a, b: _corners(lambda x, y: x * y, a, b),

@@ -8,8 +8,9 @@ What the table leaves open, torch's function of the same name decides, and these
 - A masked-off load gives 0 and touches no memory. ``check_index`` gives 0 where the index is out of range,
 else the
   (wrapped) index, and ``check_nonzero`` 1 where the value is 0, masked or not; a mask only keeps the failure
-  from being recorded. Where an index expression contains an index into 0 elements, which no check can pass, a
-  load gives 0, a store does nothing, and neither touches memory.
+  from being recorded. ``check`` gives its value, whatever it is; a guard becomes part of its condition.
+  Where an index expression contains an index into 0 elements, which no check can pass, a load gives 0, a
+  store does nothing, and neither touches memory.
 - Integer arithmetic wraps, also in the quotient of the least integer and -1. A shift by a negative amount is
   one by the type's width. Converting a NaN or a value out of range to an integer type gives anything, as in
   torch.
@@ -75,6 +76,14 @@ def _rows() -> list[OpDef]:
         "same",
         2,
         "attrs: (error,); 1 where the value was 0, failure recorded",
+    )
+    row(
+        "check",
+        2,
+        "any",
+        "explicit",
+        2,
+        "args: (value, condition); attrs: (error,); the value, failure recorded where the condition is false",
     )
     # arithmetic
     row("add sub mul", 2, "number", "same", 1)

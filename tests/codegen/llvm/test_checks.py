@@ -14,6 +14,7 @@ from tests.codegen.llvm.kernels import WIDTHS, check, check_guards, execute, gua
 
 F32, I64 = torch.float32, torch.int64
 ERROR = Check("IndexError", "aten.index.Tensor", "model.py:3").encode()
+OUT_OF_RANGE = Check("RuntimeError", "aten.normal.Tensor_Tensor", "model.py:5", "it is negative").encode()
 ZERO = Check("ZeroDivisionError", "aten.div.Tensor", "model.py:4").encode()
 
 
@@ -79,6 +80,24 @@ def test_division_by_zero_is_reported(width: int) -> None:
         assert execute(generate(kernel, width), values, {})[0] == 0
         values["y"][17] = 0
         assert execute(generate(kernel, width), values, {})[0] == 101
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("place", [0, 7, 16, 18])
+def test_a_broken_condition_is_reported_and_lanes_that_do_not_exist_are_not_asked(
+    width: int, place: int
+) -> None:
+    dag = Dag()
+    i = variable("i0", 19)
+    x = dag.load("x", i.expr, torch.float32)
+    value = dag.check(x, dag.op("gt", x, dag.constant(0, torch.float32)), OUT_OF_RANGE)
+    buffers = tuple(BufferArg(b, torch.float32, "out" if b == "o" else "in", as_expr(19)) for b in "xo")
+    kernel = Kernel("positive", (), (Stage((i,), (), (Store("o", i.expr, value),)),), buffers)
+    values = {"x": torch.arange(1, 20, dtype=torch.float32), "o": torch.zeros(19)}
+    assert execute(generate(kernel, width), values, {})[0] == 0
+    assert torch.equal(values["o"], values["x"])
+    values["x"][place] = -1
+    assert execute(generate(kernel, width), values, {})[0] == 101
 
 
 def test_least_integer_by_minus_one_does_not_trap() -> None:

@@ -84,7 +84,7 @@ class ReductionEmitter(LoopEmitter):
         it is known that they are not, since what an empty loop would read need not exist."""
         if all(known_positive(v.size) for v in self.stage.rvars) or not self.reductions:
             return frozenset()
-        touching = ("load", "check_index", "check_nonzero")
+        touching = ("load", "check_index", "check_nonzero", "check")
         feeding = feeds_reduction(self.stage)
         return frozenset(n.id for n in self.stage.nodes if n.op in touching and n.id in feeding)
 

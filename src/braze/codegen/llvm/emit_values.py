@@ -95,6 +95,8 @@ class ValueEmitter(MemoryEmitter):
         if op == "check_nonzero":
             return self._check_nonzero(node, ctx, varies)
         args = [self.vector(a, ctx) if varies else self.get(a, ctx) for a in node.args]
+        if op == "check":
+            return self._check(node, args, ctx, varies)
         return self.compute(node, args)
 
     def constant_of(self, node: Node, lanes: int) -> Value:
@@ -253,6 +255,16 @@ class ValueEmitter(MemoryEmitter):
         wide = Type("i64", value.type.lanes)
         self._report(str(node.attrs[0]), failed, fb.zero(wide), fb.zero(wide))
         return fb.select(bad, 1, value)
+
+    def _check(self, node: Node, args: list[Value], ctx: Lanes, varies: bool) -> Value:
+        fb = self.fb
+        value, holds = args
+        active = self.active(None, ctx) if varies else None
+        broken = fb.not_(holds)
+        failed = broken if active is None else fb.and_(broken, active)
+        wide = Type("i64", holds.type.lanes)
+        self._report(str(node.attrs[0]), failed, fb.zero(wide), fb.zero(wide))
+        return value
 
     def _report(self, error: str, failed: Value, value: Value, bound: Value) -> None:
         """Record the first failure: where any lane failed, its check, value and bound go to the error

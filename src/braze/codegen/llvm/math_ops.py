@@ -47,7 +47,7 @@ def _digamma(fb: FunctionBuilder, x: Value) -> Value:
     log = vecmath.emit(fb, "log", z)
     half = fb.fdiv(fb.const(x.type, 0.5), z)
     value = fb.fadd(fb.fadd(shift, fb.fsub(log, half)), fb.fmul(series, inverse))
-    rest = fb.fsub(x, fb.floor(x))  # tan has period 1 in x
+    rest = fb.fsub(x, fb.roundeven(x))  # tan has period 1 in x
     reflected = fb.fsub(value, fb.fdiv(fb.const(x.type, pi), vecmath.emit(fb, "tan", fb.fmul(rest, pi))))
     value = fb.select(negative, reflected, value)
     nan, infinity = float("nan"), float("inf")

@@ -8,7 +8,14 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-__all__ = ["HALF_TYPES", "Decomposition", "Table", "computation", "computation_dtype"]
+__all__ = [
+    "HALF_TYPES",
+    "Decomposition",
+    "Table",
+    "computation",
+    "computation_dtype",
+    "rounded",
+]
 
 Decomposition: TypeAlias = Callable[..., Any]
 Table: TypeAlias = dict[Any, Decomposition]
@@ -19,6 +26,11 @@ HALF_TYPES = (torch.float16, torch.bfloat16)
 def computation_dtype(dtype: torch.dtype) -> torch.dtype:
     """The dtype in which arithmetic on `dtype` is done: float32 for the half types, itself otherwise."""
     return torch.float32 if dtype in HALF_TYPES else dtype
+
+
+def rounded(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """`x`, of the computation dtype, rounded to `dtype`: where eager stores a step of a composite."""
+    return computation(x.to(dtype))
 
 
 def computation(x: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -29,6 +30,8 @@ def pow_scalar(x: Tensor, exponent: Any) -> Any:
         return (wide * wide * wide).to(x.dtype)
     if not x.is_floating_point():
         return NotImplemented
+    if x.dtype is torch.float16 and abs(exponent) == 0.5:
+        return NotImplemented  # eager calls `pow`, which knows no negative zero
     if exponent == 0.5:
         return torch.sqrt(x)
     if exponent == -0.5:
@@ -41,10 +44,20 @@ def pow_scalar(x: Tensor, exponent: Any) -> Any:
 
 
 def _result_dtype(*operands: Tensor) -> torch.dtype:
-    dtype = torch.result_type(operands[0], operands[1])
-    for operand in operands[2:]:
-        dtype = torch.promote_types(dtype, operand.dtype) if operand.ndim else dtype
-    return dtype
+    """What `torch.result_type` says of two tensors, of any number: those without dimensions count where they
+    are of a higher category (bool, integer, floating, complex) than those with."""
+    solid = [t.dtype for t in operands if t.ndim]
+    loose = [t.dtype for t in operands if not t.ndim]
+    if not solid or not loose:
+        return functools.reduce(torch.promote_types, solid or loose)
+    first, second = (functools.reduce(torch.promote_types, types) for types in (solid, loose))
+    return torch.promote_types(first, second) if _category(second) > _category(first) else first
+
+
+def _category(dtype: torch.dtype) -> int:
+    if dtype.is_complex or dtype.is_floating_point:
+        return 3 if dtype.is_complex else 2
+    return 0 if dtype is torch.bool else 1
 
 
 def addcmul(x: Tensor, first: Tensor, second: Tensor, *, value: float = 1) -> Tensor:

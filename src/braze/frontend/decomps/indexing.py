@@ -29,7 +29,7 @@ def _bag_of_position(indices: Tensor, offsets: Tensor) -> Tensor:
     """For each position of `indices` the number of its bag: bags that start there or before, minus one."""
     starts = torch.zeros([indices.shape[0] + 1], dtype=indices.dtype, device=indices.device)
     ones = torch.ones_like(offsets, dtype=indices.dtype)
-    starts = aten.index_put.default(starts, [offsets], ones, True)
+    starts = aten.index_add.default(starts, 0, offsets, ones)
     return torch.cumsum(starts, 0)[: indices.shape[0]] - 1
 
 
@@ -44,8 +44,11 @@ def embedding_bag(
     include_last_offset: bool = False,
     padding_idx: int = -1,
 ) -> Any:
-    """Sums or means of rows of `weight`: an indexed load and an accumulating `index_put`. Not for mode
-    "max", and not where gradients are scaled by frequency: eager's own scale is not the documented one.
+    """Sums or means of rows of `weight`: an indexed load and an `index_add`. Not for mode "max", and not
+    where gradients are scaled by frequency: eager's own scale is not the documented one.
+
+    Raises RuntimeError in the call, as eager does, for a row that the table lacks, and for offsets that begin
+    after 0 (bag -1) or lie beyond the indices: `gather` and `index_add` count nothing from the end.
 
     Returns the bags, the bag of each position, the number of rows in each bag, and an empty tensor.
     """
@@ -53,7 +56,7 @@ def embedding_bag(
         return NotImplemented
     bags = offsets.shape[0] - (1 if include_last_offset else 0)
     bag = _bag_of_position(indices, offsets)
-    rows = computation(aten.embedding.default(weight, indices))
+    rows = computation(aten.gather.default(weight, 0, indices.unsqueeze(1).expand(-1, weight.shape[1])))
     if per_sample_weights is not None:
         rows = rows * per_sample_weights.unsqueeze(1)
     counted = torch.ones_like(indices)
@@ -61,9 +64,9 @@ def embedding_bag(
         counted = (indices != padding_idx).to(indices.dtype)
         rows = torch.where((indices != padding_idx).unsqueeze(1), rows, 0.0)
     total = torch.zeros([bags, weight.shape[1]], dtype=rows.dtype, device=weight.device)
-    total = aten.index_put.default(total, [bag], rows, True)
+    total = aten.index_add.default(total, 0, bag, rows)
     size = torch.zeros([bags], dtype=indices.dtype, device=indices.device)
-    size = aten.index_put.default(size, [bag], counted, True)
+    size = aten.index_add.default(size, 0, bag, counted)
     if mode == _MEAN:
         total = total / torch.clamp(size, min=1).unsqueeze(1)
     return total.to(weight.dtype), bag, size, torch.zeros([0], dtype=indices.dtype, device=indices.device)

@@ -5,13 +5,54 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from braze.frontend.decomps.common import Table
+from braze.frontend.decomps.common import HALF_TYPES, Table, computation, rounded
 
 __all__ = ["TABLE"]
 
 aten = torch.ops.aten
 
 _REDUCE_NONE, _REDUCE_MEAN = 0, 1
+
+
+def _reduced(loss: Tensor, reduction: int) -> Tensor:
+    if reduction == _REDUCE_NONE:
+        return loss
+    return torch.mean(loss) if reduction == _REDUCE_MEAN else torch.sum(loss)
+
+
+def soft_margin_loss(x: Tensor, target: Tensor, reduction: int = _REDUCE_MEAN) -> Tensor:
+    """log(1 + exp(-target * x)). In half types every step is rounded, as eager stores it: the exponential
+    overflows."""
+    if x.dtype not in HALF_TYPES or x.dtype is not target.dtype:
+        return _reduced(torch.log1p(torch.exp(-x * target)), reduction)
+    product = rounded(-computation(target) * computation(x), x.dtype)
+    grown = rounded(torch.exp(product), x.dtype)
+    return _reduced(torch.log1p(grown).to(x.dtype), reduction)
+
+
+def binary_cross_entropy_with_logits(
+    x: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    pos_weight: Tensor | None = None,
+    reduction: int = _REDUCE_MEAN,
+) -> Tensor:
+    """(1 - target) * x - log_weight * logsigmoid(x), times the weight, where log_weight is 1 or
+    (pos_weight - 1) * target + 1. In half types every step is rounded, as eager stores it."""
+    half = x.dtype in HALF_TYPES
+
+    def step(v: Tensor) -> Tensor:
+        return rounded(v, x.dtype) if half else v
+
+    wide, t = computation(x), computation(target)
+    log_sigmoid = step(torch.nn.functional.logsigmoid(wide))
+    if pos_weight is not None:
+        log_weight = step(step(step(computation(pos_weight) - 1) * t) + 1)
+        log_sigmoid = step(log_sigmoid * log_weight)
+    loss = step(step(step(1 - t) * wide) - log_sigmoid)
+    if weight is not None:
+        loss = loss * computation(weight)
+    return _reduced(loss.to(target.dtype), reduction)
 
 
 def nll_loss_backward(
@@ -43,6 +84,8 @@ def nll_loss_backward(
 
 
 TABLE: Table = {
+    aten.soft_margin_loss.default: soft_margin_loss,
+    aten.binary_cross_entropy_with_logits.default: binary_cross_entropy_with_logits,
     aten.nll_loss_backward.default: nll_loss_backward,
     aten.nll_loss2d_backward.default: nll_loss_backward,
 }

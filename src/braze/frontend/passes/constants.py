@@ -14,6 +14,7 @@ from braze._torch import tracing
 from braze._torch.shapes import same_layout
 from braze.frontend.passes.builder import NodeBuilder
 from braze.frontend.passes.effects import aliases_output
+from braze.lowering.refusals import refusal
 
 __all__ = ["run"]
 
@@ -125,6 +126,8 @@ def _fold(node: Node, known: dict[Node, _Literal]) -> _Literal | None:
     value = node.meta.get("val")
     if not isinstance(value, torch.Tensor) or value.dtype not in _FOLDABLE_DTYPES:
         return None
+    if refusal(node.target, *torch.fx.map_arg((node.args, node.kwargs), _meta)) is not None:
+        return None  # an error, which is eager's to raise
     result: _Literal | None = None
     if node.target is aten.full.default:
         fill = node.args[1]
@@ -139,6 +142,10 @@ def _fold(node: Node, known: dict[Node, _Literal]) -> _Literal | None:
     if result is not None:
         known[node] = result
     return result
+
+
+def _meta(node: Node) -> Any:
+    return node.meta.get("val")
 
 
 def _compute(node: Node, known: dict[Node, _Literal]) -> _Literal | None:

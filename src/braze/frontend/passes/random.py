@@ -16,6 +16,7 @@ from torch.fx import GraphModule, Node
 from braze._torch import schema
 from braze.frontend.passes.builder import NodeBuilder
 from braze.ir import prims
+from braze.lowering.refusals import refusal
 
 __all__ = ["drop_certain", "run"]
 
@@ -32,6 +33,8 @@ def run(gm: GraphModule) -> bool:
     for node in found:
         arguments = schema.bind(node.target, node.args, node.kwargs)
         if arguments.get("generator") is not None or not _is_cpu_float_or_int(node):
+            continue
+        if refusal(node.target, *torch.fx.node.map_arg((node.args, node.kwargs), _value)) is not None:
             continue
         rewriter = _Rewriter(gm, node, draws)
         _REWRITES[node.target](rewriter, **arguments)
@@ -50,6 +53,10 @@ def drop_certain(gm: GraphModule) -> bool:
         keep = rewriter.call(aten.full.default, rewriter.sizes(source), False, dtype=torch.bool)
         rewriter.replace_results(rewriter.call(aten.mul.Tensor, source, 0.0), keep)
     return bool(certain)
+
+
+def _value(node: Node) -> Any:
+    return node.meta.get("val")
 
 
 def _is_cpu_float_or_int(node: Node) -> bool:
@@ -172,7 +179,8 @@ def _bernoulli_p(r: _Rewriter, self: Node, p: Any, **_: Any) -> None:
 
 
 def _bernoulli(r: _Rewriter, self: Node, **_: Any) -> None:
-    r.replace(r.cast(r.call(aten.lt.Tensor, r.uniform(r.sizes(self)), self), _dtype(r)))
+    p = r.call(prims.between, self, 0.0, 1.0, "Expected p_in >= 0 && p_in <= 1 to be true, but got false.")
+    r.replace(r.cast(r.call(aten.lt.Tensor, r.uniform(r.sizes(self)), p), _dtype(r)))
 
 
 def _native_dropout(r: _Rewriter, input: Node, p: Any, train: bool | None) -> None:
@@ -196,6 +204,8 @@ def _normal(r: _Rewriter, mean: Any, std: Any, **arguments: Any) -> None:
         size = list(r.node.meta["val"].shape)
         if not all(isinstance(s, int) for s in size):
             return
+    if isinstance(std, Node) and isinstance(std.meta["val"], torch.Tensor):
+        std = r.call(prims.between, std, 0.0, math.inf, "normal expects all elements of std >= 0.0")
     r.replace(r.cast(r.affine(r.normal(size), std, mean), _dtype(r)))
 
 
