@@ -150,7 +150,7 @@ class GraphLowering:
         if node.target is operator.getitem:
             container, key = self.args_of(node.args)
             return self._settle(node, container[key])
-        computed = computed_number(self, self.args_of(node.args))
+        computed = computed_number(self)
         if computed is not None:
             return computed
         if node.target in EXTERNS:

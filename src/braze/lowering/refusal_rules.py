@@ -159,7 +159,9 @@ def integers_beyond(a: Arguments) -> str | None:
     """Of `randint`: bounds in the wrong order or beyond the type."""
     low, high = a.get("low", 0), a["high"]
     like = a.get("self")
-    dtype = a["dtype"] or (like.dtype if isinstance(like, Tensor) else torch.int64)
+    dtype = like.dtype if isinstance(like, Tensor) else torch.int64
+    if isinstance(a["dtype"], torch.dtype):  # a schema's default is a number of its own
+        dtype = a["dtype"]
     if not (isinstance(low, int) and isinstance(high, int)):
         return None
     if is_float(dtype):

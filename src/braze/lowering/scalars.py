@@ -153,7 +153,7 @@ def metadata(ctx: GraphLowering, *args: Any, **kwargs: Any) -> None:
     """Nothing: a graph is compiled for one type, layout and device, which its guards see to."""
 
 
-def computed_number(ctx: GraphLowering, args: Sequence[Any]) -> Scalar | None:
+def computed_number(ctx: GraphLowering) -> Scalar | None:
     """What the current node computes from numbers; None where it is no function on numbers."""
     name = number_function_name(ctx.node.target)
     example = ctx.example
@@ -162,6 +162,7 @@ def computed_number(ctx: GraphLowering, args: Sequence[Any]) -> Scalar | None:
         return None
     if isinstance(example, (bool, float)):  # the trace knows it, whatever the sizes
         return example
+    args = ctx.args_of(ctx.node.args)
     native = None if dtype is torch.int64 else _native(ctx, name, args)
     if native is not None:
         return native
