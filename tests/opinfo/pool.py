@@ -19,13 +19,12 @@ from typing import Any
 from tests.opinfo.cases import Pair, Verdict
 
 ROOT = Path(__file__).parents[2]
-START_SECONDS = 180.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """backend, samples for each pair, torch threads of a worker, seconds that a pair may take, pairs that a
-    worker judges before a new one takes over (so that what compilers keep does not pile up). module: what a
+    """backend, samples for each pair, torch threads of a worker, seconds that a pair, and a worker's
+    start, may take, pairs that a worker judges before a new one takes over (so that what compilers keep does not pile up). module: what a
     worker runs. mode: Braze's `fx_compile_mode`; empty: as the environment has it. verdict: the class of what
     a worker answers, made of its fields.
     """
@@ -34,6 +33,7 @@ class Settings:
     samples: int = 2
     threads: int = 1
     limit: float = 90.0
+    start: float = 180.0
     renew: int = 250
     module: str = "tests.opinfo.worker"
     mode: str = ""
@@ -57,7 +57,7 @@ class Worker:
             cwd=ROOT,
         )
         self._buffer = b""
-        self.pairs = [Pair(**fields) for fields in self._read(START_SECONDS)]
+        self.pairs = [Pair(**fields) for fields in self._read(settings.start)]
         self.judged = 0
 
     def ask(self, pair: Pair) -> Any:

@@ -40,10 +40,6 @@ def _image(*shape: int) -> Callable[[torch.dtype], torch.Tensor]:
     return lambda dtype: (torch.randn(shape) * 3).to(dtype)
 
 
-def _norm(dtype: torch.dtype) -> list[torch.Tensor]:
-    return [torch.randn(3).to(dtype), torch.randn(3).to(dtype), torch.zeros(3), torch.ones(3)]
-
-
 def handwritten(op: Any, dtype: torch.dtype) -> list[Arguments]:
     """Argument sets of an operator for tensors of `dtype`."""
     torch.manual_seed(1234)
@@ -69,6 +65,10 @@ _TABLE: dict[str, Callable[[torch.dtype], list[Any]]] = {
     ],
     "aten._euclidean_dist.default": lambda d: [((_image(3, 4)(d), _image(5, 4)(d)), {})],
     "aten._fused_rms_norm.default": lambda d: [((_image(3, 4)(d), [4], _image(4)(d), 1e-5), {})],
+    "aten._native_batch_norm_legit.no_stats": lambda d: [
+        ((_image(*shape)(d), _image(3)(d), _image(3)(d), True, 0.1, 1e-5), {})
+        for shape in ((2, 3, 4, 5), (2, 3, 4))
+    ],
     "aten._weight_norm_interface.default": lambda d: [((_image(3, 4)(d), _image(3, 1)(d), 0), {})],
     "aten.affine_grid_generator.default": lambda d: [((_image(2, 2, 3)(d), [2, 3, 4, 5], False), {})],
     "aten.empty_strided.default": lambda d: [
@@ -92,6 +92,7 @@ _TABLE: dict[str, Callable[[torch.dtype], list[Any]]] = {
     "aten.reflection_pad3d_backward.default": _padded("r", (2, 2, 3, 4, 3), [1, 2, 1, 0, 1, 1], True),
     "aten.replication_pad2d.default": _padded("r", (2, 3, 4, 5), [1, 2, 1, 0], False),
     "aten.replication_pad3d.default": _padded("r", (2, 2, 3, 4, 3), [1, 2, 1, 0, 1, 1], False),
+    "aten.roll.default": lambda d: [((_image(2, 3, 4, 5)(d), [1, 2], [2, 3]), {})],
     "aten.tril_indices.default": lambda d: [((3, 4), {}), ((4, 3, 1), {})],
     "aten.triu_indices.default": lambda d: [((3, 4), {}), ((4, 3, 1), {})],
     "aten.upsample_nearest2d.default": lambda d: [((_image(2, 3, 4, 5)(d), [8, 7]), {})],

@@ -53,6 +53,8 @@ class Report:
         compared: collections.Counter[str] = collections.Counter()
         failures, declined, reached, seen = [], {}, set(), set()
         for swept in results:
+            if not swept.findings and not swept.compared and swept.declined:
+                reached.add(swept.op)
             seen.add(swept.op)
             if swept.status in ("broken", "crashed", "timeout"):
                 failures.append(swept)

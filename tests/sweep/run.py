@@ -32,7 +32,12 @@ def settings(folder: Path, levels: tuple[str, ...] = LEVELS, sets: int = SETS) -
     """How workers are started. ``folder``: where they keep what they record. ``sets``: argument sets of each
     operator, before their variants."""
     return Settings(
-        ",".join(levels), sets, module="tests.sweep.worker", mode=str(folder / "calls.pt"), verdict=Swept
+        ",".join(levels),
+        sets,
+        start=600.0,  # the first one records every call
+        module="tests.sweep.worker",
+        mode=str(folder / "calls.pt"),
+        verdict=Swept,
     )
 
 

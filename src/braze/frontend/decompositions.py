@@ -14,7 +14,7 @@ import torch
 
 from braze._torch import decomps as torch_decomps
 from braze.config import Config
-from braze.frontend.decomps import activations, elementwise, indexing, losses, norms, reductions
+from braze.frontend.decomps import activations, elementwise, indexing, layouts, losses, norms, reductions
 from braze.frontend.decomps.common import Table
 
 __all__ = ["KEPT", "decompositions"]
@@ -30,6 +30,7 @@ KEPT: Mapping[str, str] = {
     "nll_loss_forward": "it raises IndexError where the `gather` that it becomes raises RuntimeError",
     "nll_loss2d_forward": "the same",
     "baddbmm": "one call with its scale and addend, instead of a product and two passes over it",
+    "select_scatter": "its result has the strides of its argument, gaps included, and its lowering is a copy",
     "_chunk_cat": "made for collectives, which take it whole",
 }
 
@@ -68,6 +69,50 @@ _ALSO = (
     aten.rrelu_with_noise_backward,
 )
 
+_format, _elementwise, _promoted = layouts.format_of, layouts.elementwise, layouts.promoted
+
+_RESULTS: Mapping[Any, tuple[layouts.Rule | None, ...]] = {
+    # arguments: (input, ...)
+    aten._adaptive_avg_pool2d.default: (_format(0),),
+    aten._batch_norm_no_update.default: (_format(0),),
+    aten._batch_norm_with_update_functional.default: (_format(0),),
+    aten._native_batch_norm_legit.no_stats: (_format(0),),
+    aten._native_batch_norm_legit_functional.default: (_format(0),),
+    aten._native_batch_norm_legit_no_training.default: (_format(0),),
+    aten.channel_shuffle.default: (_format(0),),
+    aten.grid_sampler_2d.default: (layouts.contiguous,),
+    aten.max_unpool2d.default: (_format(0),),
+    aten.native_batch_norm.default: (_format(0),),
+    aten.native_group_norm.default: (_format(0),),
+    aten.repeat.default: (layouts.contiguous,),
+    aten.roll.default: (layouts.of_roll,),
+    aten.lerp.Scalar: (_elementwise(0, 1),),
+    aten.lerp.Tensor: (_elementwise(0, 1, 2),),
+    aten.huber_loss.default: (_promoted(0),),
+    aten.soft_margin_loss.default: (_promoted(0),),
+    # arguments: (gradient, input or result, ...)
+    aten._log_softmax_backward_data.default: (layouts.contiguous,),
+    aten.gelu_backward.default: (_promoted(0, 1),),
+    aten.hardswish_backward.default: (_elementwise(0, 1),),
+    aten.hardtanh_backward.default: (_elementwise(0, 1),),
+    aten.logit_backward.default: (_elementwise(0, 1),),
+    aten.mish_backward.default: (_promoted(1),),
+    aten.huber_loss_backward.default: (layouts.contiguous,),
+    aten.mse_loss_backward.default: (layouts.both(layouts.contiguous, _promoted(1)),),
+    aten.native_dropout_backward.default: (_elementwise(0, 1),),
+    aten.native_layer_norm_backward.default: (layouts.contiguous,) * 3,
+    aten.reflection_pad2d_backward.default: (_format(1),),
+    aten.reflection_pad3d_backward.default: (_format(1),),
+    aten.sigmoid_backward.default: (_promoted(0, 1),),
+    aten.silu_backward.default: (_promoted(0, 1),),
+    aten.smooth_l1_loss_backward.default: (layouts.both(layouts.contiguous, _promoted(1)),),
+    aten.soft_margin_loss_backward.default: (_promoted(1),),
+    aten.tanh_backward.default: (_promoted(0, 1),),
+    aten.threshold_backward.default: (_promoted(0, 1),),
+}
+"""Rules for results, in order, where the decomposition by itself would give them other strides than the
+operator does, or another type."""
+
 
 def decompositions(config: Config) -> Table:
     """Operator -> decomposition, for one compile. The caller must not change it."""
@@ -83,6 +128,8 @@ def _table() -> Table:
     multiply_add = torch_decomps.multiply_add()
     if multiply_add is not None:
         table[multiply_add] = elementwise.multiply_add
+    for op, rules in _RESULTS.items():
+        table[op] = layouts.laid_out(table[op], *rules)
     return {op: fn for op, fn in table.items() if _is_wanted(op)}
 
 

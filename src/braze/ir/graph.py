@@ -15,12 +15,13 @@ from braze.ir.buffers import Buffer, ComputedBuffer, ConstantBuffer, InputBuffer
 from braze.ir.externs import MutationOutput, TensorRef
 from braze.ir.layout import FixedLayout, FlexibleLayout, Layout, NonOwningLayout, contiguous_strides
 from braze.ir.loops import Loops, Pointwise, Scatter, Sizes, loop_indices
-from braze.ir.views import BaseView, PermuteView, SqueezeView, UnsqueezeView, View
+from braze.ir.views import BaseView, PermuteView, SqueezeView, UnfoldView, UnsqueezeView, View
 from braze.ops.dag import Dag, Node
 from braze.runtime.expr import Expr
 
-REARRANGING = (View, PermuteView, SqueezeView, UnsqueezeView)
-"""Views with the same elements as what they look at."""
+REARRANGING = (View, PermuteView, SqueezeView, UnsqueezeView, UnfoldView)
+"""Views with (nearly) all elements of what they look at, and no other ones: in memory they cost no more than
+a look at that."""
 
 GraphOutput = TensorRef | Expr | None | bool | float | torch.dtype | Any
 
