@@ -23,10 +23,10 @@ ROOT = Path(__file__).parents[2]
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """backend, samples for each pair, torch threads of a worker, seconds that a pair, and a worker's
-    start, may take, pairs that a worker judges before a new one takes over (so that what compilers keep does not pile up). module: what a
-    worker runs. mode: Braze's `fx_compile_mode`; empty: as the environment has it. verdict: the class of what
-    a worker answers, made of its fields.
+    """backend, samples for each pair, torch threads of a worker, seconds that a pair may take, and those that
+    a worker may take to start, pairs that a worker judges before a new one takes over (so that what compilers
+    keep does not pile up). module: what a worker runs. mode: Braze's `fx_compile_mode`; empty: as the
+    environment has it. verdict: the class of what a worker answers, made of its fields.
     """
 
     backend: str

@@ -41,6 +41,9 @@ KINDS = (
     "refuses",
     "structure",
 )
+"""Ways to differ. "strides of the trace": those that later nodes are traced with. "accepts": arguments that
+eager and PyTorch's fake version of the operator refuse; "refuses": the reverse."""
+
 
 @dataclasses.dataclass
 class Finding:

@@ -81,6 +81,17 @@ _TABLE: dict[str, Callable[[torch.dtype], list[Any]]] = {
     "aten.native_group_norm.default": lambda d: [
         ((_image(2, 6, 3, 4)(d), _image(6)(d), _image(6)(d), 2, 6, 12, 3, 1e-5), {})
     ],
+    "aten.native_group_norm_backward.default": lambda d: [
+        (
+            (
+                *(_image(2, 6, 3, 4)(d) for _ in range(2)),
+                *(_image(2, 3)(d).abs() for _ in range(2)),
+                _image(6)(d),
+                *(2, 6, 12, 3, [True, True, True]),
+            ),
+            {},
+        )
+    ],
     "aten.norm.Scalar": lambda d: [((_image(3, 4)(d), 2), {})],
     "aten.norm.ScalarOpt_dtype": lambda d: [((_image(3, 4)(d), 2), {"dtype": torch.float64})],
     "aten.norm.ScalarOpt_dim_dtype": lambda d: [

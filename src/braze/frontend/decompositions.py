@@ -100,6 +100,7 @@ _RESULTS: Mapping[Any, tuple[layouts.Rule | None, ...]] = {
     aten.huber_loss_backward.default: (layouts.contiguous,),
     aten.mse_loss_backward.default: (layouts.both(layouts.contiguous, _promoted(1)),),
     aten.native_dropout_backward.default: (_elementwise(0, 1),),
+    aten.native_group_norm_backward.default: (_format(1),),
     aten.native_layer_norm_backward.default: (layouts.contiguous,) * 3,
     aten.reflection_pad2d_backward.default: (_format(1),),
     aten.reflection_pad3d_backward.default: (_format(1),),
