@@ -202,7 +202,7 @@ def _run_samples(recorder: _Recorder, entry: Any, dtype: torch.dtype) -> None:
         try:
             with recorder:
                 _run(entry, sample, backward=differentiable)
-        except Exception:  # noqa: S112 - samples that eager has no result for are no samples
+        except Exception:  # a sample that eager has no result for is none
             continue
 
 
@@ -235,8 +235,7 @@ def _converted(call: Call, dtype: torch.dtype) -> Call:
 
 # -- operators that the database does not reach -----------------------------------------------------------
 def _siblings(op: Any) -> list[Any]:
-    """Operators with arguments that fit, best first: other overloads, and those of the names in `SIBLINGS`.
-    """
+    """Operators with arguments that fit, best first: other overloads, and those in `SIBLINGS`."""
     packet = getattr(op, "overloadpacket", None)
     if packet is None:
         return []

@@ -114,7 +114,9 @@ def table() -> dict[Any, Callable[..., Any]]:
     return dict(decompositions(Config()))
 
 
-def sweep(swept: Swept, op: Any, calls: Sequence[Call], refused: Sequence[Call], levels: Sequence[str]) -> None:
+def sweep(
+    swept: Swept, op: Any, calls: Sequence[Call], refused: Sequence[Call], levels: Sequence[str]
+) -> None:
     """Adds to ``swept`` what is found on the calls and their variants, and on those that eager refuses."""
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
@@ -159,9 +161,9 @@ def _traced_strides(function: Callable[..., Any], sample: Sample) -> str:
     except Exception as error:
         return f"raises {error_text(error)}"
     for (path, real), (_, fake) in zip(leaves(sample.result), leaves(traced)):
-        if isinstance(real, torch.Tensor) and isinstance(fake, torch.Tensor) and real.shape == fake.shape:
-            if real.numel() and strides(real) != strides(fake):
-                return f"{path}: {tuple(fake.stride())}, eager {real.stride()} for {tuple(real.shape)}"
+        tensors = isinstance(real, torch.Tensor) and isinstance(fake, torch.Tensor)
+        if tensors and real.shape == fake.shape and real.numel() and strides(real) != strides(fake):
+            return f"{path}: {tuple(fake.stride())}, eager {real.stride()} for {tuple(real.shape)}"
     return ""
 
 

@@ -1,12 +1,11 @@
 """Decompositions and lowerings against eager, on one argument set of each operator and its variants.
 
-`python -m tests.sweep.run` takes more sets, and the other types. What is accepted is in known.jsonl, each with
-its reason."""
+`python -m tests.sweep.run` takes more sets, and the other types. What is accepted is in known.jsonl, each
+with its reason."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -36,15 +35,8 @@ def pairs(how: Settings) -> list[Pair]:
     return [pair for pair in all_pairs(how) if pair.dtype == "float32"]
 
 
-@pytest.fixture(scope="module")
-def reports() -> Iterator[list[Report]]:
-    yield []
-
-
 @pytest.mark.parametrize("number", range(1, SHARDS + 1))
-def test_nothing_differs_but_what_is_known(
-    number: int, pairs: list[Pair], how: Settings, reports: list[Report]
-) -> None:
+def test_nothing_differs_but_what_is_known(number: int, pairs: list[Pair], how: Settings) -> None:
     part = shard(pairs, number, SHARDS)
     report = Report.of(judge_all(part, how, JOBS))
     accepted = known()

@@ -109,7 +109,7 @@ def copy(x: Tensor, source: Tensor, non_blocking: bool = False) -> Any:
     return expanded.clone(memory_format=torch.contiguous_format) if same else expanded.contiguous()
 
 
-def fill(x: Tensor, value: Any) -> Tensor:
+def fill(x: Tensor, value: Any) -> Any:
     """A constant with the shape and strides of `x`: what a write in place leaves of it."""
     if isinstance(value, Tensor):
         return aten.copy.default(x, value)
@@ -118,7 +118,7 @@ def fill(x: Tensor, value: Any) -> Tensor:
     return aten.copy.default(x, torch.full([], value, dtype=x.dtype, device=x.device))
 
 
-def zero(x: Tensor) -> Tensor:
+def zero(x: Tensor) -> Any:
     """Zeros in place of `x`."""
     return fill(x, 0)
 

@@ -25,7 +25,7 @@ def split_with_sizes(x: Tensor, sizes: list[int], dim: int = 0) -> list[Tensor]:
     return parts
 
 
-def take(x: Tensor, index: Tensor) -> Tensor:
+def take(x: Tensor, index: Tensor) -> Any:
     """The elements of `x` in row-major order, at positions of any shape."""
     return aten.index.Tensor(x.reshape(-1), [index])
 

@@ -17,12 +17,22 @@ from torch import Tensor
 from braze._torch.shapes import same_size, true_or_guard
 from braze.frontend.decomps.common import Decomposition
 
-__all__ = ["Rule", "both", "contiguous", "elementwise", "format_of", "is_row_major", "laid_out", "of_roll", "promoted"]
+__all__ = [
+    "Rule",
+    "both",
+    "contiguous",
+    "elementwise",
+    "format_of",
+    "is_row_major",
+    "laid_out",
+    "of_roll",
+    "promoted",
+]
 
 Size: TypeAlias = "int | torch.SymInt"
 Sizes: TypeAlias = "Sequence[Size]"
 Rule: TypeAlias = Callable[[Sequence[Any], Tensor], Tensor]
-"""From an operator's arguments and a result with the right values to that result as it has to lie in memory."""
+"""From an operator's arguments and a result with the right values to that result as it has to be."""
 
 _CHANNELS_LAST = {4: [0, 2, 3, 1], 5: [0, 2, 3, 4, 1]}
 
@@ -155,8 +165,8 @@ def _elementwise_order(operands: Sequence[Tensor], size: Sizes) -> list[int]:
 
 
 def _broadcast_strides(x: Tensor, rank: int) -> list[Size]:
-    own = [0 if same_size(n, 1) else s for n, s in zip(x.shape, x.stride())]
-    return [0] * (rank - x.ndim) + own
+    strides: list[Size] = [0] * (rank - x.ndim)
+    return strides + [0 if same_size(n, 1) else s for n, s in zip(x.shape, x.stride())]
 
 
 def _compared(inner: int, outer: int, strides: Sequence[Sequence[Size]], size: Sizes) -> int:
