@@ -21,8 +21,10 @@ LARGEST = 20_000
 """Argument sets with more elements than this say nothing that smaller ones don't, and take longer."""
 PER_ENTRY = 6
 """Samples that are run of each entry of the database."""
+ENOUGH = 60
+"""Argument sets that are noted of an operator before others that call it are passed over, ..."""
 MOST = 12
-"""Argument sets that are kept of an operator."""
+"""... and that are kept."""
 
 
 @dataclass
@@ -68,18 +70,19 @@ def fresh(tensor: torch.Tensor) -> torch.Tensor:
 
 
 class _Recorder(TorchDispatchMode):
-    """Notes the calls of wanted operators, the first `room` kinds of each; the call that raised, if any."""
+    """Notes the calls of wanted operators, the first ones of each or every one; and the last that raised."""
 
-    def __init__(self, wanted: set[Any]) -> None:
+    def __init__(self, wanted: set[Any], every_call: bool = False) -> None:
         super().__init__()
         self._wanted = wanted
+        self._all = every_call
         self.found: dict[Any, dict[str, Call]] = {}
         self.raised: tuple[Any, Call] | None = None
 
     def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         call = None
-        if op in self._wanted:
+        if op in self._wanted and (self._all or len(self.found.get(op, ())) < ENOUGH):
             call = Call(args, kwargs)
             values = [value for _, value in leaves([args, kwargs])]
             if not all(map(_plain, values)) or sum(t.numel() for t in call.tensors) > LARGEST:
@@ -151,7 +154,7 @@ class Calls:
                 self._note_refused(entry, wanted)
 
     def _note_refused(self, entry: Any, wanted: set[Any]) -> None:
-        recorder = _Recorder(wanted)
+        recorder = _Recorder(wanted, every_call=True)
         torch.manual_seed(1234)
         for error_input in _until_it_raises(entry.error_inputs, "cpu") if entry.error_inputs_func else ():
             recorder.raised = None

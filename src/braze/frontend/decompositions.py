@@ -80,6 +80,8 @@ _RESULTS: Mapping[Any, tuple[layouts.Rule | None, ...]] = {
     aten._native_batch_norm_legit.no_stats: (_format(0),),
     aten._native_batch_norm_legit_functional.default: (_format(0),),
     aten._native_batch_norm_legit_no_training.default: (_format(0),),
+    aten._weight_norm_interface.default: (layouts.contiguous,),
+    aten.block_diag.default: (layouts.promoted_list,),
     aten.channel_shuffle.default: (_format(0),),
     aten.grid_sampler_2d.default: (layouts.contiguous,),
     aten.max_unpool2d.default: (_format(0),),
@@ -92,6 +94,8 @@ _RESULTS: Mapping[Any, tuple[layouts.Rule | None, ...]] = {
     aten.huber_loss.default: (_promoted(0),),
     aten.soft_margin_loss.default: (_promoted(0),),
     # arguments: (gradient, input or result, ...)
+    aten.batch_norm_backward.default: (_format(1),),
+    aten.native_batch_norm_backward.default: (_format(1),),
     aten._log_softmax_backward_data.default: (layouts.contiguous,),
     aten.gelu_backward.default: (_promoted(0, 1),),
     aten.hardswish_backward.default: (_elementwise(0, 1),),

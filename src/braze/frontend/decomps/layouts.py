@@ -27,6 +27,7 @@ __all__ = [
     "laid_out",
     "of_roll",
     "promoted",
+    "promoted_list",
 ]
 
 Size: TypeAlias = "int | torch.SymInt"
@@ -77,6 +78,20 @@ def promoted(*positions: int) -> Rule:
         return result if result.dtype is dtype else result.to(dtype)
 
     return rule
+
+
+def promoted_list(args: Sequence[Any], result: Tensor) -> Tensor:
+    """Of the type that arithmetic on a list of tensors, the first argument, is done in: those without
+    dimensions count only where they are of a higher category."""
+    kinds = [torch.bool, torch.bool]
+    for x in args[0]:
+        kinds[not x.ndim] = torch.promote_types(kinds[not x.ndim], x.dtype)
+    dtype = kinds[0] if _category(kinds[0]) >= _category(kinds[1]) else torch.promote_types(*kinds)
+    return result if result.dtype is dtype else result.to(dtype)
+
+
+def _category(dtype: torch.dtype) -> int:
+    return 3 if dtype.is_complex else 2 if dtype.is_floating_point else int(dtype is not torch.bool)
 
 
 def both(one: Rule, other: Rule) -> Rule:
