@@ -80,7 +80,7 @@ _RESULTS: Mapping[Any, tuple[layouts.Rule | None, ...]] = {
     aten._native_batch_norm_legit.no_stats: (_format(0),),
     aten._native_batch_norm_legit_functional.default: (_format(0),),
     aten._native_batch_norm_legit_no_training.default: (_format(0),),
-    aten._weight_norm_interface.default: (layouts.contiguous,),
+    aten._weight_norm_interface.default: (layouts.contiguous, layouts.same_as(1)),
     aten.block_diag.default: (layouts.promoted_list,),
     aten.channel_shuffle.default: (_format(0),),
     aten.grid_sampler_2d.default: (layouts.contiguous,),

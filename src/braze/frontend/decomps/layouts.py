@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from braze._torch.shapes import same_size, true_or_guard
+from braze._torch.shapes import same_layout, same_size, true_or_guard
 from braze.frontend.decomps.common import Decomposition
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "of_roll",
     "promoted",
     "promoted_list",
+    "same_as",
 ]
 
 Size: TypeAlias = "int | torch.SymInt"
@@ -67,6 +68,17 @@ def format_of(position: int) -> Rule:
 def of_roll(args: Sequence[Any], result: Tensor) -> Tensor:
     """As `roll(x, shifts, dims=[])` joins its pieces: in the format of x; without `dims`, row-major."""
     return (format_of(0) if len(args) > 2 and args[2] else contiguous)(args, result)
+
+
+def same_as(position: int) -> Rule:
+    """With the strides of an argument of the same shape, gaps included."""
+
+    def rule(args: Sequence[Any], result: Tensor) -> Tensor:
+        like = args[position]
+        copied: Tensor = result if same_layout(like, result) else torch.ops.aten.copy.default(like, result)
+        return copied
+
+    return rule
 
 
 def promoted(*positions: int) -> Rule:
