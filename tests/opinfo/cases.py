@@ -96,6 +96,10 @@ class Database:
         if len(self._by_name) != len(op_db):
             raise RuntimeError("two operators of the database have one name")
 
+    def entries(self) -> list[Any]:
+        """The entries themselves, sorted by name."""
+        return [self._by_name[name] for name in sorted(self._by_name)]
+
     @staticmethod
     def _name(op: Any) -> str:
         return f"{op.name}.{op.variant_test_name}" if op.variant_test_name else str(op.name)

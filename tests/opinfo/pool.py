@@ -19,23 +19,25 @@ from typing import Any
 from tests.opinfo.cases import Pair, Verdict
 
 ROOT = Path(__file__).parents[2]
-START_SECONDS = 180.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """backend, samples for each pair, torch threads of a worker, seconds that a pair may take, pairs that a
-    worker judges before a new one takes over (so that what compilers keep does not pile up). module: what a
-    worker runs. mode: Braze's `fx_compile_mode`; empty: as the environment has it.
+    """backend, samples for each pair, torch threads of a worker, seconds that a pair may take, and those that
+    a worker may take to start, pairs that a worker judges before a new one takes over (so that what compilers
+    keep does not pile up). module: what a worker runs. mode: Braze's `fx_compile_mode`; empty: as the
+    environment has it. verdict: the class of what a worker answers, made of its fields.
     """
 
     backend: str
     samples: int = 2
     threads: int = 1
     limit: float = 90.0
+    start: float = 180.0
     renew: int = 250
     module: str = "tests.opinfo.worker"
     mode: str = ""
+    verdict: Callable[..., Any] = Verdict
 
 
 class Worker:
@@ -55,10 +57,10 @@ class Worker:
             cwd=ROOT,
         )
         self._buffer = b""
-        self.pairs = [Pair(**fields) for fields in self._read(START_SECONDS)]
+        self.pairs = [Pair(**fields) for fields in self._read(settings.start)]
         self.judged = 0
 
-    def ask(self, pair: Pair) -> Verdict:
+    def ask(self, pair: Pair) -> Any:
         """The verdict on a pair."""
         assert self._process.stdin is not None
         request = json.dumps(dataclasses.asdict(pair)) + "\n"
@@ -68,7 +70,7 @@ class Worker:
         except BrokenPipeError:
             raise self._lost() from None
         self.judged += 1
-        return Verdict(**self._read(self._settings.limit))
+        return self._settings.verdict(**self._read(self._settings.limit))
 
     def close(self) -> None:
         """Ends the process."""
@@ -127,15 +129,15 @@ def shard(pairs: list[Pair], number: int, of: int) -> list[Pair]:
 
 
 def judge_all(
-    pairs: list[Pair], settings: Settings, jobs: int, progress: Callable[[Verdict], None] | None = None
-) -> list[Verdict]:
+    pairs: list[Pair], settings: Settings, jobs: int, progress: Callable[[Any], None] | None = None
+) -> list[Any]:
     """The verdicts on all pairs, sorted; `progress` is called with each as it comes, from one thread at a
     time.
     """
     todo: queue.SimpleQueue[Pair] = queue.SimpleQueue()
     for pair in pairs:
         todo.put(pair)
-    verdicts: list[Verdict] = []
+    verdicts: list[Any] = []
     failures: list[BaseException] = []
     lock = threading.Lock()
 
@@ -159,7 +161,7 @@ def judge_all(
     return sorted(verdicts, key=lambda verdict: (verdict.op, verdict.dtype))
 
 
-def _verdicts(todo: queue.SimpleQueue[Pair], settings: Settings) -> Iterator[Verdict]:
+def _verdicts(todo: queue.SimpleQueue[Pair], settings: Settings) -> Iterator[Any]:
     worker: Worker | None = None
     try:
         while True:
@@ -177,7 +179,7 @@ def _verdicts(todo: queue.SimpleQueue[Pair], settings: Settings) -> Iterator[Ver
             except WorkerLost as lost:
                 worker.close()
                 worker = None
-                yield Verdict(pair.op, pair.dtype, lost.status, reason=lost.reason)
+                yield settings.verdict(pair.op, pair.dtype, lost.status, reason=lost.reason)
     finally:
         if worker is not None:
             worker.close()

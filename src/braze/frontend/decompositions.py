@@ -16,7 +16,16 @@ import torch
 from braze._torch import decomps as torch_decomps
 from braze._torch.shapes import true_or_guard, whole_where_data_decide
 from braze.config import Config
-from braze.frontend.decomps import activations, elementwise, indexing, losses, norms, reductions, sampling
+from braze.frontend.decomps import (
+    activations,
+    elementwise,
+    indexing,
+    layouts,
+    losses,
+    norms,
+    reductions,
+    sampling,
+)
 from braze.frontend.decomps.common import Decomposition, Table
 from braze.lowering.refusals import SIZED, refusal
 
@@ -37,6 +46,7 @@ KEPT: Mapping[str, str] = {
     "bernoulli": "the pass that draws for it checks its probabilities",
     "binary_cross_entropy": "it checks that probabilities lie between 0 and 1, which only its lowering can",
     "baddbmm": "one call with its scale and addend, instead of a product and two passes over it",
+    "select_scatter": "its result has the strides of its argument, gaps included, and its lowering is a copy",
     "_chunk_cat": "made for collectives, which take it whole",
 }
 
@@ -75,6 +85,55 @@ _ALSO = (
     aten.rrelu_with_noise_backward,
 )
 
+_format, _elementwise, _promoted = layouts.format_of, layouts.elementwise, layouts.promoted
+
+_RESULTS: Mapping[Any, tuple[layouts.Rule | None, ...]] = {
+    # arguments: (input, ...)
+    aten._adaptive_avg_pool2d.default: (_format(0),),
+    aten._batch_norm_no_update.default: (_format(0),),
+    aten._batch_norm_with_update_functional.default: (_format(0),),
+    aten._native_batch_norm_legit.no_stats: (_format(0),),
+    aten._native_batch_norm_legit_functional.default: (_format(0),),
+    aten._native_batch_norm_legit_no_training.default: (_format(0),),
+    aten._weight_norm_interface.default: (layouts.contiguous, layouts.same_as(1)),
+    aten.block_diag.default: (layouts.promoted_list,),
+    aten.channel_shuffle.default: (_format(0),),
+    aten.grid_sampler_2d.default: (layouts.contiguous,),
+    aten.max_unpool2d.default: (_format(0),),
+    aten.native_batch_norm.default: (_format(0),),
+    aten.native_group_norm.default: (_format(0),),
+    aten.repeat.default: (layouts.contiguous,),
+    aten.roll.default: (layouts.of_roll,),
+    aten.lerp.Scalar: (_elementwise(0, 1),),
+    aten.lerp.Tensor: (_elementwise(0, 1, 2),),
+    aten.huber_loss.default: (_promoted(0),),
+    aten.soft_margin_loss.default: (_promoted(0),),
+    # arguments: (gradient, input or result, ...)
+    aten.batch_norm_backward.default: (_format(1),),
+    aten.native_batch_norm_backward.default: (_format(1),),
+    aten._log_softmax_backward_data.default: (layouts.contiguous,),
+    aten.gelu_backward.default: (_promoted(0, 1),),
+    aten.hardswish_backward.default: (_elementwise(0, 1),),
+    aten.hardtanh_backward.default: (_elementwise(0, 1),),
+    aten.logit_backward.default: (_elementwise(0, 1),),
+    aten.mish_backward.default: (_promoted(1),),
+    aten.huber_loss_backward.default: (layouts.contiguous,),
+    aten.mse_loss_backward.default: (layouts.both(layouts.contiguous, _promoted(1)),),
+    aten.native_dropout_backward.default: (_elementwise(0, 1),),
+    aten.native_group_norm_backward.default: (_format(1),),
+    aten.native_layer_norm_backward.default: (layouts.contiguous,) * 3,
+    aten.reflection_pad2d_backward.default: (_format(1),),
+    aten.reflection_pad3d_backward.default: (_format(1),),
+    aten.sigmoid_backward.default: (_promoted(0, 1),),
+    aten.silu_backward.default: (_promoted(0, 1),),
+    aten.smooth_l1_loss_backward.default: (layouts.both(layouts.contiguous, _promoted(1)),),
+    aten.soft_margin_loss_backward.default: (_promoted(1),),
+    aten.tanh_backward.default: (_promoted(0, 1),),
+    aten.threshold_backward.default: (_promoted(0, 1),),
+}
+"""Rules for results, in order, where the decomposition by itself would give them other strides than the
+operator does, or another type."""
+
 
 def decompositions(config: Config) -> Table:
     """Operator -> decomposition, for one compile. The caller must not change it."""
@@ -93,6 +152,8 @@ def _table() -> Table:
     multiply_add = torch_decomps.multiply_add()
     if multiply_add is not None:
         table[multiply_add] = elementwise.multiply_add
+    for op, rules in _RESULTS.items():
+        table[op] = layouts.laid_out(table[op], *rules)
     wanted = {op: fn for op, fn in table.items() if _is_wanted(op)}
     for op in SIZED:  # to learn of sizes what the rules have to know, while the trace may still guard them
         wanted.setdefault(op, _kept)

@@ -15,13 +15,14 @@ from braze.ir.buffers import Buffer, ComputedBuffer, ConstantBuffer, InputBuffer
 from braze.ir.externs import ItemRef, MutationOutput, TensorRef, tensor_of
 from braze.ir.layout import FixedLayout, FlexibleLayout, Layout, NonOwningLayout, contiguous_strides
 from braze.ir.loops import Loops, Pointwise, Scatter, Sizes, loop_indices
-from braze.ir.views import BaseView, PermuteView, SqueezeView, UnsqueezeView, View
+from braze.ir.views import BaseView, PermuteView, SqueezeView, UnfoldView, UnsqueezeView, View
 from braze.ops.dag import Dag, Node
 from braze.runtime.expr import Expr
 from braze.runtime.unknowns import Unknown, unknown_in
 
-REARRANGING = (View, PermuteView, SqueezeView, UnsqueezeView)
-"""Views with the same elements as what they look at."""
+REARRANGING = (View, PermuteView, SqueezeView, UnsqueezeView, UnfoldView)
+"""Views with (nearly) all elements of what they look at, and no other ones: in memory they cost no more than
+a look at that."""
 
 GraphOutput = TensorRef | ItemRef | Expr | None | bool | float | torch.dtype | Any
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from braze._torch.prims import prims
+from braze._torch.shapes import same_layout
 from braze.ir.boxes import TensorBox
 from braze.lowering.registry import Unsupported, lowers
 from braze.ops.dag import Node
@@ -60,7 +61,14 @@ def convert_element_type(ctx: GraphLowering, x: TensorBox, dtype: torch.dtype) -
     return copied(ctx, x, dtype)
 
 
-@lowers(aten.clone.default, aten.lift_fresh_copy.default, aten.contiguous.default)
+@lowers(aten.contiguous.default)
+def contiguous(ctx: GraphLowering, x: TensorBox, *, memory_format: Any = None) -> TensorBox:
+    """x in a memory format: itself, where it is in that format already."""
+    argument: Any = ctx.node.args[0]
+    return x if same_layout(argument.meta["val"], ctx.example) else copied(ctx, x)
+
+
+@lowers(aten.clone.default, aten.lift_fresh_copy.default)
 def clone(ctx: GraphLowering, x: TensorBox, *, memory_format: Any = None) -> TensorBox:
     """x in memory of its own."""
     return copied(ctx, x)

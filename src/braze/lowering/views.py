@@ -198,8 +198,8 @@ def diagonal(ctx: GraphLowering, x: TensorBox, offset: int = 0, dim1: int = 0, d
 @lowers(aten.unfold.default)
 def unfold(ctx: GraphLowering, x: TensorBox, dim: int, size: int, step: int) -> TensorBox:
     """Sliding windows along a dimension, as the last dimension."""
-    if x.ndim == 0:
-        return ctx.pointwise(ctx.out_size, x.dtype, lambda i: x.load(ctx.dag, []))
+    if x.ndim == 0:  # counts as one dimension, in which there is one window
+        return ctx.graph.view(x, ir_views.UnsqueezeView(ctx.out_size, 0))
     return ctx.graph.view(x, ir_views.UnfoldView(ctx.out_size, dim % x.ndim, step))
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from braze.frontend.decomps.common import Table, computation
+from braze.frontend.decomps.layouts import is_row_major
 
 __all__ = ["TABLE", "multiply_add"]
 
@@ -132,12 +133,29 @@ def scalar_tensor(
     return torch.full([], value, dtype=dtype or torch.get_default_dtype(), layout=layout, device=device)
 
 
-def copy(x: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
-    """`source` with the dtype, device and shape of `x`, in memory of its own."""
+def copy(x: Tensor, source: Tensor, non_blocking: bool = False) -> Any:
+    """`source` with the dtype, device and shape of `x`, in memory of its own. Where `x` is not row-major the
+    operator stays: its result has the strides of `x`, gaps included."""
+    if not is_row_major(x):
+        return NotImplemented
     moved = source.to(device=x.device, dtype=x.dtype)
     same = moved is source
     expanded = moved.expand(x.shape)
     return expanded.clone(memory_format=torch.contiguous_format) if same else expanded.contiguous()
+
+
+def fill(x: Tensor, value: Any) -> Any:
+    """A constant with the shape and strides of `x`: what a write in place leaves of it."""
+    if isinstance(value, Tensor):
+        return aten.copy.default(x, value)
+    if is_row_major(x):
+        return torch.full(x.shape, value, dtype=x.dtype, device=x.device)
+    return aten.copy.default(x, torch.full([], value, dtype=x.dtype, device=x.device))
+
+
+def zero(x: Tensor) -> Any:
+    """Zeros in place of `x`."""
+    return fill(x, 0)
 
 
 def full_like(
@@ -184,5 +202,8 @@ TABLE: Table = {
     aten.lerp.Tensor: lerp,
     aten.scalar_tensor.default: scalar_tensor,
     aten.copy.default: copy,
+    aten.fill.Scalar: fill,
+    aten.fill.Tensor: fill,
+    aten.zero.default: zero,
     aten.full_like.default: full_like,
 }

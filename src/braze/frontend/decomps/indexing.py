@@ -25,6 +25,16 @@ def split_with_sizes(x: Tensor, sizes: list[int], dim: int = 0) -> list[Tensor]:
     return parts
 
 
+def take(x: Tensor, index: Tensor) -> Any:
+    """The elements of `x` in row-major order, at positions of any shape."""
+    return aten.index.Tensor(x.reshape(-1), [index])
+
+
+def view_copy(x: Tensor, size: list[int]) -> Tensor:
+    """`x` under another shape, in memory of its own."""
+    return x.clone(memory_format=torch.contiguous_format).view(size)
+
+
 def _bag_of_position(indices: Tensor, offsets: Tensor) -> Tensor:
     """For each position of `indices` the number of its bag: bags that start there or before, minus one."""
     starts = torch.zeros([indices.shape[0] + 1], dtype=indices.dtype, device=indices.device)
@@ -103,6 +113,8 @@ def embedding_bag_backward(
 
 TABLE: Table = {
     aten.split_with_sizes.default: split_with_sizes,
+    aten.take.default: take,
+    aten.view_copy.default: view_copy,
     aten._embedding_bag.default: embedding_bag,
     aten._embedding_bag_forward_only.default: embedding_bag,
     aten._embedding_bag_backward.default: embedding_bag_backward,

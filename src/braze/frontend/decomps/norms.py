@@ -100,8 +100,8 @@ def native_group_norm_backward(
     per_group = [n, groups, c // groups, hxw]
     grad = computation(grad_output.contiguous()).view(per_group)
     wide = computation(x.contiguous()).view(per_group)
-    rstd4 = computation(rstd).view(n, groups, 1, 1)
-    xhat = (wide - computation(mean).view(n, groups, 1, 1)) * rstd4
+    rstd4 = computation(rstd).reshape(n, groups, 1, 1)
+    xhat = (wide - computation(mean).reshape(n, groups, 1, 1)) * rstd4
     # sums over positions first: the gradients of weight and bias need no more than these
     sum_grad = grad.sum(dim=[3])
     sum_grad_xhat = (grad * xhat).sum(dim=[3])
@@ -116,10 +116,10 @@ def native_group_norm_backward(
         mean_gx = (scaled[2].sum(dim=[2], keepdim=True) / count).unsqueeze(-1)
         grad_x = (rstd4 * (scaled[0] - mean_g - xhat * mean_gx)).view(x.shape).to(x.dtype)
     if output_mask[1]:
-        grad_weight = sum_grad_xhat.sum(dim=[0]).view(c)
+        grad_weight = sum_grad_xhat.sum(dim=[0]).reshape(c)
         grad_weight = grad_weight if weight is None else grad_weight.to(weight.dtype)
     if output_mask[2]:
-        grad_bias = sum_grad.sum(dim=[0]).view(c)
+        grad_bias = sum_grad.sum(dim=[0]).reshape(c)
         grad_bias = grad_bias if weight is None else grad_bias.to(weight.dtype)
     return grad_x, grad_weight, grad_bias
 
