@@ -65,8 +65,11 @@ class GraphInput:
 
 _KINDS = frozenset({torch.Tensor, torch.nn.Parameter, torch.nn.Buffer, FakeTensor})
 _AUTOCAST_DEVICES = ("cpu", "cuda", "xpu", "mps")
-_KERNELS_OF_PYTORCH = frozenset({"Meta", "CUDA", "MPS", "XPU"})
-"""Dispatch keys for which PyTorch itself registers kernels of ATen operators from Python."""
+_KERNELS_OF_PYTORCH = frozenset(
+    {"Meta", "CUDA", "MPS", "XPU", "PythonTLSSnapshot", "FuncTorchDynamicLayerFrontMode"}
+)
+"""Dispatch keys for which PyTorch itself registers kernels of ATen operators from Python: other devices', and
+what only stands in front of the others."""
 
 
 def own_tensors(gm: GraphModule) -> dict[str, torch.Tensor]:
