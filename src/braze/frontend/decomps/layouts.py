@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from typing import Any, TypeAlias
 
 import torch
@@ -25,10 +26,12 @@ __all__ = [
     "format_of",
     "is_row_major",
     "laid_out",
+    "of_index",
     "of_roll",
     "promoted",
     "promoted_list",
     "same_as",
+    "whole",
 ]
 
 Size: TypeAlias = "int | torch.SymInt"
@@ -68,6 +71,41 @@ def format_of(position: int) -> Rule:
 def of_roll(args: Sequence[Any], result: Tensor) -> Tensor:
     """As `roll(x, shifts, dims=[])` joins its pieces: in the format of x; without `dims`, row-major."""
     return (format_of(0) if len(args) > 2 and args[2] else contiguous)(args, result)
+
+
+def of_index(args: Sequence[Any], result: Tensor) -> Tensor:
+    """As ``index(x, indices)`` walks: the whole dimensions of x among each other as they lie in x, those that
+    the index tensors make as they lie in these."""
+    x, indices = args[0], _indices(args[1])
+    if is_row_major(x) and all(is_row_major(i) for i in indices.values()):
+        return contiguous(args, result)
+    rank = max(i.ndim for i in indices.values())
+    dims = list(indices)
+    adjacent = dims == list(range(dims[0], dims[0] + len(dims)))
+    lead = dims[0] if adjacent else 0
+    kept = [0 if same_size(x.shape[d], 1) else x.stride(d) for d in range(x.ndim) if d not in indices]
+    strides: list[list[Size]] = [[*kept[:lead], *[0] * rank, *kept[lead:]]]
+    for index in indices.values():
+        own = _broadcast_strides(index, rank)
+        strides.append([*[0] * lead, *own, *[0] * (len(kept) - lead)])
+    return _ordered(result, _order_by(strides, result.shape))
+
+
+def _indices(given: Sequence[Tensor | None]) -> dict[int, Tensor]:
+    """The index tensors by the dimension of the source that they index: a mask is one for each of its
+    dimensions."""
+    found: dict[int, Tensor] = {}
+    dim = 0
+    for index in given:
+        if index is None:
+            dim += 1
+        elif index.dtype in (torch.bool, torch.uint8):
+            found.update(dict.fromkeys(range(dim, dim + index.ndim), index.reshape(-1)))
+            dim += index.ndim
+        else:
+            found[dim] = index
+            dim += 1
+    return found
 
 
 def same_as(position: int) -> Rule:
@@ -131,6 +169,25 @@ def laid_out(function: Decomposition, *rules: Rule | None) -> Decomposition:
     return decomposition
 
 
+_WHOLE: ContextVar[Any] = ContextVar("whole", default=None)
+
+
+def whole(operator: Any) -> Decomposition:
+    """A decomposition that takes nothing apart: the operator's own node, for results that are held to rules
+    because PyTorch's fake versions lie otherwise than eager's."""
+
+    def decomposition(*args: Any, **kwargs: Any) -> Any:
+        if _WHOLE.get() is operator:
+            return NotImplemented
+        token = _WHOLE.set(operator)
+        try:
+            return operator(*args, **kwargs)
+        finally:
+            _WHOLE.reset(token)
+
+    return decomposition
+
+
 def _ordered(result: Tensor, order: Sequence[int]) -> Tensor:
     """The result with dense strides in an order of its dimensions, outermost first."""
     if result.ndim < 2 or _has_order(result, order):
@@ -175,9 +232,14 @@ def _is_channels_last(x: Tensor) -> bool:
 def _elementwise_order(operands: Sequence[Tensor], size: Sizes) -> list[int]:
     """Dimensions, outermost first. Each is moved outwards past those that lie inside of it in memory."""
     rank = len(size)
-    strides = [_broadcast_strides(x, rank) for x in operands if x.ndim <= rank]
     if all(x.ndim == rank and is_row_major(x) for x in operands):
         return list(range(rank))
+    return _order_by([_broadcast_strides(x, rank) for x in operands if x.ndim <= rank], size)
+
+
+def _order_by(strides: Sequence[Sequence[Size]], size: Sizes) -> list[int]:
+    """The same for the operands' strides, 0 where one does not change."""
+    rank = len(size)
     inward = list(reversed(range(rank)))
     for start in range(1, rank):
         at = start
