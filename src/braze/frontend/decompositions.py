@@ -104,7 +104,11 @@ _RESULTS: Mapping[Any, tuple[layouts.Rule | None, ...]] = {
     aten.native_group_norm.default: (_format(0),),
     aten.repeat.default: (layouts.contiguous,),
     aten.roll.default: (layouts.of_roll,),
+    aten.binary_cross_entropy.default: (_elementwise(0),),
     aten.index.Tensor: (layouts.of_index,),
+    aten.index_fill.int_Scalar: (_elementwise(0),),
+    aten.index_fill.int_Tensor: (_elementwise(0),),
+    aten.take.default: (layouts.contiguous,),
     aten._unsafe_index.Tensor: (layouts.of_index,),
     aten.addcdiv.default: (_elementwise(0, 1, 2),),
     aten.addcmul.default: (_elementwise(0, 1, 2),),
@@ -115,7 +119,7 @@ _RESULTS: Mapping[Any, tuple[layouts.Rule | None, ...]] = {
     aten.heaviside.default: (_elementwise(0, 1),),
     aten.lerp.Scalar: (_elementwise(0, 1),),
     aten.lerp.Tensor: (_elementwise(0, 1, 2),),
-    aten.log_sigmoid_forward.default: (layouts.contiguous,),
+    aten.log_sigmoid_forward.default: (layouts.contiguous,) * 2,
     aten.logaddexp.default: (_elementwise(0, 1),),
     aten.logaddexp2.default: (_elementwise(0, 1),),
     aten.logical_and.default: (_elementwise(0, 1),),
@@ -170,9 +174,9 @@ def _table() -> Table:
     multiply_add = torch_decomps.multiply_add()
     if multiply_add is not None:
         table[multiply_add] = elementwise.multiply_add
-    for op, rules in _RESULTS.items():
-        table[op] = layouts.laid_out(table.get(op) or layouts.whole(op), *rules)
     wanted = {op: fn for op, fn in table.items() if _is_wanted(op)}
+    for op, rules in _RESULTS.items():
+        wanted[op] = layouts.laid_out(wanted.get(op) or layouts.whole(op), *rules)
     for op in SIZED:  # to learn of sizes what the rules have to know, while the trace may still guard them
         wanted.setdefault(op, _kept)
     return {op: whole_where_data_decide(_refusing(op, fn)) for op, fn in wanted.items()}

@@ -49,11 +49,15 @@ def contiguous(args: Sequence[Any], result: Tensor) -> Tensor:
 
 def elementwise(*positions: int) -> Rule:
     """As elementwise operators lay out a result for the arguments at these positions, broadcast: without
-    gaps, dimensions in the order in which the first argument that tells two of them apart has them."""
+    gaps, dimensions in the order in which the first argument that tells two of them apart has them. What is
+    of another type than the arithmetic is converted first, to memory without gaps or repetitions."""
 
     def rule(args: Sequence[Any], result: Tensor) -> Tensor:
         operands = [args[k] for k in positions if k < len(args) and isinstance(args[k], Tensor)]
-        return _ordered(result, _elementwise_order(operands, result.shape))
+        dtype = result.dtype
+        if dtype is torch.bool:
+            dtype = functools.reduce(torch.promote_types, [x.dtype for x in operands])
+        return _ordered(result, _elementwise_order(operands, result.shape, dtype))
 
     return rule
 
@@ -86,7 +90,7 @@ def of_index(args: Sequence[Any], result: Tensor) -> Tensor:
     kept = [0 if same_size(x.shape[d], 1) else x.stride(d) for d in range(x.ndim) if d not in indices]
     strides: list[list[Size]] = [[*kept[:lead], *[0] * rank, *kept[lead:]]]
     for index in indices.values():
-        own = _broadcast_strides(index, rank)
+        own = _aligned(index, index.stride(), rank)
         strides.append([*[0] * lead, *own, *[0] * (len(kept) - lead)])
     return _ordered(result, _order_by(strides, result.shape))
 
@@ -229,12 +233,28 @@ def _is_channels_last(x: Tensor) -> bool:
     return True
 
 
-def _elementwise_order(operands: Sequence[Tensor], size: Sizes) -> list[int]:
-    """Dimensions, outermost first. Each is moved outwards past those that lie inside of it in memory."""
+def _elementwise_order(operands: Sequence[Tensor], size: Sizes, dtype: torch.dtype) -> list[int]:
+    """Dimensions, outermost first, of arithmetic in a type. Each is moved outwards past those that lie inside
+    of it in memory."""
     rank = len(size)
     if all(x.ndim == rank and is_row_major(x) for x in operands):
         return list(range(rank))
-    return _order_by([_broadcast_strides(x, rank) for x in operands if x.ndim <= rank], size)
+    strides = [
+        _aligned(x, x.stride() if x.dtype is dtype else _strides_of_copy(x), rank)
+        for x in operands
+        if x.ndim <= rank
+    ]
+    return _order_by(strides, size)
+
+
+def _strides_of_copy(x: Tensor) -> Sequence[Size]:
+    """The strides of a copy that keeps the order of the dimensions as far as they have one."""
+    strides: list[Size] = [1] * x.ndim
+    running: Size = 1
+    for dim in reversed(_order_by([_aligned(x, x.stride(), x.ndim)], x.shape)):
+        strides[dim] = running
+        running = running * x.shape[dim]
+    return strides
 
 
 def _order_by(strides: Sequence[Sequence[Size]], size: Sizes) -> list[int]:
@@ -253,9 +273,9 @@ def _order_by(strides: Sequence[Sequence[Size]], size: Sizes) -> list[int]:
     return inward[::-1]
 
 
-def _broadcast_strides(x: Tensor, rank: int) -> list[Size]:
-    strides: list[Size] = [0] * (rank - x.ndim)
-    return strides + [0 if same_size(n, 1) else s for n, s in zip(x.shape, x.stride())]
+def _aligned(x: Tensor, strides: Sequence[Size], rank: int) -> list[Size]:
+    """Strides of x as those of one of so many dimensions: 0 where it is repeated."""
+    return [0] * (rank - x.ndim) + [0 if same_size(n, 1) else s for n, s in zip(x.shape, strides)]
 
 
 def _compared(inner: int, outer: int, strides: Sequence[Sequence[Size]], size: Sizes) -> int:
