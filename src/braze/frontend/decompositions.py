@@ -129,7 +129,7 @@ _RESULTS: Mapping[Any, tuple[layouts.Rule | None, ...]] = {
     aten.special_xlog1py.default: (_elementwise(0, 1),),
     aten.xlogy.Tensor: (_elementwise(0, 1),),
     aten.huber_loss.default: (_promoted(0),),
-    aten.soft_margin_loss.default: (_promoted(0),),
+    aten.soft_margin_loss.default: (layouts.both(_elementwise(0), _promoted(0)),),
     # arguments: (gradient, input or result, ...)
     aten.batch_norm_backward.default: (_format(1),),
     aten.native_batch_norm_backward.default: (_format(1),),

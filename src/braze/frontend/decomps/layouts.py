@@ -87,10 +87,10 @@ def of_index(args: Sequence[Any], result: Tensor) -> Tensor:
     dims = list(indices)
     adjacent = dims == list(range(dims[0], dims[0] + len(dims)))
     lead = dims[0] if adjacent else 0
-    kept = [0 if same_size(x.shape[d], 1) else x.stride(d) for d in range(x.ndim) if d not in indices]
+    kept = [x.stride(d) for d in range(x.ndim) if d not in indices]
     strides: list[list[Size]] = [[*kept[:lead], *[0] * rank, *kept[lead:]]]
     for index in indices.values():
-        own = _aligned(index, index.stride(), rank)
+        own = _aligned(index, index.stride(), result.shape[lead : lead + rank])
         strides.append([*[0] * lead, *own, *[0] * (len(kept) - lead)])
     return _ordered(result, _order_by(strides, result.shape))
 
@@ -240,7 +240,7 @@ def _elementwise_order(operands: Sequence[Tensor], size: Sizes, dtype: torch.dty
     if all(x.ndim == rank and is_row_major(x) for x in operands):
         return list(range(rank))
     strides = [
-        _aligned(x, x.stride() if x.dtype is dtype else _strides_of_copy(x), rank)
+        _aligned(x, x.stride() if x.dtype is dtype else _strides_of_copy(x), size)
         for x in operands
         if x.ndim <= rank
     ]
@@ -251,7 +251,7 @@ def _strides_of_copy(x: Tensor) -> Sequence[Size]:
     """The strides of a copy that keeps the order of the dimensions as far as they have one."""
     strides: list[Size] = [1] * x.ndim
     running: Size = 1
-    for dim in reversed(_order_by([_aligned(x, x.stride(), x.ndim)], x.shape)):
+    for dim in reversed(_order_by([x.stride()], x.shape)):
         strides[dim] = running
         running = running * x.shape[dim]
     return strides
@@ -273,9 +273,11 @@ def _order_by(strides: Sequence[Sequence[Size]], size: Sizes) -> list[int]:
     return inward[::-1]
 
 
-def _aligned(x: Tensor, strides: Sequence[Size], rank: int) -> list[Size]:
-    """Strides of x as those of one of so many dimensions: 0 where it is repeated."""
-    return [0] * (rank - x.ndim) + [0 if same_size(n, 1) else s for n, s in zip(x.shape, strides)]
+def _aligned(x: Tensor, strides: Sequence[Size], size: Sizes) -> list[Size]:
+    """Strides of x, broadcast to a size: 0 where it is repeated."""
+    lead = len(size) - x.ndim
+    repeated = [same_size(n, 1) and not same_size(m, 1) for n, m in zip(x.shape, size[lead:])]
+    return [0] * lead + [0 if r else s for r, s in zip(repeated, strides)]
 
 
 def _compared(inner: int, outer: int, strides: Sequence[Sequence[Size]], size: Sizes) -> int:
