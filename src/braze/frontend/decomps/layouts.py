@@ -81,7 +81,7 @@ def of_index(args: Sequence[Any], result: Tensor) -> Tensor:
     """As ``index(x, indices)`` walks: the whole dimensions of x among each other as they lie in x, those that
     the index tensors make as they lie in these."""
     x, indices = args[0], _indices(args[1])
-    if is_row_major(x) and all(is_row_major(i) for i in indices.values()):
+    if all(_is_plain(one) for one in (x, *indices.values())):
         return contiguous(args, result)
     rank = max(i.ndim for i in indices.values())
     dims = list(indices)
@@ -89,10 +89,32 @@ def of_index(args: Sequence[Any], result: Tensor) -> Tensor:
     lead = dims[0] if adjacent else 0
     kept = [x.stride(d) for d in range(x.ndim) if d not in indices]
     strides: list[list[Size]] = [[*kept[:lead], *[0] * rank, *kept[lead:]]]
+    size = result.shape[lead : lead + rank]
     for index in indices.values():
-        own = _aligned(index, index.stride(), result.shape[lead : lead + rank])
-        strides.append([*[0] * lead, *own, *[0] * (len(kept) - lead)])
+        own = _aligned(index, index.stride(), size)
+        strides.append(_among(own, size, lead, result.shape))
     return _ordered(result, _order_by(strides, result.shape))
+
+
+def _is_plain(x: Tensor) -> bool:
+    """Whether a tensor is row-major, and has no dimensions of size 1 among others, which have any strides."""
+    return x.ndim < 2 or (is_row_major(x) and not any(same_size(n, 1) for n in x.shape))
+
+
+def _among(strides: Sequence[Size], size: Sizes, lead: int, whole: Sizes) -> list[Size]:
+    """The strides of an index tensor of a size as one of all dimensions of the result, `lead` of them before
+    its own. Eager views it with dimensions of size 1 for the others, whose strides count where the result's
+    sizes are 1, too."""
+    found: list[Size] = [0] * len(whole)
+    running = strides[-1] if strides else 1
+    for dim in reversed(range(len(whole))):
+        inside = lead <= dim < lead + len(size)
+        if inside and not same_size(size[dim - lead], 1):
+            found[dim] = strides[dim - lead]
+            running = found[dim] * size[dim - lead]
+        elif same_size(whole[dim], 1):
+            found[dim] = running
+    return found
 
 
 def _indices(given: Sequence[Tensor | None]) -> dict[int, Tensor]:
