@@ -21,7 +21,13 @@ from braze.frontend.decompositions import decompositions
 from braze.frontend.passes import cse
 from braze.frontend.passes.pipeline import run_passes
 from braze.frontend.second_order import curved_inputs
-from braze.frontend.views import views_made_inside, with_views_of_inputs
+from braze.frontend.views import (
+    DynamoViews,
+    outputs_in_inputs,
+    views_made_inside,
+    with_outputs_in_inputs,
+    with_views_of_inputs,
+)
 
 __all__ = ["PartObserver", "compile_parts", "next_graph_id"]
 
@@ -64,6 +70,7 @@ def compile_parts(
     static_names: set[str] = set()
     own = trace_state.own_tensors(module) if isinstance(module, GraphModule) else {}
     given = [*own.values(), *example_inputs]
+    views = DynamoViews(module, len(own)) if isinstance(module, GraphModule) else None
     written: list[tuple[bool, ...] | None] = []
     curved: list[int] = []
 
@@ -85,6 +92,11 @@ def compile_parts(
         if kind == "forward":
             curved.extend(curved_inputs(part, visible or 0))
         inner_views = views_made_inside(part) if kind == "forward" else []
+        moved = (
+            outputs_in_inputs(inputs, views)
+            if kind == "inference" and views and any(written[-1] or ())
+            else []
+        )
         _adopt_inputs(part, inputs)
         run_passes(part, config)
         request = CompileRequest(
@@ -105,6 +117,8 @@ def compile_parts(
         run = _with_numbers(code.run, inputs)
         if kind == "backward":
             run = guarded_backward(run, curved)
+        if moved:
+            run = with_outputs_in_inputs(run, moved)
         if inner_views:
             run = with_views_of_inputs(run, inner_views)
         return aot.boxed(run)

@@ -104,15 +104,37 @@ _RESULTS: Mapping[Any, tuple[layouts.Rule | None, ...]] = {
     aten.native_group_norm.default: (_format(0),),
     aten.repeat.default: (layouts.contiguous,),
     aten.roll.default: (layouts.of_roll,),
+    aten.binary_cross_entropy.default: (_elementwise(0),),
+    aten.index.Tensor: (layouts.of_index,),
+    aten.index_fill.int_Scalar: (_elementwise(0),),
+    aten.index_fill.int_Tensor: (_elementwise(0),),
+    aten.take.default: (layouts.contiguous,),
+    aten._unsafe_index.Tensor: (layouts.of_index,),
+    aten.addcdiv.default: (_elementwise(0, 1, 2),),
+    aten.addcmul.default: (_elementwise(0, 1, 2),),
+    aten.clamp.Tensor: (_elementwise(0, 1, 2),),
+    aten.copysign.Tensor: (_elementwise(0, 1),),
+    aten.div.Tensor_mode: (_elementwise(0, 1),),
+    aten.floor_divide.default: (_elementwise(0, 1),),
+    aten.heaviside.default: (_elementwise(0, 1),),
     aten.lerp.Scalar: (_elementwise(0, 1),),
     aten.lerp.Tensor: (_elementwise(0, 1, 2),),
+    aten.log_sigmoid_forward.default: (layouts.contiguous,) * 2,
+    aten.logaddexp.default: (_elementwise(0, 1),),
+    aten.logaddexp2.default: (_elementwise(0, 1),),
+    aten.logical_and.default: (_elementwise(0, 1),),
+    aten.logical_or.default: (_elementwise(0, 1),),
+    aten.logical_xor.default: (_elementwise(0, 1),),
+    aten.pow.Scalar: (layouts.contiguous,),
+    aten.special_xlog1py.default: (_elementwise(0, 1),),
+    aten.xlogy.Tensor: (_elementwise(0, 1),),
     aten.huber_loss.default: (_promoted(0),),
-    aten.soft_margin_loss.default: (_promoted(0),),
+    aten.soft_margin_loss.default: (layouts.both(_elementwise(0), _promoted(0)),),
     # arguments: (gradient, input or result, ...)
     aten.batch_norm_backward.default: (_format(1),),
     aten.native_batch_norm_backward.default: (_format(1),),
     aten._log_softmax_backward_data.default: (layouts.contiguous,),
-    aten.gelu_backward.default: (_promoted(0, 1),),
+    aten.gelu_backward.default: (layouts.both(_elementwise(0, 1), _promoted(0, 1)),),
     aten.hardswish_backward.default: (_elementwise(0, 1),),
     aten.hardtanh_backward.default: (_elementwise(0, 1),),
     aten.logit_backward.default: (_elementwise(0, 1),),
@@ -124,15 +146,15 @@ _RESULTS: Mapping[Any, tuple[layouts.Rule | None, ...]] = {
     aten.native_layer_norm_backward.default: (layouts.contiguous,) * 3,
     aten.reflection_pad2d_backward.default: (_format(1),),
     aten.reflection_pad3d_backward.default: (_format(1),),
-    aten.sigmoid_backward.default: (_promoted(0, 1),),
-    aten.silu_backward.default: (_promoted(0, 1),),
+    aten.sigmoid_backward.default: (layouts.both(_elementwise(0, 1), _promoted(0, 1)),),
+    aten.silu_backward.default: (layouts.both(_elementwise(0, 1), _promoted(0, 1)),),
     aten.smooth_l1_loss_backward.default: (layouts.both(layouts.contiguous, _promoted(1)),),
     aten.soft_margin_loss_backward.default: (_promoted(1),),
-    aten.tanh_backward.default: (_promoted(0, 1),),
-    aten.threshold_backward.default: (_promoted(0, 1),),
+    aten.tanh_backward.default: (layouts.both(_elementwise(0, 1), _promoted(0, 1)),),
+    aten.threshold_backward.default: (layouts.both(_elementwise(1, 0), _promoted(0, 1)),),
 }
-"""Rules for results, in order, where the decomposition by itself would give them other strides than the
-operator does, or another type."""
+"""Rules for results, in order, where the decomposition by itself, or the fake version of an operator that is
+kept whole, would give them other strides than the operator does, or another type."""
 
 
 def decompositions(config: Config) -> Table:
@@ -152,9 +174,9 @@ def _table() -> Table:
     multiply_add = torch_decomps.multiply_add()
     if multiply_add is not None:
         table[multiply_add] = elementwise.multiply_add
-    for op, rules in _RESULTS.items():
-        table[op] = layouts.laid_out(table[op], *rules)
     wanted = {op: fn for op, fn in table.items() if _is_wanted(op)}
+    for op, rules in _RESULTS.items():
+        wanted[op] = layouts.laid_out(wanted.get(op) or layouts.whole(op), *rules)
     for op in SIZED:  # to learn of sizes what the rules have to know, while the trace may still guard them
         wanted.setdefault(op, _kept)
     return {op: whole_where_data_decide(_refusing(op, fn)) for op, fn in wanted.items()}

@@ -9,6 +9,7 @@ the graph returns."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import sympy
@@ -21,9 +22,21 @@ from braze._torch.shape_envs import raw_expression
 from braze._torch.shapes import hint, is_symbolic
 from braze.artifact.call_spec import Place
 from braze.artifact.output_code import BoxedCall
+from braze.errors import ExpressionError
 from braze.frontend.passes.effects import view_base
+from braze.runtime.expr import Expr
+from braze.symbolic.from_sympy import SymbolTable, to_expr
 
-__all__ = ["DynamoViews", "Views", "places", "views_made_inside", "with_views_of_inputs"]
+__all__ = [
+    "DynamoViews",
+    "ViewOfInput",
+    "Views",
+    "outputs_in_inputs",
+    "places",
+    "views_made_inside",
+    "with_outputs_in_inputs",
+    "with_views_of_inputs",
+]
 
 
 class Views:
@@ -83,6 +96,75 @@ def places(
             return f"it cannot be told where output {i}, a view, lies"
         found[i] = place
     return found
+
+
+@dataclass(frozen=True)
+class ViewOfInput:
+    """Result number ``result`` of a compiled graph, a view of its input number ``base``: sizes, strides, and
+    where it begins, in elements after the base's first one. ``sizes_at``: the inputs that are the symbols."""
+
+    result: int
+    base: int
+    size: tuple[Expr, ...]
+    stride: tuple[Expr, ...]
+    offset: Expr
+    sizes_at: Mapping[str, int]
+
+    def of(self, inputs: Sequence[Any], base: torch.Tensor) -> torch.Tensor:
+        """The view for one call."""
+        env = {name: int(inputs[at]) for name, at in self.sizes_at.items()}
+        size, stride = ([e.evaluate(env) for e in numbers] for numbers in (self.size, self.stride))
+        return base.as_strided(size, stride, base.storage_offset() + self.offset.evaluate(env))
+
+
+def outputs_in_inputs(inputs: Sequence[Any], views: Views) -> list[ViewOfInput]:
+    """The outputs of a graph that AOTAutograd makes again out of its inputs, where Dynamo's trace tells how
+    they lie there. AOTAutograd takes that from what the graph returns, which may be a view of a new value
+    that lies otherwise."""
+    facts = call_facts()
+    if isinstance(facts, str) or len(facts.inputs) != len(inputs):
+        return []
+    first, count = sum(i.copied_back for i in facts.inputs), len(facts.outputs)
+    found = []
+    for i, output in enumerate(facts.outputs):
+        pair = views.pair(i, count, output.base or 0) if output.kind == "alias" else None
+        if pair is None or pair[0].dtype != pair[1].dtype or pair[0].is_conj() or pair[0].is_neg():
+            continue
+        one = _in_input(first + i, output.base or 0, *pair, inputs)
+        if one is not None:
+            found.append(one)
+    return found
+
+
+def _in_input(
+    result: int, base_at: int, view: torch.Tensor, base: torch.Tensor, inputs: Sequence[Any]
+) -> ViewOfInput | None:
+    given = {str(_number(v)): k for k, v in enumerate(inputs) if isinstance(v, torch.SymInt)}
+    table = SymbolTable(lambda name: (-(1 << 62), None))
+    offset = sympy.expand(_number(view.storage_offset()) - _number(base.storage_offset()))
+    try:
+        size, stride = (
+            tuple(to_expr(_number(n), table) for n in numbers) for numbers in (view.shape, view.stride())
+        )
+        begin = to_expr(offset, table)
+    except ExpressionError:
+        return None
+    if not given.keys() >= table.symbols.keys():
+        return None
+    return ViewOfInput(result, base_at, size, stride, begin, {name: given[name] for name in table.symbols})
+
+
+def with_outputs_in_inputs(run: BoxedCall, views: Sequence[ViewOfInput]) -> BoxedCall:
+    """`run`, a compiled graph, with those results lying where eager's do."""
+
+    def call(inputs: list[Any]) -> Sequence[Any]:
+        given = list(inputs)
+        results = list(run(inputs))
+        for view in views:
+            results[view.result] = view.of(given, given[view.base].detach())
+        return results
+
+    return call
 
 
 def views_made_inside(part: GraphModule) -> list[tuple[int, int]]:

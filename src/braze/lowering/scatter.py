@@ -37,6 +37,8 @@ def scattered(
 
     Sums of half types are collected in float32 and rounded once.
     """
+    if any(n.constant == 0 for n in size):
+        return copied(ctx, x)
     wide = compute_dtype(x.dtype) if accumulate else x.dtype
     if accumulate and wide is torch.bool:
         raise Unsupported("a sum of booleans as booleans")

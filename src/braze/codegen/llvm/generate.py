@@ -159,7 +159,8 @@ class KernelEmitter(StageEmitter):
     def load(self, buffer: str, e: Expr, mask: Node | None, ctx: Lanes, varies: bool) -> Value:
         """As in memory; a local that lives in a register is just its value."""
         if buffer in self.scalar_locals:
-            return self.locals[buffer, ctx.offset]
+            # one for all copies of a body, unless the copies are outer points
+            return self.locals[buffer, 0 if self.loop_plan.shared is None else ctx.offset]
         e = self.local_index(buffer, e)
         if not self._is_lane_row(buffer):
             return super().load(buffer, e, mask, ctx, varies)

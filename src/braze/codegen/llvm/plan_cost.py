@@ -184,6 +184,11 @@ def stage_price(stage: Stage, var: Symbol | None, lanes: int, masks: bool, local
 
 
 def index_uses(stage: Stage, local: set[str]) -> bool:
-    """Whether an index is computed from what lies in a local buffer."""
+    """Whether an index is computed from what lies in a local buffer, or a local buffer is read or written at
+    a place that a tensor says: rows of outer points that lie side by side have one place for all of them."""
     nodes = [s.node for e in indices(stage) for s in e.free_symbols if isinstance(s, IndirectSymbol)]
-    return any(n.op == "load" and n.buffer in local for n in topological(nodes))
+    accesses = [(n.buffer, n.index) for n in stage.loads] + [(s.buffer, s.index) for s in stage.stores]
+    return any(n.op == "load" and n.buffer in local for n in topological(nodes)) or any(
+        buffer in local and any(isinstance(s, IndirectSymbol) for s in e.free_symbols)
+        for buffer, e in accesses
+    )

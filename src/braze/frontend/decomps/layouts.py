@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from typing import Any, TypeAlias
 
 import torch
@@ -25,10 +26,12 @@ __all__ = [
     "format_of",
     "is_row_major",
     "laid_out",
+    "of_index",
     "of_roll",
     "promoted",
     "promoted_list",
     "same_as",
+    "whole",
 ]
 
 Size: TypeAlias = "int | torch.SymInt"
@@ -46,11 +49,15 @@ def contiguous(args: Sequence[Any], result: Tensor) -> Tensor:
 
 def elementwise(*positions: int) -> Rule:
     """As elementwise operators lay out a result for the arguments at these positions, broadcast: without
-    gaps, dimensions in the order in which the first argument that tells two of them apart has them."""
+    gaps, dimensions in the order in which the first argument that tells two of them apart has them. What is
+    of another type than the arithmetic is converted first, to memory without gaps or repetitions."""
 
     def rule(args: Sequence[Any], result: Tensor) -> Tensor:
         operands = [args[k] for k in positions if k < len(args) and isinstance(args[k], Tensor)]
-        return _ordered(result, _elementwise_order(operands, result.shape))
+        dtype = result.dtype
+        if dtype is torch.bool:
+            dtype = functools.reduce(torch.promote_types, [x.dtype for x in operands])
+        return _ordered(result, _elementwise_order(operands, result.shape, dtype))
 
     return rule
 
@@ -68,6 +75,63 @@ def format_of(position: int) -> Rule:
 def of_roll(args: Sequence[Any], result: Tensor) -> Tensor:
     """As `roll(x, shifts, dims=[])` joins its pieces: in the format of x; without `dims`, row-major."""
     return (format_of(0) if len(args) > 2 and args[2] else contiguous)(args, result)
+
+
+def of_index(args: Sequence[Any], result: Tensor) -> Tensor:
+    """As ``index(x, indices)`` walks: the whole dimensions of x among each other as they lie in x, those that
+    the index tensors make as they lie in these."""
+    x, indices = args[0], _indices(args[1])
+    if all(_is_plain(one) for one in (x, *indices.values())):
+        return contiguous(args, result)
+    rank = max(i.ndim for i in indices.values())
+    dims = list(indices)
+    adjacent = dims == list(range(dims[0], dims[0] + len(dims)))
+    lead = dims[0] if adjacent else 0
+    kept = [x.stride(d) for d in range(x.ndim) if d not in indices]
+    strides: list[list[Size]] = [[*kept[:lead], *[0] * rank, *kept[lead:]]]
+    size = result.shape[lead : lead + rank]
+    for index in indices.values():
+        own = _aligned(index, index.stride(), size)
+        strides.append(_among(own, size, lead, result.shape))
+    return _ordered(result, _order_by(strides, result.shape))
+
+
+def _is_plain(x: Tensor) -> bool:
+    """Whether a tensor is row-major, and has no dimensions of size 1 among others, which have any strides."""
+    return x.ndim < 2 or (is_row_major(x) and not any(same_size(n, 1) for n in x.shape))
+
+
+def _among(strides: Sequence[Size], size: Sizes, lead: int, whole: Sizes) -> list[Size]:
+    """The strides of an index tensor of a size as one of all dimensions of the result, `lead` of them before
+    its own. Eager views it with dimensions of size 1 for the others, whose strides count where the result's
+    sizes are 1, too."""
+    found: list[Size] = [0] * len(whole)
+    running = strides[-1] if strides else 1
+    for dim in reversed(range(len(whole))):
+        inside = lead <= dim < lead + len(size)
+        if inside and not same_size(size[dim - lead], 1):
+            found[dim] = strides[dim - lead]
+            running = found[dim] * size[dim - lead]
+        elif same_size(whole[dim], 1):
+            found[dim] = running
+    return found
+
+
+def _indices(given: Sequence[Tensor | None]) -> dict[int, Tensor]:
+    """The index tensors by the dimension of the source that they index: a mask is one for each of its
+    dimensions."""
+    found: dict[int, Tensor] = {}
+    dim = 0
+    for index in given:
+        if index is None:
+            dim += 1
+        elif index.dtype in (torch.bool, torch.uint8):
+            found.update(dict.fromkeys(range(dim, dim + index.ndim), index.reshape(-1)))
+            dim += index.ndim
+        else:
+            found[dim] = index
+            dim += 1
+    return found
 
 
 def same_as(position: int) -> Rule:
@@ -131,6 +195,25 @@ def laid_out(function: Decomposition, *rules: Rule | None) -> Decomposition:
     return decomposition
 
 
+_WHOLE: ContextVar[Any] = ContextVar("whole", default=None)
+
+
+def whole(operator: Any) -> Decomposition:
+    """A decomposition that takes nothing apart: the operator's own node, for results that are held to rules
+    because PyTorch's fake versions lie otherwise than eager's."""
+
+    def decomposition(*args: Any, **kwargs: Any) -> Any:
+        if _WHOLE.get() is operator:
+            return NotImplemented
+        token = _WHOLE.set(operator)
+        try:
+            return operator(*args, **kwargs)
+        finally:
+            _WHOLE.reset(token)
+
+    return decomposition
+
+
 def _ordered(result: Tensor, order: Sequence[int]) -> Tensor:
     """The result with dense strides in an order of its dimensions, outermost first."""
     if result.ndim < 2 or _has_order(result, order):
@@ -172,12 +255,33 @@ def _is_channels_last(x: Tensor) -> bool:
     return True
 
 
-def _elementwise_order(operands: Sequence[Tensor], size: Sizes) -> list[int]:
-    """Dimensions, outermost first. Each is moved outwards past those that lie inside of it in memory."""
+def _elementwise_order(operands: Sequence[Tensor], size: Sizes, dtype: torch.dtype) -> list[int]:
+    """Dimensions, outermost first, of arithmetic in a type. Each is moved outwards past those that lie inside
+    of it in memory."""
     rank = len(size)
-    strides = [_broadcast_strides(x, rank) for x in operands if x.ndim <= rank]
     if all(x.ndim == rank and is_row_major(x) for x in operands):
         return list(range(rank))
+    strides = [
+        _aligned(x, x.stride() if x.dtype is dtype else _strides_of_copy(x), size)
+        for x in operands
+        if x.ndim <= rank
+    ]
+    return _order_by(strides, size)
+
+
+def _strides_of_copy(x: Tensor) -> Sequence[Size]:
+    """The strides of a copy that keeps the order of the dimensions as far as they have one."""
+    strides: list[Size] = [1] * x.ndim
+    running: Size = 1
+    for dim in reversed(_order_by([x.stride()], x.shape)):
+        strides[dim] = running
+        running = running * x.shape[dim]
+    return strides
+
+
+def _order_by(strides: Sequence[Sequence[Size]], size: Sizes) -> list[int]:
+    """The same for the operands' strides, 0 where one does not change."""
+    rank = len(size)
     inward = list(reversed(range(rank)))
     for start in range(1, rank):
         at = start
@@ -191,9 +295,11 @@ def _elementwise_order(operands: Sequence[Tensor], size: Sizes) -> list[int]:
     return inward[::-1]
 
 
-def _broadcast_strides(x: Tensor, rank: int) -> list[Size]:
-    strides: list[Size] = [0] * (rank - x.ndim)
-    return strides + [0 if same_size(n, 1) else s for n, s in zip(x.shape, x.stride())]
+def _aligned(x: Tensor, strides: Sequence[Size], size: Sizes) -> list[Size]:
+    """Strides of x, broadcast to a size: 0 where it is repeated."""
+    lead = len(size) - x.ndim
+    repeated = [same_size(n, 1) and not same_size(m, 1) for n, m in zip(x.shape, size[lead:])]
+    return [0] * lead + [0 if r else s for r, s in zip(repeated, strides)]
 
 
 def _compared(inner: int, outer: int, strides: Sequence[Sequence[Size]], size: Sizes) -> int:
