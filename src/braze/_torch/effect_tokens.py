@@ -1,9 +1,9 @@
 """Tokens: values that AOTAutograd passes from one operator with an effect to the next, so that a functional
 graph keeps their order.
 
-As inputs and results of a graph they shift every number that AOTAutograd's notes tell of the others: it counts
-what is kept for the backward without them. Braze keeps the order of nodes with effects anyway, so no token
-leaves a graph."""
+As inputs and results of a graph they shift every number that AOTAutograd's notes tell of the others: it
+counts what is kept for the backward without them. Braze keeps the order of nodes with effects anyway, so no
+token leaves a graph."""
 
 from __future__ import annotations
 
