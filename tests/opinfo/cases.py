@@ -193,7 +193,7 @@ class _Sample:
         """The first lines of what is wrong, or nothing."""
 
         def reference() -> Any:
-            return _eager(self.function, in_float64(list(self.args)), in_float64(self.kwargs), seed=1)
+            return _eager(self.function, _in_float64(list(self.args)), _in_float64(self.kwargs), seed=1)
 
         def part(tree: Any, gradients: bool) -> Any:
             return {key: value for key, value in tree.items() if (key == "gradients") == gradients}
@@ -279,6 +279,17 @@ def _fresh(tree: Any) -> Any:
         if not isinstance(value, torch.Tensor) or not value.requires_grad:
             return copy.deepcopy(value)
         return copy.deepcopy(value.detach()).requires_grad_()
+
+    return tree_map(leaf, tree)
+
+
+def _in_float64(tree: Any) -> Any:
+    """The tree in float64, requiring gradients where it did."""
+
+    def leaf(value: Any) -> Any:
+        if not isinstance(value, torch.Tensor):
+            return value
+        return in_float64(value).requires_grad_(value.requires_grad)
 
     return tree_map(leaf, tree)
 

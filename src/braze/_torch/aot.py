@@ -14,6 +14,7 @@ from torch.fx import GraphModule
 from torch.nn import Module
 
 from braze._torch.dynamo import untraced
+from braze._torch.effect_tokens import TOKENS_INSIDE, drop_tokens
 from braze._torch.joint_floats import floats_beside_the_cut
 from braze._torch.random_calls import draws_kept, draws_may_go, restore_draws, unused_draws
 from braze._torch.recurrent import differentiable_lstm
@@ -82,7 +83,14 @@ def compile_functional(
 
     def backward_unseen(bw_gm: GraphModule, inputs: Sequence[Any]) -> Any:
         # the backward may be compiled inside a compiled frame: Dynamo must trace neither it nor its result
-        return boxed(untraced(untraced(backward)(bw_gm, inputs)))
+        return boxed(untraced(untraced(without_tokens(backward))(bw_gm, inputs)))
+
+    def without_tokens(compiler: GraphCompiler) -> GraphCompiler:
+        def compile_part(part: GraphModule, inputs: Sequence[Any]) -> BoxedFunction:
+            drop_tokens(part)
+            return compiler(part, inputs)
+
+        return compile_part
 
     def partition(joint: GraphModule, inputs: Any, **kwargs: Any) -> tuple[GraphModule, GraphModule]:
         unused = unused_draws(joint) if every_draw else None
@@ -102,7 +110,7 @@ def compile_functional(
 
     counters["aot_autograd"]["total"] += 1
     try:
-        known: dict[str, Any] = {}
+        known: dict[str, Any] = {TOKENS_INSIDE: True}
         if hasattr(functorch_config, _BACKWARD_NOW):
             known[_BACKWARD_NOW] = backward_now
         if getattr(functorch_config, _BACKWARD_AUTOCAST, None) == "same_as_forward":
@@ -112,9 +120,9 @@ def compile_functional(
             compiled = aot_module_simplified(
                 cast(Any, gm),
                 list(example_inputs),
-                fw_compiler=cast(Any, forward),
+                fw_compiler=cast(Any, without_tokens(forward)),
                 bw_compiler=cast(Any, backward_unseen),
-                inference_compiler=cast(Any, inference),
+                inference_compiler=cast(Any, without_tokens(inference)),
                 partition_fn=partition,
                 decompositions=cast(Any, dict(decompositions)),
                 keep_inference_input_mutations=True,
