@@ -1,4 +1,4 @@
-"""Results that are views: of inputs that are written to, of other results, and with sizes that guards decide."""
+"""Results that are views: of inputs that are written to, of other results, of sizes that guards decide."""
 
 from __future__ import annotations
 
