@@ -206,3 +206,17 @@ def test_no_dimensions() -> None:
     check(lambda x: [x.unfold(0, 1, 1) * 2, x.unfold(0, 0, 1)], torch.tensor(2.0))
     with pytest.raises(IndexError, match="out of bounds"):
         run(lambda x, i: x.index_select(0, i), torch.tensor(2.0), torch.tensor([1]))
+
+
+NOTHING: dict[str, Callable[..., torch.Tensor]] = {
+    "scatter_add": lambda x, i: x.scatter_add(0, i, x + 1),
+    "scatter": lambda x, i: x.scatter(0, i, 2.0),
+    "index_put": lambda x, i: x.index_put((i[0],), torch.tensor(3.0), accumulate=True),
+    "index_put of a slice": lambda x, i: x.index_put((torch.tensor([0, 0]),), torch.tensor(3.0)),
+    "gather": lambda x, i: x.gather(0, i),
+}
+
+
+@pytest.mark.parametrize("name", NOTHING)
+def test_places_without_elements(name: str) -> None:
+    check(NOTHING[name], torch.zeros(1, 0), torch.zeros(1, 0, dtype=torch.int64))

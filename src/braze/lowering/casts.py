@@ -1,4 +1,4 @@
-"""Conversions between element types, copies, and the same bits under another type."""
+"""Conversions between element types, and copies."""
 
 from __future__ import annotations
 
@@ -83,18 +83,3 @@ def copy(ctx: GraphLowering, x: TensorBox, source: TensorBox, non_blocking: bool
         x.dtype,
         lambda i: converted(ctx, held(ctx, ctx.broadcast_load(source, i, size), source.dtype), x.dtype),
     )
-
-
-@lowers(aten.view.dtype)
-def view_dtype(ctx: GraphLowering, x: TensorBox, dtype: torch.dtype) -> TensorBox:
-    """The same bits as another type of the same width."""
-    if dtype.itemsize != x.dtype.itemsize:
-        raise Unsupported("a view as a type of another width")
-
-    def value(i: tuple[Expr, ...]) -> Node:
-        v = ctx.dag.to_dtype(x.load(ctx.dag, i), x.dtype)
-        return ctx.dag.to_dtype(ctx.dag.bitcast(v, dtype), compute_dtype(dtype))
-
-    if torch.bool in (dtype, x.dtype):
-        raise Unsupported("the bits of booleans")
-    return ctx.pointwise(x.size, dtype, value)

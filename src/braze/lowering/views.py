@@ -1,4 +1,4 @@
-"""Views: operators that give a tensor another shape and move no element."""
+"""Views: operators that give a tensor another shape, or its bits another type, and move no element."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from braze._torch.native import storage_id
 from braze.ir import views as ir_views
 from braze.ir.boxes import ReinterpretView, TensorBox
 from braze.ir.views import with_geometry
+from braze.lowering.calls import call_fallback
 from braze.lowering.registry import Unsupported, lowers
+from braze.ops.dag import Node
+from braze.ops.dtypes import compute_dtype
 from braze.runtime.expr import (
     ONE,
     ZERO,
@@ -88,6 +92,8 @@ def squeeze(ctx: GraphLowering, x: TensorBox, dims: int | Sequence[int] | None =
         dims = range(x.ndim)
     wanted = [dims] if isinstance(dims, int) else list(dims)
     dropped = tuple(sorted({d % x.ndim for d in wanted if x.size[d].constant == 1})) if x.ndim else ()
+    if x.ndim - len(dropped) != len(ctx.out_size):  # a size that is 1 by what the trace guards
+        dropped = tuple(sorted({d % x.ndim for d in wanted if ctx.sizes.in_trace(x.size[d]) == 1}))
     if not dropped:
         return x
     size = tuple(s for d, s in enumerate(x.size) if d not in dropped)
@@ -224,3 +230,27 @@ def as_strided(
     if not known_nonnegative(base) or not known_nonnegative(ref.buffer.layout.extent - layout.extent):
         raise Unsupported("as_strided beyond the tensor's own elements")
     return TensorBox(ReinterpretView(ref.buffer, layout))
+
+
+@lowers(aten.view.dtype)
+def view_dtype(ctx: GraphLowering, x: TensorBox, dtype: torch.dtype) -> Any:
+    """The same bits as another type of the same width."""
+    if dtype.itemsize != x.dtype.itemsize:
+        raise Unsupported("a view as a type of another width")
+
+    def value(i: tuple[Expr, ...]) -> Node:
+        v = ctx.dag.to_dtype(x.load(ctx.dag, i), x.dtype)
+        return ctx.dag.to_dtype(ctx.dag.bitcast(v, dtype), compute_dtype(dtype))
+
+    if torch.bool in (dtype, x.dtype):
+        raise Unsupported("the bits of booleans")
+    if _is_returned_twice(ctx):
+        return call_fallback(ctx, "its memory is returned under two types")
+    return ctx.pointwise(x.size, dtype, value)
+
+
+def _is_returned_twice(ctx: GraphLowering) -> bool:
+    """Whether several results of the graph share the current node's memory: the caller can see that."""
+    here = storage_id(ctx.example)
+    returned = [n.meta.get("val") for n in ctx.gm.graph.output_node().all_input_nodes]
+    return sum(isinstance(v, torch.Tensor) and storage_id(v) == here for v in returned) > 1

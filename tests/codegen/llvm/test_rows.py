@@ -89,3 +89,56 @@ def test_stages_without_outer_loops_are_phases(n: int) -> None:
     buffers += [BufferArg("mean", F32, "local", as_expr(1)), BufferArg("row", F32, "local", as_expr(n))]
     kernel = Kernel("centre", (), stages, tuple(buffers))
     check(kernel, {b: torch.randn(n) for b in ("x", "o")}, rtol=1e-4, atol=1e-5)
+
+
+def chosen(n: int, m: int) -> Kernel:
+    """For each of n rows a row of m exponentials, of which an index tensor chooses one, less their sum."""
+    dag = Dag()
+    i, r, j = variable("i0", n), variable("r0", m), variable("i1", m)
+    row = Stage((j,), (), (Store("row", j.expr, dag.op("exp", dag.load("x", i.expr * m + j.expr, F32))),))
+    at = dag.check_index(dag.load("index", i.expr, torch.int64), m, wrap=False, error="IndexError|index|")
+    total = dag.reduction("sum", (dag.load("row", r.expr, F32),), (r,))
+    difference = dag.op("sub", dag.load("row", at, F32), total)
+    last = Stage((), (r,), (Store("out", i.expr, difference),))
+    buffers = (
+        BufferArg("x", F32, "in", as_expr(n * m)),
+        BufferArg("index", torch.int64, "in", as_expr(n)),
+        BufferArg("row", F32, "local", as_expr(m)),
+        BufferArg("out", F32, "out", as_expr(n)),
+    )
+    return Kernel("chosen", (i,), (row, last), buffers)
+
+
+def guarded(n: int, m: int) -> Kernel:
+    """For each of n rows its sum, which a longer row reads behind a mask of its own places."""
+    dag = Dag()
+    i, r, j = variable("i0", n), variable("r0", m), variable("i1", 2 * m)
+    total = dag.reduction("sum", (dag.load("x", i.expr * m + r.expr, F32),), (r,))
+    first = Stage((), (r,), (Store("total", as_expr(0), total),))
+    place = dag.index_expr(j.expr, torch.int64)
+    inside = dag.op("lt", place, dag.constant(m, torch.int64))
+    value = dag.where(
+        inside,
+        dag.load("x", i.expr * m + j.expr, F32, inside),
+        dag.load("total", 0, F32, dag.op("ge", place, dag.constant(m, torch.int64))),
+    )
+    second = Stage((j,), (), (Store("out", i.expr * (2 * m) + j.expr, value),))
+    buffers = (
+        BufferArg("x", F32, "in", as_expr(n * m)),
+        BufferArg("total", F32, "local", as_expr(1)),
+        BufferArg("out", F32, "out", as_expr(2 * n * m)),
+    )
+    return Kernel("guarded", (i,), (first, second), buffers)
+
+
+@pytest.mark.parametrize(("n", "m"), [(64, 10), (33, 7), (128, 4), (3, 40)])
+def test_a_row_read_where_a_tensor_says(n: int, m: int) -> None:
+    kernel = chosen(n, m)
+    data = {"x": torch.randn(n * m), "index": torch.randint(m, (n,)), "out": torch.zeros(n)}
+    check(kernel, data, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("n", "m"), [(4, 5), (4, 40), (64, 33), (2, 200)])
+def test_a_number_of_the_row_read_behind_a_mask(n: int, m: int) -> None:
+    kernel = guarded(n, m)
+    check(kernel, {"x": torch.randn(n * m), "out": torch.zeros(2 * n * m)}, rtol=1e-5, atol=1e-5)

@@ -133,6 +133,14 @@ def test_rounding_that_decides_everything_is_undecidable(backend: Callable[[Any]
     assert judge(one, backend(lambda graph, *a: [r + 1.0 for r in graph(*a)])).status == "fault"
 
 
+def test_nothing_is_asked_where_eager_overflows(backend: Callable[[Any], Settings]) -> None:
+    """The mean of the greatest numbers is one of them; their sum, which eager takes first, is infinite."""
+    one = program([tensor("x", (4,), values=(3e38,))], [statement("a", "mean", "x", 0, False)], "a")
+    assert judge(one, backend(lambda graph, *a: [r * 0 + 3e38 for r in graph(*a)])).status != "fault"
+    small = program([tensor("x", (4,), values=(3.0,))], [statement("a", "mean", "x", 0, False)], "a")
+    assert judge(small, backend(lambda graph, *a: [r * math.nan for r in graph(*a)])).status == "fault"
+
+
 def test_noise_in_one_element_excuses_no_other(backend: Callable[[Any], Settings]) -> None:
     """The square of the largest numbers is infinite or not, as it is rounded; those of others are not."""
     one = program(

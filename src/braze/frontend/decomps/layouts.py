@@ -202,7 +202,7 @@ def whole(operator: Any) -> Decomposition:
     """A decomposition that takes nothing apart: the operator's own node, for results that are held to rules
     because PyTorch's fake versions lie otherwise than eager's."""
 
-    def decomposition(*args: Any, **kwargs: Any) -> Any:
+    def itself(*args: Any, **kwargs: Any) -> Any:
         if _WHOLE.get() is operator:
             return NotImplemented
         token = _WHOLE.set(operator)
@@ -211,7 +211,7 @@ def whole(operator: Any) -> Decomposition:
         finally:
             _WHOLE.reset(token)
 
-    return decomposition
+    return itself
 
 
 def _ordered(result: Tensor, order: Sequence[int]) -> Tensor:

@@ -149,7 +149,7 @@ def _arbitrated(
                 exact = reference(program, call)
             if not unmatched(problem, ours, eager[call], exact):
                 continue
-            if _undetermined(program, call, problem, ours, exact):
+            if _undetermined(program, call, problem, ours, exact, eager[call]):
                 status, why = "undecidable", f"{problem.where}: {problem.text}"
                 continue
         remaining.append(problem)
@@ -165,10 +165,13 @@ def _arbitrated(
     return "fault", Fault(first.kind, first.where, first.text), ""
 
 
-def _undetermined(program: Program, call: int, problem: Problem, ours: Outcome, exact: Outcome) -> bool:
+def _undetermined(
+    program: Program, call: int, problem: Problem, ours: Outcome, exact: Outcome, theirs: Outcome
+) -> bool:
     """Whether rounding alone may change the value as much as it is off: float64 with the rounding errors of
     the program's types put in at random differs from float64 without by half as much, and has another NaN or
-    infinity in the same elements."""
+    infinity in the same elements. Where eager's own steps overflow, and the value itself does not, there is
+    nothing to agree with."""
     if exact.error is not None:
         return False
     mine, wide = leaf_at(ours, problem), leaf_at(exact, problem)
@@ -184,5 +187,8 @@ def _undetermined(program: Program, call: int, problem: Problem, ours: Outcome, 
         if isinstance(value, torch.Tensor) and value.shape == wide.shape:
             noise = torch.maximum(noise, scaled_errors(value, wide, mine.dtype))
     excused = torch.isinf(noise)
+    overflown = leaf_at(theirs, problem)
+    if isinstance(overflown, torch.Tensor) and overflown.shape == mine.shape:
+        excused |= ~overflown.isfinite() & wide.to(mine.dtype).isfinite()
     most = FACTOR * torch.where(excused, torch.zeros_like(noise), noise).max()
     return bool((excused | (off <= most)).all())

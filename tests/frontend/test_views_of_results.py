@@ -1,0 +1,78 @@
+"""Results that are views: of inputs that are written to, of other results, of sizes that guards decide."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from tests.numerics import assert_agrees
+from tests.support import compile_with
+
+
+def _last_chunk(x: torch.Tensor) -> torch.Tensor:
+    x[:0] = 0
+    return torch.chunk(x, 1, 0)[-1]
+
+
+def _second_piece(x: torch.Tensor) -> torch.Tensor:
+    x.add_(1)
+    return torch.split(x, 1, 0)[1]
+
+
+def _repeated(x: torch.Tensor) -> torch.Tensor:
+    x.select(0, 0).copy_(x.select(0, 0))
+    return x.unsqueeze(2).expand(x.shape[0], -1, 5)
+
+
+def _diagonal(x: torch.Tensor) -> torch.Tensor:
+    x.mul_(2)
+    return x.diagonal()
+
+
+def _strided(rows: int, columns: int, begin: int) -> torch.Tensor:
+    """Part of memory that begins elsewhere, with gaps between rows."""
+    return torch.arange(90.0).as_strided((rows, columns), (columns + 3, 1), begin)
+
+
+@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("fn", [_last_chunk, _second_piece, _repeated, _diagonal])
+def test_views_of_inputs_that_are_written_to(
+    fn: Callable[[torch.Tensor], torch.Tensor], dynamic: bool, grad: bool
+) -> None:
+    compiled = compile_with(fn, "braze", dynamic=dynamic)
+    with torch.set_grad_enabled(grad):
+        for rows, columns, begin in ((2, 3, 16), (4, 5, 3), (2, 2, 0)):
+            x, y = _strided(rows, columns, begin), _strided(rows, columns, begin)
+            found, expected = compiled(x), fn(y)
+            assert_agrees(found, expected)
+            assert found.data_ptr() - x.data_ptr() == expected.data_ptr() - y.data_ptr()
+            found.zero_(), expected.zero_()
+            assert_agrees(x, y)
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_memory_that_is_returned_under_two_types(dynamic: bool) -> None:
+    def fn(x: torch.Tensor) -> Any:
+        doubled = x * 2
+        return doubled, doubled.view(torch.int32)[:, 1:], (x + 1).view(torch.int32)
+
+    x = torch.randn(3, 4)
+    results, expected = compile_with(fn, "braze", strict=True, dynamic=dynamic)(x), fn(x)
+    assert_agrees(results, expected)
+    results[0].zero_(), expected[0].zero_()
+    assert_agrees(results, expected)
+
+
+def test_a_size_that_is_1_by_a_guard_is_dropped() -> None:
+    def fn(x: torch.Tensor) -> Any:
+        part = x[..., 0:6:3]
+        return part.squeeze(1), torch.unbind(part, 1)[0] + 1
+
+    compiled = compile_with(fn, "braze", strict=True, dynamic=True)
+    for rows in (2, 3):
+        x = torch.randn(rows, rows)
+        assert_agrees(compiled(x), fn(x))
