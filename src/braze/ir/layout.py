@@ -89,8 +89,8 @@ class Layout:
         return True
 
     def _is_stacked(self) -> bool:
-        """Whether each stride is the next smaller one times that one's size. A size that may be 0 can count as
-        1, as it does in torch: ``max(1, n)``, of which nothing else could be proven."""
+        """Whether each stride is the next smaller one times that one's size. A size that may be 0 can count
+        as 1, as it does in torch: ``max(1, n)``, of which nothing else could be proven."""
         left = [dim for dim, n in enumerate(self.size) if n.constant != 1]
         steps: tuple[Expr, ...] = (ONE,)
         while left:
