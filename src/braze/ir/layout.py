@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from braze.ops.dtypes import SHORT
-from braze.runtime.expr import ONE, ZERO, Expr, as_expr, known_nonnegative, product
+from braze.runtime.expr import ONE, ZERO, Expr, as_expr, known_nonnegative, maximum, product
 
 Sizes = tuple[Expr, ...]
 CPU = torch.device("cpu")
@@ -88,9 +88,24 @@ class Layout:
             running = running * self.size[dim]
         return True
 
+    def _is_stacked(self) -> bool:
+        """Whether each stride is the next smaller one times that one's size. A size that may be 0 can count
+        as 1, as it does in torch: ``max(1, n)``, of which nothing else could be proven."""
+        left = [dim for dim, n in enumerate(self.size) if n.constant != 1]
+        steps: tuple[Expr, ...] = (ONE,)
+        while left:
+            dim = next((d for d in left if self.stride[d] in steps), None)
+            if dim is None:
+                return False
+            left.remove(dim)
+            steps = (self.stride[dim] * self.size[dim], self.stride[dim] * maximum(1, self.size[dim]))
+        return True
+
     @property
     def is_injective(self) -> bool:
         """Without overlap, so that every element can be written, though there may be gaps."""
+        if self._is_stacked():
+            return True
         reached = ONE
         for dim in stride_order(self.size, self.stride):
             if self.size[dim].constant == 1:
