@@ -230,10 +230,9 @@ def _converted(call: Call, dtype: torch.dtype) -> Call:
     def convert(tensor: torch.Tensor) -> torch.Tensor:
         return fresh(tensor).to(dtype) if tensor.dtype is torch.float32 else tensor
 
-    kwargs = map_tensors(call.kwargs, convert)
-    if kwargs.get("dtype") is torch.float32:
-        kwargs["dtype"] = dtype
-    return Call(map_tensors(call.args, convert), kwargs)
+    args = tuple(dtype if value is torch.float32 else value for value in call.args)
+    kwargs = {name: dtype if value is torch.float32 else value for name, value in call.kwargs.items()}
+    return Call(map_tensors(args, convert), map_tensors(kwargs, convert))
 
 
 # -- operators that the database does not reach -----------------------------------------------------------

@@ -25,18 +25,18 @@ from tests.opinfo.pool import Settings, all_pairs, judge_all, shard
 from tests.sweep.judge import DTYPES, LEVELS, Swept
 from tests.sweep.report import Known, Report, known
 
-SETS = 6
+SETS = 3
 
 
-def settings(folder: Path, levels: tuple[str, ...] = LEVELS, sets: int = SETS) -> Settings:
-    """How workers are started. ``folder``: where they keep what they record. ``sets``: argument sets of each
-    operator, before their variants."""
+def settings(calls: Path, levels: tuple[str, ...] = LEVELS, sets: int = SETS) -> Settings:
+    """How workers are started. ``calls``: the file in which they keep what they record. ``sets``: argument
+    sets of each operator, before their variants."""
     return Settings(
         ",".join(levels),
         sets,
         start=600.0,  # the first one records every call
         module="tests.sweep.worker",
-        mode=str(folder / "calls.pt"),
+        mode=str(calls),
         verdict=Swept,
     )
 
@@ -52,6 +52,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="worker processes")
     parser.add_argument("--all", action="store_true", help="print accepted differences as well")
     parser.add_argument("--declined", action="store_true", help="print what lowerings leave to eager")
+    parser.add_argument("--calls", type=Path, metavar="FILE", help="keep recorded calls there for later runs")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write every result to a file of JSON lines")
     return parser.parse_args(argv)
 
@@ -59,7 +60,8 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     options = arguments(argv)
     with tempfile.TemporaryDirectory() as folder:
-        return _main(options, settings(Path(folder), tuple(options.level or LEVELS), options.sets))
+        calls = options.calls or Path(folder) / "calls.pt"
+        return _main(options, settings(calls, tuple(options.level or LEVELS), options.sets))
 
 
 def _main(options: argparse.Namespace, how: Settings) -> int:

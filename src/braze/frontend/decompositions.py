@@ -91,9 +91,16 @@ _RESULTS: Mapping[Any, tuple[layouts.Rule | None, ...]] = {
     # arguments: (input, ...)
     aten._adaptive_avg_pool2d.default: (_format(0),),
     aten._batch_norm_no_update.default: (_format(0),),
-    aten._batch_norm_with_update_functional.default: (_format(0),),
+    aten._batch_norm_with_update_functional.default: (
+        _format(0),
+        None,
+        None,
+        None,
+        _promoted(3),
+        _promoted(4),
+    ),
     aten._native_batch_norm_legit.no_stats: (_format(0),),
-    aten._native_batch_norm_legit_functional.default: (_format(0),),
+    aten._native_batch_norm_legit_functional.default: (_format(0), None, None, _promoted(3), _promoted(4)),
     aten._native_batch_norm_legit_no_training.default: (_format(0),),
     aten._weight_norm_interface.default: (layouts.contiguous, layouts.same_as(1)),
     aten.block_diag.default: (layouts.promoted_list,),

@@ -388,7 +388,12 @@ def lerp(ctx: GraphLowering, start: TensorBox, end: TensorBox, weight: Operand) 
         high = d.op("sub", b, d.op("mul", distance, d.op("sub", d.constant(1, w.dtype), w)))
         return d.where(d.op("lt", d.op("abs", w), d.constant(0.5, w.dtype)), low, high)
 
-    return ctx.elementwise(value, start, end, weight, compute=ctx.out_dtype)
+    if isinstance(weight, TensorBox):
+        return ctx.elementwise(value, start, end, weight, compute=ctx.out_dtype)
+    scalar = weight  # not rounded to a half type
+    return ctx.elementwise(
+        lambda a, b: value(a, b, number(ctx, scalar, a.dtype)), start, end, compute=ctx.out_dtype
+    )
 
 
 def _binary_float(name: str) -> Callable[..., TensorBox]:

@@ -323,3 +323,21 @@ def group_sizes(a: Arguments) -> str | None:
     wrong = a.holds(n * c * hxw != a["input"].numel()) or a.holds(groups <= 0) or a.holds(c % groups != 0)
     wrong = wrong or (weight is not None and a.holds(weight.numel() != c))
     return f"{groups} groups of {c} channels" if wrong else None
+
+
+def selected_index(a: Arguments) -> str | None:
+    index, size = a["index"], a["self"].shape[a["dim"]]
+    beyond = a.holds(index >= size) or a.holds(index < -size)
+    return f"index {index} of {size}" if beyond else None
+
+
+PADDING_GRADIENTS = [
+    getattr(aten, f"{kind}_pad{n}d_backward") for kind in ("reflection", "replication") for n in (1, 2, 3)
+]
+
+
+def looked_up(a: Arguments) -> str | None:
+    """Of `embedding_dense_backward`: a gradient with other rows than there are indices."""
+    grad, indices = a["grad_output"], a["indices"]
+    rows = math.prod(grad.shape[:-1])
+    return f"gradients of {rows} rows" if a.holds(rows != indices.numel()) else None

@@ -152,9 +152,12 @@ RULES: Mapping[Any, tuple[rules.Rule, ...]] = {
     aten.embedding: (rules.typed("indices", torch.int64, torch.int32),),
     # parts
     aten.diagonal_scatter: (rules.slice_sizes(rules.diagonal),),
-    aten.select_scatter: (rules.slice_sizes(rules.selected),),
+    aten.select_scatter: (rules.selected_index, rules.slice_sizes(rules.selected)),
     aten.slice_scatter: (rules.slice_sizes(rules.sliced),),
     aten.index_put: (rules.stored_values,),
+    aten._unsafe_index_put: (rules.stored_values,),
+    **dict.fromkeys(rules.PADDING_GRADIENTS, (rules.differing("grad_output", "self"),)),
+    aten.embedding_dense_backward: (rules.looked_up,),
     aten.grid_sampler_2d: (rules.differing("input", "grid"), rules.grid),
     aten.grid_sampler_3d: (rules.differing("input", "grid"), rules.grid),
     aten.searchsorted: (rules.side,),

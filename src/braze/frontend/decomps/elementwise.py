@@ -44,6 +44,13 @@ def pow_scalar(x: Tensor, exponent: Any) -> Any:
     return NotImplemented
 
 
+def pow_of_number(base: Any, exponent: Tensor) -> Any:
+    """base ** exponent: row-major in eager, whatever the exponents are."""
+    if is_row_major(exponent):
+        return NotImplemented
+    return aten.pow.Scalar(base, exponent.contiguous())
+
+
 def _result_dtype(*operands: Tensor) -> torch.dtype:
     """What `torch.result_type` says of two tensors, of any number: those without dimensions count where they
     are of a higher category (bool, integer, floating, complex) than those with."""
@@ -196,6 +203,7 @@ TABLE: Table = {
     aten.rsub.Scalar: rsub,
     aten.logit.default: logit,
     aten.pow.Tensor_Scalar: pow_scalar,
+    aten.pow.Scalar: pow_of_number,
     aten.addcmul.default: addcmul,
     aten.addcdiv.default: addcdiv,
     aten.lerp.Scalar: lerp,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from braze._torch.shapes import true_or_guard
 from braze.frontend.decomps.common import Table, computation
 
 __all__ = ["TABLE"]
@@ -111,8 +113,31 @@ def embedding_bag_backward(
     return aten.index_put.default(table, [indices], rows, True)
 
 
+_COMPARED = 16
+"""So many elements are compared with each one that is looked for; more are sorted."""
+
+
+def isin(
+    elements: Tensor, test_elements: Tensor, *, assume_unique: bool = False, invert: bool = False
+) -> Tensor:
+    """Which of `elements` are among the others. NaN equals nothing, and is sorted to the end, where it counts
+    as infinite: so a search finds the first of what may be equal."""
+    dtype = torch.result_type(elements, test_elements)
+    sought, tests = elements.to(dtype), test_elements.to(dtype).reshape(-1)
+    count = tests.shape[0]
+    if true_or_guard(count <= _COMPARED):
+        found = (sought.unsqueeze(-1) == tests).any(-1)
+    else:
+        tests = torch.sort(tests).values
+        ordered = torch.where(tests != tests, math.inf, tests) if dtype.is_floating_point else tests
+        place = torch.searchsorted(ordered, sought)
+        found = tests[torch.clamp(place, max=count - 1)] == sought
+    return torch.logical_not(found) if invert else found
+
+
 TABLE: Table = {
     aten.split_with_sizes.default: split_with_sizes,
+    aten.isin.Tensor_Tensor: isin,
     aten.take.default: take,
     aten.view_copy.default: view_copy,
     aten._embedding_bag.default: embedding_bag,

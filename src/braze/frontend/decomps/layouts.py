@@ -139,6 +139,8 @@ def same_as(position: int) -> Rule:
 
     def rule(args: Sequence[Any], result: Tensor) -> Tensor:
         like = args[position]
+        if like.dtype is not result.dtype:
+            like = torch.empty_strided(like.shape, like.stride(), dtype=result.dtype, device=result.device)
         copied: Tensor = result if same_layout(like, result) else torch.ops.aten.copy.default(like, result)
         return copied
 

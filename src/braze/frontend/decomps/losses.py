@@ -30,6 +30,33 @@ def soft_margin_loss(x: Tensor, target: Tensor, reduction: int = _REDUCE_MEAN) -
     return _reduced(torch.log1p(grown).to(x.dtype), reduction)
 
 
+def soft_margin_loss_backward(
+    grad: Tensor, x: Tensor, target: Tensor, reduction: int = _REDUCE_MEAN
+) -> Tensor:
+    """-target * grad * z / (z + 1) with z = exp(-target * x), over the number of elements for the mean; every
+    step rounded in half types."""
+
+    def step(v: Tensor) -> Tensor:
+        return rounded(v, x.dtype) if x.dtype in HALF_TYPES else v
+
+    wide, t = computation(x), -computation(target)
+    z = step(torch.exp(step(t * wide)))
+    scaled = t / x.numel() if reduction == _REDUCE_MEAN else t
+    slope = step(step(step(scaled) * z) / step(z + 1))
+    return (slope * computation(grad)).to(x.dtype)
+
+
+def smooth_l1_loss_backward(
+    grad: Tensor, x: Tensor, target: Tensor, reduction: int = _REDUCE_MEAN, beta: float = 1.0
+) -> Tensor:
+    """grad times d / beta for a difference d = x - target between -beta and beta, else times its sign; over
+    the number of elements for the mean. A difference that is NaN is neither."""
+    d = computation(x) - computation(target)
+    scale = computation(grad) / x.numel() if reduction == _REDUCE_MEAN else computation(grad)
+    flat = torch.where(d >= beta, scale, scale * d / beta if beta else scale * d)
+    return torch.where(d <= -beta, -scale, flat).to(x.dtype)
+
+
 def binary_cross_entropy_with_logits(
     x: Tensor,
     target: Tensor,
@@ -38,14 +65,14 @@ def binary_cross_entropy_with_logits(
     reduction: int = _REDUCE_MEAN,
 ) -> Tensor:
     """(1 - target) * x - log_weight * logsigmoid(x), times the weight, where log_weight is 1 or
-    (pos_weight - 1) * target + 1. In half types every step is rounded, as eager stores it."""
-    half = x.dtype in HALF_TYPES
+    (pos_weight - 1) * target + 1. In half types every step is rounded, as eager stores it: in a tensor like
+    the target, to which `x` is broadcast."""
 
-    def step(v: Tensor) -> Tensor:
-        return rounded(v, x.dtype) if half else v
+    def step(v: Tensor, dtype: torch.dtype = target.dtype) -> Tensor:
+        return rounded(v, dtype) if dtype in HALF_TYPES else v
 
-    wide, t = computation(x), computation(target)
-    log_sigmoid = step(torch.nn.functional.logsigmoid(wide))
+    wide, t = computation(x).expand(target.shape), computation(target)
+    log_sigmoid = step(torch.nn.functional.logsigmoid(wide), x.dtype)
     if pos_weight is not None:
         log_weight = step(step(step(computation(pos_weight) - 1) * t) + 1)
         log_sigmoid = step(log_sigmoid * log_weight)
@@ -85,6 +112,8 @@ def nll_loss_backward(
 
 TABLE: Table = {
     aten.soft_margin_loss.default: soft_margin_loss,
+    aten.soft_margin_loss_backward.default: soft_margin_loss_backward,
+    aten.smooth_l1_loss_backward.default: smooth_l1_loss_backward,
     aten.binary_cross_entropy_with_logits.default: binary_cross_entropy_with_logits,
     aten.nll_loss_backward.default: nll_loss_backward,
     aten.nll_loss2d_backward.default: nll_loss_backward,
