@@ -6,6 +6,7 @@ Each program runs at several sizes with one compile; what it gives has the value
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -177,3 +178,22 @@ def test_gradients_beside_numbers_of_data(name: str) -> None:
 
 def _listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (tuple, list)) else [value]
+
+
+def resized_and_averaged(x: Tensor) -> tuple[Tensor, ...]:
+    y = F.interpolate(x.view(1, 1, -1), scale_factor=1.5, mode="linear")
+    return y * 2, y.mean(-1)
+
+
+def of_places(x: Tensor) -> tuple[Tensor, ...]:
+    total = (x * 2).sum()
+    y = ((x > 0).nonzero().float() * total / 100).exp()
+    return (y - y.mean()).abs().sum(0) + total, y.cumsum(0)
+
+
+@pytest.mark.parametrize("program", [resized_and_averaged, of_places], ids=lambda value: value.__name__)
+def test_memory_whose_size_is_known_late(program: Program) -> None:
+    """What comes before in the graph has its workspace, too: nothing falls back as a whole."""
+    with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True), warnings.catch_warnings():
+        warnings.filterwarnings("error", message="graph")
+        _same_at_every_size(program)

@@ -280,6 +280,16 @@ class Graph:
         content.buffer.fix_layout()
         return TensorRef(content.buffer, content.layout)
 
+    def given_symbols(self) -> set[str]:
+        """The names of the symbols that the inputs give a value, before anything has run."""
+        given: list[Expr] = []
+        for item in self.inputs:
+            if isinstance(item, InputBuffer):
+                given += [*item.layout.size, *item.layout.stride]
+            elif item is not None:
+                given.append(item)
+        return {s.name for e in given for s in e.free_symbols}
+
     def output_storages(self) -> set[str]:
         """The storages that a call returns, or returns numbers from."""
         return {t.buffer.storage for t in map(tensor_of, self.outputs) if t is not None}

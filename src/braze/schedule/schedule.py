@@ -172,7 +172,8 @@ def _private_storages(graph: Graph, groups: Sequence[Group]) -> dict[str, Group]
 
 
 def _planned(graph: Graph, batches: Sequence[Sequence[Group]]) -> set[str]:
-    """Storages that live in the workspace: made here, and handed to nobody who could keep them."""
+    """Storages that live in the workspace: made here, of a size that is known when the graph begins, and
+    handed to nobody who could keep them."""
     made: set[str] = set()
     kept = graph.output_storages()
     for batch in batches:
@@ -183,7 +184,9 @@ def _planned(graph: Graph, batches: Sequence[Sequence[Group]]) -> set[str]:
                 elif isinstance(node.op, FallbackKernel):
                     kept |= {r.buffer.storage for r in node.op.refs()}
     foreign = {n for n, b in graph.buffers.items() if isinstance(b, (InputBuffer, ConstantBuffer))}
-    return made - kept - foreign
+    given = graph.given_symbols()
+    late = {n for n in made if not {s.name for s in graph.buffers[n].layout.extent.free_symbols} <= given}
+    return made - kept - foreign - late
 
 
 def _lifetimes(

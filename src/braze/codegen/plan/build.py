@@ -144,6 +144,7 @@ class _Builder:
     layouts: list[TensorLayout] = field(default_factory=list)
     numbers: dict[str, str] = field(default_factory=dict)
     items: int = 0
+    late: set[int] = field(default_factory=set)
 
     @property
     def graph(self) -> Graph:
@@ -152,12 +153,17 @@ class _Builder:
     def build(self, errors: tuple[ErrorEntry, ...]) -> BuiltPlan:
         inputs, numbers = self._inputs()
         self._constants()
-        scratch = max_size([sum_sizes(c.scratch) for c in self.calls])
-        if THREADS in scratch.free_symbols:
+        needed = [sum_sizes(c.scratch) for c in self.calls]
+        if any(THREADS in size.free_symbols for size in needed):
             self.out.append(BindThreads(THREADS.name))
             self.known.add(THREADS.name)
-        areas = {WORKSPACE: self.schedule.memory.size, SCRATCH: scratch}
-        calls = iter(self.calls)
+        # one area serves all segments but those whose need is known only later: these get one of their own
+        areas = {
+            WORKSPACE: self.schedule.memory.size,
+            SCRATCH: max_size(list(filter(self._known_size, needed))),
+        }
+        self.late = {k for k, size in enumerate(needed) if not self._known_size(size)}
+        calls = iter(enumerate(self.calls))
         last = self._last_uses()
         for k, step in enumerate(self.schedule.steps):
             for area, nbytes in list(areas.items()):
@@ -166,7 +172,7 @@ class _Builder:
                     if nbytes != ZERO or self._is_addressed(area):
                         self.out.append(Workspace(area, nbytes))
             if isinstance(step, Segment):
-                self._segment(step, next(calls))
+                self._segment(step, *next(calls))
             else:
                 self._extern(step)
             self._free(last.get(k, ()))
@@ -176,7 +182,11 @@ class _Builder:
 
     def _is_addressed(self, area: str) -> bool:
         """Whether segments get addresses in an area, be they of nothing."""
-        return bool(self.schedule.memory.offsets) if area == WORKSPACE else any(c.scratch for c in self.calls)
+        return (
+            bool(self.schedule.memory.offsets)
+            if area == WORKSPACE
+            else any(c.scratch for k, c in enumerate(self.calls) if k not in self.late)
+        )
 
     # -- the beginning ----------------------------------------------------------------------------------
     def _inputs(self) -> tuple[list[str], list[str]]:
@@ -303,7 +313,8 @@ class _Builder:
         offset = self.schedule.memory.offsets.get(storage)
         return BufferArg(storage) if offset is None else BufferArg(WORKSPACE, offset)
 
-    def _segment(self, segment: Segment, call: SegmentCall) -> None:
+    def _segment(self, segment: Segment, number: int, call: SegmentCall) -> None:
+        scratch = f"{SCRATCH}{number}" if number in self.late else SCRATCH
         areas: list[Expr] = []
         running = ZERO
         for size in call.scratch:
@@ -312,10 +323,12 @@ class _Builder:
         pointers: list[BufferArg] = []
         for item in call.buffers:
             if isinstance(item, int):
-                pointers.append(BufferArg(SCRATCH, areas[item]))
+                pointers.append(BufferArg(scratch, areas[item]))
             else:
                 self._allocate(item)
                 pointers.append(self._pointer(item))
+        if number in self.late:
+            self.out.append(Workspace(scratch, running))
         self.out.append(
             RunSegment(
                 call.entry,
@@ -327,6 +340,8 @@ class _Builder:
                 THREADS.name if THREADS.name in self.known else None,
             )
         )
+        if number in self.late:
+            self.out.append(Free((scratch,)))
 
     def _extern(self, step: ExternStep) -> None:
         op = step.op
