@@ -124,7 +124,7 @@ _RESULTS: Mapping[Any, tuple[layouts.Rule | None, ...]] = {
     aten.div.Tensor_mode: (_elementwise(0, 1),),
     aten.floor_divide.default: (_elementwise(0, 1),),
     aten.heaviside.default: (_elementwise(0, 1),),
-    aten.ldexp.Tensor: (_elementwise(0),),
+    aten.ldexp.Tensor: (layouts.of_ldexp,),
     aten.lerp.Scalar: (_elementwise(0, 1),),
     aten.lerp.Tensor: (_elementwise(0, 1, 2),),
     aten.log_sigmoid_forward.default: (layouts.contiguous,) * 2,

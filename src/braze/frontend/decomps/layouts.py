@@ -27,6 +27,7 @@ __all__ = [
     "is_row_major",
     "laid_out",
     "of_index",
+    "of_ldexp",
     "of_roll",
     "promoted",
     "promoted_list",
@@ -70,6 +71,12 @@ def format_of(position: int) -> Rule:
         return _ordered(result, _CHANNELS_LAST[result.ndim] if last else range(result.ndim))
 
     return rule
+
+
+def of_ldexp(args: Sequence[Any], result: Tensor) -> Tensor:
+    """As a product of x and a power of two, which is row-major however its exponents lie."""
+    operands = [args[0], args[1].contiguous()]
+    return _ordered(result, _elementwise_order(operands, result.shape, result.dtype))
 
 
 def of_roll(args: Sequence[Any], result: Tensor) -> Tensor:
