@@ -58,6 +58,11 @@ VALUES: dict[str, tuple[Callable[..., Any], tuple[torch.Tensor, ...]]] = {
         lambda x, y: flat(torch.select_scatter(x * 2, y, 0, 1)),
         (permuted(3, 4), torch.ones(4)),
     ),
+    "slice_scatter": (lambda x, y: torch.slice_scatter(x * 2, y, 0, 1), (permuted(3, 4), torch.ones(2, 4))),
+    "slice_scatter with gaps": (
+        lambda x, y: torch.slice_scatter(x, y, 0, 1),
+        (torch.randn(12).as_strided((3, 2), (1, 6)), torch.ones(2, 2)),
+    ),
     "select_scatter with gaps": (lambda x, y: torch.select_scatter(x, y, 0, 1), (gaps(3, 4), torch.ones(4))),
     "group_norm": (lambda x: F.group_norm(x, 3), (image(2, 6, 3, 4),)),
     "batch_norm": (

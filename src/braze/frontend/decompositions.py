@@ -115,6 +115,7 @@ _RESULTS: Mapping[Any, tuple[layouts.Rule | None, ...]] = {
     aten.index.Tensor: (layouts.of_index,),
     aten.index_fill.int_Scalar: (_elementwise(0),),
     aten.index_fill.int_Tensor: (_elementwise(0),),
+    aten.slice_scatter.default: (layouts.same_as(0),),
     aten.take.default: (layouts.contiguous,),
     aten._unsafe_index.Tensor: (layouts.of_index,),
     aten.addcdiv.default: (_elementwise(0, 1, 2),),
