@@ -49,7 +49,7 @@ _KINDS: dict[type, torch.dtype] = {
     bool: torch.bool,
 }
 _COMPARISONS = frozenset("py::eq py::ne py::lt py::le py::gt py::ge".split())
-_ARITHMETIC = frozenset("py::add py::sub py::mul".split())
+_ARITHMETIC = frozenset("py::add py::sub py::mul py::neg py::abs".split())
 _SQUARE_ROOTS = frozenset("torch::sym_sqrt torch::_sym_sqrt math::sqrt".split())
 _LOGIC = {"py::and_": "logical_and", "py::or_": "logical_or", "py::xor": "logical_xor"}
 
@@ -126,12 +126,10 @@ def assert_scalar(ctx: GraphLowering, condition: Any, message: str) -> None:
     if said is not None and ctx.sizes.is_bound(said, ctx.graph):
         return check(ctx, said, message)
     if isinstance(condition, Node):
+        source = stored_number(ctx, condition).ref
         name = ctx.graph.operation_name()
         answer = Symbol(f"read_{name}", 0, 1)
-        source = stored_number(ctx, condition).ref
-        ctx.graph.add_operation(
-            BindSymbol(ctx.graph.operation_name(), answer.name, source, origins=[ctx.origin])
-        )
+        ctx.graph.add_operation(BindSymbol(name, answer.name, source, origins=[ctx.origin]))
         ctx.graph.know(answer.expr)
         condition = answer.expr
     if isinstance(condition, Expr):
@@ -195,13 +193,9 @@ def _native(ctx: GraphLowering, name: str, args: Sequence[Any]) -> Node | None:
         return values[0]
     if name in _ARITHMETIC:
         return d.op(name.removeprefix("py::"), *values)
-    if name in ("py::neg", "py::abs"):
-        return d.op(name.removeprefix("py::"), *values)
     if name == "py::truediv" and is_surely_positive(_traced(ctx.node.args[1])):
         return d.op("truediv", *values)
-    if name in ("torch::sym_sqrt", "torch::_sym_sqrt", "math::sqrt") and is_surely_nonnegative(
-        _traced(ctx.node.args[0])
-    ):
+    if name in _SQUARE_ROOTS and is_surely_nonnegative(_traced(ctx.node.args[0])):
         return d.op("sqrt", *values)
     return None
 
