@@ -89,6 +89,8 @@ SCATTERS: dict[str, Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.T
     "index_add": lambda x, i, v: x.index_add(0, i % 4, v, alpha=2),
     "index_copy": lambda x, i, v: x.index_copy(0, torch.tensor([3, 1]), v[:2]),
     "index_fill": lambda x, i, v: x.index_fill(1, torch.tensor([0, 4]), 9.0),
+    "index_fill from the end": lambda x, i, v: x.index_fill(1, torch.tensor([-1, -5, 2]), v[0, 0, 0]),
+    "index_fill of one": lambda x, i, v: x[0, 0, 0].index_fill(0, torch.tensor(-1), 9.0) + x,
     "scatter": lambda x, i, v: x.scatter(0, torch.tensor([[[3, 1, 2]]]), v[:1, :1]),
     "scatter value": lambda x, i, v: x.scatter(1, torch.tensor([[[3, 1, 2]]]), -1.0),
     "scatter_add": lambda x, i, v: x.scatter_add(0, (i % 4)[:, None, None].expand(5, 5, 3), v),

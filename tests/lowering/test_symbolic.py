@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -77,3 +78,60 @@ def test_sizes_that_depend_on_data() -> None:
     graph, fallbacks = lower(trace(fn, x, symbolic=True))
     assert fallbacks == ["aten.index.Tensor: a mask as an index"]
     assert_agrees(Execution(graph, [x]).run(), [fn(x)])
+
+
+def _shortened(x: torch.Tensor) -> torch.Tensor:
+    kept = int(x.shape[1] * 0.6) + 1
+    return (x[:, :kept] * 2).softmax(1) @ x.new_ones(kept, kept)
+
+
+def _padded(x: torch.Tensor) -> torch.Tensor:
+    groups = math.ceil(x.shape[1] / 3.0)
+    return F.pad(x, (0, groups * 3 - x.shape[1])).view(x.shape[0], groups, 3).sum(2)
+
+
+def _flattened(x: torch.Tensor) -> torch.Tensor:
+    rows, columns = int(x.shape[0] * 0.8), int(x.shape[1] * 0.6) + 1
+    return torch.cat([x[:rows, :columns].exp().flatten(), x.flatten()]) * 2
+
+
+def _square(x: torch.Tensor) -> torch.Tensor:
+    side = int(math.sqrt(x.shape[1]))
+    return x[:, : side * side].reshape(x.shape[0], side, side).mT * 2
+
+
+def _halves(x: torch.Tensor) -> torch.Tensor:
+    half = round(x.shape[1] / 2)
+    return x[:, :half].cumsum(1) * x[:, -half:]
+
+
+BY_FLOATS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "a part": _shortened,
+    "rounded up": _padded,
+    "two factors of one size": _flattened,
+    "a square root": _square,
+    "rounded": _halves,
+    "a power": lambda x: x.unfold(1, int(x.shape[1] ** 0.5), 1).amax(2),
+    **{
+        f"{mode} interpolation": (
+            lambda x, mode=mode: F.interpolate(x[None, None], scale_factor=1.7, mode=mode)  # type: ignore[misc]
+        )
+        for mode in ("nearest", "nearest-exact", "bilinear", "bicubic", "area")
+    },
+}
+
+
+@pytest.mark.parametrize("name", BY_FLOATS)
+def test_sizes_that_floats_decide(name: str) -> None:
+    """A backward graph is handed tensors of such sizes."""
+    fn = BY_FLOATS[name]
+    torch._dynamo.reset()
+    compiled = torch.compile(fn, backend="braze", dynamic=True, options={"strict": True})
+    for rows, columns in ((5, 11), (7, 16), (3, 30)):
+        x = torch.randn(rows, columns, requires_grad=True)
+        y = x.detach().clone().requires_grad_()
+        theirs, ours = fn(x), compiled(y)
+        weights = torch.randn_like(theirs)
+        theirs.backward(weights)
+        ours.backward(weights)
+        assert_agrees([ours, y.grad], [theirs, x.grad])

@@ -17,6 +17,7 @@ from braze._torch.shape_envs import values_in_trace
 __all__ = [
     "RuntimeAssert",
     "Size",
+    "bounds_in",
     "bounds_of",
     "expression_of",
     "guard",
@@ -126,7 +127,11 @@ def bounds_of(value: Size) -> tuple[int, int | None]:
     greatest."""
     if isinstance(value, int):
         return value, value
-    expression, env = expression_of(value)
+    return bounds_in(*expression_of(value))
+
+
+def bounds_in(expression: Any, env: ShapeEnv) -> tuple[int, int | None]:
+    """The same for a sympy expression of a trace."""
     known = env.bound_sympy(expression)
     lower = int(known.lower) if known.lower.is_Integer else LEAST
     upper = int(known.upper) if known.upper.is_Integer else None

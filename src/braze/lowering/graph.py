@@ -114,7 +114,12 @@ class GraphLowering:
             if value.layout is not torch.strided or value.device.type != "cpu":
                 raise LoweringError(f"input {node.name} is a {value.layout} tensor on {value.device}")
             # An input starts at its own data pointer, whatever offset it has in its storage.
-            layout = FixedLayout(value.dtype, self.exprs(value.shape), self.exprs(value.stride()))
+            known = self.graph.known_symbols
+            size, stride = (
+                tuple([self.sizes.measured(v, known) for v in values])
+                for values in (value.shape, value.stride())
+            )
+            layout = FixedLayout(value.dtype, size, stride)
             name = node.name if node.name[0].isalpha() else f"in{position}{node.name}"
             return self.graph.add_input(name, layout, position in self.static_inputs)
         if isinstance(value, (int, torch.SymInt)) and not isinstance(value, bool):

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from braze._torch.shapes import bounds_of, expression_of, range_of, value_in_trace
+from braze._torch.shapes import bounds_in, bounds_of, expression_of, range_of, value_in_trace
 from braze.errors import ExpressionError
 from braze.runtime.expr import ONE, Expr, Symbol, as_expr
 from braze.runtime.guard import BoolExpr
-from braze.symbolic.from_sympy import SymbolTable, to_expr, to_guard
+from braze.runtime.unknowns import unknown_in
+from braze.symbolic.from_sympy import SymbolTable, to_expr, to_guard, unsayable_in
 
 if TYPE_CHECKING:
     from braze.ir.graph import Graph
@@ -60,10 +61,31 @@ class SizeTable:
         """The expression of ``value``; where the grammar cannot say it, a new symbol, which stands for it
         from now on."""
         found = self.try_expr(value)
-        if found is None:
-            found = Symbol(f"size{self.count}", *bounds_of(value)).expr
-            self.define(value, found)
+        return self._whole(value) if found is None else found
+
+    def measured(self, value: int | torch.SymInt, known: Container[str]) -> Expr:
+        """The expression of a size or stride that an input is asked for, where the symbols in ``known`` have
+        a value already. A symbol stands for the only part of it that the grammar cannot say, if the part
+        follows from the size: other sizes are often made of the same part. Else it stands for the whole."""
+        found = self.try_expr(value)
+        if found is not None or isinstance(value, int):
+            return self.expr(value)
+        expression, environment = expression_of(value)
+        parts = unsayable_in(expression, self._symbols)
+        if len(parts) == 1 and parts[0].is_integer and not parts[0].is_number:
+            self._symbols.defined[parts[0]] = self._new_symbol(bounds_in(parts[0], environment))
+            self._known.clear()
+            found = self.expr(value)
+        return found if found is not None and unknown_in(found, known) is not None else self._whole(value)
+
+    def _whole(self, value: int | torch.SymInt) -> Expr:
+        """A new symbol, which stands for all of ``value`` from now on."""
+        found = self._new_symbol(bounds_of(value))
+        self.define(value, found)
         return found
+
+    def _new_symbol(self, bounds: tuple[int, int | None]) -> Expr:
+        return Symbol(f"size{self.count}", *bounds).expr
 
     @property
     def count(self) -> int:

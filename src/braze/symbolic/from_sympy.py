@@ -29,7 +29,7 @@ from braze.runtime.expr import (
 )
 from braze.runtime.guard import BoolExpr
 
-__all__ = ["SymbolTable", "condition_to_sympy", "to_expr", "to_guard", "to_sympy"]
+__all__ = ["SymbolTable", "condition_to_sympy", "to_expr", "to_guard", "to_sympy", "unsayable_in"]
 
 Range = tuple[int, int | None]
 GREATEST_POWER = 16
@@ -62,6 +62,18 @@ def to_expr(e: int | sympy.Expr, symbols: SymbolTable) -> Expr:
     if isinstance(e, int):
         return as_expr(int(e))
     return _Converter(symbols).convert(e)
+
+
+def unsayable_in(e: sympy.Basic, symbols: SymbolTable) -> list[sympy.Basic]:
+    """The operands of a sum or product, and of those in it, that the grammar has no place for, each once; of
+    anything else the whole."""
+    try:
+        to_expr(e, symbols)
+    except ExpressionError:
+        if isinstance(e, (sympy.Add, sympy.Mul)):
+            return list(dict.fromkeys(part for a in _ordered(e) for part in unsayable_in(a, symbols)))
+        return [e]
+    return []
 
 
 def to_guard(e: bool | sympy.Basic, symbols: SymbolTable) -> BoolExpr:

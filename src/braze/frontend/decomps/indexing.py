@@ -32,6 +32,17 @@ def take(x: Tensor, index: Tensor) -> Any:
     return aten.index.Tensor(x.reshape(-1), [index])
 
 
+def index_fill(x: Tensor, dim: int, index: Tensor, value: Any) -> Any:
+    """`x` with `value` written to its slices `index`, of which a negative one counts from the end."""
+    if isinstance(value, Tensor):
+        value = value.to(x.dtype)
+    else:
+        value = torch.full((), value, dtype=x.dtype, device=x.device)
+    if x.ndim == 0:
+        return aten.index_put.default(x.reshape(1), [index], value).reshape(())
+    return aten.index_put.default(x, [*[None] * (dim % x.ndim), index], value)
+
+
 def view_copy(x: Tensor, size: list[int]) -> Tensor:
     """`x` under another shape, in memory of its own."""
     return x.clone(memory_format=torch.contiguous_format).view(size)
@@ -139,6 +150,8 @@ TABLE: Table = {
     aten.split_with_sizes.default: split_with_sizes,
     aten.isin.Tensor_Tensor: isin,
     aten.take.default: take,
+    aten.index_fill.int_Scalar: index_fill,
+    aten.index_fill.int_Tensor: index_fill,
     aten.view_copy.default: view_copy,
     aten._embedding_bag.default: embedding_bag,
     aten._embedding_bag_forward_only.default: embedding_bag,
