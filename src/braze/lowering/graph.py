@@ -84,6 +84,10 @@ class GraphLowering:
     def run(self) -> Graph:
         """Lower the whole graph. Raises ``LoweringError`` where not even a fallback is possible."""
         last_used = _last_uses(self.gm)
+        given = [node.meta.get("val") for node in self.gm.graph.find_nodes(op="placeholder")]
+        numbers = (v for v in given if isinstance(v, (int, torch.SymInt)) and not isinstance(v, bool))
+        tensors = (v for v in given if isinstance(v, torch.Tensor) and v.layout is torch.strided)
+        self.sizes.measure(numbers, (n for t in tensors for n in (*t.shape, *t.stride())))
         for node in self.gm.graph.nodes:
             self.node = node
             self.graph.current = Origin(operator_name(node), node.name, source_of(node))
@@ -114,12 +118,7 @@ class GraphLowering:
             if value.layout is not torch.strided or value.device.type != "cpu":
                 raise LoweringError(f"input {node.name} is a {value.layout} tensor on {value.device}")
             # An input starts at its own data pointer, whatever offset it has in its storage.
-            known = self.graph.known_symbols
-            size, stride = (
-                tuple([self.sizes.measured(v, known) for v in values])
-                for values in (value.shape, value.stride())
-            )
-            layout = FixedLayout(value.dtype, size, stride)
+            layout = FixedLayout(value.dtype, self.exprs(value.shape), self.exprs(value.stride()))
             name = node.name if node.name[0].isalpha() else f"in{position}{node.name}"
             return self.graph.add_input(name, layout, position in self.static_inputs)
         if isinstance(value, (int, torch.SymInt)) and not isinstance(value, bool):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -63,20 +63,46 @@ class SizeTable:
         found = self.try_expr(value)
         return self._whole(value) if found is None else found
 
-    def measured(self, value: int | torch.SymInt, known: Container[str]) -> Expr:
-        """The expression of a size or stride that an input is asked for, where the symbols in ``known`` have
-        a value already. A symbol stands for the only part of it that the grammar cannot say, if the part
-        follows from the size: other sizes are often made of the same part. Else it stands for the whole."""
-        found = self.try_expr(value)
-        if found is not None or isinstance(value, int):
-            return self.expr(value)
+    def measure(self, numbers: Iterable[int | torch.SymInt], lengths: Iterable[int | torch.SymInt]) -> None:
+        """See to it that what a graph is given says all there is in its inputs' sizes.
+
+        ``numbers`` are at hand by themselves; ``lengths`` are the sizes and strides of its tensors, which can
+        be read. Where a length is made of numbers that follow from none of them, or cannot be said, a new
+        symbol stands for it, or for the one part that cannot be said: other lengths often have the same part.
+        """
+        known = {e.symbol.name for e in map(self.named, numbers) if e.symbol is not None}
+        pending = [v for v in lengths if not isinstance(v, int)]
+        while pending := self._unread(pending, known):
+            part = next(filter(None, map(self._unsayable_part, pending)), None)
+            if part is None:
+                known |= {s.name for s in self._whole(pending[0]).free_symbols}
+            else:
+                self._symbols.defined[part[0]] = self._new_symbol(bounds_in(*part))
+                self._known.clear()
+
+    def _unread(self, lengths: Sequence[torch.SymInt], known: set[str]) -> list[torch.SymInt]:
+        """Those of ``lengths`` that neither follow from the symbols in ``known`` nor tell of one more, which
+        is then ``known`` as well."""
+        while True:
+            left, count = [], len(known)
+            for length in lengths:
+                e = self.try_expr(length)
+                unknown = unknown_in(e, known) if e is not None else None
+                if unknown is not None:
+                    known.add(unknown.symbol.name)
+                elif e is None or any(s.name not in known for s in e.free_symbols):
+                    left.append(length)
+            lengths = left
+            if len(known) == count:
+                return left
+
+    def _unsayable_part(self, value: torch.SymInt) -> tuple[Any, Any] | None:
+        """The one part of a length that the grammar has no place for, and its trace's environment."""
         expression, environment = expression_of(value)
         parts = unsayable_in(expression, self._symbols)
         if len(parts) == 1 and parts[0].is_integer and not parts[0].is_number:
-            self._symbols.defined[parts[0]] = self._new_symbol(bounds_in(parts[0], environment))
-            self._known.clear()
-            found = self.expr(value)
-        return found if found is not None and unknown_in(found, known) is not None else self._whole(value)
+            return parts[0], environment
+        return None
 
     def _whole(self, value: int | torch.SymInt) -> Expr:
         """A new symbol, which stands for all of ``value`` from now on."""

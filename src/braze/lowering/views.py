@@ -21,6 +21,7 @@ from braze.runtime.expr import (
     Expr,
     ExprLike,
     as_expr,
+    floordiv,
     known_less,
     known_nonnegative,
     maximum,
@@ -110,16 +111,14 @@ def unsqueeze(ctx: GraphLowering, x: TensorBox, dim: int) -> TensorBox:
 
 
 def clamped(index: ExprLike | None, size: Expr, default: ExprLike) -> Expr:
-    """A slice bound as torch reads it: negative ones count from the end, and all are brought into [0, size].
-
-    Raises ``Unsupported`` where its sign is not known.
-    """
+    """A slice bound as torch reads it, in [0, size]: a negative one counts from the end."""
     e = as_expr(default if index is None else index)
-    if not known_nonnegative(e):
-        if not known_less(e, 0):
-            raise Unsupported(f"a slice whose bound {e} may be of either sign")
-        e = maximum(ZERO, e + size)
-    return minimum(e, size)
+    if known_nonnegative(e):
+        return minimum(e, size)
+    if known_less(e, 0):
+        return minimum(maximum(ZERO, e + size), size)
+    e = minimum(maximum(e, -size), size)
+    return e + size * minimum(ONE, maximum(ZERO, -e))
 
 
 def sliced(ctx: GraphLowering, x: TensorBox, dim: int, start: Expr, length: Expr, step: int = 1) -> TensorBox:
@@ -143,7 +142,12 @@ def slice_(
 ) -> TensorBox:
     """Elements start, start + step, ... before end of one dimension."""
     dim %= x.ndim
-    return sliced(ctx, x, dim, clamped(start, x.size[dim], 0), ctx.out_size[dim], step)
+    first, length = clamped(start, x.size[dim], 0), ctx.out_size[dim]
+    if not ctx.sizes.is_bound(length, ctx.graph):  # its bounds depend on data: the trace has a mere name
+        last = clamped(end, x.size[dim], x.size[dim])
+        length = floordiv(maximum(ZERO, last - first) + step - 1, step)
+        ctx.sizes.define(ctx.example.shape[dim], length)
+    return sliced(ctx, x, dim, first, length, step)
 
 
 @lowers(aten.select.int)

@@ -4,11 +4,12 @@ row."""
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from braze._torch.shapes import true_or_guard
+from braze._torch.shapes import true_if_known, true_or_guard
 from braze.frontend.decomps.common import Table, computation
 
 __all__ = ["TABLE"]
@@ -16,8 +17,15 @@ __all__ = ["TABLE"]
 aten = torch.ops.aten
 
 
-def softmax(x: Tensor, dim: int, half_to_float: bool) -> Tensor:
+def _decided_by_data(x: Tensor) -> bool:
+    """Whether the trace cannot know if there is an element: of none there is no maximum, but a softmax."""
+    return not true_or_guard(x.numel() == 0) and not true_if_known(x.numel() > 0)
+
+
+def softmax(x: Tensor, dim: int, half_to_float: bool) -> Any:
     """exp(x - max) / sum(exp(x - max)). The result is contiguous, as eager's is."""
+    if _decided_by_data(x):
+        return NotImplemented
     wide = computation(x.contiguous())
     if not true_or_guard(wide.numel() == 0):
         wide = torch.exp(wide - torch.amax(wide, dim, keepdim=True))
@@ -26,8 +34,10 @@ def softmax(x: Tensor, dim: int, half_to_float: bool) -> Tensor:
     return wide if half_to_float else wide.to(x.dtype)
 
 
-def log_softmax(x: Tensor, dim: int, half_to_float: bool) -> Tensor:
+def log_softmax(x: Tensor, dim: int, half_to_float: bool) -> Any:
     """x - max - log(sum(exp(x - max))), contiguous."""
+    if _decided_by_data(x):
+        return NotImplemented
     wide = computation(x.contiguous())
     if not true_or_guard(wide.numel() == 0):
         shifted = wide - torch.amax(wide, dim, keepdim=True)
