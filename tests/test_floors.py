@@ -28,6 +28,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
             {"runtime"},
             {"_torch"},
             {"config"},
+            {"cpus"},
             {"errors", "version"},
         ),
     )

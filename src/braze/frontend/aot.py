@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch.fx import GraphModule
 
+from braze import config as configuration
 from braze._torch import aot, aot_metadata, dynamo, trace_state, tracing
 from braze._torch.tracing import fake_mode_of
 from braze.artifact.autograd_call import guarded_backward
@@ -108,7 +109,8 @@ def compile_parts(
             kind=kind,
             graph_id=graph_id,
         )
-        with tracing.outside_trace():
+        # the backward is compiled later, and maybe in another thread, under these options all the same
+        with tracing.outside_trace(), configuration.using(config):
             code = compiler.compile(request)
             if observer is not None:
                 observer.compiled(kind, code)

@@ -60,8 +60,7 @@ class Preparing:
         if self.subject.surroundings.asks is not None:
             return f"it asks for what is another in a trace: {self.subject.surroundings.asks}"
         gradients = grad_enabled() and any(t.requires_grad for t in tensors)
-        state = (*surroundings.thread_state(), *self.subject.surroundings.read())
-        return ArgumentKind(structure, leaves, state, gradients)
+        return ArgumentKind(structure, leaves, self.subject.state(), gradients)
 
     def traced(self, structure: Structure, leaves: Sequence[Any]) -> Traced | str:
         """The trace for such arguments, made if need be, or why there is none."""
