@@ -109,7 +109,7 @@ class CompilePool(Executor):
         jobs: str = DEFAULT_JOBS,
     ) -> None:
         options = config.current()
-        self.size = workers or _wanted_workers(options.compile_workers)
+        self.size = workers or options.compile_workers or sizing.default_workers()
         self.timeout = timeout
         self.memory_mb: int = options.compile_memory_mb if memory_mb is None else memory_mb
         self.idle_seconds: float = options.compile_idle_seconds if idle_seconds is None else idle_seconds
@@ -457,16 +457,16 @@ def shared() -> CompilePool:
     with _shared_lock:
         if _shared is None:
             _shared = CompilePool()
-        _shared.size = _wanted_workers(options.compile_workers)
+        _shared.size = options.compile_workers or _default_workers()
         _shared.memory_mb = options.compile_memory_mb
         _shared.idle_seconds = options.compile_idle_seconds
         return _shared
 
 
 @functools.cache
-def _wanted_workers(asked: int | None) -> int:
-    """Without a number of workers that was asked for: as many as the machine had room for at first."""
-    return asked or sizing.default_workers()
+def _default_workers() -> int:
+    """As many as the machine had room for when this was first asked."""
+    return sizing.default_workers()
 
 
 def prestart(workers: int = 1) -> None:
