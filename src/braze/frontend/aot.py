@@ -17,6 +17,7 @@ from braze.artifact.autograd_call import guarded_backward
 from braze.artifact.output_code import BoxedCall, OutputCode
 from braze.compile.fx_compile import CompileRequest, FxCompile, GraphKind
 from braze.config import Config
+from braze.errors import BrazeError
 from braze.frontend import aliasing
 from braze.frontend.decompositions import decompositions
 from braze.frontend.passes import cse
@@ -112,6 +113,8 @@ def compile_parts(
         # the backward is compiled later, and maybe in another thread, under these options all the same
         with tracing.outside_trace(), configuration.using(config):
             code = compiler.compile(request)
+            if not isinstance(code, OutputCode):
+                raise BrazeError(f"{type(compiler).__name__}.compile returned {code!r}, and no OutputCode")
             if observer is not None:
                 observer.compiled(kind, code)
         if kind != "backward":
