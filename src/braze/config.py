@@ -231,6 +231,18 @@ class Option:
     choices: tuple[object, ...] | None
     check: Callable[[str, str], None] | None
 
+    @property
+    def expected(self) -> str:
+        """Its values, in words."""
+        if self.choices is not None:
+            return "one of " + ", ".join(map(str, self.choices))
+        text = {"bool": "True or False", "int": "an integer", "str": "a string"}[self.type.split(" ")[0]]
+        if self.low is not None and self.high is not None and self.high < 1 << 32:
+            text += f" from {self.low} to {self.high}"
+        elif self.low is not None:
+            text += f" of at least {self.low}"
+        return text + (" or None" if self.type.endswith("| None") else "")
+
 
 def _refuse_change(self: Config, name: str, value: object) -> typing.NoReturn:
     raise ConfigError(
@@ -274,17 +286,6 @@ def options() -> tuple[Option, ...]:
     return tuple(_OPTIONS.values())
 
 
-def _expected(option: Option) -> str:
-    if option.choices is not None:
-        return "one of " + ", ".join(map(str, option.choices))
-    text = {"bool": "True or False", "int": "an integer", "str": "a string"}[option.type.split(" ")[0]]
-    if option.low is not None and option.high is not None and option.high < 1 << 32:
-        text += f" from {option.low} to {option.high}"
-    elif option.low is not None:
-        text += f" of at least {option.low}"
-    return text + (" or None" if option.type.endswith("| None") else "")
-
-
 def _near(name: str) -> str:
     close = difflib.get_close_matches(str(name), _OPTIONS, n=3)
     guess = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
@@ -303,7 +304,7 @@ def _check(name: str, value: object, source: str) -> None:
         good = (option.low is None or value >= option.low) and (option.high is None or value <= option.high)
     if not good:
         raise ConfigError(
-            f"{source} must be {_expected(option)}, not {value!r}", hint=f"{option.name}: {option.doc}"
+            f"{source} must be {option.expected}, not {value!r}", hint=f"{option.name}: {option.doc}"
         )
     if option.check is not None and isinstance(value, str):
         option.check(value, source)
