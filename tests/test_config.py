@@ -6,9 +6,12 @@ import asyncio
 import dataclasses
 import os
 import pickle
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +20,7 @@ import torch
 import braze
 from braze import config, errors
 from braze.config import Config
+from braze.cpus import cpu_names
 from braze.errors import BrazeError, BrazeWarning, ConfigError
 
 
@@ -281,6 +285,64 @@ def test_an_unknown_mode_is_an_error() -> None:
     assert "did you mean 'max-autotune'" in str(caught.value) and "reduce-overhead" in str(caught.value)
 
 
+def _named_in_a_block(options: dict[str, object], call: Callable[[], object]) -> None:
+    with config.patch(**options):
+        call()
+
+
+@braze.fuse
+def _halved(x: torch.Tensor) -> torch.Tensor:
+    return x * 0.5
+
+
+@braze.fuse
+def _summed(x: torch.Tensor) -> torch.Tensor:
+    return x.softmax(0) * 0.5
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"target_cpu": "knm"}, "this machine can run code for that"),
+        ({"target_cpu": "knm", "fx_compile_mode": "out-of-process"}, "x86-64-v2"),
+        ({"cache": True, "remote_cache": "s3x://bucket"}, "did you mean 's3'"),
+        ({"cache": True, "remote_cache": "simplecash::s3://bucket"}, "a storage 'simplecash'"),
+    ],
+    ids=["cpu", "cpu in a worker", "storage", "storage behind another"],
+)
+def test_a_name_that_means_nothing_here_is_an_error(
+    options: dict[str, object], said: str, tmp_path: Path
+) -> None:
+    torch.compiler.reset()
+    options = {**options, "cache_dir": str(tmp_path / "cache"), "keyring_dir": str(tmp_path / "keys")}
+    x = torch.ones(3)
+    for _ in range(2):  # the second is no different from the first
+        for call in (
+            torch.compile(lambda x: x + 1, backend="braze", options=options),
+            braze.fuse(lambda x: x - 1, options=options),
+            braze.fuse(lambda x: x.softmax(0), options=options),
+        ):
+            with pytest.raises(ConfigError) as caught:
+                call(x)
+            assert said in str(caught.value)
+    if "target_cpu" not in options:
+        return
+    compiled = torch.compile(lambda x: x + 2, backend="braze")
+    for call in (compiled, _halved, _summed):
+        call(x)
+        with pytest.raises(ConfigError):
+            _named_in_a_block(options, lambda call=call: call(x))
+        call(x)
+
+
+@pytest.mark.parametrize("name", [o.name for o in config.options() if o.type == "str | None"])
+def test_an_empty_text_is_no_value(name: str) -> None:
+    with pytest.raises(ConfigError):
+        config.resolve({name: ""})
+    variable = {o.name: o.env for o in config.options()}[name]
+    assert config.from_environment({variable: ""}) == Config()
+
+
 @pytest.mark.parametrize("given", [["strict"], "strict", {1: True}, 3])
 def test_options_that_are_no_mapping_are_an_error(given: Any) -> None:
     with pytest.raises(ConfigError, match="a mapping of their names to values"):
@@ -368,3 +430,30 @@ def test_threads_may_enter_one_patch_at_once() -> None:
     with ThreadPoolExecutor(2) as pool:
         assert [f.result() for f in [pool.submit(run), pool.submit(run)]] == [15, 15]
     assert config.llvm_workers != 15
+
+
+# -- names of CPUs ------------------------------------------------------------------------------------------
+_MAKES_CODE = """
+import sys
+import llvmlite.binding as llvm
+llvm.initialize_all_targets()
+llvm.initialize_all_asmprinters()
+triple, *names = sys.argv[1:]
+for name in names:
+    machine = llvm.Target.from_triple(triple).create_target_machine(cpu=name)
+    module = llvm.parse_assembly("define double @f(double %x) { ret double %x }")
+    module.triple = triple
+    machine.emit_object(module)
+"""
+
+
+@pytest.mark.parametrize(
+    ("machine", "triple"), [("x86_64", "x86_64-unknown-linux-gnu"), ("aarch64", "aarch64-unknown-linux-gnu")]
+)
+def test_llvm_makes_code_for_every_cpu_that_there_is(machine: str, triple: str) -> None:
+    names = [name for name in cpu_names(machine) if name != "host"]
+    assert len(names) > 50 and "generic" in names
+    command = [sys.executable, "-c", _MAKES_CODE, triple, *names]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stderr == ""  # where it says that it does not know a name
+    assert set(cpu_names("riscv64")) == {"host", "generic"}

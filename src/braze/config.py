@@ -300,6 +300,8 @@ def _check(name: str, value: object, source: str) -> None:
     good = type(value) is kind or (value is None and option.type.endswith("| None"))
     if good and option.choices is not None:
         good = value in option.choices
+    if value == "":
+        good = False
     if good and isinstance(value, int):
         good = (option.low is None or value >= option.low) and (option.high is None or value <= option.high)
     if not good:

@@ -116,10 +116,10 @@ def _configured(
     dynamo.compile_again_unless(configuration.watch(given))
     try:
         check_target(config)
+        with configuration.using(config):
+            return compiled(config)
     except ConfigError as error:
         return _refused(error)
-    with configuration.using(config):
-        return compiled(config)
 
 
 def _given(mode: str | None, options: Mapping[str, object] | None) -> dict[str, object]:
