@@ -73,9 +73,12 @@ def compile_again_unless(watch: Watch) -> None:
     called. Dynamo keeps what it compiled for other options, and finds it again when they hold again. Does
     nothing where no frame is being compiled."""
     context = TracingContext.try_get()
-    if context is not None:
-        guard = Guard(GlobalStateSource(), functools.partial(_guard_options, watch))
-        context.guards_context.dynamo_guards.add(guard)
+    if context is None:
+        return
+    guards = context.guards_context.dynamo_guards
+    mine = [getattr(guard.create_fn, "args", ()) for guard in guards]
+    if (watch,) not in mine:  # a frame may come in several graphs
+        guards.add(Guard(GlobalStateSource(), functools.partial(_guard_options, watch)))
 
 
 def compiles_a_frame() -> bool:
