@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 
+import braze
 from braze import config
 from braze.artifact.compiled_graph import CompiledFxGraph
 from braze.artifact.output_code import OutputCode
@@ -23,7 +24,7 @@ from braze.cache.paths import keyring_folder
 from braze.cache.remote import configured
 from braze.cache.store import open_store
 from braze.codegen.llvm import pool as llvm_pool
-from braze.compile import background, debug_file, modes, out_of_process
+from braze.compile import background, debug_file, modes, out_of_process, pipeline
 from braze.compile.fx_compile import CompileRequest
 from braze.compile.in_process import InProcessFxCompile
 from braze.compile.switching import SwitchingCode
@@ -33,6 +34,7 @@ from braze.config import Config
 from braze.errors import BrazeWarning, WorkerError
 from braze.frontend import backend as frontend
 from braze.frontend.backend import make_backend
+from braze.inspect import stats
 from tests.cache.stores import put
 from tests.cache.test_remote import KEY, Moody
 from tests.compile.workers import light_jobs
@@ -325,3 +327,89 @@ def test_a_mode_is_a_set_of_options(mode: str) -> None:
     torch.compile(_f, backend=make_backend(Recorder()), mode=mode)(X)
     assert seen == [config.current().replace(**frontend.MODES[mode])]
     assert ("llvm_opt_level" in frontend.MODES[mode]) == mode.startswith("max-autotune")
+
+
+# -- the doors that take options ----------------------------------------------------------------------------
+OPTIONS: dict[str, object] = {
+    "strict": True,
+    "emulate_precision_casts": True,
+    "fallback_random": True,
+    "llvm_opt_level": 2,
+    "vector_width": 4,
+    "min_parallel_work": 12345,
+    "llvm_workers": 2,
+    "cache": False,
+}
+
+
+def _through_compile(function: Callable[..., Any], folder: Path) -> None:
+    torch.compile(function, backend="braze", options=OPTIONS)(X)
+
+
+def _through_gradients(function: Callable[..., Any], folder: Path) -> None:
+    result = torch.compile(function, backend="braze", options=OPTIONS)(X.clone().requires_grad_())
+    result.sum().backward()
+
+
+def _through_background(function: Callable[..., Any], folder: Path) -> None:
+    before = stats().graphs
+    torch.compile(function, backend="braze", options={**OPTIONS, "fx_compile_mode": "async"})(X)
+    _until(lambda: stats().graphs > before)
+
+
+def _through_fuse(function: Callable[..., Any], folder: Path) -> None:
+    braze.fuse(function, options=OPTIONS)(X)
+
+
+def _through_fused_gradients(function: Callable[..., Any], folder: Path) -> None:
+    braze.fuse(function, options=OPTIONS)(X.clone().requires_grad_()).sum().backward()
+
+
+def _through_fused_rows(function: Callable[..., Any], folder: Path) -> None:
+    braze.fuse(lambda x: function(x).softmax(0), options=OPTIONS)(X)
+
+
+def _through_a_package(function: Callable[..., Any], folder: Path) -> None:
+    class Model(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> Any:
+            return function(x)
+
+    program = torch.export.export(Model(), (X,))
+    braze.aot_compile(program, folder / "model.pt2", ("generic",), options=OPTIONS)
+
+
+def _through_explain(function: Callable[..., Any], folder: Path) -> None:
+    with config.patch(**OPTIONS):
+        braze.explain(function, X)
+
+
+DOORS = {
+    "compile": _through_compile,
+    "gradients": _through_gradients,
+    "background": _through_background,
+    "fuse": _through_fuse,
+    "fused gradients": _through_fused_gradients,
+    "fused rows": _through_fused_rows,
+    "package": _through_a_package,
+    "explain": _through_explain,
+}
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_options_hold_while_a_graph_is_compiled(
+    door: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[Config, Config]] = []
+    real = pipeline.compile_graph
+
+    def compile_graph(request: CompileRequest, *, link: bool = True) -> CompiledFxGraph:
+        seen.append((request.config, config.current()))
+        return real(request, link=link)
+
+    monkeypatch.setattr(pipeline, "compile_graph", compile_graph)
+    torch.compiler.reset()
+    DOORS[door](lambda x: x.sin() * 3 + 1, tmp_path)
+    assert seen
+    for asked, held in seen:
+        for name, value in OPTIONS.items():
+            assert (getattr(asked, name), getattr(held, name)) == (value, value), name
