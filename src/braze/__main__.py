@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import runpy
+from braze.cli.main import main
 
 if __name__ == "__main__":
-    runpy.run_module("braze.cli", run_name="__main__", alter_sys=True)
+    main(prog_name="python -m braze")

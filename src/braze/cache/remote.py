@@ -334,9 +334,9 @@ def _without_secrets(url: str) -> str:
 
 def _check_protocol(url: str) -> None:
     """Raises ``ConfigError`` for a URL of a storage that fsspec has not heard of."""
-    from fsspec import available_protocols  # noqa: PLC0415  as above
+    from fsspec.registry import known_implementations, registry  # noqa: PLC0415  as above
 
-    known = sorted(available_protocols())
+    known = sorted({*known_implementations, *registry})
     parts = url.split("::")  # one storage behind another
     for part in parts:
         protocol, colon, _ = part.partition("://")
