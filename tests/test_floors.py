@@ -28,6 +28,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
             {"runtime"},
             {"_torch"},
             {"config"},
+            {"cpus"},
             {"errors", "version"},
         ),
     )
@@ -52,8 +53,10 @@ IDS = [str(path.relative_to(PACKAGE)) for path in FILES]
 
 
 def room_of(module: str) -> str:
-    """``braze.ops.dag`` is in ``ops``; what is not in a room belongs to the face."""
+    """``braze.ops.dag`` is in ``ops``; what is not in a room belongs to the face, but for the command."""
     parts = module.split(".")
+    if parts[1:] == ["__main__"]:
+        return "cli"
     return parts[1] if len(parts) > 1 and parts[1] in HEIGHT else FACE
 
 

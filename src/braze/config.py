@@ -1,14 +1,20 @@
 """Braze's options: each one typed, documented and declared in one place, the class `Config` below.
 
 An option's value is looked for in this order: a ``with patch(...)`` block of the running context (a thread
-or an asyncio task sees its own only), the environment variable ``BRAZE_<NAME>``, the default.
-``torch.compile(options={...})`` is a patch around the compilation of that one function::
+or an asyncio task sees its own only), an assignment to this module's attribute (seen by the whole process),
+the environment variable ``BRAZE_<NAME>``, the default. ``torch.compile(options={...})`` is a patch around all
+compilations of that one function::
 
     braze.config.strict                        # the value that holds here
-    with braze.config.patch(strict=True): ...  # another one, in this block and this context only
+    braze.config.strict = True                 # for the whole process, outside of blocks
+    del braze.config.strict                    # back to what the environment says
+    with braze.config.patch(strict=True): ...  # in this block and this context only
+    @braze.config.patch(strict=True)           # in each call of a function
     resolve({"strict": True})                  # a whole Config, for code that keeps one
 
-Reading an attribute of this module reads the option of that name from `current()`; Braze's own code writes
+Compiled code holds for the options that it was compiled under: where another value of one that `Option`
+marks with ``recompiles`` holds when it is called, it is compiled for that value as well. Reading an attribute
+of this module reads the option of that name from `current()`; Braze's own code writes
 ``config.current().strict``, which is the same and which mypy knows the type of.
 """
 
@@ -17,28 +23,39 @@ from __future__ import annotations
 import contextvars
 import dataclasses
 import difflib
+import functools
+import inspect
 import os
+import sys
+import threading
+import types
 import typing
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from braze.cpus import check_cpu_target
 from braze.errors import BrazeWarning, ConfigError
 
 __all__ = [
     "Config",
     "Option",
+    "Watch",
     "code_key",
     "current",
     "from_environment",
+    "key_reader",
     "options",
     "patch",
     "resolve",
     "seal",
     "sealed",
     "using",
+    "watch",
 ]
+
+F = typing.TypeVar("F", bound=Callable[..., typing.Any])
 
 
 def _option(
@@ -46,15 +63,26 @@ def _option(
     doc: str,
     *,
     code: bool = False,
+    compiling: bool = False,
     env: str | None = None,
     low: int | None = None,
     high: int | None = None,
     choices: tuple[object, ...] | None = None,
+    check: Callable[[str, str], None] | None = None,
 ) -> typing.Any:
-    """Declare an option. ``code``: it can change generated code, and so is part of the cache key."""
-    metadata = {"doc": doc, "code": code, "env": env, "low": low, "high": high, "choices": choices}
-    if callable(default):
-        return field(default_factory=default, metadata=metadata)
+    """Declare an option. ``code``: it can change generated code, and so is part of the cache key.
+    ``compiling``: it changes something else that is settled when a graph is compiled. ``check``: raises
+    `ConfigError` for a string that is no value, given what it was given for."""
+    metadata = {
+        "doc": doc,
+        "code": code,
+        "recompiles": code or compiling,
+        "env": env,
+        "low": low,
+        "high": high,
+        "choices": choices,
+        "check": check,
+    }
     return field(default=default, metadata=metadata)
 
 
@@ -71,17 +99,15 @@ class Config:
     """One consistent set of options. Immutable; `replace` and `patch` make others."""
 
     strict: bool = _option(
-        False, "Raise where a node, kernel or graph would fall back to eager PyTorch, instead of warning."
+        False,
+        "Raise where a node, kernel or graph would fall back to eager PyTorch, instead of warning.",
+        compiling=True,
     )
     debug_dir: str | None = _option(
         None,
         "Folder that receives each graph's IR, loop plans, LLVM IR and assembly; created when needed.",
+        compiling=True,
         env="BRAZE_DEBUG",
-    )
-    verify: bool = _option(
-        False,
-        "Run every kernel through the reference interpreter as well and compare the results. Very slow.",
-        code=True,
     )
     emulate_precision_casts: bool = _option(
         False,
@@ -93,7 +119,7 @@ class Config:
         False, "Random operators run as externs and give eager's exact stream of numbers.", code=True
     )
     llvm_workers: int = _option(
-        _default_workers, "Processes that run LLVM; default: one for each core, at most 4.", low=1, high=256
+        _default_workers(), "Processes that run LLVM; default: one for each core, at most 4.", low=1, high=256
     )
     llvm_in_process: bool = _option(False, "Run LLVM inside this process and start no worker.")
     llvm_opt_level: int = _option(
@@ -107,6 +133,7 @@ class Config:
         None,
         "CPU name that code is made for, as LLVM spells it (x86-64-v3, generic, ...). None: this host.",
         code=True,
+        check=check_cpu_target,
     )
     vector_width: int | None = _option(
         None,
@@ -118,6 +145,7 @@ class Config:
         "in-process",
         "How graphs are compiled: here and now, through bytes or readable files, in worker processes, in "
         "the background while eager operators run, or quickly first and better later.",
+        compiling=True,
         choices=("in-process", "serialized", "debug-file", "out-of-process", "async", "progressive"),
     )
     cache: bool = _option(True, "Keep compiled graphs on disk, and look there before compiling.")
@@ -161,15 +189,26 @@ class Config:
     min_parallel_work: int = _option(
         32768,
         "Elements (weighted by cost) that a segment needs before a second thread joins the caller.",
+        compiling=True,
         low=0,
         high=1 << 62,
     )
+
+    def __post_init__(self) -> None:
+        for f in _FIELDS:
+            value = getattr(self, f.name)
+            if value is not f.default:
+                _check(f.name, value, f"option {f.name!r}")
 
     def replace(self, **changes: object) -> Config:
         """A copy with some options changed. Raises `ConfigError` for an unknown name or a bad value."""
         for name, value in changes.items():
             _check(name, value, f"option {name!r}")
         return dataclasses.replace(self, **typing.cast("dict[str, typing.Any]", changes))
+
+    def compile_key(self) -> tuple[object, ...]:
+        """The values that compiled code holds for: those of the options that compile again."""
+        return tuple([getattr(self, name) for name in _RECOMPILING])
 
     def code_key(self) -> str:
         """The options that can change generated code, as sorted ``name=value`` lines, for cache keys."""
@@ -186,31 +225,59 @@ class Option:
     env: str
     doc: str
     affects_code: bool
+    recompiles: bool
     low: int | None
     high: int | None
     choices: tuple[object, ...] | None
+    check: Callable[[str, str], None] | None
+
+    @property
+    def expected(self) -> str:
+        """Its values, in words."""
+        if self.choices is not None:
+            return "one of " + ", ".join(map(str, self.choices))
+        text = {"bool": "True or False", "int": "an integer", "str": "a string"}[self.type.split(" ")[0]]
+        if self.low is not None and self.high is not None and self.high < 1 << 32:
+            text += f" from {self.low} to {self.high}"
+        elif self.low is not None:
+            text += f" of at least {self.low}"
+        return text + (" or None" if self.type.endswith("| None") else "")
+
+
+def _refuse_change(self: Config, name: str, value: object) -> typing.NoReturn:
+    raise ConfigError(
+        f"a Config does not change: its option {name!r} cannot be set",
+        hint=f"`replace({name}={value!r})` makes another; braze.config.{name} = {value!r} is for the process",
+    )
+
+
+# what `frozen` would raise is no ConfigError, and says nothing of how it is done
+Config.__setattr__ = _refuse_change  # type: ignore[assignment,method-assign]
+_FIELDS: typing.Final = dataclasses.fields(Config)
 
 
 def _describe() -> dict[str, Option]:
     described = {}
-    defaults = Config()
-    for f in dataclasses.fields(Config):
+    for f in _FIELDS:
         m = f.metadata
         described[f.name] = Option(
             name=f.name,
             type=str(f.type),
-            default=getattr(defaults, f.name),
+            default=typing.cast("bool | int | str | None", f.default),
             env=m["env"] or f"BRAZE_{f.name.upper()}",
             doc=m["doc"],
             affects_code=m["code"],
+            recompiles=m["recompiles"],
             low=m["low"],
             high=m["high"],
             choices=m["choices"],
+            check=m["check"],
         )
     return dict(sorted(described.items()))
 
 
 _OPTIONS: typing.Final[Mapping[str, Option]] = _describe()
+_RECOMPILING: typing.Final = tuple([o.name for o in _OPTIONS.values() if o.recompiles])
 _KINDS: typing.Final[Mapping[str, type]] = {"bool": bool, "int": int, "str": str}
 
 
@@ -219,33 +286,30 @@ def options() -> tuple[Option, ...]:
     return tuple(_OPTIONS.values())
 
 
-def _expected(option: Option) -> str:
-    if option.choices is not None:
-        return "one of " + ", ".join(map(str, option.choices))
-    text = {"bool": "True or False", "int": "an integer", "str": "a string"}[option.type.split(" ")[0]]
-    if option.low is not None and option.high is not None and option.high < 1 << 32:
-        text += f" from {option.low} to {option.high}"
-    elif option.low is not None:
-        text += f" of at least {option.low}"
-    return text + (" or None" if option.type.endswith("| None") else "")
+def _near(name: str) -> str:
+    close = difflib.get_close_matches(str(name), _OPTIONS, n=3)
+    guess = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+    return f"{guess}the options are: {', '.join(_OPTIONS)}"
 
 
 def _check(name: str, value: object, source: str) -> None:
     option = _OPTIONS.get(name)
     if option is None:
-        close = difflib.get_close_matches(name, _OPTIONS, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else "the options are: " + ", ".join(_OPTIONS)
-        raise ConfigError(f"Braze has no option {name!r}", hint=hint)
+        raise ConfigError(f"Braze has no option {name!r}", hint=_near(name))
     kind = _KINDS[option.type.split(" ")[0]]
     good = type(value) is kind or (value is None and option.type.endswith("| None"))
     if good and option.choices is not None:
         good = value in option.choices
+    if value == "":
+        good = False
     if good and isinstance(value, int):
         good = (option.low is None or value >= option.low) and (option.high is None or value <= option.high)
     if not good:
         raise ConfigError(
-            f"{source} must be {_expected(option)}, not {value!r}", hint=f"{option.name}: {option.doc}"
+            f"{source} must be {option.expected}, not {value!r}", hint=f"{option.name}: {option.doc}"
         )
+    if option.check is not None and isinstance(value, str):
+        option.check(value, source)
 
 
 _WORDS: typing.Final[Mapping[str, bool]] = {
@@ -289,16 +353,23 @@ def from_environment(environ: Mapping[str, str]) -> Config:
     return Config().replace(**changes)
 
 
+_lock = threading.Lock()
+_environment: Config | None = None
+_assigned: dict[str, object] = {}
 _base: Config | None = None
+"""What holds outside of patches: the environment's options, and over them those that were assigned. None
+until somebody asks."""
 _sealed = False
 _patched: contextvars.ContextVar[Config | None] = contextvars.ContextVar("braze_config", default=None)
+_outer: contextvars.ContextVar[tuple[Config | None, ...]] = contextvars.ContextVar("braze_outer", default=())
+"""What held in front of each patch that the running context is in."""
 
 
 def current() -> Config:
     """The options that hold in the running context. The environment is read at the first call, and once.
 
-    Raises `ConfigError` in a process that is sealed (`seal`), outside `using`.
-    """
+    Raises `ConfigError` in a process that is sealed (`seal`), outside `using`, and for a variable of the
+    environment with a bad value."""
     patched = _patched.get()
     if patched is not None:
         return patched
@@ -307,20 +378,67 @@ def current() -> Config:
             "an option was read in a worker process outside the job that it was sent with",
             hint="a job runs in `config.using(...)` of the options that came with it, its threads included",
         )
-    global _base
-    if _base is None:  # two threads may both get here: they compute the same value
-        _base = from_environment(os.environ)
-    return _base
+    return _base or _from_outside()
 
 
-@contextmanager
-def patch(**changes: object) -> Iterator[Config]:
-    """Change options inside a ``with`` block, for the running context only. Raises `ConfigError`."""
-    token = _patched.set(current().replace(**changes))
-    try:
-        yield current()
-    finally:
-        _patched.reset(token)
+def _from_outside() -> Config:
+    global _base, _environment
+    with _lock:
+        if _base is None:
+            _base = _environment = from_environment(os.environ)
+        return _base
+
+
+class patch:
+    """Change options inside a ``with`` block, or in each call of the function that it decorates, for the
+    running context only. Other options stay as they were when the block began. Raises `ConfigError` at once
+    for an option that there is not, or a value that is none."""
+
+    def __init__(self, **changes: object) -> None:
+        for name, value in changes.items():
+            _check(name, value, f"option {name!r}")
+        self._changes = changes
+
+    def __enter__(self) -> Config:
+        changed = current().replace(**self._changes)
+        # of the context and not of this object, which several threads may enter
+        _outer.set((*_outer.get(), _patched.get()))
+        _patched.set(changed)
+        return changed
+
+    def __exit__(self, *exception: object) -> None:
+        *rest, before = _outer.get()
+        _outer.set(tuple(rest))
+        _patched.set(before)
+
+    def __call__(self, function: F) -> F:
+        """`function`, which is called with these options."""
+        changes = self._changes
+        if isinstance(function, type) or not callable(function) or _hands_over(function):
+            raise ConfigError(
+                f"`patch` decorates functions and coroutines, not {function!r}",
+                hint="write a `with braze.config.patch(...)` block where the options are to hold",
+            )
+        if inspect.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def patched_coroutine(*args: typing.Any, **kwargs: typing.Any) -> typing.Any:
+                with patch(**changes):
+                    return await function(*args, **kwargs)
+
+            return typing.cast(F, patched_coroutine)
+
+        @functools.wraps(function)
+        def patched(*args: typing.Any, **kwargs: typing.Any) -> typing.Any:
+            with patch(**changes):
+                return function(*args, **kwargs)
+
+        return typing.cast(F, patched)
+
+
+def _hands_over(function: object) -> bool:
+    """Whether a function is a generator's: its caller runs, with the options, at each of its yields."""
+    return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
 
 
 @contextmanager
@@ -332,6 +450,54 @@ def using(config: Config) -> Iterator[Config]:
         yield config
     finally:
         _patched.reset(token)
+
+
+@dataclass(frozen=True)
+class Watch:
+    """The options that something was compiled for. ``given``: those that were given to it and hold in every
+    call; ``key``: the `Config.compile_key` of all."""
+
+    given: Mapping[str, object]
+    key: tuple[object, ...]
+
+    def checker(self) -> Callable[[object], bool]:
+        """A function, of an argument that does not count, that says whether this is still what holds. It
+        stands in front of every call: one lookup and one comparison, unless something has changed."""
+        given, key, patched = dict(self.given), self.key, _patched.get
+        known: object = given  # which is no Config
+
+        def same(now: Config) -> bool:
+            nonlocal known
+            if now.replace(**given).compile_key() != key:
+                return False
+            known = now
+            return True
+
+        def check(_: object = None) -> bool:
+            return (patched() or _base) is known or same(current())
+
+        return check
+
+
+def key_reader(given: Mapping[str, object]) -> Callable[[], tuple[object, ...]]:
+    """A function that returns the `Config.compile_key` of what holds where it is called, with the options
+    ``given``."""
+    last: tuple[Config, tuple[object, ...]] | None = None
+
+    def read() -> tuple[object, ...]:
+        nonlocal last
+        now, known = current(), last
+        if known is None or known[0] is not now:
+            last = known = now, now.replace(**given).compile_key()
+        return known[1]
+
+    return read
+
+
+def watch(given: Mapping[str, object] | None = None) -> Watch:
+    """What compilations here and now are for, with the options ``given``. Raises `ConfigError`."""
+    given = dict(given or {})
+    return Watch(given, resolve(given).compile_key())
 
 
 def seal() -> None:
@@ -347,7 +513,12 @@ def sealed() -> bool:
 
 
 def resolve(given: Mapping[str, object] | None) -> Config:
-    """The options for one compilation: what holds here, changed by ``torch.compile(options=given)``."""
+    """The options for one compilation: what holds here, changed by ``torch.compile(options=given)``. Raises
+    `ConfigError`."""
+    if given is None:
+        return current()
+    if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
+        raise ConfigError(f"options must be a mapping of their names to values, not {given!r}")
     return current().replace(**dict(given)) if given else current()
 
 
@@ -358,9 +529,48 @@ def code_key() -> str:
 
 def __getattr__(name: str) -> typing.Any:
     if name not in _OPTIONS:
-        raise AttributeError(f"module 'braze.config' has no attribute {name!r}")
+        raise AttributeError(f"module 'braze.config' has no attribute {name!r}: {_near(name)}")
     return getattr(current(), name)
 
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *_OPTIONS])
+
+
+def _assign(changes: Mapping[str, object], forget: str = "") -> None:
+    """Make ``changes`` hold in this process, and no longer what was assigned to the option ``forget``."""
+    global _base, _assigned
+    if _sealed:
+        raise ConfigError("options cannot be assigned in a worker process: they come with each job")
+    if _patched.get() is not None:
+        raise ConfigError(
+            "options cannot be assigned inside a `braze.config.patch` block, where they would not hold",
+            hint="nest another `with braze.config.patch(...)`, or assign outside of the block",
+        )
+    environment = _environment or _from_outside()
+    with _lock:
+        assigned = {**{n: v for n, v in _assigned.items() if n != forget}, **changes}
+        _base = environment.replace(**assigned)
+        _assigned = assigned
+
+
+class _Module(types.ModuleType):
+    """This module, whose options can be assigned and deleted as attributes."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in _OPTIONS:
+            _check(name, value, f"option {name!r}")
+            _assign({name: value})
+        elif name.startswith("_") or name in self.__dict__:
+            super().__setattr__(name, value)
+        else:
+            raise ConfigError(f"Braze has no option {name!r}", hint=_near(name))
+
+    def __delattr__(self, name: str) -> None:
+        if name not in _OPTIONS:
+            super().__delattr__(name)
+            return
+        _assign({}, forget=name)
+
+
+sys.modules[__name__].__class__ = _Module

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections import Counter
 from collections.abc import Callable
@@ -10,11 +11,17 @@ from typing import Any
 import torch
 from torch._dynamo import utils
 from torch._dynamo.backends import registry
+from torch._dynamo.source import GlobalStateSource
 from torch._dynamo.utils import counters
+from torch._guards import Guard, TracingContext
+
+from braze.config import Watch
 
 __all__ = [
     "break_reasons",
+    "compile_again_unless",
     "compile_apart",
+    "compiles_a_frame",
     "graph_breaks",
     "original_callable",
     "register_backend",
@@ -59,6 +66,33 @@ def compile_apart(function: Callable[..., Any], backend: Callable[..., Any]) -> 
     apart: dict[str, Any] = {"isolate_recompiles": True} if "isolate_recompiles" in known else {}
     compiled: Callable[..., Any] = torch.compile(function, backend=backend, **apart)
     return compiled
+
+
+def compile_again_unless(watch: Watch) -> None:
+    """Make it a guard of the frame that is being compiled that the options of ``watch`` hold where it is
+    called. Dynamo keeps what it compiled for other options, and finds it again when they hold again. Does
+    nothing where no frame is being compiled."""
+    context = TracingContext.try_get()
+    if context is None:
+        return
+    guards = context.guards_context.dynamo_guards
+    mine = [getattr(guard.create_fn, "args", ()) for guard in guards]
+    if (watch,) not in mine:  # a frame may come in several graphs
+        guards.add(Guard(GlobalStateSource(), functools.partial(_guard_options, watch)))
+
+
+def compiles_a_frame() -> bool:
+    """Whether Dynamo has called its backend, and will call what that returns."""
+    return TracingContext.try_get() is not None
+
+
+def _guard_options(watch: Watch, builder: Any, guard: Guard) -> None:
+    said = ["the options of braze.config are those that it was compiled for"]
+    add = builder.guard_manager.root.add_lambda_guard
+    try:
+        add(watch.checker(), said, guard.user_stack)
+    except TypeError:  # a PyTorch whose guards do not know the user's lines
+        add(watch.checker(), said)
 
 
 def untraced(function: Callable[..., Any]) -> Callable[..., Any]:

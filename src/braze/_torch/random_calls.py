@@ -4,20 +4,54 @@ numbers; AOTAutograd drops them, and they are kept here for whoever asks for eag
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
+from torch._ops import HigherOrderOperator
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import _side_effectful_functions
 
-__all__ = ["draws_kept", "draws_may_go", "restore_draws", "unused_draws"]
+from braze._torch.tracing import fake_mode_of
+
+__all__ = ["describe_replays", "draws", "draws_kept", "draws_may_go", "restore_draws", "unused_draws"]
 
 _NAMES = """
     rand rand_like randn randn_like randint randint_like randperm bernoulli native_dropout _fused_dropout
     normal normal_functional uniform exponential geometric log_normal cauchy random multinomial poisson
     binomial rrelu_with_noise rrelu_with_noise_functional _sample_dirichlet _standard_gamma
 """.split()
+
+
+_REPLAYS = frozenset({"run_and_save_rng_state", "run_with_rng_state"})
+"""What AOTAutograd calls a random operator by that a recomputed region has twice."""
+
+
+def draws(target: Any) -> bool:
+    """Whether a node that calls ``target`` draws from a generator of torch's."""
+    if torch.Tag.nondeterministic_seeded in getattr(target, "tags", ()):
+        return True
+    return isinstance(target, HigherOrderOperator) and target.__name__ in _REPLAYS
+
+
+def describe_replays(gm: GraphModule) -> None:
+    """Give the calls of random operators that a recomputed region has twice their values, which AOTAutograd
+    leaves out."""
+    for node in gm.graph.nodes:
+        if not isinstance(node.target, HigherOrderOperator) or node.target.__name__ not in _REPLAYS:
+            continue
+        if "val" in node.meta:
+            continue
+        saves = node.target.__name__ == "run_and_save_rng_state"
+        operator, *args = node.args if saves else node.args[1:]
+        given = torch.fx.node.map_arg((tuple(args), node.kwargs), lambda one: one.meta["val"])
+        mode = fake_mode_of([one.meta.get("val") for one in gm.graph.find_nodes(op="placeholder")])
+        with nullcontext() if mode is None else mode:
+            value = operator(*given[0], **given[1])
+        if saves:
+            states = [user.meta["val"] for user in node.users if user.args[1] == 0]
+            value = (states[0] if states else None, value)
+        node.meta["val"] = value
 
 
 def _overloads() -> set[Any]:

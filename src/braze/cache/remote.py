@@ -14,6 +14,7 @@ out only if a trusted key signed them as the answer to the very key that was ask
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import logging
 import os
@@ -31,7 +32,7 @@ from braze.cache.breaker import Breaker
 from braze.cache.envelope import MAX_OVERHEAD, Opened, open_sealed, seal
 from braze.cache.keyring import KeyRing
 from braze.cache.paths import keyring_folder
-from braze.errors import ArtifactError, BrazeError, KeyringError
+from braze.errors import ArtifactError, BrazeError, ConfigError, KeyringError
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -331,12 +332,29 @@ def _without_secrets(url: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rsplit("@", 1)[-1], query="", fragment=""))
 
 
+def _check_protocol(url: str) -> None:
+    """Raises ``ConfigError`` for a URL of a storage that fsspec has not heard of."""
+    from fsspec.registry import known_implementations, registry  # noqa: PLC0415  as above
+
+    known = sorted({*known_implementations, *registry})
+    parts = url.split("::")  # one storage behind another
+    for part in parts:
+        protocol, colon, _ = part.partition("://")
+        if (colon or len(parts) > 1) and protocol not in known:
+            close = difflib.get_close_matches(protocol, known, n=3)
+            guess = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+            raise ConfigError(
+                f"option 'remote_cache' names a storage {protocol!r} that fsspec does not know",
+                hint=f"{guess}the storages are: {', '.join(known)}",
+            )
+
+
 _configured: dict[tuple[str, int, str], RemoteCache] = {}
 
 
 def configured(options: config.Config | None = None) -> RemoteCache | None:
     """The remote cache that the options name, or None: one object for each in a process, so that all its
-    compilations know when it does not answer."""
+    compilations know when it does not answer. Raises ``ConfigError`` where fsspec knows no such storage."""
     options = options or config.current()
     if options.remote_cache is None:
         return None
@@ -344,5 +362,6 @@ def configured(options: config.Config | None = None) -> RemoteCache | None:
     wanted = (options.remote_cache, options.remote_cache_timeout_ms, str(keyring.folder))
     remote = _configured.get(wanted)
     if remote is None:
+        _check_protocol(options.remote_cache)
         remote = _configured.setdefault(wanted, RemoteCache(wanted[0], wanted[1], keyring))
     return remote

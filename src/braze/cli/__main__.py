@@ -1,8 +1,8 @@
-"""``python -m braze.cli``, for environments whose scripts are not on the path."""
+"""``python -m braze.cli``; ``python -m braze`` does the same."""
 
 from __future__ import annotations
 
 from braze.cli.main import main
 
 if __name__ == "__main__":
-    main()
+    main(prog_name="python -m braze")

@@ -16,7 +16,7 @@ def compile_for(request: CompileRequest, cpu: str) -> CompiledFxGraph:
     # the compiler is loaded for the first graph that needs it: a cache hit or a package never does
     from braze.compile.pipeline import compile_graph  # noqa: PLC0415
 
-    with config.patch(target_cpu=cpu):
+    with config.using(request.config.replace(target_cpu=cpu)):
         compiled = compile_graph(request, link=False)
     warn_of(compiled.info.metrics.fallbacks)
     return compiled

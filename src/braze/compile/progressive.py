@@ -9,11 +9,13 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
+from braze import config
 from braze.artifact.compiled_graph import CompiledFxGraph, Module, Variant
 from braze.artifact.output_code import OutputCode
 from braze.codegen.llvm.pool import compile_ir
 from braze.compile.fx_compile import CompileRequest, FxCompile
 from braze.compile.switching import SwitchingCode
+from braze.config import Config
 from braze.errors import BrazeError
 
 __all__ = ["ProgressiveFxCompile", "improved"]
@@ -41,7 +43,7 @@ class ProgressiveFxCompile:
         code = SwitchingCode(first)
         start = threading.Thread(
             target=_improve,
-            args=(code, first, level, request.config.min_parallel_work),
+            args=(code, first, level, request.config),
             name=f"braze-improve-{first.name}",
             daemon=True,
         )
@@ -49,10 +51,11 @@ class ProgressiveFxCompile:
         return code
 
 
-def _improve(code: SwitchingCode, first: CompiledFxGraph, level: int, min_parallel_work: int) -> None:
+def _improve(code: SwitchingCode, first: CompiledFxGraph, level: int, options: Config) -> None:
     try:
-        better = improved(first, level)
-        better.post_compile(min_parallel_work=min_parallel_work)
+        with config.using(options):
+            better = improved(first, level)
+            better.post_compile(min_parallel_work=options.min_parallel_work)
     except BrazeError as error:
         _log.warning("%s keeps its first code: %s", first.name, error.what)
         return

@@ -10,12 +10,14 @@ from typing import Any, Protocol
 import torch
 from torch.fx import GraphModule
 
+from braze import config as configuration
 from braze._torch import aot, aot_metadata, dynamo, trace_state, tracing
 from braze._torch.tracing import fake_mode_of
 from braze.artifact.autograd_call import guarded_backward
 from braze.artifact.output_code import BoxedCall, OutputCode
 from braze.compile.fx_compile import CompileRequest, FxCompile, GraphKind
 from braze.config import Config
+from braze.errors import BrazeError
 from braze.frontend import aliasing
 from braze.frontend.decompositions import decompositions
 from braze.frontend.passes import cse
@@ -108,8 +110,11 @@ def compile_parts(
             kind=kind,
             graph_id=graph_id,
         )
-        with tracing.outside_trace():
+        # the backward is compiled later, and maybe in another thread, under these options all the same
+        with tracing.outside_trace(), configuration.using(config):
             code = compiler.compile(request)
+            if not isinstance(code, OutputCode):
+                raise BrazeError(f"{type(compiler).__name__}.compile returned {code!r}, and no OutputCode")
             if observer is not None:
                 observer.compiled(kind, code)
         if kind != "backward":

@@ -8,8 +8,9 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch.fx import GraphModule
 
@@ -20,15 +21,20 @@ from braze.config import Config
 from braze.errors import ConfigError
 from braze.frontend import level2
 from braze.frontend.entries import open_entries
+from braze.runtime.host import check_target
 
 __all__ = ["MODES", "braze", "make_backend", "register"]
 
-MODES: Mapping[str, str] = {
-    "default": "implementations are chosen by a model of the machine",
-    "reduce-overhead": "the same as default on a CPU, where a call already costs one native call per segment",
-    "max-autotune": "the same as default where there is one implementation to choose from",
-    "max-autotune-no-cudagraphs": "the same as max-autotune",
+MODES: Mapping[str, Mapping[str, object]] = {
+    "default": {},
+    "reduce-overhead": {},
+    "max-autotune": {"llvm_opt_level": 3},
+    "max-autotune-no-cudagraphs": {"llvm_opt_level": 3},
 }
+"""The modes of `torch.compile` and the options that each stands for. ``reduce-overhead`` has nothing to
+change on a CPU, where a call costs one native call for each segment anyway."""
+
+_Compiled: TypeAlias = Callable[..., Any]
 
 
 def braze(
@@ -37,7 +43,7 @@ def braze(
     *,
     mode: str | None = None,
     options: Mapping[str, object] | None = None,
-) -> Callable[..., Any]:
+) -> _Compiled:
     """Compile a graph that Dynamo captured. `torch.compile(backend="braze")` calls this once for each graph.
 
     Args:
@@ -50,23 +56,27 @@ def braze(
         A callable with the graph's signature.
 
     Raises:
-        ConfigError: unknown mode or option, or a value of the wrong type.
+        ConfigError: unknown mode or option, or a value that is none; raised by each call of what is returned
+            where Dynamo compiles a frame.
         BrazeError: with ``strict``, where something could not be compiled.
     """
-    config = _resolved(mode, options)
-    entries = open_entries(config)
-    key = "the cache is not used" if entries is None else level2.describe(gm, example_inputs, config)
-    if entries is not None and not isinstance(key, str):
-        found = level2.find(entries, key, gm, strict=config.strict)
-        if found is not None:
-            return dynamo.untraced(found)
-    # tracing and compiling are loaded for the first graph that needs them: a hit never does
-    from braze.frontend.miss import compile_missing  # noqa: PLC0415
 
-    return compile_missing(gm, example_inputs, config, entries, key)
+    def compiled(config: Config) -> _Compiled:
+        entries = open_entries(config)
+        key = "the cache is not used" if entries is None else level2.describe(gm, example_inputs, config)
+        if entries is not None and not isinstance(key, str):
+            found = level2.find(entries, key, gm, strict=config.strict)
+            if found is not None:
+                return dynamo.untraced(found)
+        # tracing and compiling are loaded for the first graph that needs them: a hit never does
+        from braze.frontend.miss import compile_missing  # noqa: PLC0415
+
+        return compile_missing(gm, example_inputs, config, entries, key)
+
+    return _configured(compiled, mode, options)
 
 
-def make_backend(compiler: FxCompile) -> Callable[..., Callable[..., Any]]:
+def make_backend(compiler: FxCompile) -> Callable[..., _Compiled]:
     """A backend, to be given to `torch.compile(backend=...)` itself, that compiles its graphs with
     `compiler`."""
 
@@ -76,10 +86,13 @@ def make_backend(compiler: FxCompile) -> Callable[..., Callable[..., Any]]:
         *,
         mode: str | None = None,
         options: Mapping[str, object] | None = None,
-    ) -> Callable[..., Any]:
-        from braze.frontend.miss import compile_with  # noqa: PLC0415  as above
+    ) -> _Compiled:
+        def compiled(config: Config) -> _Compiled:
+            from braze.frontend.miss import compile_with  # noqa: PLC0415  as above
 
-        return compile_with(gm, example_inputs, _resolved(mode, options), compiler)
+            return compile_with(gm, example_inputs, config, compiler)
+
+        return _configured(compiled, mode, options)
 
     return backend
 
@@ -89,8 +102,41 @@ def register() -> None:
     dynamo.register_backend("braze", braze)
 
 
-def _resolved(mode: str | None, options: Mapping[str, object] | None) -> Config:
+def _configured(
+    compiled: Callable[[Config], _Compiled], mode: str | None, options: Mapping[str, object] | None
+) -> _Compiled:
+    """What ``compiled`` returns for the options that hold here, and in the backward later on. Dynamo comes
+    back here where others hold in a call. An option that is wrong is a `ConfigError` in every call, and not
+    one of Dynamo's errors, which may be set to be suppressed."""
+    try:
+        given = _given(mode, options)
+        config = configuration.resolve(given)
+    except ConfigError as error:
+        return _refused(error)
+    dynamo.compile_again_unless(configuration.watch(given))
+    try:
+        check_target(config)
+        with configuration.using(config):
+            return compiled(config)
+    except ConfigError as error:
+        return _refused(error)
+
+
+def _given(mode: str | None, options: Mapping[str, object] | None) -> dict[str, object]:
+    """The options that a mode stands for, and those that were named."""
     if mode is not None and mode not in MODES:
-        known = ", ".join(MODES)
-        raise ConfigError(f"Braze has no mode {mode!r}", hint=f"the modes are: {known}")
-    return configuration.resolve(options)
+        close = difflib.get_close_matches(str(mode), MODES, n=1)
+        guess = f"did you mean {close[0]!r}? " if close else ""
+        raise ConfigError(f"Braze has no mode {mode!r}", hint=f"{guess}the modes are: {', '.join(MODES)}")
+    configuration.resolve(options)
+    return {**MODES[mode or "default"], **(options or {})}
+
+
+def _refused(error: ConfigError) -> _Compiled:
+    if not dynamo.compiles_a_frame():
+        raise error
+
+    def refuse(*arguments: Any) -> Any:
+        raise ConfigError(error.what, hint=error.hint)
+
+    return dynamo.untraced(refuse)

@@ -20,7 +20,7 @@ from braze._torch import shapes, trace_state
 from braze.artifact.autograd_call import build_call
 from braze.artifact.call_spec import CallSpec
 from braze.artifact.output_code import OutputCode
-from braze.errors import ArtifactError, BrazeError
+from braze.errors import ArtifactError, BrazeError, FallbackError
 from braze.frontend import aliasing
 from braze.frontend.dynamo_key import DynamoKey, describe
 from braze.runtime.expr import Symbol
@@ -70,6 +70,8 @@ def find(
             if guards_hold(entry, key):
                 found = callable_from(entry, key, list(own.values()), entries.load)
                 return aliasing.guarded(found, gm, _examples(gm), entry.spec.changed, strict)
+        except FallbackError as error:  # the compiler will say the same, with the user's line
+            log.info("an entry of the cache is not used in strict mode: %s", error.what)
         except BrazeError as error:
             log.warning("an entry of the cache cannot be used, the graph is compiled again: %s", error)
         except Exception:  # what is stored must never stand between people and their results

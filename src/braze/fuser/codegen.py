@@ -20,6 +20,7 @@ from braze.errors import BrazeError, CodegenError
 from braze.fuser.arg_spec import ArgSpec
 from braze.fuser.elementwise import ElementwiseGraph
 from braze.fuser.specialize import request_for
+from braze.runtime.host import check_target
 
 __all__ = ["GENERATORS", "Generator", "LLVMGenerator", "compiled", "reason_of"]
 
@@ -58,7 +59,8 @@ class LLVMGenerator:
 
     def strategy(self, config: Config) -> FxCompile:
         """The strategy of the options; modes that answer with eager operators first are compiled here and
-        now, since a fused call is there to be launched."""
+        now, since a fused call is there to be launched. Raises ``ConfigError``."""
+        check_target(config)
         if config.fx_compile_mode in ("async", "progressive"):
             config = config.replace(fx_compile_mode="in-process")
         return CachedFxCompile(strategy(config))

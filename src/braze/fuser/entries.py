@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final, Protocol
 
 import torch
 
+from braze import config
+from braze._torch import surroundings
 from braze.fuser.arguments import Structure, Unfusable, rebuild, same_containers
 from braze.fuser.outside import Surroundings
 from braze.fuser.signature import Signature
@@ -35,6 +38,15 @@ class Subject:
     signature: Signature
     surroundings: Surroundings
     options: Mapping[str, Any]
+
+    @cached_property
+    def _compile_key(self) -> Callable[[], tuple[object, ...]]:
+        return config.key_reader(self.options)
+
+    def state(self) -> tuple[object, ...]:
+        """What decides, besides the arguments, what a call runs: the thread's modes, the options that hold,
+        and what the function reads elsewhere."""
+        return (*surroundings.thread_state(), self._compile_key(), *self.surroundings.read())
 
     def call_flat(self, structure: Structure, flat: Sequence[Any]) -> Any:
         """Its result, by eager operators, for arguments of this structure with these tensors and numbers."""

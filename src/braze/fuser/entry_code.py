@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import torch
 
+from braze import config
 from braze._torch import native, surroundings
 from braze._torch.autograd import grad_enabled
 from braze.fuser.arguments import Structure, conditions, describe, literal
@@ -182,7 +183,8 @@ class EntryCode:
             text.constant("_autocast_dtype", torch.get_autocast_dtype)
             text.constant("_known_autocast", torch.get_autocast_dtype("cpu"))
             tests.append("_autocast_dtype('cpu') is _known_autocast")
-        tests.append("_forward_mode._current_level < 0")
+        text.constant("_options", config.watch(self.subject.options).checker())
+        tests += ["_forward_mode._current_level < 0", "_options()"]
         tests.append(f"_default_dtype() is {default}")
         if any(leaves[k].requires_grad for k in tensors):
             text.constant("_grad", grad_enabled)

@@ -7,12 +7,14 @@ in `braze.fuser.kernel`.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
 
+from braze import config as configuration
 from braze._torch import native
 from braze.errors import CodegenError
 from braze.fuser.accounts import counts
@@ -230,6 +232,7 @@ class GraphRunner:
         """``eager``: what to call with the inputs one by one where there is no kernel for them."""
         self._function = function
         self._eager = eager
+        self._config = configuration.current()  # which hold in the backward as well, wherever it runs
         # sizes matter where pieces are cut by them
         self._sizes = frozenset(p for p, _ in function.symbols) if function.has_edges else frozenset()
         self._prepared: dict[Key, Callable[..., list[Any]]] = {}
@@ -263,17 +266,24 @@ class GraphRunner:
         if relaid:
             inner = self._prepare([_relay(v, relaid.get(p)) for p, v in enumerate(values)])
             return lambda *given: inner(*[_relay(v, relaid.get(p)) for p, v in enumerate(given)])
-        prepared = prepare(self._function, values)
+        with configuration.using(self._config):
+            prepared = prepare(self._function, values)
         if isinstance(prepared, str):
-            eager = self._eager
-            if eager is None:
+            if self._eager is None:
                 raise CodegenError(prepared)
-            return lambda *given: list(fall_back(lambda: eager(*given), self._function.graph.key, prepared))
+            return functools.partial(self._eagerly, prepared)
         names = [f"in{k}" for k in range(len(values))]
         text = Generated(f"run_{self._function.graph.key}", names)
         results = write_call(text, prepared, names)
         text.line(f"return [{', '.join(results)}]")
         return text.function()
+
+    def _eagerly(self, reason: str, *values: Any) -> list[Any]:
+        """The results by eager operators. Raises ``FallbackError`` in strict mode."""
+        eager = self._eager
+        assert eager is not None
+        with configuration.using(self._config):
+            return list(fall_back(lambda: eager(*values), self._function.graph.key, reason))
 
     def _relaid(self, values: Sequence[Any]) -> dict[int, Ints]:
         """The strides of inputs that pieces are taken of and that lie in memory otherwise than in the

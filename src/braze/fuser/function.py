@@ -125,7 +125,7 @@ class FusedFunction:
 
     def _key(self, structure: Structure, leaves: Sequence[Any]) -> object:
         numbers = frozenset() if self._preparing is None else self._preparing.numbers_that_count(structure)
-        parts: list[object] = [structure, *surroundings.thread_state(), *self.subject.surroundings.read()]
+        parts: list[object] = [structure, *self.subject.state()]
         seen: dict[int, int] = {}
         for position, leaf in enumerate(leaves):
             if isinstance(leaf, torch.Tensor):

@@ -1,4 +1,5 @@
-"""The kernel specification cache: for each graph, by its key, a store of compiled kernels by `ArgSpec`.
+"""The kernel specification cache: for each graph, by its key, a store of compiled kernels by `ArgSpec` and
+the options that they were compiled for.
 
 Both tables are thread-safe, and what several threads ask for at once is compiled once. A graph's entry knows
 nothing of devices; nothing in either key knows of sizes. Behind the stores lies the cache on disk, so a
@@ -10,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from braze import config as configuration
-from braze.errors import BrazeError
+from braze.errors import BrazeError, ConfigError
 from braze.fuser.accounts import counts
 from braze.fuser.arg_spec import ArgSpec
 from braze.fuser.codegen import GENERATORS, reason_of
@@ -27,7 +28,7 @@ class KernelSpec:
     reason why, so that it is tried once."""
 
     graph: ElementwiseGraph
-    kernels: OnceMap[ArgSpec, FusedKernel | str] = field(default_factory=OnceMap)
+    kernels: OnceMap[tuple[object, ...], FusedKernel | str] = field(default_factory=OnceMap)
 
     @property
     def key(self) -> str:
@@ -35,15 +36,19 @@ class KernelSpec:
         return self.graph.key
 
     def kernel(self, spec: ArgSpec) -> FusedKernel | str:
-        """The kernel for arguments of this kind, compiled if need be, or why there is none."""
-        found = self.kernels.get(spec)
-        return self.kernels.get_or_make(spec, lambda: self._compile(spec)) if found is None else found
+        """The kernel for arguments of this kind and the options that hold, compiled if need be, or why there
+        is none. Raises ``ConfigError``."""
+        key = (spec, *configuration.current().compile_key())
+        found = self.kernels.get(key)
+        return self.kernels.get_or_make(key, lambda: self._compile(spec)) if found is None else found
 
     def _compile(self, spec: ArgSpec) -> FusedKernel | str:
         config = configuration.current()
         try:
             code = GENERATORS[spec.device].compile(self.graph, spec, config)
             kernel = FusedKernel(self.graph, spec, code, config.min_parallel_work)
+        except ConfigError:
+            raise
         except BrazeError as error:
             return f"its kernel was not compiled: {reason_of(error)}"
         except Exception as error:  # a defect of ours must not stand between people and their results

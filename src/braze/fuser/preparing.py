@@ -13,7 +13,7 @@ from braze import config as configuration
 from braze._torch import surroundings
 from braze._torch.autograd import grad_enabled, increment_version
 from braze._torch.native import overlaps_itself
-from braze.errors import CodegenError, FallbackError
+from braze.errors import CodegenError, ConfigError, FallbackError
 from braze.fuser.arguments import Structure, rebuild
 from braze.fuser.devices import unfusable
 from braze.fuser.entries import EMPTY, Entry, Subject
@@ -60,8 +60,7 @@ class Preparing:
         if self.subject.surroundings.asks is not None:
             return f"it asks for what is another in a trace: {self.subject.surroundings.asks}"
         gradients = grad_enabled() and any(t.requires_grad for t in tensors)
-        state = (*surroundings.thread_state(), *self.subject.surroundings.read())
-        return ArgumentKind(structure, leaves, state, gradients)
+        return ArgumentKind(structure, leaves, self.subject.state(), gradients)
 
     def traced(self, structure: Structure, leaves: Sequence[Any]) -> Traced | str:
         """The trace for such arguments, made if need be, or why there is none."""
@@ -144,6 +143,8 @@ class Preparing:
         with configuration.patch(**self.subject.options):
             try:
                 return prepare(traced.graph, self._values(traced, leaves))
+            except ConfigError:
+                raise
             except ValueError as error:
                 return str(error)
 
@@ -187,6 +188,8 @@ class Preparing:
         with configuration.patch(**self.subject.options):
             try:
                 launches = prepare_into(traced.graph, values, outputs)
+            except ConfigError:
+                raise
             except ValueError:
                 return False
         if isinstance(launches, str):

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from braze.config import Config
+from braze.errors import ConfigError
 from braze.fuser.arguments import Structure, Unfusable, number_positions
 from braze.fuser.codegen import reason_of
 from braze.fuser.layout_class import Symbols, layout_class, symbols_of
@@ -131,6 +132,8 @@ class Variants:
                 return trace(function, kind.leaves, kind.gradients, static, config)
             except Depends as depends:
                 return depends
+            except ConfigError:
+                raise
             except Unfusable as error:
                 return error.what
             except Exception as error:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
+from braze._torch.random_calls import draws
 from braze._torch.shapes import is_symbolic
 from braze._torch.tracing import promised_strides
 from braze.config import Config
@@ -163,6 +164,8 @@ class GraphLowering:
         if refused is not None:
             self.fallbacks.append((self.origin, refused))  # an error to come, so not one in strict mode
             return call_fallback(self, refused)
+        if self.config.fallback_random and draws(node.target):  # eager's numbers, which were asked for
+            return call_fallback(self, "it draws from torch's generator as eager PyTorch does")
         lowering = lowering_of(node.target) or in_place(node.target)
         if lowering is None:
             return self.fallback("no lowering for this operator")

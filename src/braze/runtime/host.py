@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
-from braze.errors import ArtifactError
-from braze.runtime.target import Target
+from braze.config import Config
+from braze.errors import ArtifactError, ConfigError
+from braze.runtime.target import Target, named_target
 
-__all__ = ["best", "can_run"]
+__all__ = ["best", "can_run", "check_target"]
 
 # x86-64 psABI 1.0, section 3.1.1, "Processor Architecture": what each level adds, by LLVM's names
 _V2 = frozenset({"cx16", "sahf", "popcnt", "sse3", "sse4.1", "sse4.2", "ssse3"})
@@ -54,3 +55,17 @@ def best(targets: Sequence[Target]) -> int:
         made_for = ", ".join(t.cpu for t in targets) or "no CPU at all"
         raise ArtifactError(f"there is code for {made_for}, none of which {_host()[0]} can run")
     return -max(fitting)[2]
+
+
+def check_target(options: Config) -> None:
+    """Raises ``ConfigError`` where the option ``target_cpu`` names a CPU whose code may not run here."""
+    cpu = options.target_cpu
+    if cpu is None or cpu in ("host", "generic") or can_run(named_target(cpu)):
+        return
+    name, have = _host()
+    here = [level for level, features in _LEVELS.items() if level != "generic" and features <= have]
+    raise ConfigError(
+        f"option 'target_cpu' is {cpu!r}, and nothing says that this machine can run code for that",
+        hint=f"code that runs here is for: host, generic, {', '.join([*here, name])}; `braze.aot_compile` "
+        "makes packages for other CPUs",
+    )

@@ -10,8 +10,17 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from braze import config
+from braze.cpus import check_cpu_target
 
-__all__ = ["Target", "current_target", "host_target", "lanes_of", "making_for", "named_target"]
+__all__ = [
+    "Target",
+    "check_cpu_target",
+    "current_target",
+    "host_target",
+    "lanes_of",
+    "making_for",
+    "named_target",
+]
 
 _X86 = platform.machine().lower() in ("x86_64", "amd64")
 
@@ -75,7 +84,9 @@ def host_target() -> Target:
 @lru_cache(maxsize=16)
 def named_target(name: str) -> Target:
     """The target of a name: ``host``, ``generic``, ``x86-64-v3``, ``x86-64-v4``, or any CPU name of LLVM's
-    (whose vectors are then taken to be 128 bits wide, since the name alone does not say)."""
+    (whose vectors are then taken to be 128 bits wide, since the name alone does not say). Raises
+    ``ConfigError`` for a name that is none."""
+    check_cpu_target(name)
     if name == "host":
         return host_target()
     if name == "generic":

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
 
 from tests.compile.workers.support import ROOT, run_script
+from tests.pages import Block, blocks
 
-PROGRAMS = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "workers.md").read_text("utf-8"), re.DOTALL)
+PAGE = ROOT / "docs" / "workers.md"
+PROGRAMS = [block for block in blocks(PAGE) if block.language == "python"]
 
 
 @pytest.mark.serial
 @pytest.mark.parametrize("program", PROGRAMS, ids=["our own", "Dask", "the standard library"])
-def test_it_runs(program: str, tmp_path: Path) -> None:
-    assert run_script(tmp_path, program) == ["b'hello'"]
+def test_it_runs(program: Block, tmp_path: Path) -> None:
+    assert run_script(tmp_path, program.code) == ["b'hello'"]
 
 
 def test_every_file_is_named() -> None:
-    text = (ROOT / "docs" / "workers.md").read_text("utf-8")
+    text = PAGE.read_text("utf-8")
     for path in (ROOT / "src" / "braze" / "compile" / "workers").glob("*.py"):
         assert path.name == "__init__.py" or f"`{path.name}`" in text

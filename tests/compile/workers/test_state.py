@@ -85,8 +85,8 @@ def test_a_sealed_process_reads_only_what_was_sent(monkeypatch: pytest.MonkeyPat
         config.current()
     with pytest.raises(ConfigError, match="an option was read"), config.patch(strict=True):
         pass
-    with config.using(config.Config(strict=True)), config.patch(verify=True) as both:
-        assert both.strict and both.verify
+    with config.using(config.Config(strict=True)), config.patch(fallback_random=True) as both:
+        assert both.strict and both.fallback_random
 
 
 # What compiles a graph, once there is a request for it.

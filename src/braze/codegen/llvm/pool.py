@@ -225,7 +225,8 @@ class Pool:
         """Give pending jobs to workers, and write as much as the pipes take."""
         state = self._state
         while state.pending and not state.broken:
-            free = min(state.workers, key=lambda w: len(w.jobs), default=None)
+            # those that are too many, since the size was changed, get no more work and leave
+            free = min(state.workers[: self.size], key=lambda w: len(w.jobs), default=None)
             if (free is None or free.jobs) and len(state.workers) < self.size and self._start_worker():
                 free = state.workers[-1]
             if free is None or len(free.jobs) >= _QUEUED_PER_WORKER:
@@ -374,11 +375,13 @@ _shared_lock = threading.Lock()
 
 
 def shared() -> Pool:
-    """This process's pool, of the size that ``config.llvm_workers`` had when it was first asked for."""
+    """This process's pool, of the size that ``config.llvm_workers`` has for whoever asked last."""
     global _shared
+    workers = config.current().llvm_workers
     with _shared_lock:
         if _shared is None:
-            _shared = Pool(config.current().llvm_workers)
+            _shared = Pool(workers)
+        _shared.size = workers
         return _shared
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import importlib
 import os
 import select
@@ -110,8 +111,8 @@ class CompilePool(Executor):
         options = config.current()
         self.size = workers or options.compile_workers or sizing.default_workers()
         self.timeout = timeout
-        self.memory_mb = options.compile_memory_mb if memory_mb is None else memory_mb
-        self.idle_seconds = options.compile_idle_seconds if idle_seconds is None else idle_seconds
+        self.memory_mb: int = options.compile_memory_mb if memory_mb is None else memory_mb
+        self.idle_seconds: float = options.compile_idle_seconds if idle_seconds is None else idle_seconds
         self.start_seconds = start_seconds
         self.max_answer = max_answer
         self.attempts = attempts
@@ -339,16 +340,18 @@ class CompilePool(Executor):
         return True
 
     def _check(self, outcomes: list[Outcome]) -> None:
-        """Let go of workers that died, hang, or have been idle for long."""
+        """Let go of workers that died, hang, have been idle for long, or are too many now."""
         state = self._state
         now = time.monotonic()
-        for worker in list(state.workers):
+        for worker in reversed(state.workers[:]):
             if worker.lost is None and not worker.idle and now >= worker.deadline:
                 worker.late()
             if worker.lost is not None:
                 state.workers.remove(worker)
                 self._lose(worker, f"{worker.lost} ({worker.end()})", outcomes)
-            elif worker.idle and now >= worker.idle_since + self.idle_seconds:
+            elif worker.idle and (
+                now >= worker.idle_since + self.idle_seconds or len(state.workers) > self.size
+            ):
                 state.workers.remove(worker)
                 worker.end()
 
@@ -447,12 +450,23 @@ _shared_lock = threading.Lock()
 
 
 def shared() -> CompilePool:
-    """This process's pool, with the options that held when it was first asked for."""
+    """This process's pool, with the options of whoever asked last. Workers that are there keep the memory
+    that they were given."""
     global _shared
+    options = config.current()
     with _shared_lock:
         if _shared is None:
             _shared = CompilePool()
+        _shared.size = options.compile_workers or _default_workers()
+        _shared.memory_mb = options.compile_memory_mb
+        _shared.idle_seconds = options.compile_idle_seconds
         return _shared
+
+
+@functools.cache
+def _default_workers() -> int:
+    """As many as the machine had room for when this was first asked."""
+    return sizing.default_workers()
 
 
 def prestart(workers: int = 1) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch.fx import GraphModule
 
+from braze._torch.random_calls import describe_replays
 from braze.config import Config
 from braze.frontend.passes import constants, cse, dce, layout, random, views
 
@@ -13,6 +14,7 @@ __all__ = ["run_passes"]
 def run_passes(gm: GraphModule, config: Config) -> None:
     """Simplify `gm` in place. What it computes, mutates and returns stays the same; the order of its
     mutations too."""
+    describe_replays(gm)
     dce.run(gm, every_draw=config.fallback_random)
     layout.run(gm)
     if config.fallback_random:
