@@ -1,4 +1,4 @@
-"""Graphs that write to inputs, called with tensors that share memory.
+"""Graphs that write to inputs, or look at places in their memory, called with tensors that lie otherwise.
 
 AOTAutograd makes a graph for inputs that share memory as those of the first call did, and nothing guards
 that where sizes are fixed. So a call of such a graph looks at the addresses of its inputs. Where they are
@@ -24,6 +24,7 @@ __all__ = [
     "EagerTwin",
     "any_folded",
     "guarded",
+    "placed",
     "run_as_captured",
     "writes_through_folded",
     "writes_to_itself",
@@ -39,6 +40,7 @@ _WRITING_OPERATORS = frozenset(
 _Call: TypeAlias = Callable[..., Any]
 
 _SHARED = "inputs share memory in another way than those that it was compiled for, and one is written to"
+_MOVED = "it reads places in the memory of its inputs, and these lie elsewhere in it than at first"
 _ITSELF = "it writes to a tensor whose own elements share memory"
 
 
@@ -179,6 +181,44 @@ def guarded(
         return call(*arguments) if good else twin.run(_SHARED, arguments)
 
     return checked
+
+
+def placed(call: _Call, gm: GraphModule, inputs: Sequence[Any], strict: bool) -> _Call:
+    """`call`, which was compiled for `gm` and example `inputs`, made right for inputs that lie elsewhere in
+    their memory, if it looks at places in that: nothing guards where an input lies. (A place that is a symbol
+    is looked up at each call.)"""
+    if not any(map(_looks_at_a_place, _nodes_within(gm))):
+        return call
+    places = [
+        (i, value.storage_offset())
+        for i, value in enumerate(inputs)
+        if isinstance(value, torch.Tensor) and value.layout is torch.strided
+    ]
+    places = [(i, place) for i, place in places if type(place) is int]
+    twin = EagerTwin(gm, strict)
+
+    def checked(*arguments: Any) -> Any:
+        if all(arguments[i].storage_offset() == place for i, place in places):
+            return call(*arguments)
+        return twin.run(_MOVED, arguments)
+
+    return checked
+
+
+def _nodes_within(gm: GraphModule) -> list[Node]:
+    graphs = [module.graph for module in gm.modules() if isinstance(module, GraphModule)]
+    return [node for graph in graphs for node in graph.nodes]
+
+
+def _looks_at_a_place(node: Node) -> bool:
+    """Whether a node of Dynamo's graph is an ``as_strided`` with a place in the storage."""
+    target = node.target
+    name = str(target if node.op == "call_method" else getattr(target, "__name__", ""))
+    if not name.startswith("as_strided"):
+        return False
+    sizes = 2 if "scatter" in name else 1
+    offset = node.args[sizes + 2] if len(node.args) > sizes + 2 else node.kwargs.get("storage_offset")
+    return offset is not None
 
 
 def _as_at_first(call: _Call, twin: EagerTwin, own: Sequence[torch.Tensor]) -> _Call:

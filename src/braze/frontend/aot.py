@@ -151,6 +151,8 @@ def compile_parts(
     if isinstance(module, GraphModule) and len(written) == 1 and written[0] is not None and any(written[0]):
         places = [i for i, one in enumerate(written[0]) if one] if len(written[0]) == len(given) else None
         compiled = aliasing.guarded(compiled, module, example_inputs, places, config.strict)
+    if isinstance(module, GraphModule):
+        compiled = aliasing.placed(compiled, module, example_inputs, config.strict)
     return dynamo.untraced(compiled)
 
 

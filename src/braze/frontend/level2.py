@@ -69,7 +69,9 @@ def find(
         try:
             if guards_hold(entry, key):
                 found = callable_from(entry, key, list(own.values()), entries.load)
-                return aliasing.guarded(found, gm, _examples(gm), entry.spec.changed, strict)
+                examples = _examples(gm)
+                found = aliasing.guarded(found, gm, examples, entry.spec.changed, strict)
+                return aliasing.placed(found, gm, examples, strict)
         except FallbackError as error:  # the compiler will say the same, with the user's line
             log.info("an entry of the cache is not used in strict mode: %s", error.what)
         except BrazeError as error:

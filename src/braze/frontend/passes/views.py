@@ -8,7 +8,7 @@ import torch
 from torch.fx import GraphModule, Node
 
 from braze._torch.shapes import same_layout, same_size
-from braze.frontend.passes.effects import aliases_output, view_base, written_placeholders
+from braze.frontend.passes.effects import aliases_output, is_view, view_base, written_placeholders
 
 __all__ = ["run"]
 
@@ -28,6 +28,9 @@ _VIEWS = frozenset(
     }
 )
 
+_BY_PLACE = frozenset(
+    {aten.as_strided.default, aten.as_strided_copy.default, aten.as_strided_scatter.default}
+)
 _COPIES = frozenset({aten.clone.default, aten._to_copy.default, aten.lift_fresh_copy.default})
 
 _WIDER: dict[torch.dtype, frozenset[torch.dtype]] = {
@@ -64,7 +67,9 @@ def run(gm: GraphModule) -> bool:
             removable = _looks_the_same(node) and not _merges_outputs(node, outputs)
         elif node.target in _COPIES:
             changed |= _shorten_cast(node)
-            removable = _looks_the_same(node) and _may_share(node, leaving, written)
+            removable = (
+                _looks_the_same(node) and _may_share(node, leaving, written) and not _placed_anew(node)
+            )
         else:
             continue
         if removable:
@@ -106,6 +111,19 @@ def _may_share(node: Node, leaving: set[Node], written: set[Node]) -> bool:
     if base in written:
         return False
     return node not in leaving or (base.op == "call_function" and base not in leaving)
+
+
+def _placed_anew(copy: Node) -> bool:
+    """Whether somebody looks at the copy by places in its memory: its elements do not lie there as the original's
+    do in theirs."""
+    waiting = [copy]
+    for node in waiting:
+        for user in node.users:
+            if user.target in _BY_PLACE:
+                return True
+            if user not in waiting and (is_view(user) or user.target in _COPIES):
+                waiting.append(user)
+    return False
 
 
 def _shorten_view(node: Node) -> bool:
