@@ -90,6 +90,26 @@ VALUES: dict[str, tuple[Callable[..., Any], tuple[torch.Tensor, ...]]] = {
 }
 
 
+KEEPING_STRIDES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "slice": lambda x: torch.slice_scatter(x, x[1:] + 1, 0, 1),
+    "select": lambda x: torch.select_scatter(x, x[0] + 1, 0, 1),
+    "diagonal": lambda x: torch.diagonal_scatter(x, torch.diagonal(x) + 1),
+    "copy": lambda x: aten.copy(x, x + 1),
+    "view of a result": lambda x: torch.slice_scatter(x, x[1:] + 1, 0, 1).t()[1:],
+    "inside": lambda x: torch.slice_scatter(x, x[1:] + 1, 0, 1) * 2,
+}
+
+
+@pytest.mark.parametrize("strides", [(1, 6), (9, 2), (1, 3), (2, 1)], ids=str)
+@pytest.mark.parametrize("name", KEEPING_STRIDES)
+def test_strides_are_kept_whatever_they_are(name: str, strides: tuple[int, int]) -> None:
+    """Symbolic ones, too, of which it is not known whether elements share memory."""
+    compiled = torch.compile(KEEPING_STRIDES[name], backend="braze", dynamic=True)
+    for length in (3, 4):
+        x = torch.randn(60).as_strided((length, 2), [step * length // 3 for step in strides])
+        assert_agrees(compiled(x), KEEPING_STRIDES[name](x))
+
+
 @pytest.mark.parametrize("name", VALUES)
 def test_computed_values(name: str) -> None:
     fn, args = VALUES[name]
@@ -198,6 +218,14 @@ def test_nothing_is_added_where_strides_agree() -> None:
     assert _copies(operator, x, y, -1.0, 1.0) == 0
     assert _copies(operator, x.t(), y.t(), -1.0, 1.0) == 0
     assert _copies(operator, permuted(3, 4), y, -1.0, 1.0) == 1
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_powers_of_a_number_by_no_exponents(dynamic: bool) -> None:
+    compiled = compile_with(lambda x: 2.0**x, "braze", strict=True, dynamic=dynamic)
+    for shape, strides in (((2, 0), (1, 1)), ((0, 3), (1, 1)), ((3, 2), (1, 3))):
+        x = torch.randn(8).as_strided(shape, strides)
+        assert_agrees(compiled(x), 2.0**x)
 
 
 @pytest.mark.parametrize("dynamic", [False, True])

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from braze._torch.native import storage_id
 from braze._torch.prims import prims
 from braze._torch.shapes import same_layout
 from braze.ir.boxes import TensorBox
+from braze.ir.layout import FixedLayout
 from braze.lowering.registry import Unsupported, lowers
 from braze.ops.dag import Node
 from braze.ops.dtypes import HALF_TYPES, compute_dtype
@@ -74,9 +76,23 @@ def clone(ctx: GraphLowering, x: TensorBox, *, memory_format: Any = None) -> Ten
     return copied(ctx, x)
 
 
+def keep_strides(ctx: GraphLowering) -> None:
+    """Raises ``Unsupported`` where a result that keeps its argument's strides, gaps included, is one of the
+    graph's, and these symbolic strides may be such that elements share memory: those would not be kept."""
+    example = ctx.example
+    layout = FixedLayout(example.dtype, ctx.exprs(example.shape), ctx.exprs(example.stride()))
+    if layout.is_injective:
+        return
+    here = storage_id(example)
+    results = [n.meta.get("val") for n in ctx.gm.graph.output_node().all_input_nodes]
+    if any(isinstance(value, torch.Tensor) and storage_id(value) == here for value in results):
+        raise Unsupported("a copy with strides of which it is not known whether elements share memory")
+
+
 @lowers(aten.copy.default)
 def copy(ctx: GraphLowering, x: TensorBox, source: TensorBox, non_blocking: bool = False) -> TensorBox:
-    """``source`` with the size and type of x."""
+    """``source`` with the size, type and strides of x."""
+    keep_strides(ctx)
     size = ctx.out_size
     return ctx.pointwise(
         size,

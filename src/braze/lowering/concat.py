@@ -11,7 +11,7 @@ from braze.ir.boxes import TensorBox
 from braze.ir.externs import ConcatKernel
 from braze.ir.layout import FixedLayout, NonOwningLayout, contiguous_strides
 from braze.ir.loops import Loops
-from braze.lowering.casts import copied
+from braze.lowering.casts import copied, keep_strides
 from braze.lowering.promotion import Scalar, number
 from braze.lowering.registry import EXTERNS, lowers
 from braze.lowering.views import clamped, position
@@ -154,6 +154,7 @@ def slice_scatter(
     step: int = 1,
 ) -> TensorBox:
     """x with ``source`` in place of one of its slices."""
+    keep_strides(ctx)
     d = ctx.dag
     dim %= x.ndim
     first = clamped(start, x.size[dim], 0)
@@ -179,6 +180,7 @@ def select_scatter(
     ctx: GraphLowering, x: TensorBox, source: TensorBox, dim: int, index: ExprLike
 ) -> TensorBox:
     """x with ``source`` in place of one element of a dimension."""
+    keep_strides(ctx)
     d = ctx.dag
     dim %= x.ndim
     at = position(ctx, index, x.size[dim])
@@ -208,6 +210,7 @@ def diagonal_scatter(
     ctx: GraphLowering, x: TensorBox, source: TensorBox, offset: int = 0, dim1: int = 0, dim2: int = 1
 ) -> TensorBox:
     """x with ``source`` in place of a diagonal of two dimensions."""
+    keep_strides(ctx)
     d = ctx.dag
     dim1, dim2 = dim1 % x.ndim, dim2 % x.ndim
     first, second = (0, offset) if offset >= 0 else (-offset, 0)

@@ -46,9 +46,10 @@ def pow_scalar(x: Tensor, exponent: Any) -> Any:
 
 def pow_of_number(base: Any, exponent: Tensor) -> Any:
     """base ** exponent: row-major in eager, whatever the exponents are."""
-    if is_row_major(exponent):
+    ordered = exponent.contiguous()
+    if ordered is exponent or is_row_major(exponent):  # of no elements, any strides are contiguous
         return NotImplemented
-    return aten.pow.Scalar(base, exponent.contiguous())
+    return aten.pow.Scalar(base, ordered)
 
 
 def _result_dtype(*operands: Tensor) -> torch.dtype:
