@@ -29,6 +29,8 @@ __all__ = [
 Function = Callable[..., tuple[Any, ...]]
 
 HALF = (torch.float16, torch.bfloat16)
+_LARGE = 1e150
+"""Beyond it the squares of float64 numbers overflow, and their sums before long."""
 MARGIN = 3
 """Elements of memory behind an input's last one. Nobody may write to them."""
 
@@ -43,12 +45,14 @@ class Given:
 
 @dataclass
 class Outcome:
-    """What one call left behind. ``error``: what it raised, and then there are no results."""
+    """What one call left behind. ``error``: what it raised, and then there are no results. ``beyond``: a step
+    of a float64 reference overflowed, so that it says nothing of what is not finite."""
 
     given: Given
     results: tuple[Any, ...] = ()
     gradients: dict[str, torch.Tensor | None] = field(default_factory=dict)
     error: Exception | None = None
+    beyond: bool = False
 
 
 def make_inputs(program: Program, call: int, *, double: bool = False) -> Given:
@@ -170,6 +174,7 @@ def reference(program: Program, call: int, noise: random.Random | None = None) -
                     apply(statement, decided, float_dtype=None if _by_bits(statement) else "float64")
                 finally:
                     torch.set_default_dtype(default)
+                outcome.beyond |= _overflows(statement, eager, decided)
                 exact.update((name, _widened(decided[name])) for name in statement.results)
                 if noise is not None and OPERATORS[statement.operator].rounding != "exact":
                     _disturb(statement, eager, exact, noise)
@@ -179,6 +184,23 @@ def reference(program: Program, call: int, noise: random.Random | None = None) -
     except Exception as error:
         outcome.error = error
     return outcome
+
+
+def _overflows(statement: Statement, typed: Mapping[str, Any], seen: Mapping[str, Any]) -> bool:
+    """Whether an approximation of float64 numbers so large that their products overflow is not finite. Other
+    types' steps do not overflow in float64."""
+    if OPERATORS[statement.operator].rounding != "loose":
+        return False
+    taken = [seen[name] for name in statement.reads() if _is_wide(typed[name])]
+    given = [seen[name] for name in statement.results if _is_wide(typed[name])]
+    large = all(bool(x.isfinite().all()) for x in taken) and any(
+        bool((x.abs() > _LARGE).any()) for x in taken
+    )
+    return large and not all(bool(x.isfinite().all()) for x in given)
+
+
+def _is_wide(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.dtype is torch.float64
 
 
 def _by_bits(statement: Statement) -> bool:

@@ -21,8 +21,9 @@ _EXTREME_SHARE = 0.15
 def draw_values(rng: random.Random, dtype: str, domain: str = "any") -> tuple[bool | int | float, ...]:
     """Some values of a type.
 
-    domain: ``any``; ``finite``: no NaN and no infinity; ``moderate``: finite, from -8 to 8; ``positive``:
-    from 1/8 to 8; ``unit``: between 0 and 1; ``distinct``: no value twice.
+    domain: ``any``; ``large``: no NaN and no infinity; ``finite``: nor what is soon one, the type's greatest
+    and least; ``moderate``: finite, from -8 to 8; ``positive``: from 1/8 to 8; ``unit``: between 0 and 1;
+    ``distinct``: no value twice.
     """
     if domain == "distinct":
         return _distinct(rng, dtype)
@@ -32,8 +33,8 @@ def draw_values(rng: random.Random, dtype: str, domain: str = "any") -> tuple[bo
     if dtype in INTEGRAL:
         return _integers(rng, dtype, domain, count)
     drawn = [_float(rng, domain) for _ in range(count)]
-    if domain in ("any", "finite") and rng.random() < _SPECIAL_SHARE:
-        specials = _specials(dtype, domain == "finite")
+    if domain in ("any", "large", "finite") and rng.random() < _SPECIAL_SHARE:
+        specials = _specials(dtype, domain)
         for _ in range(rng.choice((1, 1, 2, 4))):
             drawn[rng.randrange(count)] = rng.choice(specials)
     return tuple(drawn)
@@ -52,13 +53,15 @@ def _float(rng: random.Random, domain: str) -> float:
     return float(rng.randint(-3, 3))
 
 
-def _specials(dtype: str, finite: bool) -> list[float]:
+def _specials(dtype: str, domain: str) -> list[float]:
     info = torch.finfo(getattr(torch, dtype))
-    least = float(info.smallest_normal)
+    least, most = float(info.smallest_normal), float(info.max)
     numbers = [-0.0, 0.0, least, least / 2, -least / 4, float(info.eps), 1.0 + float(info.eps)]
-    if finite:
-        return numbers
-    return [*numbers, float(info.max), float(info.min), math.nan, math.nan, math.inf, -math.inf]
+    if domain != "finite":
+        numbers += [most, -most, most / 3]
+    if domain == "any":
+        numbers += [math.nan, math.nan, math.inf, -math.inf]
+    return numbers
 
 
 def _integers(rng: random.Random, dtype: str, domain: str, count: int) -> tuple[int, ...]:
@@ -67,7 +70,7 @@ def _integers(rng: random.Random, dtype: str, domain: str, count: int) -> tuple[
     if domain == "unit":
         low, high = 0, 1
     drawn = [rng.randint(low, high) for _ in range(count)]
-    if domain == "any" and rng.random() < _EXTREME_SHARE:
+    if domain in ("any", "large") and rng.random() < _EXTREME_SHARE:
         # the least is left out: dividing it by -1 ends the process, PyTorch's too
         drawn[rng.randrange(count)] = rng.choice((info.max, info.min + 1, info.max // 2 + 1))
     return tuple(drawn)

@@ -11,8 +11,9 @@ __all__ = ["ROWS"]
 _FLOATS = T(FLOAT)
 _SOME = T(FLOAT, rank=(1, 4))
 _REDUCTION = OneOf(("mean", "sum", "none"))
-_LAST = Either((Matching(((0, -1),)), Fixed(None)))
-_CHANNELS = Either((Matching(((0, 1),)), Fixed(None)))
+# (what infinite weights make of gradients, infinities or NaN, is a matter of the formula)
+_LAST = Either((Matching(((0, -1),), check=finite), Fixed(None)))
+_CHANNELS = Either((Matching(((0, 1),), check=finite), Fixed(None)))
 _TORN = frozenset({"relu6", "elu", "selu", "celu", "hardswish", "hardshrink", "softshrink"})
 _UNIT = T(FLOAT, domain="unit", check=finite)
 

@@ -12,6 +12,7 @@ _DIMS = Dims(most=3, whole=True)
 _DIM = Dims()
 _SOME = T(rank=(1, 4))
 _FLOATS = T(FLOAT, rank=(1, 4))
+_NUMBERS = T(FLOAT, rank=(1, 4), check=finite, domain="large")
 _KEEP = OneOf((False, True))
 _CORRECTION = OneOf((0, 1, 1, 2))
 
@@ -65,12 +66,16 @@ ROWS: tuple[Operator, ...] = (
         sharp=True,
     ),
     Operator("argmax_all", "{0}.argmax()", (T(NUMERIC, nonempty=True),), "int64", sharp=True),
+    # (eager's median and k-th value of an expanded dimension read memory that is not theirs)
     Operator(
-        "median", "torch.median({0}, {1}, {2}).values", (T(NUMERIC, rank=(1, 4)), _DIM, _KEEP), weight=0.6
+        "median",
+        "torch.median({0}.contiguous(), {1}, {2}).values",
+        (T(NUMERIC, rank=(1, 4)), _DIM, _KEEP),
+        weight=0.6,
     ),
     Operator(
         "kthvalue",
-        "torch.kthvalue({0}, {2}, {1}).values",
+        "torch.kthvalue({0}.contiguous(), {2}, {1}).values",
         (T(NUMERIC, rank=(1, 4), check=no_nan), _DIM, Int(1, 2)),
         weight=0.6,
     ),
@@ -88,10 +93,11 @@ ROWS: tuple[Operator, ...] = (
         "same",
         "loose",
     ),
+    # (whether eager's mean of infinities is NaN goes by their places in a row)
     Operator(
         "var_mean",
         "torch.var_mean({0}, dim={1}, keepdim={2})",
-        (_FLOATS, _DIMS, _KEEP),
+        (_NUMBERS, _DIMS, _KEEP),
         "same",
         "loose",
         results=2,
@@ -99,7 +105,7 @@ ROWS: tuple[Operator, ...] = (
     Operator(
         "std_mean",
         "torch.std_mean({0}, dim={1}, keepdim={2})",
-        (_FLOATS, _DIMS, _KEEP),
+        (_NUMBERS, _DIMS, _KEEP),
         "same",
         "loose",
         results=2,
