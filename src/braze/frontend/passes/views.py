@@ -114,8 +114,8 @@ def _may_share(node: Node, leaving: set[Node], written: set[Node]) -> bool:
 
 
 def _placed_anew(copy: Node) -> bool:
-    """Whether somebody looks at the copy by places in its memory: its elements do not lie there as the original's
-    do in theirs."""
+    """Whether somebody looks at the copy by places in its memory, where its elements do not lie as the
+    original's do in theirs."""
     waiting = [copy]
     for node in waiting:
         for user in node.users:
