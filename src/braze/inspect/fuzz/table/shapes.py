@@ -63,6 +63,12 @@ ROWS: tuple[Operator, ...] = (
         "{0}.clone(memory_format=torch.contiguous_format).as_strided(({1}, {2}), ({3}, 1), {4})",
         (T(nonempty=True), Int(1, 2), Int(1, 2), Int(0, 2), Int(0, 1)),
     ),
+    Operator(
+        "as_strided_place",
+        "{0}.as_strided(({1},), (1,), {2})",
+        (T(nonempty=True), Int(1, 2), Int(0, 4)),
+        weight=0.5,
+    ),
     Operator("diagonal", "torch.diagonal({0}, {1})", (_MATRIX, Int(-1, 2))),
     Operator(
         "diagonal_dims", "torch.diagonal({0}, {1}, {2}, {3})", (_MATRIX, Int(-1, 1), _DIM, _DIM), weight=0.5
