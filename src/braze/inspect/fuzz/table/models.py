@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from braze.inspect.fuzz.numbers import Dims, Int, OneOf, Scalar
-from braze.inspect.fuzz.operands import FLOAT, INT, Index, Like, Matching, T, finite, moderate
+from braze.inspect.fuzz.operands import FLOAT, INT, Index, Like, Matching, Operand, T, finite, moderate
 from braze.inspect.fuzz.operators import Gives, Operator, Rounding
 
 __all__ = ["ROWS"]
@@ -17,12 +17,12 @@ _IMAGE = T(FLOAT, rank=(4, 4), check=finite)
 _CHANNELS = Matching(((0, 1),), check=finite)
 
 
-def _model(name: str, form: str, *operands: object, gives: Gives = "any", sharp: bool = False) -> Operator:
+def _model(name: str, form: str, *operands: Operand, gives: Gives = "any", sharp: bool = False) -> Operator:
     rounding: Rounding = "loose"
-    return Operator(name, form, operands, gives, rounding, sharp=sharp, weight=0.7)  # type: ignore[arg-type]
+    return Operator(name, form, operands, gives, rounding, sharp=sharp, weight=0.7)
 
 
-def _step(name: str, form: str, *operands: object) -> Operator:
+def _step(name: str, form: str, *operands: Operand) -> Operator:
     """A write of an optimiser's."""
     return Operator(
         name,
@@ -32,7 +32,7 @@ def _step(name: str, form: str, *operands: object) -> Operator:
         "loose",
         results=0,
         writes=True,
-        weight=0.4,  # type: ignore[arg-type]
+        weight=0.4,
     )
 
 
