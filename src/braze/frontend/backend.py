@@ -20,6 +20,7 @@ from braze.config import Config
 from braze.errors import ConfigError
 from braze.frontend import level2
 from braze.frontend.entries import open_entries
+from braze.runtime.ending import busy
 
 __all__ = ["MODES", "braze", "make_backend", "register"]
 
@@ -31,6 +32,7 @@ MODES: Mapping[str, str] = {
 }
 
 
+@busy()
 def braze(
     gm: GraphModule,
     example_inputs: Sequence[Any],

@@ -11,7 +11,6 @@ them.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import hashlib
 import importlib.util
@@ -31,6 +30,7 @@ from pathlib import Path
 from braze import config
 from braze.codegen.llvm.process import CompiledObject, Job, WorkerProcess
 from braze.errors import BrazeWarning, LLVMError, WorkerError
+from braze.runtime.ending import at_end, ending, start
 from braze.runtime.llvm_worker import compile_module
 from braze.runtime.processes import describe_exit, no_processes_reason
 
@@ -47,6 +47,8 @@ def unavailable_reason() -> str | None:
     """Why no worker process can be started here; None where one can."""
     if config.current().llvm_in_process:
         return "llvm_in_process is set"
+    if ending():
+        return "the process is ending"
     if config.sealed():
         return "a compile worker runs LLVM itself: its parent starts it again where LLVM ends it"
     if (reason := no_processes_reason()) is not None:
@@ -208,17 +210,21 @@ class Pool:
             state.broken = "llvmlite is not installed"
             return False
         try:
-            state.workers.append(WorkerProcess(str(Path(spec.origin).parent.parent)))
-        except OSError as error:
-            state.broken = f"no process could be started: {error}"
-            return False
-        if self._thread is None or not self._thread.is_alive():
             if self._wake_read < 0:
                 self._wake_read, self._wake_write = os.pipe()
                 os.set_blocking(self._wake_read, False)
                 os.set_blocking(self._wake_write, False)
-            self._thread = threading.Thread(target=self._serve, name="braze-llvm-pool", daemon=True)
-            self._thread.start()
+            worker = WorkerProcess(str(Path(spec.origin).parent.parent))
+        except OSError as error:
+            state.broken = f"no process could be started: {error}"
+            return False
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = start("braze-llvm-pool", self._serve)
+            if self._thread is None:
+                worker.kill()
+                state.broken = "no thread could be started"
+                return False
+        state.workers.append(worker)
         return True
 
     def _assign(self) -> None:
@@ -403,8 +409,11 @@ def compile_ir(
 
 
 def _close_shared() -> None:
-    if _shared is not None:
-        _shared.close()
+    """What is compiled later still, by some handler of the end, is compiled here, by another pool."""
+    global _shared
+    pool, _shared = _shared, None
+    if pool is not None:
+        pool.close()
 
 
 def _after_fork() -> None:
@@ -416,6 +425,6 @@ def _after_fork() -> None:
         pool.forget()
 
 
-atexit.register(_close_shared)
+at_end(_close_shared)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)

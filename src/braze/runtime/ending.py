@@ -1,0 +1,167 @@
+"""The end of the process: what Braze runs beside the caller has one owner, and is gone before Python's
+interpreter is taken apart.
+
+Python leaves daemon threads running then, and ends each where it next wants the interpreter's lock. A thread
+with C++ below it, as all have that call PyTorch's dispatcher, cannot end there: C++ calls ``terminate``, and
+the process aborts. So compiling in a thread is *busy* work (`busy`): it is interrupted by a
+``SystemExit``, which ends a thread and about which Python prints nothing, as Ctrl-C interrupts the main
+thread; and it is waited for. A compile in a daemon thread of the caller's ends in the same way. Nobody waits
+for a compile to be done.
+
+What has to be closed is registered with `at_end`, in place of `atexit`: there is one order for all of it.
+Handlers of the caller's may come later still, and call what is not compiled yet; `ending` tells who would
+start a thread or a process for it that there is nobody left to end these.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, Final
+
+__all__ = ["at_end", "busy", "ending", "start"]
+
+_PATIENCE: Final = 5.0
+"""Seconds that the end waits for threads at most. They take milliseconds, unless one is inside a long call
+that is not Python's."""
+_AGAIN: Final = 0.25
+"""Seconds after which a thread that goes on is interrupted again: a finaliser may have had the exception."""
+
+
+_closers: list[Callable[[], None]] = []
+_last_closers: list[Callable[[], None]] = []
+_threads: list[threading.Thread] = []
+_busy: dict[threading.Thread, int] = {}
+"""The threads inside of `busy`, and how deep; each thread writes its own entry."""
+_ending = False
+
+_raise_in = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_ulong, ctypes.py_object)(
+    ("PyThreadState_SetAsyncExc", ctypes.pythonapi)
+)
+
+
+def ending() -> bool:
+    """Whether the process is ending: no thread and no process should be started any more."""
+    return _ending
+
+
+def at_end(close: Callable[[], None], *, last: bool = False) -> None:
+    """Have ``close`` called when the process ends; what was registered last is called first. ``last``: when
+    no thread is busy any more, rather than to let busy threads go on."""
+    (_last_closers if last else _closers).append(close)
+
+
+def start(name: str, work: Callable[[], None], *, hold: bool = True) -> threading.Thread | None:
+    """Start a daemon thread that does ``work``; None where no thread can be started: the process is ending,
+    or at a limit. ``hold``: the end of the process waits for it to end, which `at_end` or `busy` see to."""
+    if _ending:
+        return None
+    thread = threading.Thread(target=work, name=name, daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:
+        return None
+    if hold:
+        _threads[:] = [*(t for t in _threads if t.is_alive()), thread]
+    return thread
+
+
+@contextmanager
+def busy() -> Iterator[None]:
+    """Inside this block ``SystemExit`` is raised in this thread when the process ends; at once in a daemon
+    thread if it is ending."""
+    thread = threading.current_thread()
+    if _ending and thread.daemon:
+        raise SystemExit
+    _busy[thread] = _busy.get(thread, 0) + 1
+    try:
+        yield
+    finally:
+        if _busy[thread] > 1:
+            _busy[thread] -= 1
+        else:
+            del _busy[thread]
+
+
+def _interrupt() -> None:
+    for thread in _others():
+        if thread.ident is not None:
+            _raise_in(thread.ident, SystemExit)
+
+
+def _others() -> list[threading.Thread]:
+    me = threading.current_thread()
+    return [thread for thread in list(_busy) if thread is not me and thread.is_alive()]
+
+
+def _wait_for_threads() -> None:
+    until = time.monotonic() + _PATIENCE
+    again = time.monotonic() + _AGAIN
+    while _others() and (now := time.monotonic()) < until:
+        if now >= again:
+            _interrupt()
+            again = now + _AGAIN
+        time.sleep(0.001)
+    for thread in _threads:
+        if thread is not threading.current_thread():
+            thread.join(max(0.0, until - time.monotonic()))
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Inside this block Ctrl-C has no effect (the program is ending already, and this takes milliseconds),
+    and nothing is printed where an interrupted thread was inside a finaliser."""
+
+    def unraisable(what: sys.UnraisableHookArgs) -> Any:
+        if not issubclass(what.exc_type, SystemExit):
+            hook(what)
+
+    hook = sys.unraisablehook
+    handler = None
+    if threading.current_thread() is threading.main_thread():
+        handler = signal.getsignal(signal.SIGINT)  # None: it is not Python's, and could not be put back
+        if handler is not None:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.unraisablehook = unraisable
+    try:
+        yield
+    finally:
+        sys.unraisablehook = hook
+        if handler is not None:
+            signal.signal(signal.SIGINT, handler)
+
+
+def _finish() -> None:
+    global _ending
+    if _ending:
+        return
+    with _undisturbed(), ExitStack() as stack:  # which calls all of them, whatever one raises
+        _ending = True
+        for close in _last_closers:
+            stack.callback(close)
+        stack.callback(_wait_for_threads)
+        for close in _closers:
+            stack.callback(close)
+        # before anything is closed: who waits for it wakes up to this, and not to an error
+        _interrupt()
+
+
+def _after_fork() -> None:
+    """The other threads are the parent's."""
+    me = threading.current_thread()
+    _threads.clear()
+    for thread in list(_busy):
+        if thread is not me:
+            del _busy[thread]
+
+
+atexit.register(_finish)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
