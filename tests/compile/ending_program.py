@@ -1,7 +1,7 @@
-"""A program that compiles something in one of many ways and ends in one of many ways (`process_ends`).
+"""A program that compiles something in one of many ways, and ends in one of many (see `process_ends`).
 
-``python -m tests.compile.ending_program SPEC`` is one such program. With ``--serve`` it loads PyTorch once and
-forks for each line of its standard input: what is forked goes on as a program of its own would, and its
+``python -m tests.compile.ending_program SPEC`` is one such program. With ``--serve`` it loads PyTorch once,
+and forks for each line of its standard input: what is forked goes on as a program of its own would, and its
 interpreter ends as any other does.
 """
 
@@ -30,7 +30,8 @@ LINES = 100
 @dataclass(frozen=True)
 class Spec:
     """``what`` compiles, in which ``mode`` (``eager``: PyTorch's backend of that name, to compare with), and
-    ``how`` the program ends, ``after`` so many seconds. ``layers`` is the size of what is compiled.
+    ``how`` the program ends, ``after`` so many seconds: since it began, where it is ended from outside, or
+    else since it had nothing more to do. ``layers`` is the size of what is compiled.
     ``folder`` is for the program's output, temporary files and `mark`; ``cache`` is the folder of the cache,
     empty where there is to be none."""
 
@@ -178,7 +179,6 @@ class Ending:
 
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
-        self.until = time.monotonic() + spec.after
 
     def arm(self) -> None:
         """Endings that come from outside, and `sys.exit` from a signal handler, happen at any moment."""
@@ -196,7 +196,7 @@ class Ending:
         how = self.spec.how
         if how in ("exit-anywhere", "interrupt", "interrupt-twice", "terminate", "kill"):
             time.sleep(3600)
-        time.sleep(max(0.0, self.until - time.monotonic()))
+        time.sleep(self.spec.after)
         mark(self.spec, "ending")
         if how == "exception":
             raise OnPurpose

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import threading
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import Executor
@@ -19,12 +18,13 @@ from braze.artifact.schema import Fallback
 from braze.compile.eager_graph import run_eagerly
 from braze.compile.fx_compile import CompileRequest
 from braze.compile.messages import unpack_answer
-from braze.compile.remote_job import compile_request
+from braze.compile.remote_job import compile_request, load_compiler
 from braze.compile.report import ledger, warn_of
 from braze.compile.round_trip import compile_here, printed
 from braze.compile.switching import SwitchingCode
 from braze.errors import ArtifactError, BrazeError, BrazeWarning, UnserializableError, WorkerError
 from braze.runtime.ending import busy, ending, start
+from braze.runtime.forks import fork_lock
 
 __all__ = ["AsyncFxCompile"]
 
@@ -61,8 +61,10 @@ class AsyncFxCompile:
 
 _PATIENCE = 1.0
 """Seconds that a thread waits for the first call before it begins to compile."""
+_loading = fork_lock()
+"""Python's own locks of modules that are being imported would be held in a child."""
 _FINE_INTERVAL = 2e-4
-_interval_lock = threading.Lock()
+_interval_lock = fork_lock()
 _running = 0
 _usual_interval = 0.0
 
@@ -88,8 +90,7 @@ def _in_the_background() -> Iterator[None]:
 
 def _after_fork() -> None:
     """The threads in the background are the parent's."""
-    global _running, _interval_lock
-    _interval_lock = threading.Lock()
+    global _running
     if _running > 0:
         _running = 0
         sys.setswitchinterval(_usual_interval)
@@ -142,6 +143,8 @@ class _Arrival:
     def _compiled(self) -> bytes:
         # whoever compiles a graph calls it: that call comes first, and then it is our turn
         self.code.wait_for_a_call(_PATIENCE)
+        with _loading:
+            load_compiler()
         with _in_the_background():
             return compile_request(self.payload)
 
