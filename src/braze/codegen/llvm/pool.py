@@ -151,7 +151,11 @@ class Pool:
                 job.number = state.next_job
                 state.next_job += 1
                 state.pending.append(job)
-                self._assign()
+                try:
+                    self._assign()
+                except BaseException:
+                    self._interrupted(job)
+                    raise
                 in_process = state.broken is not None
                 stranded = self._take_pending() if in_process else []
         if not in_process:
@@ -236,7 +240,17 @@ class Pool:
                 free = state.workers[-1]
             if free is None or len(free.jobs) >= _QUEUED_PER_WORKER:
                 return
-            free.give(state.pending.popleft(), self.deadline)
+            free.give(state.pending[0], self.deadline)
+            state.pending.popleft()
+
+    def _interrupted(self, job: Job) -> None:
+        """The thread that submits a job was interrupted: a job that no worker has is nobody's any more."""
+        state = self._state
+        given = {id(each) for worker in state.workers for each in worker.jobs}
+        state.pending = deque(each for each in state.pending if each is not job and id(each) not in given)
+        if id(job) not in given:
+            del state.futures[job.key]
+            job.future.set_exception(WorkerError("a compile was interrupted"))
 
     def _close_wake(self) -> None:
         fds, self._wake_read, self._wake_write = (self._wake_read, self._wake_write), -1, -1
@@ -289,12 +303,12 @@ class Pool:
             for job, error in failed:
                 self._fail(job, error)
             if stranded:
-                warnings.warn(
+                self._run_here(stranded)
+                warnings.warn(  # last, for it may be an error
                     f"LLVM runs inside this process, where a bad module can end it: {self._state.broken}",
                     BrazeWarning,
                     stacklevel=2,
                 )
-                self._run_here(stranded)
 
     def _timeout(self, workers: list[WorkerProcess]) -> int | None:
         """Milliseconds until the next deadline or the next worker that has been idle for long."""
@@ -371,6 +385,9 @@ class Pool:
                     )
             except Exception as error:
                 self._fail(job, LLVMError(f"LLVM refused a module: {str(error).strip()}"))
+            except BaseException:
+                self._fail(job, WorkerError("a compile was interrupted"))
+                raise
             else:
                 self._succeed(job, CompiledObject(code, asm, opt_ir, time.perf_counter() - start))
 
