@@ -21,6 +21,8 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any, NoReturn
 
+from braze._torch.frames import is_compiling
+
 STATUS = 7
 """What a program exits with that chooses."""
 LINES = 100
@@ -228,7 +230,11 @@ def _pack(spec: Spec) -> None:
 
 
 def _in_thread(spec: Spec, daemon: bool) -> None:
-    threading.Thread(target=compile_and_call(spec.layers), daemon=daemon).start()
+    """Returns when it compiles: PyTorch itself does not stand the end of a daemon thread that calls it."""
+    thread = threading.Thread(target=compile_and_call(spec.layers), daemon=daemon)
+    thread.start()
+    while thread.is_alive() and not is_compiling(sys._current_frames().get(thread.ident or 0)):
+        time.sleep(1e-3)
 
 
 def _in_executor(spec: Spec) -> None:

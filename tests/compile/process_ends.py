@@ -129,6 +129,8 @@ class Programs:
         process.stdin.flush()
         started = time.monotonic()
         pid, begun = wait_for_mark(spec, "begun", started + GIVE_UP)
+        if not pid:
+            raise TimeoutError(f"the program did not begin: {spec}")
         ending = 0.0
         if spec.how in SIGNALS:
             time.sleep(max(0.0, begun + spec.after - time.monotonic()))
@@ -139,7 +141,7 @@ class Programs:
                 send(pid, signal.SIGINT)
         hung = not wait_until_gone(pid, time.monotonic() + spec.after + GIVE_UP)
         if hung:
-            os.kill(pid, signal.SIGKILL)
+            send(pid, signal.SIGKILL)
         status, ended = json.loads(process.stdout.readline())
         ending = ending or wait_for_mark(spec, "ending", 0.0, pid)[1] or ended
         ended = wait_for_mark(spec, "closed", 0.0, pid)[1] or ended
@@ -149,6 +151,8 @@ class Programs:
 
 def send(pid: int, number: signal.Signals) -> None:
     """A signal, if somebody is there to get it."""
+    if pid <= 1:
+        raise ValueError(f"{pid} is no process of ours")
     try:
         os.kill(pid, number)
     except ProcessLookupError:
@@ -182,8 +186,10 @@ def wait_until_gone(pid: int, until: float) -> bool:
 
 def processes(spec: Spec) -> Iterator[tuple[int, int, str]]:
     """The process id, session and command of what was started for a program and is alive."""
-    wanted = f"ENDS_RUN={spec.folder}".encode()
+    wanted = f"ENDS_RUN={spec.folder}\0".encode()
     leader = wait_for_mark(spec, "begun", 0.0)[0]
+    if not leader:  # nothing was started; and session 0 is the system's
+        return
     for entry in os.listdir("/proc"):
         if not entry.isdigit():
             continue
@@ -283,6 +289,8 @@ def draw(source: random.Random, folder: str, cache: str, only: Mapping[str, str]
         cache=source.choice(("", cache)),
         folder=folder,
     )
+    if what in OWN_PROCESSES and how == "interrupt-twice":
+        spec = replace(spec, how="interrupt")  # multiprocessing itself may hang after two
     chosen = {name: type(getattr(spec, name))(value) for name, value in only.items()}
     return replace(spec, **chosen)
 

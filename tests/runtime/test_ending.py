@@ -8,6 +8,7 @@ import sys
 import textwrap
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -74,6 +75,16 @@ def test_a_finaliser_that_has_the_interruption_does_not_keep_the_thread() -> Non
         "                inside.set()\n", ""
     )
     assert told(work + program + 'start("worker", work)\n    inside.wait()\n') == ["left"]
+
+
+def test_an_import_is_not_interrupted(tmp_path: Path) -> None:
+    """Half a module's import may leave files open, about which Python complains."""
+    slow = "import time, sys\nfor _ in range(100): time.sleep(0.003)\nprint('imported', flush=True)\n"
+    (tmp_path / "slow_to_import.py").write_text(slow)
+    program = f"    sys.path.insert(0, {str(tmp_path)!r})\n" + BUSY.format(
+        "import slow_to_import\n                while True: pass"
+    )
+    assert told(program + '    start("worker", work)\n    inside.wait()\n') == ["imported", "left"]
 
 
 def test_what_waits_for_what_is_closed_is_interrupted_by_then() -> None:

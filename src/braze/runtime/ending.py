@@ -22,9 +22,12 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from types import FrameType
 from typing import Any, Final
+
+from braze._torch.frames import is_compiling
 
 __all__ = ["at_end", "busy", "ending", "start"]
 
@@ -34,12 +37,17 @@ that is not Python's."""
 _AGAIN: Final = 0.25
 """Seconds after which a thread that goes on is interrupted again: a finaliser may have had the exception."""
 
+_LIBRARY: Final = os.path.dirname(os.__file__) + os.sep
+_PACKAGES: Final = (os.path.join(_LIBRARY, "site-packages"), os.path.join(_LIBRARY, "dist-packages"))
+_WAITING: Final = frozenset({"threading.py", "_base.py", "queue.py"})
+"""The files of Python's own library in which threads wait for each other."""
 
 _closers: list[Callable[[], None]] = []
 _last_closers: list[Callable[[], None]] = []
 _threads: list[threading.Thread] = []
 _busy: dict[threading.Thread, int] = {}
 """The threads inside of `busy`, and how deep; each thread writes its own entry."""
+_interrupted: dict[threading.Thread, None] = {}
 _ending = False
 
 _raise_in = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_ulong, ctypes.py_object)(
@@ -90,27 +98,58 @@ def busy() -> Iterator[None]:
             del _busy[thread]
 
 
-def _interrupt() -> None:
-    for thread in _others():
-        if thread.ident is not None:
-            _raise_in(thread.ident, SystemExit)
-
-
 def _others() -> list[threading.Thread]:
-    me = threading.current_thread()
-    return [thread for thread in list(_busy) if thread is not me and thread.is_alive()]
+    """The threads that are to be interrupted: busy ones, and those in which Dynamo traces before it calls us.
+    (Python has waited for all that are no daemons, unless Ctrl-C ended that.)"""
+    me, frames = threading.current_thread(), sys._current_frames()
+    tracing = [t for t in threading.enumerate() if is_compiling(frames.get(t.ident or 0))]
+    return [t for t in dict.fromkeys((*_busy, *tracing)) if t is not me and t.is_alive()]
 
 
-def _wait_for_threads() -> None:
+def _interrupt(threads: Iterable[threading.Thread]) -> list[threading.Thread]:
+    """Interrupt these threads; those that were not, since they are at a bad moment for it."""
+    later = []
+    for thread in threads:
+        if thread.ident is None or not _may_be_interrupted(sys._current_frames().get(thread.ident)):
+            later.append(thread)
+        else:
+            _interrupted[thread] = None
+            _raise_in(thread.ident, SystemExit)
+    return later
+
+
+def _may_be_interrupted(frame: FrameType | None) -> bool:
+    """Whether a thread can be interrupted at this frame without a complaint of Python's (a file was left open,
+    a finaliser failed): it is in no import, no finaliser, and nowhere in Python's own library
+    but where one waits."""
+    if frame is not None:
+        file = frame.f_code.co_filename
+        own = file.startswith(("<frozen ", _LIBRARY)) and not file.startswith(_PACKAGES)
+        if own and os.path.basename(file) not in _WAITING:
+            return False
+    while frame is not None:
+        code = frame.f_code
+        if code.co_name == "__del__" or code.co_filename.startswith("<frozen importlib"):
+            return False
+        frame = frame.f_back
+    return True
+
+
+def _wait_for_threads(later: list[threading.Thread]) -> None:
+    """Until no thread is busy, and those that were have ended: what they held is freed then, which is C++ as
+    well. ``later``: those that are still to be interrupted."""
     until = time.monotonic() + _PATIENCE
     again = time.monotonic() + _AGAIN
-    while _others() and (now := time.monotonic()) < until:
+    while (now := time.monotonic()) < until:
+        others, frames = _others(), sys._current_frames()
+        if not others and not any(thread.ident in frames and thread.is_alive() for thread in _interrupted):
+            break
         if now >= again:
-            _interrupt()
-            again = now + _AGAIN
+            later, again = others, now + _AGAIN
+        later = _interrupt(thread for thread in later if thread in others)
         time.sleep(0.001)
-    for thread in _threads:
-        if thread is not threading.current_thread():
+    for thread in dict.fromkeys((*_threads, *_interrupted)):
+        with suppress(RuntimeError):  # it is this one, or one that Python did not start
             thread.join(max(0.0, until - time.monotonic()))
 
 
@@ -146,11 +185,10 @@ def _finish() -> None:
         _ending = True
         for close in _last_closers:
             stack.callback(close)
-        stack.callback(_wait_for_threads)
+        # before anything is closed: who waits for it wakes up to this, and not to an error
+        stack.callback(_wait_for_threads, _interrupt(_others()))
         for close in _closers:
             stack.callback(close)
-        # before anything is closed: who waits for it wakes up to this, and not to an error
-        _interrupt()
 
 
 def _after_fork() -> None:
