@@ -119,9 +119,9 @@ def _interrupt(threads: Iterable[threading.Thread]) -> list[threading.Thread]:
 
 
 def _may_be_interrupted(frame: FrameType | None) -> bool:
-    """Whether a thread can be interrupted at this frame without a complaint of Python's (a file was left open,
-    a finaliser failed): it is in no import, no finaliser, and nowhere in Python's own library
-    but where one waits."""
+    """Whether a thread can be interrupted at this frame without a complaint of Python's (that a file was left
+    open, that a finaliser failed): it is in no import, no finaliser, and nowhere in Python's own library but
+    where one waits."""
     if frame is not None:
         file = frame.f_code.co_filename
         own = file.startswith(("<frozen ", _LIBRARY)) and not file.startswith(_PACKAGES)
