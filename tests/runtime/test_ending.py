@@ -161,6 +161,29 @@ def test_handlers_that_come_later_start_nothing() -> None:
     assert lines == ["closed None"]
 
 
+def test_who_is_loaded_by_a_handler_starts_nothing() -> None:
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            textwrap.dedent("""
+            import atexit, threading
+
+            def handler():
+                from braze.runtime.ending import ending, start
+                print(ending(), start("late", print))
+
+            atexit.register(handler)
+        """),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("True None\n", "")
+
+
 def test_a_thread_that_cannot_be_started_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     """As Python 3.12 has it once the main thread has ended."""
 

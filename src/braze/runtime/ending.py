@@ -44,7 +44,7 @@ _WAITING: Final = frozenset({"threading.py", "_base.py", "queue.py"})
 
 _closers: list[Callable[[], None]] = []
 _last_closers: list[Callable[[], None]] = []
-_threads: list[threading.Thread] = []
+_threads: dict[threading.Thread, None] = {}
 _busy: dict[threading.Thread, int] = {}
 """The threads inside of `busy`, and how deep; each thread writes its own entry."""
 _interrupted: dict[threading.Thread, None] = {}
@@ -76,8 +76,10 @@ def start(name: str, work: Callable[[], None], *, hold: bool = True) -> threadin
         thread.start()
     except RuntimeError:
         return None
+    for ended in [t for t in list(_threads) if not t.is_alive()]:
+        _threads.pop(ended, None)
     if hold:
-        _threads[:] = [*(t for t in _threads if t.is_alive()), thread]
+        _threads[thread] = None
     return thread
 
 
@@ -201,5 +203,7 @@ def _after_fork() -> None:
 
 
 atexit.register(_finish)
+if threading.current_thread() is threading.main_thread() and not threading.main_thread().is_alive():
+    _ending = True  # loaded by another handler of the end, when Python calls no more that are registered
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)

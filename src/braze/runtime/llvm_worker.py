@@ -175,12 +175,14 @@ def live_with(parent: int, requests: int | None = None) -> None:
     poller = select.poll()
     if requests is not None:
         poller.register(requests, 0)  # no event but the end of the pipe, which cannot be masked
+    wait: int | None = _PARENT_CHECK_MS
     if hasattr(os, "pidfd_open"):
         with contextlib.suppress(OSError):  # it is gone, or the kernel has no such thing
             poller.register(os.pidfd_open(parent), select.POLLIN)
+            wait = None
 
     def watch() -> None:
-        while os.getppid() == parent and not poller.poll(_PARENT_CHECK_MS):
+        while os.getppid() == parent and not poller.poll(wait):
             pass
         os._exit(0)
 
