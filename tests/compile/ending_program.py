@@ -8,6 +8,7 @@ interpreter ends as any other does.
 from __future__ import annotations
 
 import atexit
+import faulthandler
 import json
 import multiprocessing
 import os
@@ -328,6 +329,7 @@ def begin(spec: Spec) -> None:
         os.close(pipe)
     os.environ.update(spec.environment())
     tempfile.tempdir = None
+    faulthandler.register(signal.SIGUSR1)  # "where are you?"
 
 
 def serve() -> Spec:

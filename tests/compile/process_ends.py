@@ -141,6 +141,10 @@ class Programs:
                 send(pid, signal.SIGINT)
         hung = not wait_until_gone(pid, time.monotonic() + spec.after + GIVE_UP)
         if hung:
+            for each, session, _ in list(processes(spec)):
+                if session == pid:
+                    send(each, signal.SIGUSR1)
+            time.sleep(1)
             send(pid, signal.SIGKILL)
         status, ended = json.loads(process.stdout.readline())
         ending = ending or wait_for_mark(spec, "ending", 0.0, pid)[1] or ended
@@ -207,7 +211,7 @@ def judge(spec: Spec, ended: Ended, seconds: float) -> list[str]:
     """What is wrong with the end of a program; nothing, mostly."""
     wrong = []
     if ended.status is None:
-        return ["it hangs", *settle(spec)]
+        return [f"it hangs: {ended.said[-6000:]}", *settle(spec)]
     if ended.status not in STATUSES[spec.how]:
         wrong.append(f"its status is {ended.status}, not {STATUSES[spec.how][0]}")
     waits = spec.what in WAITED_FOR and spec.how not in ABRUPT

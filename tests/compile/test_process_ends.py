@@ -87,4 +87,4 @@ def test_a_status_and_a_time_are_judged(tmp_path: Path) -> None:
         "it took 9.00 s to end",
         "the temporary file braze-left is left",
     ]
-    assert judge(spec, Ended(None, 0.0, ""), 1.0) == ["it hangs"]
+    assert judge(spec, Ended(None, 0.0, "here"), 1.0) == ["it hangs: here"]
