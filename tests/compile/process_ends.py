@@ -71,6 +71,9 @@ OWN_PROCESSES = frozenset(
 LAYERS = (1, 4, 12, 40)
 GIVE_UP = 120.0
 """Seconds after which a program hangs."""
+LOST = 20.0
+"""Seconds after which a program is interrupted again: Python forgets an interruption that comes inside of what
+`os.register_at_fork` registered."""
 AFTERWARDS = 1.5
 """Seconds that the processes which a program had may take to go away."""
 _SUSPICIOUS = re.compile(
@@ -139,6 +142,8 @@ class Programs:
             if spec.how == "interrupt-twice":
                 time.sleep(moment.choice((0.0, 0.001, 0.01, 0.05, 0.1)))
                 send(pid, signal.SIGINT)
+        if SIGNALS.get(spec.how) is signal.SIGINT and not wait_until_gone(pid, time.monotonic() + LOST):
+            send(pid, signal.SIGINT)
         hung = not wait_until_gone(pid, time.monotonic() + spec.after + GIVE_UP)
         if hung:
             for each, session, _ in list(processes(spec)):
@@ -225,9 +230,7 @@ def judge(spec: Spec, ended: Ended, seconds: float) -> list[str]:
 
 def judge_words(spec: Spec, said: str) -> list[str]:
     rest = _ANNOUNCED.sub("", said) if spec.mode == "debug-file" else said
-    if (
-        spec.how == "interrupt-twice"
-    ):  # the second comes while Python ends: it must not be in our part of that
+    if SIGNALS.get(spec.how) is signal.SIGINT:  # it may come while Python forks or ends, but not in our part
         rest = _UNRAISABLE.sub(lambda found: found[0] if "/braze/" in found[0] else "", rest)
     if spec.how in SIGNALS:
         rest = "\n".join(line for line in rest.splitlines() if _SUSPICIOUS.search(line))

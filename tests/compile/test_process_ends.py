@@ -56,7 +56,7 @@ def test_ends(
         ("return", "terminate called without an active exception\n"),
         ("exit", "graph0_inference keeps its first code: the pool of LLVM workers was closed\n"),
         ("exception", "Traceback ...\n  ...\ntests.OnPurpose\nException in thread braze-llvm-pool:\n"),
-        ("interrupt", "Traceback ...\nKeyboardInterrupt\nException ignored in: <function at_end>\n"),
+        ("interrupt", "Traceback ...\nKeyboardInterrupt\nException in thread braze-llvm-pool:\n"),
         (
             "interrupt-twice",
             "Exception ignored in atexit callback: <function _finish>\nTraceback (most recent call last):\n"
