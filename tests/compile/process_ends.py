@@ -72,7 +72,7 @@ LAYERS = (1, 4, 12, 40)
 GIVE_UP = 120.0
 """Seconds after which a program hangs."""
 LOST = 20.0
-"""Seconds after which a program is interrupted again: Python forgets an interruption that comes inside of what
+"""Seconds after which a program is interrupted again: Python forgets one that comes inside of what
 `os.register_at_fork` registered."""
 AFTERWARDS = 1.5
 """Seconds that the processes which a program had may take to go away."""
