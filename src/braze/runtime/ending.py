@@ -94,10 +94,9 @@ def busy() -> Iterator[None]:
     try:
         yield
     finally:
-        if _busy[thread] > 1:
-            _busy[thread] -= 1
-        else:
-            del _busy[thread]
+        depth = _busy.pop(thread, 1) - 1  # a fork may have forgotten it
+        if depth > 0:
+            _busy[thread] = depth
 
 
 def _others() -> list[threading.Thread]:
@@ -197,6 +196,7 @@ def _after_fork() -> None:
     """The other threads are the parent's."""
     me = threading.current_thread()
     _threads.clear()
+    _interrupted.clear()
     for thread in list(_busy):
         if thread is not me:
             del _busy[thread]

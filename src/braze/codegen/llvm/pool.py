@@ -222,13 +222,14 @@ class Pool:
         except OSError as error:
             state.broken = f"no process could be started: {error}"
             return False
+        state.workers.append(worker)
         if self._thread is None or not self._thread.is_alive():
             self._thread = start("braze-llvm-pool", self._serve)
             if self._thread is None:
+                state.workers.remove(worker)
                 worker.kill()
                 state.broken = "no thread could be started"
                 return False
-        state.workers.append(worker)
         return True
 
     def _assign(self) -> None:
