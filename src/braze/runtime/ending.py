@@ -94,9 +94,11 @@ def busy() -> Iterator[None]:
     try:
         yield
     finally:
-        depth = _busy.pop(thread, 1) - 1  # a fork may have forgotten it
+        depth = _busy.get(thread, 1) - 1  # a fork may have forgotten it
         if depth > 0:
             _busy[thread] = depth
+        else:
+            _busy.pop(thread, None)
 
 
 def _others() -> list[threading.Thread]:
