@@ -192,7 +192,8 @@ class Ending:
                 sys.exit(STATUS)
 
             signal.signal(signal.SIGALRM, handler)
-            signal.setitimer(signal.ITIMER_REAL, max(self.spec.after, 1e-3))
+            # again, since Python forgets an exception that comes inside of a finaliser or a callback
+            signal.setitimer(signal.ITIMER_REAL, max(self.spec.after, 1e-3), 20.0)
 
     def here(self) -> None:
         """The end of the program, for those who end by themselves."""

@@ -61,6 +61,8 @@ SIGNALS = {
     "terminate": signal.SIGTERM,
     "kill": signal.SIGKILL,
 }
+ANYWHERE = frozenset({"interrupt", "interrupt-twice", "exit-anywhere"})
+"""Ways that raise an exception wherever the program happens to be."""
 ABRUPT = frozenset({"os-exit", "terminate", "kill"})
 """Ways in which the interpreter does not get round to anything."""
 WAITED_FOR = frozenset(WHAT) - {"call", "backward", "fuse", "package", "daemon"}
@@ -230,10 +232,11 @@ def judge(spec: Spec, ended: Ended, seconds: float) -> list[str]:
 
 def judge_words(spec: Spec, said: str) -> list[str]:
     rest = _ANNOUNCED.sub("", said) if spec.mode == "debug-file" else said
-    if SIGNALS.get(spec.how) is signal.SIGINT:  # it may come while Python forks or ends, but not in our part
+    if spec.how in ANYWHERE:  # it may come inside of a callback of Python's, but not in our part of its end
         rest = _UNRAISABLE.sub(lambda found: found[0] if "/braze/" in found[0] else "", rest)
     if spec.how in SIGNALS:
-        rest = "\n".join(line for line in rest.splitlines() if _SUSPICIOUS.search(line))
+        lines = [line for line in rest.splitlines() if "/torch/" not in line]
+        rest = "\n".join(line for line in lines if _SUSPICIOUS.search(line))
     elif (own := _OWN.get(spec.how)) is not None and (found := own.search(rest)) is not None:
         rest = rest[: found.start()] + rest[found.end() :]
     return [f"it said {rest[-1500:]!r}"] if rest else []
