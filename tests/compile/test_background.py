@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
 import threading
 import warnings
@@ -14,9 +16,12 @@ import torch
 from torch import nn
 
 from braze import config, inspect
+from braze.artifact.compiled_graph import CompiledFxGraph
+from braze.compile import background, out_of_process
 from braze.compile.background import AsyncFxCompile
 from braze.compile.messages import Answer, Failure, pack_answer
 from braze.compile.switching import SwitchingCode
+from braze.compile.workers import pool
 from braze.errors import BrazeWarning, LoweringError, WorkerError
 from braze.frontend.backend import make_backend
 from tests.compile.requests import Kept, wait_for
@@ -223,4 +228,49 @@ def test_a_thread_of_this_process_is_the_default_and_leaves_no_trace() -> None:
     torch.testing.assert_close(compiled(x), _f(x))
     wait_for(lambda: kept.switched)
     torch.testing.assert_close(compiled(x), _f(x))
+    assert sys.getswitchinterval() == usual
+
+
+def test_without_a_thread_a_graph_is_compiled_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(background, "start", lambda *_, **__: None)
+    kept = Watched(AsyncFxCompile())
+    x = torch.randn(4, 4)
+    torch.testing.assert_close(torch.compile(_f, backend=make_backend(kept))(x), _f(x))
+    assert len(kept.codes) == 1 and isinstance(kept.codes[0], CompiledFxGraph)
+
+
+def test_when_the_process_ends_eager_operators_are_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(background, "start", lambda *_, **__: None)
+    monkeypatch.setattr(background, "ending", lambda: True)
+    kept = Watched(AsyncFxCompile())
+    x = torch.randn(4, 4)
+    before = inspect.stats().kernels
+    torch.testing.assert_close(torch.compile(_f, backend=make_backend(kept))(x), _f(x))
+    assert isinstance(kept.codes[0], SwitchingCode) and inspect.stats().kernels == before
+
+
+def test_when_the_process_ends_no_worker_is_asked(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(out_of_process, "ending", lambda: True)
+    monkeypatch.setattr(pool, "shared", lambda: pytest.fail("a worker is asked"))
+    kept = Watched(out_of_process.OutOfProcessFxCompile())
+    x = torch.randn(4, 4)
+    torch.testing.assert_close(torch.compile(_f, backend=make_backend(kept))(x), _f(x))
+    assert isinstance(kept.codes[0], CompiledFxGraph)
+    assert not [
+        record for record in caplog.records if record.name == "braze" and record.levelno > logging.INFO
+    ]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_child_takes_turns_as_usual() -> None:
+    """The thread for whose sake turns are short is the parent's."""
+    usual = sys.getswitchinterval()
+    with background._in_the_background():
+        assert sys.getswitchinterval() < usual
+        pid = os.fork()
+        if pid == 0:
+            os._exit(int(sys.getswitchinterval() != usual))
+        assert os.waitpid(pid, 0)[1] == 0
     assert sys.getswitchinterval() == usual

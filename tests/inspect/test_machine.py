@@ -36,6 +36,23 @@ def test_another_number_of_threads_is_another_machine() -> None:
     assert seen[0].threads == 1 and str(seen[0]).endswith("on 1 thread")
 
 
+def test_an_interruption_leaves_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> float:
+        if threading.current_thread() is threading.main_thread():
+            raise KeyboardInterrupt
+        return clock()
+
+    clock, before = time.perf_counter, set(threading.enumerate())
+    with monkeypatch.context() as patched:
+        patched.setattr(time, "perf_counter", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            machine._peak(3)
+    for thread in set(threading.enumerate()) - before:
+        if thread.name != "braze-llvm-pool":
+            thread.join(30)
+            assert not thread.is_alive()
+
+
 @pytest.mark.serial
 def test_the_peak_is_above_what_a_matrix_product_reaches() -> None:
     a = torch.randn(512, 512)

@@ -205,6 +205,36 @@ def test_in_process_when_asked(pool: Pool) -> None:
     assert pool.worker_pids() == []
 
 
+def test_in_process_when_no_thread_can_be_started(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Python 3.12 has it once the main thread has ended."""
+
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        pool.prestart()
+        assert pool.compile(constant_function(8), cpu=CPU).done()
+    assert pool.worker_pids() == []
+
+
+@pytest.mark.parametrize("where", ["in process", "in a worker"])
+def test_what_was_interrupted_is_compiled_when_it_is_wanted_again(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    def interrupted(*_: object, **__: object) -> object:
+        raise KeyboardInterrupt
+
+    text = constant_function(9)
+    with config.patch(llvm_in_process=where == "in process"):
+        with monkeypatch.context() as patched:
+            patched.setattr(pool_module, "compile_module", interrupted)
+            patched.setattr(pool_module, "WorkerProcess", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                pool.compile(text, cpu=CPU)
+        assert pool.compile(text, cpu=CPU).result(30).object
+
+
 def test_in_process_without_an_executable(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "")
     assert pool.compile(constant_function(4), cpu=CPU).result().object
@@ -295,6 +325,26 @@ os.kill(os.getpid(), signal.SIGKILL)
     pids = [int(pid) for pid in done.stdout.split()]
     assert pids
     wait_until(lambda: not any(map(alive, pids)), 6.0)
+
+
+def test_a_worker_ends_with_its_parent_in_the_middle_of_a_job() -> None:
+    done = run_python(
+        """
+import os, signal
+from braze.codegen.llvm import pool
+from tests.runtime.kernels import constant_function
+pool.compile_ir(constant_function(1), cpu="x86-64-v3").result()
+lines = "".join(f"  %r{i} = mul i64 %r{i - 1}, %r{i // 2}\\n" for i in range(1, 400_000))
+text = f"define i64 @f(i64 %r0) {{\\n{lines}  ret i64 %r399999\\n}}\\n"
+pool.compile_ir(text, cpu="x86-64-v3", opt_level=2)
+print(*pool.shared().worker_pids(), flush=True)
+import time; time.sleep(1)  # it has the job by then, and is not done
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    )
+    pids = [int(pid) for pid in done.stdout.split()]
+    assert pids
+    wait_until(lambda: not any(map(alive, pids)), 2.0)
 
 
 def test_exit_is_quick_and_quiet_while_a_worker_is_busy() -> None:

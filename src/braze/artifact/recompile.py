@@ -80,7 +80,12 @@ def _compile(modules: Sequence[tuple[bytes, int]], target: Target) -> list[bytes
     ]
     try:
         done = subprocess.run(
-            command, input=b"".join(jobs), capture_output=True, timeout=SECONDS, check=False
+            command,
+            input=b"".join(jobs),
+            capture_output=True,
+            timeout=SECONDS,
+            check=False,
+            start_new_session=True,  # a Ctrl-C at the terminal is for the parent
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise WorkerError(f"LLVM could not compile the package for this machine: {error}") from error

@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from braze.runtime.ending import start
+
 __all__ = ["Background"]
 
 _log = logging.getLogger("braze")
@@ -60,13 +62,13 @@ class Background:
             if len(self._waiting) >= self._jobs or self._held + size > self._size:
                 return False
             if self._thread is None:
-                thread = threading.Thread(target=self._work, name=self._name, daemon=True)
                 try:
                     _before_the_end(self.end)
-                    thread.start()
-                except RuntimeError:  # no thread can be started: the process is ending, or at a limit
+                except RuntimeError:  # the process is ending
                     return False
-                self._thread = thread
+                self._thread = start(self._name, self._work, hold=False)  # a storage may hang for ever
+                if self._thread is None:
+                    return False
             self._waiting.append((job, size))
             self._held += size
             self._changed.notify_all()

@@ -339,16 +339,17 @@ _held: list[Database] = []
 
 def _before_fork() -> None:
     _OPEN_LOCK.acquire()
-    _held.extend(_OPEN)
-    for database in _held:
+    for database in list(_OPEN):
         database.before_fork()
+        _held.append(database)  # only now: Ctrl-C may end this function anywhere, and the fork goes on
 
 
 def _after_fork() -> None:
-    for database in _held:
-        database.after_fork()
-    _held.clear()
-    _OPEN_LOCK.release()
+    try:
+        while _held:
+            _held.pop().after_fork()
+    finally:
+        _OPEN_LOCK.release()
 
 
 if hasattr(os, "register_at_fork"):  # there is no fork on Windows

@@ -19,7 +19,6 @@ import hashlib
 import logging
 import os
 import re
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from braze.cache.envelope import MAX_OVERHEAD, Opened, open_sealed, seal
 from braze.cache.keyring import KeyRing
 from braze.cache.paths import keyring_folder
 from braze.errors import ArtifactError, BrazeError, ConfigError, KeyringError
+from braze.runtime.ending import start
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -116,16 +116,13 @@ class RemoteCache:
         if not self._reading.allows or not _DIGEST.fullmatch(key_digest):
             return []
         look = _Look()
-        thread = threading.Thread(
-            target=self._look,
-            args=(look, key_digest, level, kind),
-            name="braze-remote-look",
-            daemon=True,  # it may hang for ever, and must not keep the process
+        thread = start(
+            "braze-remote-look",
+            lambda: self._look(look, key_digest, level, kind),
+            hold=False,  # it may hang for ever, and must not keep the process
         )
-        try:
-            thread.start()
-        except RuntimeError as error:  # no thread can be started: the process is ending, or at a limit
-            look.problem = error
+        if thread is None:
+            look.problem = RuntimeError("no thread can be started")
         else:
             thread.join(self._timeout)
             look.abandoned = thread.is_alive()

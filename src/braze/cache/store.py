@@ -10,7 +10,6 @@ the earlier one's entry with the same guards.
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
 import threading
@@ -22,7 +21,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -43,6 +42,7 @@ from braze.cache.entries import (
 from braze.cache.keys import Key, explain
 from braze.cache.paths import cache_folder
 from braze.config import Config
+from braze.runtime.ending import at_end
 
 if TYPE_CHECKING:  # loading it takes 4 ms
     from sqlite3 import Connection
@@ -371,7 +371,7 @@ def open_store(config: Config) -> Store | None:
     return store
 
 
-def _at_exit(*_: Any) -> None:
+def _at_end() -> None:
     for store in list(_STORES):
         store.close()
 
@@ -383,6 +383,6 @@ def _after_fork() -> None:
         store.after_fork()
 
 
-atexit.register(_at_exit)
+at_end(_at_end, last=True)
 if hasattr(os, "register_at_fork"):  # there is no fork on Windows
     os.register_at_fork(after_in_child=_after_fork)

@@ -74,7 +74,8 @@ class _Child:
             env=environment,
         )
         self._lines: queue.Queue[str] = queue.Queue()
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def _read(self) -> None:
         assert self._process.stdout is not None
@@ -105,7 +106,8 @@ class _Child:
     def close(self) -> None:
         """End the process, whatever it does."""
         self._process.kill()
-        self._process.wait()
+        with self._process:  # which closes its pipes, and waits
+            self._reader.join()
         self._log.close()
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import atexit
 import logging
+import os
 import sys
-import threading
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import Executor
@@ -19,11 +18,13 @@ from braze.artifact.schema import Fallback
 from braze.compile.eager_graph import run_eagerly
 from braze.compile.fx_compile import CompileRequest
 from braze.compile.messages import unpack_answer
-from braze.compile.remote_job import compile_request
+from braze.compile.remote_job import compile_request, load_compiler
 from braze.compile.report import ledger, warn_of
 from braze.compile.round_trip import compile_here, printed
 from braze.compile.switching import SwitchingCode
 from braze.errors import ArtifactError, BrazeError, BrazeWarning, UnserializableError, WorkerError
+from braze.runtime.ending import busy, ending, start
+from braze.runtime.forks import fork_lock
 
 __all__ = ["AsyncFxCompile"]
 
@@ -36,8 +37,9 @@ class AsyncFxCompile:
     between two calls. ``executor`` compiles it; None: a thread of this process, which is done long before a
     new process would have loaded PyTorch, with LLVM in its workers.
 
-    A graph that has no printed form is compiled here and now. Where compilation fails, eager operators go on
-    and one warning says so; in strict mode the calls that follow raise."""
+    A graph that has no printed form is compiled here and now, and so is one for which no thread can be
+    started. Where compilation fails, eager operators go on and one warning says so; in strict mode the calls
+    that follow raise. When the process ends, eager operators are all that there is."""
 
     executor: Executor | None = None
 
@@ -49,22 +51,20 @@ class AsyncFxCompile:
         except UnserializableError as error:
             return compile_here(request, f"it has no printed form: {error.what}", logging.INFO)
         code = SwitchingCode(run_eagerly(request, None))
-        threading.Thread(
-            target=_Arrival(request, code, payload, self.executor).run,
-            name=f"braze-compile-{request.name}",
-            daemon=True,
-        ).start()
+        arrival = _Arrival(request, code, payload, self.executor)
+        # a thread that waits for an executor may have to wait for ever
+        thread = start(f"braze-compile-{request.name}", arrival.run, hold=self.executor is None)
+        if thread is None and not ending():
+            return compile_here(request, "no thread can be started", logging.INFO)
         return code
 
 
-_ending = threading.Event()
-"""Set when the process ends: workers close then, and what comes of that is nobody's to know."""
-atexit.register(_ending.set)
-
 _PATIENCE = 1.0
 """Seconds that a thread waits for the first call before it begins to compile."""
+_loading = fork_lock()
+"""Python's own locks of modules that are being imported would be held in a child."""
 _FINE_INTERVAL = 2e-4
-_interval_lock = threading.Lock()
+_interval_lock = fork_lock()
 _running = 0
 _usual_interval = 0.0
 
@@ -88,6 +88,18 @@ def _in_the_background() -> Iterator[None]:
                 sys.setswitchinterval(_usual_interval)
 
 
+def _after_fork() -> None:
+    """The threads in the background are the parent's."""
+    global _running
+    if _running > 0:
+        _running = 0
+        sys.setswitchinterval(_usual_interval)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 @dataclass(frozen=True)
 class _Arrival:
     """One compilation in the background; runs in a thread of its own."""
@@ -99,27 +111,40 @@ class _Arrival:
 
     def run(self) -> None:
         with config.using(self.request.config):
-            try:
-                final = self._loaded(self._answer())
-            except Exception as error:
-                if not _ending.is_set():
-                    self._failed(error)
-                return
-            if _ending.is_set():
-                return
-            warn_of(final.info.metrics.fallbacks)
-            ledger.record_made(final.info)
-            self.code.switch_to(final)
-            _log.info("%s: compiled code takes over from eager operators", self.request.name)
+            answer = self._awaited()
+            with busy():  # the end of the process would find PyTorch's frames in this thread
+                self._take(answer)
 
-    def _answer(self) -> bytes:
-        if self.executor is not None:
-            try:
-                return self.executor.submit(compile_request, self.payload).result()
-            except WorkerError as error:
-                _log.warning("%s is compiled in this process: %s", self.request.name, error.what)
+    def _awaited(self) -> bytes | Exception | None:
+        """What the executor answers or raises; None where nobody but this thread is to compile."""
+        if self.executor is None:
+            return None
+        try:
+            return self.executor.submit(compile_request, self.payload).result()
+        except WorkerError as error:
+            _log.warning("%s is compiled in this process: %s", self.request.name, error.what)
+            return None
+        except Exception as error:
+            return error
+
+    def _take(self, answer: bytes | Exception | None) -> None:
+        try:
+            if isinstance(answer, Exception):
+                raise answer
+            final = self._loaded(self._compiled() if answer is None else answer)
+        except Exception as error:
+            self._failed(error)
+            return
+        warn_of(final.info.metrics.fallbacks)
+        ledger.record_made(final.info)
+        self.code.switch_to(final)
+        _log.info("%s: compiled code takes over from eager operators", self.request.name)
+
+    def _compiled(self) -> bytes:
         # whoever compiles a graph calls it: that call comes first, and then it is our turn
         self.code.wait_for_a_call(_PATIENCE)
+        with _loading:
+            load_compiler()
         with _in_the_background():
             return compile_request(self.payload)
 

@@ -9,8 +9,8 @@ job, it is everything.
 from __future__ import annotations
 
 import logging
+import os
 import re
-import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +22,7 @@ import msgspec
 
 from braze import config
 from braze.errors import BrazeWarning
+from braze.runtime.forks import fork_lock
 
 __all__ = ["LogLine", "Said", "Warned", "captured", "levels", "replay_logs", "replay_warnings"]
 
@@ -170,7 +171,7 @@ class _Tap(logging.Filter):
 _formatter = logging.Formatter()
 _tap = _Tap()
 
-_lock = threading.Lock()
+_lock = fork_lock()
 _inside = 0
 _showwarning: Any = None
 
@@ -192,6 +193,17 @@ def _leave() -> None:
         _inside -= 1
         if _inside == 0 and warnings.showwarning is _show:
             warnings.showwarning = _showwarning
+
+
+def _after_fork() -> None:
+    """Blocks of other threads are the parent's."""
+    global _inside
+    while _inside > (_mine.get() is not None):
+        _leave()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _show(

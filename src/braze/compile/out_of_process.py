@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -9,8 +10,9 @@ from braze import config
 from braze.artifact.output_code import OutputCode
 from braze.compile.fx_compile import CompileRequest
 from braze.compile.remote_job import compile_request
-from braze.compile.round_trip import printed, through
+from braze.compile.round_trip import compile_here, printed, through
 from braze.compile.workers import pool
+from braze.runtime.ending import ending
 
 __all__ = ["OutOfProcessFxCompile"]
 
@@ -27,6 +29,9 @@ class OutOfProcessFxCompile:
     executor: Executor | None = None
 
     def compile(self, request: CompileRequest) -> OutputCode:
+        if self.executor is None and ending():
+            return compile_here(request, "the process is ending", logging.INFO)
+
         def exchange() -> bytes:
             payload = printed(request).to_bytes()
             with config.using(request.config):  # the pool looks at its options there

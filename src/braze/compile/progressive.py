@@ -4,7 +4,6 @@ background, from the same IR."""
 from __future__ import annotations
 
 import logging
-import threading
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -17,6 +16,7 @@ from braze.compile.fx_compile import CompileRequest, FxCompile
 from braze.compile.switching import SwitchingCode
 from braze.config import Config
 from braze.errors import BrazeError
+from braze.runtime.ending import busy, start
 
 __all__ = ["ProgressiveFxCompile", "improved"]
 
@@ -41,26 +41,23 @@ class ProgressiveFxCompile:
         if not isinstance(first, CompiledFxGraph) or not first.variant().modules:
             return first
         code = SwitchingCode(first)
-        start = threading.Thread(
-            target=_improve,
-            args=(code, first, level, request.config),
-            name=f"braze-improve-{first.name}",
-            daemon=True,
-        )
-        start.start()
+        options = request.config
+        if start(f"braze-improve-{first.name}", lambda: _improve(code, first, level, options)) is None:
+            return first
         return code
 
 
 def _improve(code: SwitchingCode, first: CompiledFxGraph, level: int, options: Config) -> None:
-    try:
-        with config.using(options):
-            better = improved(first, level)
-            better.post_compile(min_parallel_work=options.min_parallel_work)
-    except BrazeError as error:
-        _log.warning("%s keeps its first code: %s", first.name, error.what)
-        return
-    code.switch_to(better)
-    _log.info("%s: code of LLVM's level %d takes over", first.name, level)
+    with busy():
+        try:
+            with config.using(options):
+                better = improved(first, level)
+                better.post_compile(min_parallel_work=options.min_parallel_work)
+        except BrazeError as error:
+            _log.warning("%s keeps its first code: %s", first.name, error.what)
+            return
+        code.switch_to(better)
+        _log.info("%s: code of LLVM's level %d takes over", first.name, level)
 
 
 def improved(graph: CompiledFxGraph, level: int) -> CompiledFxGraph:

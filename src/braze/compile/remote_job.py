@@ -3,6 +3,7 @@ executor can run it: our own pool, which knows it by name, threads, processes, a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from msgspec.structs import astuple
@@ -19,7 +20,7 @@ from braze.compile.workers import state
 from braze.errors import BrazeError, ConfigError, FallbackError, UnserializableError
 from braze.runtime.target import making_for
 
-__all__ = ["answer_to", "compile_request", "other_versions"]
+__all__ = ["answer_to", "compile_request", "load_compiler", "other_versions"]
 
 
 def compile_request(payload: bytes) -> bytes:
@@ -32,14 +33,19 @@ def compile_request(payload: bytes) -> bytes:
     return answer_to(request)
 
 
+def load_compiler() -> Callable[..., CompiledFxGraph]:
+    """The compiler's own `compile_graph`, which takes a while to load when it is first asked for."""
+    from braze.compile.pipeline import compile_graph  # noqa: PLC0415
+
+    return compile_graph
+
+
 def answer_to(request: Request, debug_dir: str | None = None) -> bytes:
     """As `compile_request`, for a request that was read; ``debug_dir``: instead of the one in its options."""
     context = request.context
     if (differing := other_versions(context.versions)) is not None:
         return pack_answer(Answer(refused=f"it was sent to another compiler: {differing}"))
-    # loaded now, and not while somebody listens: its modules make loggers
-    from braze.compile.pipeline import compile_graph  # noqa: PLC0415
-
+    compile_graph = load_compiler()  # now, and not while somebody listens: its modules make loggers
     refused: str | None = None
     failure: Failure | None = None
     artifact: bytes | None = None
@@ -58,7 +64,7 @@ def answer_to(request: Request, debug_dir: str | None = None) -> bytes:
         parsed = _with_options(parsed, options)
         with config.using(options):
             try:
-                compiled: CompiledFxGraph = compile_graph(parsed, link=False)
+                compiled = compile_graph(parsed, link=False)
                 artifact = compiled.prepare_for_serialization()
             except MemoryError:
                 raise

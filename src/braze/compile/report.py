@@ -5,7 +5,6 @@ Nothing here is needed to run a graph. Texts are made when they are asked for.
 
 from __future__ import annotations
 
-import threading
 import warnings
 import weakref
 from collections import Counter, deque
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from braze.artifact.schema import ExternCall, Fallback, GraphInfo
 from braze.errors import BrazeWarning
+from braze.runtime.forks import fork_lock
 
 if TYPE_CHECKING:  # whoever only counts need not load the compiler
     from braze.ir.graph import Graph
@@ -79,7 +79,7 @@ class Ledger:
     """The process's account of compilations. Reports are kept as long as their graphs live."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = fork_lock()
         self._totals = Totals()
         self._reports: deque[weakref.ref[GraphReport]] = deque(maxlen=4096)
         self._listeners: list[Callable[[GraphReport], None]] = []

@@ -9,8 +9,12 @@ from typing import Any
 from braze.artifact.compiled_graph import CompiledFxGraph
 from braze.artifact.output_code import BoxedCall, OutputCode, OutputStrides
 from braze.artifact.sizes import size_reader
+from braze.runtime.forks import fork_lock
 
 __all__ = ["SwitchingCode"]
+
+
+_lock = fork_lock()
 
 
 class SwitchingCode(OutputCode):
@@ -24,7 +28,6 @@ class SwitchingCode(OutputCode):
         self._first = first
         self._final: CompiledFxGraph | None = None
         self._listeners: list[Callable[[CompiledFxGraph], None]] = []
-        self._lock = threading.Lock()
         self._called = threading.Event()
         current: list[BoxedCall] = []
 
@@ -32,7 +35,7 @@ class SwitchingCode(OutputCode):
             try:
                 return first.run(inputs)
             finally:
-                with self._lock:
+                with _lock:
                     if current[0] is first_call:  # nothing better has come meanwhile
                         current[0] = first.run
                 self._called.set()
@@ -77,7 +80,7 @@ class SwitchingCode(OutputCode):
                 return (compiled if code.admits(sizes(inputs)) else first)(inputs)
 
             call = guarded
-        with self._lock:
+        with _lock:
             self._current[0] = call
             self._final = code
             listeners, self._listeners = self._listeners, []
@@ -90,13 +93,13 @@ class SwitchingCode(OutputCode):
         def run(inputs: list[Any]) -> Sequence[Any]:
             raise error
 
-        with self._lock:
+        with _lock:
             self._current[0] = run
 
     def when_final(self, listen: Callable[[CompiledFxGraph], None]) -> None:
         """Have ``listen`` called with the version that takes over, from the thread that made it; at once if
         it has."""
-        with self._lock:
+        with _lock:
             final = self._final
             if final is None:
                 self._listeners.append(listen)

@@ -30,6 +30,7 @@ from braze.frontend.views import (
     with_outputs_in_inputs,
     with_views_of_inputs,
 )
+from braze.runtime.ending import busy
 
 __all__ = ["PartObserver", "compile_parts", "next_graph_id"]
 
@@ -53,6 +54,7 @@ class PartObserver(Protocol):
         ...
 
 
+@busy()
 def compile_parts(
     module: torch.nn.Module,
     example_inputs: Sequence[Any],
@@ -76,6 +78,7 @@ def compile_parts(
     written: list[tuple[bool, ...] | None] = []
     curved: list[int] = []
 
+    @busy()  # a backward is compiled when it first runs
     def compile_part(part: GraphModule, inputs: Sequence[Any], kind: GraphKind) -> aot.BoxedFunction:
         if observer is not None:
             observer.note(kind, part, inputs)

@@ -21,6 +21,7 @@ from braze.config import Config
 from braze.errors import ConfigError
 from braze.frontend import level2
 from braze.frontend.entries import open_entries
+from braze.runtime.ending import busy
 from braze.runtime.host import check_target
 
 __all__ = ["MODES", "braze", "make_backend", "register"]
@@ -37,6 +38,7 @@ change on a CPU, where a call costs one native call for each segment anyway."""
 _Compiled: TypeAlias = Callable[..., Any]
 
 
+@busy()
 def braze(
     gm: GraphModule,
     example_inputs: Sequence[Any],

@@ -20,6 +20,7 @@ from braze.errors import BrazeError, CodegenError
 from braze.fuser.arg_spec import ArgSpec
 from braze.fuser.elementwise import ElementwiseGraph
 from braze.fuser.specialize import request_for
+from braze.runtime.ending import busy
 from braze.runtime.host import check_target
 
 __all__ = ["GENERATORS", "Generator", "LLVMGenerator", "compiled", "reason_of"]
@@ -72,6 +73,7 @@ class LLVMGenerator:
         return compiled(request, self.strategy(request.config))
 
 
+@busy()
 def compiled(request: CompileRequest, strategy: FxCompile) -> CompiledFxGraph:
     """The code for ``request``. Raises ``CodegenError`` where there is none."""
     code = strategy.compile(request)

@@ -86,7 +86,10 @@ def _peak(threads: int) -> float:
     def work(own: list[float]) -> None:
         out = ctypes.create_string_buffer(64 + 4 * target.lanes)
         for _ in range(_PEAK_ROUNDS):
-            together.wait()
+            try:
+                together.wait()
+            except threading.BrokenBarrierError:
+                return
             start = time.perf_counter()
             run(ctypes.addressof(out), _PEAK_TRIPS)
             own.append(time.perf_counter() - start)
@@ -94,7 +97,11 @@ def _peak(threads: int) -> float:
     others = [threading.Thread(target=work, args=(own,)) for own in seconds[1:]]
     for thread in others:
         thread.start()
-    work(seconds[0])
+    try:
+        work(seconds[0])
+    except BaseException:
+        together.abort()  # the others would wait for ever
+        raise
     for thread in others:
         thread.join()
     rounds: list[tuple[float, ...]] = list(zip(*seconds, strict=True))

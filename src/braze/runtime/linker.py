@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import os
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from braze._torch.native import native_address
 from braze.errors import LinkError
 from braze.runtime.elf import read_symbols
+from braze.runtime.forks import fork_lock
 
 __all__ = ["LinkedCode", "link"]
 
@@ -43,7 +42,8 @@ class LinkedCode:
 
 
 _numbers = itertools.count()
-_lock = threading.Lock()
+_lock = fork_lock()
+"""LLVM's binding has a lock of its own, which is held where this one is."""
 _jit: Any = None
 
 
@@ -119,25 +119,18 @@ def link(
             addresses[name] = address
     if missing:
         raise LinkError(f"object code calls what nobody defines: {', '.join(missing)}")
-    builder = _llvm().JITLibraryBuilder()
-    for data in unique:
-        builder.add_object_img(data)
-    for name, address in addresses.items():
-        builder.import_symbol(name, address)
-    for name in exports:
-        builder.export_symbol(name)
+    llvm = _llvm()
     with _lock:
+        builder = llvm.JITLibraryBuilder()
+        for data in unique:
+            builder.add_object_img(data)
+        for name, address in addresses.items():
+            builder.import_symbol(name, address)
+        for name in exports:
+            builder.export_symbol(name)
         try:
             tracker = builder.link(_engine(), f"braze.{next(_numbers)}")
         except RuntimeError as error:
             raise LinkError(f"object code could not be linked: {error}") from error
-    return LinkedCode(tracker, {name: tracker[name] for name in exports}, sum(map(len, unique)))
-
-
-def _after_fork() -> None:
-    global _lock
-    _lock = threading.Lock()  # a thread that is gone may have held it
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+        found = {name: tracker[name] for name in exports}
+    return LinkedCode(tracker, found, sum(map(len, unique)))

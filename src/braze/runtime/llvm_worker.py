@@ -13,20 +13,22 @@ of all is ``("hello", llvmlite version, LLVM version)``. Numbers are decimal tex
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
 import struct
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NoReturn
 
-__all__ = ["FrameReader", "compile_module", "pack_frame"]
+__all__ = ["FrameReader", "compile_module", "live_with", "pack_frame"]
 
 _COUNT = struct.Struct("<I")
-_PARENT_CHECK_MS = 2000
+_PARENT_CHECK_MS = 1000
 
 
 def pack_frame(fields: Sequence[bytes]) -> bytes:
@@ -166,6 +168,27 @@ def _write(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
+def live_with(parent: int, requests: int | None = None) -> None:
+    """From now on, end when the process ``parent`` does, however it does, and also in the middle of a job: by
+    the kernel's word where a process has a handle, by looking who the parent is, and at the end of the pipe
+    ``requests``, if it is given (somebody forked by the parent may hold it open)."""
+    poller = select.poll()
+    if requests is not None:
+        poller.register(requests, 0)  # no event but the end of the pipe, which cannot be masked
+    wait: int | None = _PARENT_CHECK_MS
+    if hasattr(os, "pidfd_open"):
+        with contextlib.suppress(OSError):  # it is gone, or the kernel has no such thing
+            poller.register(os.pidfd_open(parent), select.POLLIN)
+            wait = None
+
+    def watch() -> None:
+        while os.getppid() == parent and not poller.poll(wait):
+            pass
+        os._exit(0)
+
+    threading.Thread(target=watch, name="braze-parent-watch", daemon=True).start()
+
+
 def main(argv: Sequence[str]) -> NoReturn:
     """Serve until the parent closes its end or dies."""
     sys.path.append(argv[1])
@@ -179,19 +202,14 @@ def main(argv: Sequence[str]) -> NoReturn:
     except (ImportError, ValueError, OSError):
         resource = None  # type: ignore[assignment]
     requests, answers = _take_streams()
+    live_with(parent)
     llvm = _llvm()
     import llvmlite  # noqa: PLC0415  on the path only since the line above
 
     version = ".".join(map(str, llvm.llvm_version_info))
     _write(answers, pack_frame([b"hello", llvmlite.__version__.encode(), version.encode()]))
-    waiting = select.poll()
-    waiting.register(requests, select.POLLIN)
     reader = FrameReader()
     while True:
-        while not waiting.poll(_PARENT_CHECK_MS):
-            # somebody forked by the parent may hold the pipe open, so an end of file may never come
-            if os.getppid() != parent:
-                os._exit(0)
         data = os.read(requests, 1 << 20)
         if not data:
             os._exit(0)

@@ -11,7 +11,6 @@ them.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import hashlib
 import importlib.util
@@ -31,6 +30,7 @@ from pathlib import Path
 from braze import config
 from braze.codegen.llvm.process import CompiledObject, Job, WorkerProcess
 from braze.errors import BrazeWarning, LLVMError, WorkerError
+from braze.runtime.ending import at_end, ending, start
 from braze.runtime.llvm_worker import compile_module
 from braze.runtime.processes import describe_exit, no_processes_reason
 
@@ -47,6 +47,8 @@ def unavailable_reason() -> str | None:
     """Why no worker process can be started here; None where one can."""
     if config.current().llvm_in_process:
         return "llvm_in_process is set"
+    if ending():
+        return "the process is ending"
     if config.sealed():
         return "a compile worker runs LLVM itself: its parent starts it again where LLVM ends it"
     if (reason := no_processes_reason()) is not None:
@@ -149,7 +151,11 @@ class Pool:
                 job.number = state.next_job
                 state.next_job += 1
                 state.pending.append(job)
-                self._assign()
+                try:
+                    self._assign()
+                except BaseException:
+                    self._interrupted(job)
+                    raise
                 in_process = state.broken is not None
                 stranded = self._take_pending() if in_process else []
         if not in_process:
@@ -208,17 +214,22 @@ class Pool:
             state.broken = "llvmlite is not installed"
             return False
         try:
-            state.workers.append(WorkerProcess(str(Path(spec.origin).parent.parent)))
-        except OSError as error:
-            state.broken = f"no process could be started: {error}"
-            return False
-        if self._thread is None or not self._thread.is_alive():
             if self._wake_read < 0:
                 self._wake_read, self._wake_write = os.pipe()
                 os.set_blocking(self._wake_read, False)
                 os.set_blocking(self._wake_write, False)
-            self._thread = threading.Thread(target=self._serve, name="braze-llvm-pool", daemon=True)
-            self._thread.start()
+            worker = WorkerProcess(str(Path(spec.origin).parent.parent))
+        except OSError as error:
+            state.broken = f"no process could be started: {error}"
+            return False
+        state.workers.append(worker)
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = start("braze-llvm-pool", self._serve)
+            if self._thread is None:
+                state.workers.remove(worker)
+                worker.kill()
+                state.broken = "no thread could be started"
+                return False
         return True
 
     def _assign(self) -> None:
@@ -231,7 +242,17 @@ class Pool:
                 free = state.workers[-1]
             if free is None or len(free.jobs) >= _QUEUED_PER_WORKER:
                 return
-            free.give(state.pending.popleft(), self.deadline)
+            free.give(state.pending[0], self.deadline)
+            state.pending.popleft()
+
+    def _interrupted(self, job: Job) -> None:
+        """The thread that submits a job was interrupted: a job that no worker has is nobody's any more."""
+        state = self._state
+        given = {id(each) for worker in state.workers for each in worker.jobs}
+        state.pending = deque(each for each in state.pending if each is not job and id(each) not in given)
+        if id(job) not in given:
+            del state.futures[job.key]
+            job.future.set_exception(WorkerError("a compile was interrupted"))
 
     def _close_wake(self) -> None:
         fds, self._wake_read, self._wake_write = (self._wake_read, self._wake_write), -1, -1
@@ -284,12 +305,12 @@ class Pool:
             for job, error in failed:
                 self._fail(job, error)
             if stranded:
-                warnings.warn(
+                self._run_here(stranded)
+                warnings.warn(  # last, for it may be an error
                     f"LLVM runs inside this process, where a bad module can end it: {self._state.broken}",
                     BrazeWarning,
                     stacklevel=2,
                 )
-                self._run_here(stranded)
 
     def _timeout(self, workers: list[WorkerProcess]) -> int | None:
         """Milliseconds until the next deadline or the next worker that has been idle for long."""
@@ -366,6 +387,9 @@ class Pool:
                     )
             except Exception as error:
                 self._fail(job, LLVMError(f"LLVM refused a module: {str(error).strip()}"))
+            except BaseException:
+                self._fail(job, WorkerError("a compile was interrupted"))
+                raise
             else:
                 self._succeed(job, CompiledObject(code, asm, opt_ir, time.perf_counter() - start))
 
@@ -406,8 +430,11 @@ def compile_ir(
 
 
 def _close_shared() -> None:
-    if _shared is not None:
-        _shared.close()
+    """What is compiled later still, by some handler of the end, is compiled here, by another pool."""
+    global _shared
+    pool, _shared = _shared, None
+    if pool is not None:
+        pool.close()
 
 
 def _after_fork() -> None:
@@ -419,6 +446,6 @@ def _after_fork() -> None:
         pool.forget()
 
 
-atexit.register(_close_shared)
+at_end(_close_shared)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)

@@ -78,10 +78,14 @@ class WorkerProcess:
         self.last_words = ""
         self._limit = 0.0
         self._reader = FrameReader()
+        self.requests = self.answers = -1
         self._errors = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  lives as long as the worker
-        request_read, self.requests = os.pipe()
-        self.answers, answer_write = os.pipe()
+        theirs: list[int] = []
         try:
+            request_read, self.requests = os.pipe()
+            theirs.append(request_read)
+            self.answers, answer_write = os.pipe()
+            theirs.append(answer_write)
             enlarge_pipe(self.requests)
             enlarge_pipe(self.answers)
             os.set_blocking(self.requests, False)
@@ -95,20 +99,22 @@ class WorkerProcess:
                 start_new_session=True,  # a Ctrl-C at the terminal is for the parent
             )
         except BaseException:
+            self._errors.close()
             self._close()
             raise
         finally:
-            os.close(request_read)
-            os.close(answer_write)
+            for fd in theirs:
+                os.close(fd)
         self.pid = self._process.pid
 
     def give(self, job: Job, limit: float) -> None:
         """Send a job, which may take ``limit`` seconds once it is the first."""
+        frame = job.frame()
         self._limit = limit
         if not self.jobs and self.hello:
             self.deadline = time.monotonic() + limit
         self.jobs.append(job)
-        self.unsent += job.frame()
+        self.unsent += frame
         self.send()
 
     def send(self) -> None:

@@ -14,7 +14,6 @@ own process. No future waits for ever. Where workers do not start at all, the po
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import functools
 import importlib
@@ -38,6 +37,7 @@ from braze.compile.workers.launch import package_root
 from braze.compile.workers.process import Job, JobFuture, WorkerProcess
 from braze.compile.workers.worker import Hello
 from braze.errors import WorkerError
+from braze.runtime.ending import at_end, start
 from braze.runtime.processes import no_processes_reason
 
 __all__ = ["DEFAULT_JOBS", "CompilePool", "prestart", "shared"]
@@ -148,14 +148,11 @@ class CompilePool(Executor):
                 raise RuntimeError("cannot submit a job after shutdown")
             if state.broken is not None:
                 raise _error(f"compile workers cannot be had: {state.broken}")
+            if not self._ensure_thread():
+                raise _error("compile workers cannot be had: no thread can be started")
             state.numbers += 1
             job = Job(state.numbers, name, args[0], limit, future)
             state.pending.append(job)
-            try:
-                self._ensure_thread()
-            except RuntimeError as error:  # the interpreter is ending
-                state.pending.remove(job)
-                raise _error(f"compile workers cannot be had: {error}") from error
             self._wake()
         return cast("Future[T]", future)
 
@@ -166,8 +163,8 @@ class CompilePool(Executor):
             if state.closing or state.broken is not None:
                 return
             state.wanted = max(state.wanted, min(workers, self.size))
-            self._ensure_thread()
-            self._wake()
+            if self._ensure_thread():
+                self._wake()
 
     def worker_pids(self) -> list[int]:
         """The process ids of the workers that are there, warm or starting."""
@@ -218,19 +215,17 @@ class CompilePool(Executor):
         self._close_wake()
 
     # -- the thread; the lock is held where the name says nothing else -----------------------------------
-    def _ensure_thread(self) -> None:
+    def _ensure_thread(self) -> bool:
+        """Whether there is a thread."""
         if self._thread is not None:
-            return
+            return True
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
-        self._thread = threading.Thread(target=self._run, name="braze-compile-pool", daemon=True)
-        try:
-            self._thread.start()
-        except RuntimeError:
-            self._thread = None
+        self._thread = start("braze-compile-pool", self._run)
+        if self._thread is None:
             self._close_wake()
-            raise
+        return self._thread is not None
 
     def _wake(self) -> None:
         if self._wake_write >= 0:
@@ -474,7 +469,7 @@ def prestart(workers: int = 1) -> None:
     shared().prestart(workers)
 
 
-def _at_exit() -> None:
+def _at_end() -> None:
     for pool in list(_pools):
         pool.terminate("the interpreter is ending")
 
@@ -487,6 +482,6 @@ def _after_fork() -> None:
         pool.forget()
 
 
-atexit.register(_at_exit)
+at_end(_at_end)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)

@@ -21,6 +21,7 @@ carried, and raises in a worker to whom it was not sent.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ import torch
 
 from braze._torch.state import as_sent
 from braze.errors import InternalError, UnserializableError
+from braze.runtime.forks import fork_lock
 
 __all__ = ["TorchState", "apply", "capture"]
 
@@ -69,7 +71,7 @@ def _set(state: TorchState) -> None:
 
 
 _mine: ContextVar[TorchState | None] = ContextVar("braze_applied_state", default=None)
-_turn = threading.Condition()
+_turn = threading.Condition(fork_lock())
 _inside = 0
 _before: TorchState | None = None
 
@@ -94,6 +96,16 @@ def _leave() -> None:
                 _set(_before)
             _before = None
             _turn.notify_all()
+
+
+def _after_fork() -> None:
+    """Blocks of other threads are the parent's."""
+    while _inside > (_mine.get() is not None):
+        _leave()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 @contextmanager

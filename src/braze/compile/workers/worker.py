@@ -11,10 +11,8 @@ import ctypes
 import faulthandler
 import importlib
 import os
-import select
 import signal
 import sys
-import threading
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -25,12 +23,12 @@ import msgspec
 from braze import config
 from braze.compile.workers.frames import Frame, FrameError, FrameReader, Kind, pack
 from braze.compile.workers.launch import package_root
+from braze.runtime.llvm_worker import live_with
 
 __all__ = ["Hello", "Setup", "main"]
 
 JobFn = Callable[[bytes], bytes]
 
-_PARENT_CHECK_MS = 1000
 _READ_BYTES = 1 << 20
 _OOM_SCORE = "700"
 _PR_SET_PDEATHSIG = 1
@@ -64,7 +62,8 @@ def main() -> NoReturn:
         )  # "where are you?", before a late one is killed
     reader = FrameReader()
     setup = msgspec.msgpack.decode(_first(requests, reader).body, type=Setup)
-    _live_with(setup.parent, requests)
+    _die_with_parent()
+    live_with(setup.parent, requests)
     _be_killed_first()
     config.seal()
     module = importlib.import_module(setup.jobs)
@@ -117,20 +116,11 @@ def _first(requests: int, reader: FrameReader) -> Frame:
             return frame
 
 
-def _live_with(parent: int, requests: int) -> None:
-    """End when the parent does: by the kernel's signal where there is one, by the end of the pipe, and by
-    looking who the parent is (a process that the parent forked may hold the pipe open)."""
+def _die_with_parent() -> None:
+    """Be killed when the parent's thread ends that started this process, which lives as long as its workers.
+    `live_with` needs Python's lock for as much, and a job may hold that for long."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-
-    def watch() -> None:
-        poller = select.poll()
-        poller.register(requests, 0)  # no event but the end of the pipe, which cannot be masked
-        while os.getppid() == parent and not poller.poll(_PARENT_CHECK_MS):
-            pass
-        os._exit(0)
-
-    threading.Thread(target=watch, name="braze-parent-watch", daemon=True).start()
 
 
 def _be_killed_first() -> None:

@@ -24,6 +24,8 @@ from braze.inspect.fuzz.judge import Fault, Settings, Verdict
 from braze.inspect.fuzz.program import Mode, Program
 from braze.inspect.fuzz.script import script_of
 from braze.inspect.fuzz.shrink import shrink
+from braze.runtime.ending import busy
+from braze.runtime.ending import start as start_thread
 
 __all__ = ["DEFAULT_JOBS", "Account", "Finding", "Plan", "Session", "run_plan"]
 
@@ -226,6 +228,7 @@ def run_plan(plan: Plan, tell: Callable[[Account, str], None]) -> Account:
         late = plan.minutes is not None and time.monotonic() - start > plan.minutes * 60
         return stop.is_set() or late
 
+    @busy()
     def work() -> None:
         session = Session(plan)
         try:
@@ -242,9 +245,11 @@ def run_plan(plan: Plan, tell: Callable[[Account, str], None]) -> Account:
         finally:
             session.close()
 
-    threads = [threading.Thread(target=work, name=f"braze-fuzz-{n}", daemon=True) for n in range(plan.jobs)]
-    for thread in threads:
-        thread.start()
+    threads = [
+        thread for n in range(plan.jobs) if (thread := start_thread(f"braze-fuzz-{n}", work)) is not None
+    ]
+    if not threads:
+        raise WorkerError("no thread can be started")
     try:
         for thread in threads:
             thread.join()
