@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch._dynamo import utils
+from torch._dynamo import exc, utils
 from torch._dynamo.backends import registry
 from torch._dynamo.utils import counters
 
@@ -16,6 +16,7 @@ __all__ = [
     "break_reasons",
     "compile_apart",
     "graph_breaks",
+    "is_for_dynamo",
     "original_callable",
     "register_backend",
     "untraced",
@@ -59,6 +60,12 @@ def compile_apart(function: Callable[..., Any], backend: Callable[..., Any]) -> 
     apart: dict[str, Any] = {"isolate_recompiles": True} if "isolate_recompiles" in known else {}
     compiled: Callable[..., Any] = torch.compile(function, backend=backend, **apart)
     return compiled
+
+
+def is_for_dynamo(error: BaseException) -> bool:
+    """Whether an exception in a backend is no failure: it asks Dynamo to trace again, or to leave the frame
+    alone."""
+    return isinstance(error, (exc.RestartAnalysis, exc.SkipFrame))
 
 
 def untraced(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -6,24 +6,25 @@ import atexit
 import logging
 import sys
 import threading
-import warnings
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from braze import config
+from braze import config, notices
+from braze._torch.provenance import source_of_error
 from braze.artifact.compiled_graph import CompiledFxGraph
 from braze.artifact.output_code import OutputCode
 from braze.artifact.schema import Fallback
 from braze.compile.eager_graph import run_eagerly
+from braze.compile.failing import described
 from braze.compile.fx_compile import CompileRequest
 from braze.compile.messages import unpack_answer
 from braze.compile.remote_job import compile_request
 from braze.compile.report import ledger, warn_of
 from braze.compile.round_trip import compile_here, printed
 from braze.compile.switching import SwitchingCode
-from braze.errors import ArtifactError, BrazeError, BrazeWarning, UnserializableError, WorkerError
+from braze.errors import ArtifactError, BrazeError, UnserializableError, WorkerError
 
 __all__ = ["AsyncFxCompile"]
 
@@ -100,17 +101,25 @@ class _Arrival:
     def run(self) -> None:
         with config.using(self.request.config):
             try:
-                final = self._loaded(self._answer())
-            except Exception as error:
-                if not _ending.is_set():
-                    self._failed(error)
-                return
-            if _ending.is_set():
-                return
-            warn_of(final.info.metrics.fallbacks)
+                self._take_over()
+            except Warning as raised:  # the filters make errors of warnings: whoever calls gets it
+                self.code.fail(raised)
+
+    def _take_over(self) -> None:
+        try:
+            final = self._loaded(self._answer())
+            if not _ending.is_set():
+                self.code.switch_to(final)
+        except Warning:
+            raise
+        except Exception as error:
+            if not _ending.is_set():
+                self._failed(error)
+            return
+        if not _ending.is_set():
             ledger.record_made(final.info)
-            self.code.switch_to(final)
             _log.info("%s: compiled code takes over from eager operators", self.request.name)
+            warn_of(final.info.metrics.fallbacks)
 
     def _answer(self) -> bytes:
         if self.executor is not None:
@@ -140,9 +149,12 @@ class _Arrival:
         return final
 
     def _failed(self, error: Exception) -> None:
-        what = error.what if isinstance(error, BrazeError) else f"{type(error).__name__}: {error}"
+        what = error.what if isinstance(error, BrazeError) else described(error)
         if self.request.config.strict:
             self.code.fail(error)
             return
-        ledger.record_eager(Fallback(self.request.name, what))
-        warnings.warn(f"{self.request.name} goes on as eager PyTorch: {what}", BrazeWarning, stacklevel=1)
+        where = (error.where if isinstance(error, BrazeError) else None) or source_of_error(
+            error, self.request.gm
+        )
+        ledger.record_eager(Fallback(self.request.name, what, where or ""))
+        notices.say(f"{self.request.name} goes on as eager PyTorch: {what}", where=where, topic=what)

@@ -6,15 +6,14 @@ Nothing here is needed to run a graph. Texts are made when they are asked for.
 from __future__ import annotations
 
 import threading
-import warnings
 import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from braze import notices
 from braze.artifact.schema import ExternCall, Fallback, GraphInfo
-from braze.errors import BrazeWarning
 
 if TYPE_CHECKING:  # whoever only counts need not load the compiler
     from braze.ir.graph import Graph
@@ -143,16 +142,14 @@ class Ledger:
         return stop
 
 
-_warned: set[tuple[str, str]] = set()
-
-
 def warn_of(fallbacks: Sequence[Fallback]) -> None:
-    """Say, once for each operator that eager PyTorch runs, which, where, and why."""
-    for fallback in dict.fromkeys(fallbacks):
-        key = (fallback.op, fallback.reason)
-        if key not in _warned:
-            _warned.add(key)
-            warnings.warn(f"runs as eager PyTorch: {fallback}", BrazeWarning, stacklevel=2)
+    """Say, once for each operator and place where eager PyTorch runs it, which, where, and why."""
+    for fallback in fallbacks:
+        notices.say(
+            f"runs as eager PyTorch: {fallback}",
+            where=fallback.source,
+            topic=fallback.op,
+        )
 
 
 ledger = Ledger()

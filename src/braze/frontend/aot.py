@@ -3,18 +3,22 @@ compiler sees it."""
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
 from torch.fx import GraphModule
 
+from braze import notices
 from braze._torch import aot, aot_metadata, dynamo, trace_state, tracing
 from braze._torch.tracing import fake_mode_of
 from braze.artifact.autograd_call import guarded_backward
 from braze.artifact.output_code import BoxedCall, OutputCode
 from braze.compile.fx_compile import CompileRequest, FxCompile, GraphKind
+from braze.compile.in_process import eager_or_raise
 from braze.config import Config
 from braze.frontend import aliasing
 from braze.frontend.decompositions import decompositions
@@ -87,7 +91,6 @@ def compile_parts(
                 raise _AsCaptured
             static = tracing.static_inputs()
             static_names.update(placeholders[i].name for i in static if i < len(placeholders))
-        outputs = len(part.graph.output_node().args[0])  # type: ignore[arg-type]
         visible = tracing.visible_outputs() if kind == "forward" else None
         if kind == "forward":
             curved.extend(curved_inputs(part, visible or 0))
@@ -97,21 +100,7 @@ def compile_parts(
             if kind == "inference" and views and any(written[-1] or ())
             else []
         )
-        _adopt_inputs(part, inputs)
-        run_passes(part, config)
-        request = CompileRequest(
-            gm=part,
-            example_inputs=tuple(inputs),
-            static_inputs=static,
-            visible_outputs=outputs if visible is None else visible,
-            config=config,
-            kind=kind,
-            graph_id=graph_id,
-        )
-        with tracing.outside_trace():
-            code = compiler.compile(request)
-            if observer is not None:
-                observer.compiled(kind, code)
+        code = simplified_and_compiled(part, inputs, kind, static, visible)
         if kind != "backward":
             tracing.report_output_strides(code.output_strides)
         run = _with_numbers(code.run, inputs)
@@ -122,6 +111,35 @@ def compile_parts(
         if inner_views:
             run = with_views_of_inputs(run, inner_views)
         return aot.boxed(run)
+
+    def simplified_and_compiled(
+        part: GraphModule, inputs: Sequence[Any], kind: GraphKind, static: frozenset[int], visible: int | None
+    ) -> OutputCode:
+        outputs = len(part.graph.output_node().args[0])  # type: ignore[arg-type]
+        request = CompileRequest(
+            gm=part,
+            example_inputs=tuple(inputs),
+            static_inputs=static,
+            visible_outputs=outputs if visible is None else visible,
+            config=config,
+            kind=kind,
+            graph_id=graph_id,
+        )
+        # of the others all of the captured graph is left, should anything fail; of a backward only this
+        spare = _copied(part) if kind == "backward" else None
+        with notices.held():
+            try:
+                _adopt_inputs(part, inputs)
+                run_passes(part, config)
+                with tracing.outside_trace():
+                    code = compiler.compile(request)
+                    if observer is not None:
+                        observer.compiled(kind, code)
+            except Exception as error:
+                if spare is None or dynamo.is_for_dynamo(error):
+                    raise
+                code = eager_or_raise(replace(request, gm=spare), error)
+        return code
 
     if isinstance(module, GraphModule) and aliasing.writes_through_folded(module):
         return dynamo.untraced(aliasing.run_as_captured(module, config.strict))
@@ -147,6 +165,13 @@ def compile_parts(
         places = [i for i, one in enumerate(written[0]) if one] if len(written[0]) == len(given) else None
         compiled = aliasing.guarded(compiled, module, example_inputs, places, config.strict)
     return dynamo.untraced(compiled)
+
+
+def _copied(part: GraphModule) -> GraphModule:
+    """The same graph with nodes of its own; tensors, and what is known of values, are shared."""
+    made = GraphModule(part, copy.deepcopy(part.graph))
+    made.meta.update(part.meta)
+    return made
 
 
 class _AsCaptured(Exception):

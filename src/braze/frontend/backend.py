@@ -15,10 +15,13 @@ from torch.fx import GraphModule
 
 from braze import config as configuration
 from braze._torch import dynamo
+from braze.compile.failing import without_cache
 from braze.compile.fx_compile import FxCompile
 from braze.config import Config
 from braze.errors import ConfigError
 from braze.frontend import level2
+from braze.frontend.as_captured import or_as_captured
+from braze.frontend.dynamo_key import DynamoKey
 from braze.frontend.entries import open_entries
 
 __all__ = ["MODES", "braze", "make_backend", "register"]
@@ -54,10 +57,16 @@ def braze(
         BrazeError: with ``strict``, where something could not be compiled.
     """
     config = _resolved(mode, options)
-    entries = open_entries(config)
-    key = "the cache is not used" if entries is None else level2.describe(gm, example_inputs, config)
-    if entries is not None and not isinstance(key, str):
-        found = level2.find(entries, key, gm, strict=config.strict)
+    return or_as_captured(lambda: _compiled(gm, example_inputs, config), gm, strict=config.strict)
+
+
+def _compiled(gm: GraphModule, example_inputs: Sequence[Any], config: Config) -> Callable[..., Any]:
+    entries = without_cache(lambda: open_entries(config), None)
+    key: DynamoKey | str = "the cache is not used"
+    if entries is not None:
+        undescribed: DynamoKey | str = "it could not be described"
+        key = without_cache(lambda: level2.describe(gm, example_inputs, config), undescribed)
+        found = without_cache(lambda: level2.find(entries, key, gm, strict=config.strict), None)
         if found is not None:
             return dynamo.untraced(found)
     # tracing and compiling are loaded for the first graph that needs them: a hit never does
@@ -79,7 +88,10 @@ def make_backend(compiler: FxCompile) -> Callable[..., Callable[..., Any]]:
     ) -> Callable[..., Any]:
         from braze.frontend.miss import compile_with  # noqa: PLC0415  as above
 
-        return compile_with(gm, example_inputs, _resolved(mode, options), compiler)
+        config = _resolved(mode, options)
+        return or_as_captured(
+            lambda: compile_with(gm, example_inputs, config, compiler), gm, strict=config.strict
+        )
 
     return backend
 

@@ -21,16 +21,15 @@ import signal
 import sys
 import threading
 import time
-import warnings
 from collections import OrderedDict, deque
 from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from braze import config
+from braze import config, notices
 from braze.codegen.llvm.process import CompiledObject, Job, WorkerProcess
-from braze.errors import BrazeWarning, LLVMError, WorkerError
+from braze.errors import LLVMError, WorkerError
 from braze.runtime.llvm_worker import compile_module
 from braze.runtime.processes import describe_exit, no_processes_reason
 
@@ -283,10 +282,8 @@ class Pool:
             for job, error in failed:
                 self._fail(job, error)
             if stranded:
-                warnings.warn(
-                    f"LLVM runs inside this process, where a bad module can end it: {self._state.broken}",
-                    BrazeWarning,
-                    stacklevel=2,
+                notices.say_from_a_thread(
+                    f"LLVM runs inside this process, where a bad module can end it: {self._state.broken}"
                 )
                 self._run_here(stranded)
 
