@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from torch.fx import GraphModule, Node
+from torch.fx import GraphModule, Node, traceback
 
-__all__ = ["source_of", "source_of_error", "with_source"]
+__all__ = ["current_source", "source_of", "source_of_error", "with_source"]
 
 _ORIGIN = "Original traceback:"
 _FRAME = re.compile(r'File "([^"]+)", line (\d+), in .*\n\s*(.*)')
@@ -24,6 +24,11 @@ def _line(frames: list[tuple[str, str, str]]) -> str:
         return ""
     path, line, code = frames[-1]
     return f"{path}:{line}: {code.strip()}"
+
+
+def current_source() -> str:
+    """The line that is being traced right now, in the form of `source_of`; empty if unknown."""
+    return _line(_FRAME.findall(traceback.get_current_meta().get("stack_trace") or ""))
 
 
 def source_of_error(error: BaseException, gm: GraphModule) -> str | None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
 import torch
+from torch._dynamo.exc import TorchDynamoException
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 from torch.fx.experimental import symbolic_shapes as shapes
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
@@ -22,6 +24,7 @@ __all__ = [
     "guard",
     "guard_int",
     "hint",
+    "is_of_tracing",
     "is_surely_nonnegative",
     "is_surely_positive",
     "is_symbolic",
@@ -147,6 +150,20 @@ def is_surely_nonnegative(value: Any) -> bool:
         return bool(value >= 0)
     expression, env = expression_of(value)
     return bool(env.bound_sympy(expression).lower >= 0)
+
+
+def is_of_tracing(error: BaseException) -> bool:
+    """Whether an exception is about the trace and not about an operator: something depends on data, or Dynamo
+    is to trace in another way."""
+    return isinstance(
+        error,
+        (
+            shapes.GuardOnDataDependentSymNode,
+            DataDependentOutputException,
+            DynamicOutputShapeException,
+            TorchDynamoException,
+        ),
+    )
 
 
 def whole_where_data_decide(decomposition: Callable[..., Any]) -> Callable[..., Any]:
