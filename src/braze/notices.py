@@ -11,7 +11,7 @@ import re
 import sys
 import threading
 import warnings
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -19,33 +19,30 @@ from typing import Any
 
 from braze.errors import BrazeWarning
 
-__all__ = ["held", "say", "say_from_a_thread"]
+__all__ = ["SUBJECT", "held", "say", "say_from_a_thread"]
+
+SUBJECT = "{subject}"
+"""Where in a text its subject is named."""
 
 _WHERE = re.compile(r"([^\n]+?):(\d+)(?:: .*)?", re.DOTALL)
 _PASSED_OVER = frozenset("braze torch contextlib functools threading concurrent".split())
 """Packages whose frames are never the user's."""
+_NAMED = 3
+"""How many subjects a text names before it counts the rest."""
 
 
 @dataclass(frozen=True)
 class _Notice:
     text: str
+    subject: str
+    topic: Hashable
     category: type[Warning]
-    filename: str
-    lineno: int
-    key: Hashable | None
+    place: tuple[str, int]
+    everywhere: bool
 
-    def utter(self) -> None:
-        with _lock:
-            if self.key in _said:
-                return
-            if self.key is not None:
-                _said.add(self.key)
-        try:
-            warnings.warn_explicit(self.text, self.category, self.filename, self.lineno, registry=_registry)
-        except BaseException:
-            with _lock:
-                _said.discard(self.key)
-            raise
+    @property
+    def key(self) -> Hashable:
+        return None if self.topic is None else (self.topic, None if self.everywhere else self.place)
 
 
 _said: set[Hashable] = set()
@@ -57,6 +54,7 @@ _waiting: ContextVar[list[_Notice] | None] = ContextVar("braze_notices", default
 def say(
     text: str,
     *,
+    subject: str = "",
     where: str | None = None,
     topic: Hashable | None = None,
     everywhere: bool = False,
@@ -66,15 +64,16 @@ def say(
 
     where: ``file:line``, with code behind it or not, that the warning is about; without it the line is the
         innermost one that is the user's, of those that are running.
-    topic: what has been said of a topic is not said again for the same place, or, ``everywhere``, not at
-        all."""
+    subject: who the text is about, in the place of `SUBJECT`. What a block says of several subjects in the
+        same words, for one place, is one warning.
+    topic: what has been said of a topic (without one: of the subject) is not said again for the same place,
+        or, ``everywhere``, not at all."""
     found = _WHERE.fullmatch(where or "")
-    filename, lineno = (found[1], int(found[2])) if found else _caller()
-    place = None if everywhere else (filename, lineno)
-    notice = _Notice(text, category, filename, lineno, None if topic is None else (topic, place))
+    place = (found[1], int(found[2])) if found else _caller()
+    notice = _Notice(text, subject, topic or subject or None, category, place, everywhere)
     waiting = _waiting.get()
     if waiting is None:
-        notice.utter()
+        _utter([notice])
     else:
         waiting.append(notice)
 
@@ -92,24 +91,51 @@ def say_from_a_thread(text: str) -> None:
 def held() -> Iterator[None]:
     """What is said in this block is said at its end; where an error leaves it, it is not said at all. A block
     inside another ends with that one."""
-    if _waiting.get() is not None:
-        yield
-        return
+    outer = _waiting.get()
     waiting: list[_Notice] = []
     token = _waiting.set(waiting)
     try:
         yield
     finally:
         _waiting.reset(token)
+    if outer is not None:
+        outer.extend(waiting)
+        return
+    groups: dict[Hashable, list[_Notice]] = {}
     for notice in waiting:
-        notice.utter()
+        groups.setdefault((notice.text, notice.category, notice.place), []).append(notice)
+    for group in groups.values():
+        _utter(group)
+
+
+def _utter(group: Sequence[_Notice]) -> None:
+    """Say what has not been said of notices that differ in their subjects only."""
+    with _lock:
+        new = [notice for notice in group if notice.key is None or notice.key not in _said]
+        keys = {notice.key for notice in new} - {None}
+        _said.update(keys)
+    if not new:
+        return
+    one = new[0]
+    text = one.text.replace(SUBJECT, _listed(list(dict.fromkeys(notice.subject for notice in new))))
+    try:
+        warnings.warn_explicit(text, one.category, *one.place, registry=_registry)
+    except BaseException:
+        with _lock:
+            _said.difference_update(keys)
+        raise
+
+
+def _listed(subjects: Sequence[str]) -> str:
+    named = ", ".join(subjects[:_NAMED])
+    return named if len(subjects) <= _NAMED else f"{named} and {len(subjects) - _NAMED} more"
 
 
 def _caller() -> tuple[str, int]:
     """File and line of the innermost running frame that is neither ours nor PyTorch's."""
-    outermost = frame = sys._getframe(1)
+    innermost = frame = sys._getframe(1)
     while frame.f_globals.get("__name__", "torch").partition(".")[0] in _PASSED_OVER:
         if frame.f_back is None:
-            return outermost.f_code.co_filename, outermost.f_lineno
+            return innermost.f_code.co_filename, innermost.f_lineno
         frame = frame.f_back
     return frame.f_code.co_filename, frame.f_lineno

@@ -14,7 +14,7 @@ from torch.fx.experimental import symbolic_shapes as shapes
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from braze._torch.integers import LEAST
-from braze._torch.shape_envs import values_in_trace
+from braze._torch.shape_envs import values_in_trace, whole_number
 
 __all__ = [
     "RuntimeAssert",
@@ -74,16 +74,14 @@ def hint(value: Any) -> int | None:
     if found is not None:
         return int(found)
     # `SymNode.hint` gives None for an unbacked symbol
-    known = value.node.hint
-    return None if known is None else int(known)
+    return whole_number(value.node.hint)
 
 
 def value_in_trace(symbol: Any, env: ShapeEnv) -> int | None:
     """The number that a symbol stood for in the trace; None for one that depends on data."""
     if not symbol.is_integer or is_unbacked(env, symbol):
         return None
-    found = values_in_trace(env).get(symbol)
-    return None if found is None else int(found)
+    return whole_number(values_in_trace(env).get(symbol))
 
 
 def guard(condition: bool | torch.SymBool) -> bool:

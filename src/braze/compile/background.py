@@ -12,12 +12,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from braze import config, notices
-from braze._torch.provenance import source_of_error
 from braze.artifact.compiled_graph import CompiledFxGraph
 from braze.artifact.output_code import OutputCode
 from braze.artifact.schema import Fallback
 from braze.compile.eager_graph import run_eagerly
-from braze.compile.failing import described
+from braze.compile.failing import described, place_of
 from braze.compile.fx_compile import CompileRequest
 from braze.compile.messages import unpack_answer
 from braze.compile.remote_job import compile_request
@@ -153,8 +152,6 @@ class _Arrival:
         if self.request.config.strict:
             self.code.fail(error)
             return
-        where = (error.where if isinstance(error, BrazeError) else None) or source_of_error(
-            error, self.request.gm
-        )
+        where = place_of(error, self.request.gm)
         ledger.record_eager(Fallback(self.request.name, what, where or ""))
         notices.say(f"{self.request.name} goes on as eager PyTorch: {what}", where=where, topic=what)

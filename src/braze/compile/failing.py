@@ -15,17 +15,17 @@ from braze.artifact.schema import Fallback
 from braze.compile.report import ledger
 from braze.errors import BrazeError, FallbackError
 
-__all__ = ["described", "given_up", "without_cache"]
+__all__ = ["described", "given_up", "place_of", "without_cache"]
 
 T = TypeVar("T")
 
 _log = logging.getLogger("braze")
 
 
-def given_up(name: str, error: Exception, gm: GraphModule, *, strict: bool) -> str:
-    """Say and count that ``gm``, called ``name``, runs as eager PyTorch because of an error; what it says of
-    the error. Raises `FallbackError`, or the `BrazeError` itself, in strict mode."""
-    where = (error.where if isinstance(error, BrazeError) else None) or source_of_error(error, gm)
+def given_up(name: str, error: Exception, gm: GraphModule, *, strict: bool) -> None:
+    """Say and count that ``gm``, called ``name``, runs as eager PyTorch because of an error. Raises
+    `FallbackError`, or the `BrazeError` itself, in strict mode."""
+    where = place_of(error, gm)
     if strict:
         if isinstance(error, BrazeError):
             raise error.at(where=where)
@@ -35,7 +35,15 @@ def given_up(name: str, error: Exception, gm: GraphModule, *, strict: bool) -> s
     place = "" if where is None or where in reason else f"\n  where:  {where}"
     notices.say(f"{name} runs as eager PyTorch: {reason}{place}", where=where, topic=reason)
     _log.debug("%s could not be compiled", name, exc_info=error)
-    return reason
+
+
+def place_of(error: Exception, gm: GraphModule) -> str | None:
+    """The user's line that an error is about, which happened to ``gm``. Raises nothing."""
+    try:
+        return (error.where if isinstance(error, BrazeError) else None) or source_of_error(error, gm)
+    except Exception as another:
+        _log.debug("the place of an error is not known", exc_info=another)
+        return None
 
 
 def without_cache(action: Callable[[], T], default: T) -> T:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from braze.artifact.output_code import OutputCode
 from braze.compile.eager_graph import run_eagerly
-from braze.compile.failing import given_up
+from braze.compile.failing import described, given_up
 from braze.compile.fx_compile import CompileRequest
 from braze.compile.report import warn_of
 
@@ -33,5 +33,7 @@ class InProcessFxCompile:
 def eager_or_raise(request: CompileRequest, error: Exception) -> OutputCode:
     """The failure policy for a whole graph. Raises `FallbackError`, or the `BrazeError` itself, in strict
     mode."""
-    reason = given_up(request.name, error, request.gm, strict=request.config.strict)
-    return run_eagerly(request, reason)
+    code = None if request.config.strict else run_eagerly(request, described(error))
+    given_up(request.name, error, request.gm, strict=code is None)
+    assert code is not None
+    return code

@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from braze import notices
 from braze.artifact.schema import ExternCall, Fallback, GraphInfo
 
@@ -144,12 +146,10 @@ class Ledger:
 
 def warn_of(fallbacks: Sequence[Fallback]) -> None:
     """Say, once for each operator and place where eager PyTorch runs it, which, where, and why."""
-    for fallback in fallbacks:
-        notices.say(
-            f"runs as eager PyTorch: {fallback}",
-            where=fallback.source,
-            topic=fallback.op,
-        )
+    with notices.held():
+        for fallback in fallbacks:
+            text = msgspec.structs.replace(fallback, op=notices.SUBJECT)
+            notices.say(f"runs as eager PyTorch: {text}", subject=fallback.op, where=fallback.source)
 
 
 ledger = Ledger()

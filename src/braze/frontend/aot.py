@@ -129,16 +129,17 @@ def compile_parts(
         spare = _copied(part) if kind == "backward" else None
         with notices.held():
             try:
-                _adopt_inputs(part, inputs)
-                run_passes(part, config)
-                with tracing.outside_trace():
-                    code = compiler.compile(request)
-                    if observer is not None:
-                        observer.compiled(kind, code)
+                with notices.held():  # of what was said on a way that failed nothing is true any more
+                    _adopt_inputs(part, inputs)
+                    run_passes(part, config)
+                    with tracing.outside_trace():
+                        code = compiler.compile(request)
             except Exception as error:
                 if spare is None or dynamo.is_for_dynamo(error):
                     raise
                 code = eager_or_raise(replace(request, gm=spare), error)
+            if observer is not None:
+                observer.compiled(kind, code)
         return code
 
     if isinstance(module, GraphModule) and aliasing.writes_through_folded(module):

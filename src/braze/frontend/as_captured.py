@@ -51,7 +51,8 @@ def or_as_captured(compile: Callable[[], _Call], gm: GraphModule, *, strict: boo
     mode, whatever failed."""
     with notices.held():
         try:
-            return compile()
+            with notices.held():  # of what was said on a way that failed nothing is true any more
+                return compile()
         except Exception as error:
             if dynamo.is_for_dynamo(error):
                 raise

@@ -233,7 +233,7 @@ _REFUSED_BY_IT = (RuntimeError, ValueError, TypeError, IndexError, NotImplemente
 
 
 def _failed(operator: str, error: Exception, strict: bool) -> None:
-    """Say that an operator stays whole. The topic is that of the fallback that may come of it."""
+    """Say that an operator stays whole; nothing more is said of it if it becomes a fallback."""
     where = current_source()
     what = f"its decomposition failed with {described(error)}"
     if strict:
@@ -241,7 +241,7 @@ def _failed(operator: str, error: Exception, strict: bool) -> None:
             f"{operator} would stay whole: {what}", node=operator, where=where or None
         ) from error
     place = f" ({where})" if where else ""
-    notices.say(f"{operator} stays whole: {what}{place}", where=where, topic=operator)
+    notices.say(f"{notices.SUBJECT} stays whole: {what}{place}", subject=operator, where=where)
 
 
 def _is_wanted(operator: object) -> bool:
