@@ -102,7 +102,10 @@ def held() -> Iterator[None]:
         outer.extend(waiting)
         return
     groups: dict[Hashable, list[_Notice]] = {}
+    in_places = {notice.topic for notice in waiting if not notice.everywhere}
     for notice in waiting:
+        if notice.everywhere and notice.topic in in_places:
+            continue  # it is said where it matters
         groups.setdefault((notice.text, notice.category, notice.place), []).append(notice)
     for group in groups.values():
         _utter(group)

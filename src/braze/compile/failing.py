@@ -55,7 +55,7 @@ def without_cache(action: Callable[[], T], default: T) -> T:
         reason = described(error)
         notices.say(
             f"compiled graphs are not cached as they should be: {reason}",
-            topic=("cache", reason),
+            topic=reason,
             everywhere=True,
         )
         _log.debug("the cache failed", exc_info=error)
