@@ -11,6 +11,7 @@ from torch.fx import Graph, GraphModule
 from braze import notices
 from braze._torch import dynamo
 from braze.compile.failing import given_up
+from braze.errors import LoweringError
 
 __all__ = ["CapturedGraph", "or_as_captured"]
 
@@ -51,6 +52,13 @@ def or_as_captured(compile: Callable[[], _Call], gm: GraphModule, *, strict: boo
     mode, whatever failed."""
     with notices.held():
         try:
+            unusual = dynamo.unusual_input(gm)
+            if unusual == dynamo.FAKE:  # nothing will be computed, and there is nothing to say of that
+                return dynamo.untraced(CapturedGraph(gm))
+            if unusual is not None:
+                raise LoweringError(f"an input is {unusual}")
+            if dynamo.watch_forward_mode():
+                raise LoweringError("forward-mode derivatives are not compiled")
             with notices.held():  # of what was said on a way that failed nothing is true any more
                 return compile()
         except Exception as error:
