@@ -1,7 +1,7 @@
 """Exceptions raised at the entry of functions of Braze's, and what the process looks like afterwards.
 
-A function is given other code for a while. So it raises whoever calls it, and by whatever name it was imported;
-and which functions there are to try is seen by running."""
+A function is given other code for a while. So it raises whoever calls it, and by whatever name it was
+imported; and which functions there are to try is seen by running."""
 
 from __future__ import annotations
 

@@ -120,8 +120,8 @@ def compile_functional(
                 cast(Any, gm),
                 list(example_inputs),
                 fw_compiler=cast(Any, without_tokens(forward)),
-                # the backward may be compiled inside a compiled frame: Dynamo must trace neither that, nor this
-                # function's first line, nor the result
+                # the backward may be compiled inside a compiled frame: Dynamo must trace neither that, from
+                # the first line on, nor the result
                 bw_compiler=cast(Any, untraced(backward_untraced)),
                 inference_compiler=cast(Any, without_tokens(inference)),
                 partition_fn=partition,
