@@ -19,7 +19,9 @@ from types import CodeType, FrameType, FunctionType
 from typing import Any
 
 import torch
+from torch._decomp import decompositions as torch_decompositions
 from torch._functorch import config as functorch_config
+from torch._functorch import partitioners
 from torch._guards import TracingContext, detect_fake_mode
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
@@ -143,8 +145,8 @@ def state() -> dict[str, Any]:
         "levels": {name: logging.getLogger(name).level for name in ("", "braze")},
         "switch interval": sys.getswitchinterval(),
         "garbage": gc.isenabled(),
-        "cuts": torch._functorch.partitioners.min_cut_rematerialization_partition,
-        "lstm": torch._decomp.decompositions.select_one_layer_lstm_function,
+        "cuts": partitioners.min_cut_rematerialization_partition,
+        "lstm": torch_decompositions.select_one_layer_lstm_function,
     }
 
 

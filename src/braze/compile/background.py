@@ -23,7 +23,7 @@ from braze.compile.remote_job import compile_request
 from braze.compile.report import ledger, warn_of
 from braze.compile.round_trip import compile_here, printed
 from braze.compile.switching import SwitchingCode
-from braze.errors import ArtifactError, BrazeError, UnserializableError, WorkerError
+from braze.errors import ArtifactError, BrazeError, FallbackError, UnserializableError, WorkerError
 
 __all__ = ["AsyncFxCompile"]
 
@@ -150,7 +150,11 @@ class _Arrival:
     def _failed(self, error: Exception) -> None:
         what = error.what if isinstance(error, BrazeError) else described(error)
         if self.request.config.strict:
-            self.code.fail(error)
+            self.code.fail(
+                error
+                if isinstance(error, BrazeError)
+                else FallbackError(f"{self.request.name} could not be compiled: {what}")
+            )
             return
         where = place_of(error, self.request.gm)
         ledger.record_eager(Fallback(self.request.name, what, where or ""))
