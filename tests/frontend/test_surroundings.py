@@ -1,4 +1,4 @@
-"""Compiled functions in unusual surroundings, and called with unusual tensors: as eager PyTorch, or compiled."""
+"""Compiled functions in unusual surroundings, and with unusual tensors: results are those of eager PyTorch."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """Where a compilation can fail: one row for each stage.
 
 A stage is a function of Braze's that stands for it, and a way to compile that goes through it. Passes,
-strategies and decompositions are listed by the tables that compiling itself uses, so a new one is tried without
-anybody's doing."""
+strategies and decompositions are listed by the tables that compiling itself uses, so that new ones are tried, too."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Whatever fails between Dynamo's graph and compiled code: results as eager PyTorch's, one warning at the user's
-line, an error of ours in strict mode; and an interrupted compilation leaves nothing behind."""
+"""Whatever fails between Dynamo's graph and compiled code: results as eager PyTorch's, one warning at the
+user's line, an error of ours in strict mode; and an interrupted compilation leaves nothing behind."""
 
 from __future__ import annotations
 

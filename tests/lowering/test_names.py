@@ -87,11 +87,12 @@ def test_a_saved_tensor_that_is_called_like_a_view() -> None:
     "names", [("s0", "buf0", "workspace"), ("unused1", "x", "x_0"), ("in0", "max", "s77")]
 )
 def test_packages_of_functions_whose_arguments_have_such_names(
-    names: tuple[str, str, str], tmp_path_factory: pytest.TempPathFactory
+    names: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
+    arguments = ", ".join(names.split())
     scope: dict[str, object] = {"several": several, "torch": torch}
-    source = f"class Net(torch.nn.Module):\n    def forward(self, {', '.join(names)}):\n"
-    exec(source + f"        return several({', '.join(names)})\n", scope)
+    source = f"class Net(torch.nn.Module):\n    def forward(self, {arguments}):\n"
+    exec(source + f"        return several({arguments})\n", scope)
     net = scope["Net"]()  # type: ignore[operator]
     program = torch.export.export(net, tuple(examples()))
     path = tmp_path_factory.mktemp("package") / "net.pt2"
