@@ -1,4 +1,4 @@
-"""Compiled functions in unusual surroundings, and with unusual tensors: results are those of eager PyTorch."""
+"""Compiled functions in unusual surroundings, and with unusual tensors: as eager PyTorch has it."""
 
 from __future__ import annotations
 

@@ -83,9 +83,7 @@ def test_a_saved_tensor_that_is_called_like_a_view() -> None:
     torch.testing.assert_close(gradients(strict), gradients(f))
 
 
-@pytest.mark.parametrize(
-    "names", [("s0", "buf0", "workspace"), ("unused1", "x", "x_0"), ("in0", "max", "s77")]
-)
+@pytest.mark.parametrize("names", ["s0 buf0 workspace", "unused1 x x_0", "in0 max s77"])
 def test_packages_of_functions_whose_arguments_have_such_names(
     names: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
