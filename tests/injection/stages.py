@@ -1,7 +1,7 @@
 """Where a compilation can fail: one row for each stage.
 
 A stage is a function of Braze's that stands for it, and a way to compile that goes through it. Passes,
-strategies and decompositions are not listed here: the tables that compiling itself uses say which there are."""
+strategies and decompositions are not listed here: the tables that compiling itself uses say what there is."""
 
 from __future__ import annotations
 
