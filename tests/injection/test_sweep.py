@@ -23,6 +23,7 @@ THE_GUARD = (
     "braze.frontend.backend:",
     "braze._torch.dynamo:",
     "braze.artifact.autograd_call:guarded_backward",  # put around what was compiled, or is not
+    "braze._torch.aot:boxed",
     "braze._torch.tracing:promised_strides",  # the last resort needs them
     "braze._torch.native:same_tensors",  # of a first call
 )
