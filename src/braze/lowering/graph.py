@@ -50,8 +50,9 @@ MAX_LOADS = 32
 """A body that reads more elements than this is stored, so that kernels keep to a readable size."""
 
 
-_OURS = re.compile(r"_.*|workspace|scratch|threads|[a-z]+\d+")
-"""Names that are no input's: of buffers, symbols, loop indices, areas, and of what is derived from these."""
+_OURS = re.compile(r"_.*|workspace|scratch|threads|(?!(?:in|out)\d)[a-z]+\d+")
+"""Names that are no input's: of buffers, symbols, loop indices, areas, renamed inputs. Nothing here is called
+``in0`` or ``out0``, which are names of the fuser's."""
 
 NOTHING_FORCED: Mapping[str, str] = {}
 
@@ -140,7 +141,7 @@ class GraphLowering:
         """The node's own name, unless something of ours has such a name, or it means something else in
         generated code."""
         ours = _OURS.fullmatch(node.name) or node.name in RESERVED or not node.name.isascii()
-        return f"in{self._position}" if ours else node.name
+        return f"input{self._position}" if ours else node.name
 
     def _get_attr(self, node: Node) -> Any:
         value: Any = self.gm
