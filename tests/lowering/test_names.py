@@ -14,7 +14,8 @@ from braze.compile.pipeline import compile_graph
 from braze.config import Config
 
 OURS = """
-    buf0 buf1 buf2 buf3 buf4 buf5 const0 const3 op0 op1 in0 in1 input0 input1 input3 out0 unused0 unused1 workspace scratch scratch0
+    buf0 buf1 buf2 buf3 buf4 buf5 const0 const3 op0 op1 in0 in1 input0 input1 input3 out0 unused0 unused1
+    workspace scratch scratch0
     threads s0 s1 s77 u0 zuf0 n0 i0 i1 r0 x0 k0 buf0_0 buf0_1 buf3_0 buf1_item_0 buf1_item1 buf0_number a a_0
     a_1 a_item a_number
 """.split()
