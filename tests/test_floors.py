@@ -27,7 +27,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
             {"artifact", "cache"},
             {"runtime"},
             {"_torch"},
-            {"config"},
+            {"config", "notices"},
             {"cpus"},
             {"errors", "version"},
         ),

@@ -17,10 +17,9 @@ import msgspec
 import pytest
 import torch
 
-from braze import config
+from braze import config, notices
 from braze.artifact.compiled_graph import CompiledFxGraph
 from braze.artifact.output_code import OutputCode
-from braze.compile import report
 from braze.compile.debug_file import DebugFileFxCompile
 from braze.compile.fx_compile import FxCompile
 from braze.compile.in_process import InProcessFxCompile
@@ -58,7 +57,7 @@ def compiler(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FxCompi
 @pytest.fixture(autouse=True)
 def _warn_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fallback is said once in a process: here, once in a test."""
-    monkeypatch.setattr(report, "_warned", set())
+    monkeypatch.setattr(notices, "_said", set())
 
 
 def came_as_bytes(codes: list[OutputCode]) -> bool:

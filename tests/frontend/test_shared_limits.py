@@ -11,7 +11,7 @@ import torch
 import torch.utils._pytree as pytree
 from torch import nn
 
-from braze.compile import report
+from braze import notices
 from braze.errors import BrazeWarning, FallbackError
 from tests.frontend.memory_entries import real
 
@@ -174,7 +174,7 @@ def test_shared_memory_with_gradients() -> None:
 
 
 def test_an_overlap_says_so_once_and_strict_raises(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "_warned", set())
+    monkeypatch.setattr(notices, "_said", set())
     compiled = torch.compile(_write_first, backend="braze")
     strict = torch.compile(_write_first, backend="braze", options={"strict": True})
     base = _numbers(8)

@@ -81,9 +81,8 @@ def compile_functional(
 
         return flatten_graph_inputs(cast(Any, gm), example_inputs, again)
 
-    def backward_unseen(bw_gm: GraphModule, inputs: Sequence[Any]) -> Any:
-        # the backward may be compiled inside a compiled frame: Dynamo must trace neither it nor its result
-        return boxed(untraced(untraced(without_tokens(backward))(bw_gm, inputs)))
+    def backward_untraced(bw_gm: GraphModule, inputs: Sequence[Any]) -> Any:
+        return boxed(untraced(without_tokens(backward)(bw_gm, inputs)))
 
     def without_tokens(compiler: GraphCompiler) -> GraphCompiler:
         def compile_part(part: GraphModule, inputs: Sequence[Any]) -> BoxedFunction:
@@ -121,7 +120,9 @@ def compile_functional(
                 cast(Any, gm),
                 list(example_inputs),
                 fw_compiler=cast(Any, without_tokens(forward)),
-                bw_compiler=cast(Any, backward_unseen),
+                # the backward may be compiled inside a compiled frame: Dynamo must trace neither that, from
+                # the first line on, nor the result
+                bw_compiler=cast(Any, untraced(backward_untraced)),
                 inference_compiler=cast(Any, without_tokens(inference)),
                 partition_fn=partition,
                 decompositions=cast(Any, dict(decompositions)),

@@ -9,24 +9,35 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch._dynamo import utils
+from torch._dynamo import exc, utils
 from torch._dynamo.backends import registry
+from torch._dynamo.guards import GuardBuilder, install_guard
 from torch._dynamo.source import GlobalStateSource
 from torch._dynamo.utils import counters
 from torch._guards import Guard, TracingContext
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.autograd import forward_ad
+from torch.fx import GraphModule
 
 from braze.config import Watch
 
 __all__ = [
+    "FAKE",
     "break_reasons",
     "compile_again_unless",
     "compile_apart",
     "compiles_a_frame",
     "graph_breaks",
+    "is_for_dynamo",
     "original_callable",
     "register_backend",
     "untraced",
+    "unusual_input",
+    "watch_forward_mode",
 ]
+
+
+FAKE = "a fake tensor"
 
 
 def register_backend(name: str, function: Callable[..., Any]) -> None:
@@ -93,6 +104,37 @@ def _guard_options(watch: Watch, builder: Any, guard: Guard) -> None:
         add(watch.checker(), said, guard.user_stack)
     except TypeError:  # a PyTorch whose guards do not know the user's lines
         add(watch.checker(), said)
+
+
+def watch_forward_mode() -> bool:
+    """Whether forward-mode differentiation is on; have what is being compiled used only where that is as it
+    is now. Dynamo by itself does not look."""
+    guard = getattr(GuardBuilder, "DUAL_LEVEL", None)
+    if guard is not None and TracingContext.try_get() is not None:
+        install_guard(GlobalStateSource().make_guard(guard))
+    return forward_ad._current_level >= 0
+
+
+def unusual_input(gm: GraphModule) -> str | None:
+    """What an input of Dynamo's graph is whose fake tensor looks like any other, and whose memory is not, or
+    not there; None where there is no such input."""
+    for node in gm.graph.find_nodes(op="placeholder"):
+        given = getattr(node.meta.get("grapharg"), "example", None)
+        if isinstance(given, FakeTensor):
+            return FAKE
+        if isinstance(given, torch.Tensor) and given.is_mkldnn:
+            return "a tensor of oneDNN's"
+        if isinstance(given, torch.Tensor) and torch._C._dispatch_keys(given).has(
+            torch._C.DispatchKey.ZeroTensor
+        ):
+            return "a tensor of zeros without memory"
+    return None
+
+
+def is_for_dynamo(error: BaseException) -> bool:
+    """Whether an exception in a backend is no failure: it asks Dynamo to trace again, or to leave the frame
+    alone."""
+    return isinstance(error, (exc.RestartAnalysis, exc.SkipFrame))
 
 
 def untraced(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -32,6 +32,7 @@ __all__ = [
     "symbolic",
     "symbols_by_name",
     "values_in_trace",
+    "whole_number",
 ]
 
 # these are not typed, or not exported
@@ -71,7 +72,7 @@ def facts_of(env: ShapeEnv, symbol: sympy.Symbol) -> SymbolFacts:
         lower = int(known.lower) if known.lower.is_Integer else None
         upper = int(known.upper) if known.upper.is_Integer else None
     value = values_in_trace(env).get(symbol)
-    hint = None if value is None else float(value) if is_float else int(value)
+    hint = float(value) if is_float and value is not None else whole_number(value)
     return SymbolFacts(
         symbol.name, lower, upper, hint, is_float, bool(symbol.is_positive), symbol in env.size_like
     )
@@ -114,6 +115,12 @@ def values_in_trace(env: ShapeEnv) -> dict[sympy.Symbol, Any]:
     # its name in newer versions of PyTorch, and in older ones
     name = "backed_var_to_val" if "backed_var_to_val" in vars(env) else "var_to_val"
     return cast("dict[sympy.Symbol, Any]", vars(env)[name])
+
+
+def whole_number(value: Any) -> int | None:
+    """The integer that a symbol stood for; None for None, and for the ragged size of a nested tensor, which
+    stands for no number."""
+    return int(value) if isinstance(value, int) or getattr(value, "is_Integer", False) else None
 
 
 def _count_unbacked(env: ShapeEnv, name: str) -> None:

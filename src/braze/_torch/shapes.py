@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
 import torch
+from torch._dynamo.exc import TorchDynamoException
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 from torch.fx.experimental import symbolic_shapes as shapes
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from braze._torch.integers import LEAST
-from braze._torch.shape_envs import values_in_trace
+from braze._torch.shape_envs import values_in_trace, whole_number
 
 __all__ = [
     "RuntimeAssert",
@@ -23,6 +25,7 @@ __all__ = [
     "guard",
     "guard_int",
     "hint",
+    "is_of_tracing",
     "is_surely_nonnegative",
     "is_surely_positive",
     "is_symbolic",
@@ -72,16 +75,14 @@ def hint(value: Any) -> int | None:
     if found is not None:
         return int(found)
     # `SymNode.hint` gives None for an unbacked symbol
-    known = value.node.hint
-    return None if known is None else int(known)
+    return whole_number(value.node.hint)
 
 
 def value_in_trace(symbol: Any, env: ShapeEnv) -> int | None:
     """The number that a symbol stood for in the trace; None for one that depends on data."""
     if not symbol.is_integer or is_unbacked(env, symbol):
         return None
-    found = values_in_trace(env).get(symbol)
-    return None if found is None else int(found)
+    return whole_number(values_in_trace(env).get(symbol))
 
 
 def guard(condition: bool | torch.SymBool) -> bool:
@@ -152,6 +153,20 @@ def is_surely_nonnegative(value: Any) -> bool:
         return bool(value >= 0)
     expression, env = expression_of(value)
     return bool(env.bound_sympy(expression).lower >= 0)
+
+
+def is_of_tracing(error: BaseException) -> bool:
+    """Whether an exception is about the trace and not about an operator: something depends on data, or Dynamo
+    is to trace in another way."""
+    return isinstance(
+        error,
+        (
+            shapes.GuardOnDataDependentSymNode,
+            DataDependentOutputException,
+            DynamicOutputShapeException,
+            TorchDynamoException,
+        ),
+    )
 
 
 def whole_where_data_decide(decomposition: Callable[..., Any]) -> Callable[..., Any]:

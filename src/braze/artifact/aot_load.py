@@ -10,7 +10,7 @@ from braze.artifact.package import open_package
 from braze.artifact.recompile import for_this_machine
 from braze.artifact.schema import GraphInfo, TensorInput
 from braze.cache.keyring import KeyRing
-from braze.errors import ArtifactError
+from braze.errors import ArtifactError, BrazeError, PackageError
 
 __all__ = ["aot_load"]
 
@@ -39,16 +39,22 @@ def aot_load(
         SignatureError: a signature is required, and there is none by a trusted key.
         WorkerError: no code in it runs on this machine, and none could be made of its LLVM IR.
         LinkError: it calls an operator that this PyTorch does not have.
+        PackageError: anything else went wrong.
         OSError: the file cannot be read.
     """
     package = open_package(path)
     if require_signature:
         package.verify_signature(keyring if keyring is not None else KeyRing())
-    model = package.model()
-    graph = for_this_machine(package.graph(trusted=True))
-    tensors = package.tensors(model, verify=verify_weights and not require_signature)
-    _check_fit(model, graph.info)
-    return Loaded(os.fspath(path), model, graph, tensors)
+    try:
+        model = package.model()
+        graph = for_this_machine(package.graph(trusted=True))
+        tensors = package.tensors(model, verify=verify_weights and not require_signature)
+        _check_fit(model, graph.info)
+        return Loaded(os.fspath(path), model, graph, tensors)
+    except (BrazeError, OSError):
+        raise
+    except Exception as error:
+        raise PackageError(f"the package cannot be loaded: {type(error).__name__}: {error}") from error
 
 
 def _check_fit(model: Model, info: GraphInfo) -> None:

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import torch
 
 from braze._torch import autograd
+from braze._torch.dynamo import untraced
 from braze.artifact.call_spec import (
     AliasOfInput,
     AliasOfResult,
@@ -146,6 +147,7 @@ def _function(
             return tuple(results)
 
         @staticmethod
+        @untraced  # it may be called inside a compiled frame
         def backward(ctx: Any, *gradients: Any) -> Any:
             _check_backward(how)
             if len(gradients) != returned:

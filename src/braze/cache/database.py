@@ -19,17 +19,17 @@ import os
 import shutil
 import threading
 import time
-import warnings
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from braze import notices
 from braze.cache.paths import is_shared_by_machines, prepare_folder
 from braze.cache.private import complaint
 from braze.cache.schema import FORMAT, PRAGMAS, SCHEMA
-from braze.errors import BrazeWarning, CacheError
+from braze.errors import CacheError
 
 if TYPE_CHECKING:  # loading it takes 4 ms, which a process that finds no graph to compile saves
     import sqlite3
@@ -100,7 +100,7 @@ class Database:
             except Exception as error:  # whatever it is, a compile goes on without the cache
                 warning = self._failed(error, purpose)
         if warning is not None:
-            warnings.warn(warning, BrazeWarning, stacklevel=4)
+            notices.say(warning)
         return default
 
     def close(self) -> None:
@@ -243,7 +243,8 @@ class Database:
         message = f"the cache in {self.folder} does not work, compiled graphs are not kept: {text}{advice}"
         expected = isinstance(error, (CacheError, OSError)) or type(error).__module__ == "sqlite3"
         detail = None if expected else error
-        return message if self._say_once(purpose, logging.WARNING, message, detail) else None
+        # the warning is what people see; reading and writing mostly fail for one reason
+        return message if self._say_once(message, logging.INFO, message, detail) else None
 
     def _say_once(self, kind: str, level: int, message: str, error: Exception | None = None) -> bool:
         if kind in self._reported:

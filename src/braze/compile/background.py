@@ -5,24 +5,24 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import warnings
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from braze import config
+from braze import config, notices
 from braze.artifact.compiled_graph import CompiledFxGraph
 from braze.artifact.output_code import OutputCode
 from braze.artifact.schema import Fallback
 from braze.compile.eager_graph import run_eagerly
+from braze.compile.failing import described, place_of
 from braze.compile.fx_compile import CompileRequest
 from braze.compile.messages import unpack_answer
 from braze.compile.remote_job import compile_request, load_compiler
 from braze.compile.report import ledger, warn_of
 from braze.compile.round_trip import compile_here, printed
 from braze.compile.switching import SwitchingCode
-from braze.errors import ArtifactError, BrazeError, BrazeWarning, UnserializableError, WorkerError
+from braze.errors import ArtifactError, BrazeError, FallbackError, UnserializableError, WorkerError
 from braze.runtime.ending import busy, ending, start
 from braze.runtime.forks import fork_lock
 
@@ -113,7 +113,10 @@ class _Arrival:
         with config.using(self.request.config):
             answer = self._awaited()
             with busy():  # the end of the process would find PyTorch's frames in this thread
-                self._take(answer)
+                try:
+                    self._take(answer)
+                except Warning as raised:  # the filters make errors of warnings: whoever calls gets it
+                    self.code.fail(raised)
 
     def _awaited(self) -> bytes | Exception | None:
         """What the executor answers or raises; None where nobody but this thread is to compile."""
@@ -132,13 +135,15 @@ class _Arrival:
             if isinstance(answer, Exception):
                 raise answer
             final = self._loaded(self._compiled() if answer is None else answer)
+            self.code.switch_to(final)
+        except Warning:
+            raise
         except Exception as error:
             self._failed(error)
             return
-        warn_of(final.info.metrics.fallbacks)
         ledger.record_made(final.info)
-        self.code.switch_to(final)
         _log.info("%s: compiled code takes over from eager operators", self.request.name)
+        warn_of(final.info.metrics.fallbacks)
 
     def _compiled(self) -> bytes:
         # whoever compiles a graph calls it: that call comes first, and then it is our turn
@@ -165,9 +170,14 @@ class _Arrival:
         return final
 
     def _failed(self, error: Exception) -> None:
-        what = error.what if isinstance(error, BrazeError) else f"{type(error).__name__}: {error}"
+        what = error.what if isinstance(error, BrazeError) else described(error)
         if self.request.config.strict:
-            self.code.fail(error)
+            self.code.fail(
+                error
+                if isinstance(error, BrazeError)
+                else FallbackError(f"{self.request.name} could not be compiled: {what}")
+            )
             return
-        ledger.record_eager(Fallback(self.request.name, what))
-        warnings.warn(f"{self.request.name} goes on as eager PyTorch: {what}", BrazeWarning, stacklevel=1)
+        where = place_of(error, self.request.gm)
+        ledger.record_eager(Fallback(self.request.name, what, where or ""))
+        notices.say(f"{self.request.name} goes on as eager PyTorch: {what}", where=where, topic=what)

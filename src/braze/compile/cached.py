@@ -12,6 +12,7 @@ from braze.artifact.output_code import OutputCode
 from braze.cache.keys import Key
 from braze.cache.shelf import Found, Shelf, open_shelf
 from braze.compile import guards
+from braze.compile.failing import without_cache
 from braze.compile.fx_compile import CompileRequest, FxCompile
 from braze.compile.report import ledger, warn_of
 from braze.compile.switching import SwitchingCode
@@ -33,54 +34,74 @@ class CachedFxCompile:
     inner: FxCompile
 
     def compile(self, request: CompileRequest) -> OutputCode:
-        shelf = open_shelf(request.config, LEVEL)
-        if shelf is None:
+        place = without_cache(lambda: _place(request), None)
+        if place is None:
             return self.inner.compile(request)
-        try:
-            canonical = canonical_graph(request)
-        except UnserializableError as error:
-            _log.info("%s is not looked for in the cache: %s", request.name, error.what)
-            return self.inner.compile(request)
-        key = shelf.key((*canonical.parts, *environment.key_parts()))
-        hit = _Lookup(request, shelf, key, canonical).run()
-        if hit is not None:
-            return hit
-        shelf.missed(key, request.name)
+        found = without_cache(lambda: _Lookup(request, place).run(), None)
+        if found is not None:
+            return found
         code = self.inner.compile(request)
+
+        def keep(final: OutputCode) -> None:
+            without_cache(lambda: _keep(place, final), None)
+
         if isinstance(code, SwitchingCode):
-            code.when_final(lambda final: _keep(shelf, key, canonical, final))
+            code.when_final(keep)
         else:
-            _keep(shelf, key, canonical, code)
+            keep(code)
         return code
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where the code of a graph is kept."""
+
+    shelf: Shelf
+    key: Key
+    canonical: Canonical
+
+
+def _place(request: CompileRequest) -> _Place | None:
+    """None where it has no place."""
+    shelf = open_shelf(request.config, LEVEL)
+    if shelf is None:
+        return None
+    try:
+        canonical = canonical_graph(request)
+    except UnserializableError as error:
+        _log.info("%s is not looked for in the cache: %s", request.name, error.what)
+        return None
+    return _Place(shelf, shelf.key((*canonical.parts, *environment.key_parts())), canonical)
 
 
 @dataclass(frozen=True)
 class _Lookup:
     request: CompileRequest
-    shelf: Shelf
-    key: Key
-    canonical: Canonical
+    place: _Place
 
     def run(self) -> OutputCode | None:
-        for found in self.shelf.find(self.key, self._accepts):
+        """What is there; a miss is remembered."""
+        shelf = self.place.shelf
+        for found in shelf.find(self.place.key, self._accepts):
             start = time.perf_counter()
             try:
                 code = self._loaded(found)
             except BrazeError as error:
                 _log.warning("an entry for %s cannot be used: %s", self.request.name, error.what)
-                self.shelf.drop(found)
+                shelf.drop(found)
                 continue
             if code is not None:
-                self.shelf.used(found)
+                shelf.used(found)
                 warn_of(code.info.metrics.fallbacks)
                 ledger.record_loaded(code.info)
                 milliseconds = 1e3 * (time.perf_counter() - start)
                 _log.info("%s: loaded from the cache in %.0f ms", self.request.name, milliseconds)
                 return code
+        shelf.missed(self.place.key, self.request.name)
         return None
 
     def _parsed(self, text: str) -> tuple[BoolExpr, ...]:
-        return guards.from_text(text, self.canonical.symbols, self.request.example_inputs)
+        return guards.from_text(text, self.place.canonical.symbols, self.request.example_inputs)
 
     def _accepts(self, text: str) -> bool:
         try:
@@ -102,7 +123,7 @@ class _Lookup:
         return code
 
 
-def _keep(shelf: Shelf, key: Key, canonical: Canonical, code: OutputCode) -> None:
+def _keep(place: _Place, code: OutputCode) -> None:
     """Store what was compiled, if it can be stored."""
     if not isinstance(code, CompiledFxGraph):
         return
@@ -114,5 +135,5 @@ def _keep(shelf: Shelf, key: Key, canonical: Canonical, code: OutputCode) -> Non
     except UnserializableError as error:
         _log.info("%s is not kept in the cache: %s", code.name, error.what)
         return
-    text = guards.to_text(code.guards, canonical.symbols)
-    shelf.add(key, payload, name=code.name, kind=code.info.kind, guards=text)
+    text = guards.to_text(code.guards, place.canonical.symbols)
+    place.shelf.add(place.key, payload, name=code.name, kind=code.info.kind, guards=text)

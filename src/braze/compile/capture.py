@@ -20,7 +20,7 @@ from typing import Annotated, Any, TextIO
 
 import msgspec
 
-from braze import config
+from braze import config, notices
 from braze.errors import BrazeWarning
 from braze.runtime.forks import fork_lock
 
@@ -126,12 +126,11 @@ def replay_warnings(found: Iterable[Warned]) -> None:
     """Warn here, as this process's filters have it. Raises the warning where they say so."""
     for one in found:
         category = _CATEGORIES.get(one.category, UserWarning)
-        warnings.warn_explicit(one.text, category, one.filename, one.lineno, registry=_registry)
+        notices.say(one.text, where=f"{one.filename}:{one.lineno}", category=category)
 
 
 _mine: ContextVar[Said | None] = ContextVar("braze_said", default=None)
 _everybodys: Said | None = None
-_registry: dict[Any, Any] = {}
 
 
 def _loggers() -> list[logging.Logger]:

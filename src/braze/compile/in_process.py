@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 from braze.artifact.output_code import OutputCode
-from braze.artifact.schema import Fallback
 from braze.compile.eager_graph import run_eagerly
+from braze.compile.failing import described, given_up
 from braze.compile.fx_compile import CompileRequest
-from braze.compile.report import ledger, warn_of
-from braze.errors import BrazeError, BrazeWarning, FallbackError
+from braze.compile.report import warn_of
 
 __all__ = ["InProcessFxCompile", "eager_or_raise"]
 
@@ -35,15 +33,7 @@ class InProcessFxCompile:
 def eager_or_raise(request: CompileRequest, error: Exception) -> OutputCode:
     """The failure policy for a whole graph. Raises `FallbackError`, or the `BrazeError` itself, in strict
     mode."""
-    if request.config.strict:
-        if isinstance(error, BrazeError):
-            raise error
-        raise FallbackError(f"{request.name} could not be compiled: {_describe(error)}") from error
-    where = error.where or "" if isinstance(error, BrazeError) else ""
-    ledger.record_eager(Fallback(request.name, _describe(error), where))
-    warnings.warn(f"{request.name} runs as eager PyTorch: {_describe(error)}", BrazeWarning, stacklevel=2)
-    return run_eagerly(request, _describe(error))
-
-
-def _describe(error: Exception) -> str:
-    return str(error) if isinstance(error, BrazeError) else f"{type(error).__name__}: {error}"
+    code = None if request.config.strict else run_eagerly(request, described(error))
+    given_up(request.name, error, request.gm, strict=code is None)
+    assert code is not None
+    return code

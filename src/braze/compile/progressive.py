@@ -12,6 +12,7 @@ from braze import config
 from braze.artifact.compiled_graph import CompiledFxGraph, Module, Variant
 from braze.artifact.output_code import OutputCode
 from braze.codegen.llvm.pool import compile_ir
+from braze.compile.failing import described
 from braze.compile.fx_compile import CompileRequest, FxCompile
 from braze.compile.switching import SwitchingCode
 from braze.config import Config
@@ -53,10 +54,11 @@ def _improve(code: SwitchingCode, first: CompiledFxGraph, level: int, options: C
             with config.using(options):
                 better = improved(first, level)
                 better.post_compile(min_parallel_work=options.min_parallel_work)
-        except BrazeError as error:
-            _log.warning("%s keeps its first code: %s", first.name, error.what)
+            code.switch_to(better)
+        except Exception as error:
+            what = error.what if isinstance(error, BrazeError) else described(error)
+            _log.warning("%s keeps its first code: %s", first.name, what)
             return
-        code.switch_to(better)
         _log.info("%s: code of LLVM's level %d takes over", first.name, level)
 
 

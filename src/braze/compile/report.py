@@ -5,15 +5,16 @@ Nothing here is needed to run a graph. Texts are made when they are asked for.
 
 from __future__ import annotations
 
-import warnings
 import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from braze import notices
 from braze.artifact.schema import ExternCall, Fallback, GraphInfo
-from braze.errors import BrazeWarning
 from braze.runtime.forks import fork_lock
 
 if TYPE_CHECKING:  # whoever only counts need not load the compiler
@@ -143,16 +144,12 @@ class Ledger:
         return stop
 
 
-_warned: set[tuple[str, str]] = set()
-
-
 def warn_of(fallbacks: Sequence[Fallback]) -> None:
-    """Say, once for each operator that eager PyTorch runs, which, where, and why."""
-    for fallback in dict.fromkeys(fallbacks):
-        key = (fallback.op, fallback.reason)
-        if key not in _warned:
-            _warned.add(key)
-            warnings.warn(f"runs as eager PyTorch: {fallback}", BrazeWarning, stacklevel=2)
+    """Say, once for each operator and place where eager PyTorch runs it, which, where, and why."""
+    with notices.held():
+        for fallback in fallbacks:
+            text = msgspec.structs.replace(fallback, op=notices.SUBJECT)
+            notices.say(f"runs as eager PyTorch: {text}", subject=fallback.op, where=fallback.source)
 
 
 ledger = Ledger()

@@ -10,14 +10,16 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeAlias
 
 import torch
-from torch.fx import Graph, GraphModule, Node
+from torch.fx import GraphModule, Node
 
 from braze._torch import shapes, trace_state
 from braze._torch.autograd import base_of
 from braze._torch.native import storage_id
+from braze._torch.provenance import source_of
 from braze.artifact.schema import Fallback
 from braze.compile.report import ledger, warn_of
 from braze.errors import FallbackError
+from braze.frontend.as_captured import CapturedGraph
 from braze.runtime.overlaps import apart, overlaps_itself
 
 __all__ = [
@@ -49,32 +51,16 @@ class EagerTwin:
     the trace. ``strict``: calling it raises ``FallbackError``."""
 
     def __init__(self, gm: GraphModule, strict: bool) -> None:
-        self._graph = Graph()
-        self._graph.output(self._graph.graph_copy(gm.graph, {}))
+        self._captured = CapturedGraph(gm)
+        self._where = next(filter(None, map(source_of, gm.graph.nodes)), "")
         self._strict = strict
-        self._attributes = {}
-        for node in self._graph.nodes:
-            node.meta.clear()
-            if node.op in ("get_attr", "call_module"):
-                self._attributes[str(node.target)] = _attribute(gm, str(node.target))
-        self._module: GraphModule | None = None
 
     def run(self, reason: str, arguments: Sequence[Any]) -> Any:
         """What the captured function returns for these arguments."""
         if self._strict:
-            raise FallbackError(f"the graph would run as eager PyTorch: {reason}")
-        if self._module is None:
-            fallback = Fallback("a graph", reason)
-            warn_of([fallback])
-            self._module = GraphModule(self._attributes, self._graph)
-        return self._module(*arguments)
-
-
-def _attribute(gm: GraphModule, target: str) -> Any:
-    found: Any = gm
-    for name in target.split("."):
-        found = getattr(found, name)
-    return found
+            raise FallbackError(f"the graph would run as eager PyTorch: {reason}", where=self._where or None)
+        warn_of([Fallback("a graph", reason, self._where)])
+        return self._captured(*arguments)
 
 
 def run_as_captured(gm: GraphModule, strict: bool) -> _Call:

@@ -3,19 +3,23 @@ compiler sees it."""
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
 from torch.fx import GraphModule
 
 from braze import config as configuration
+from braze import notices
 from braze._torch import aot, aot_metadata, dynamo, trace_state, tracing
 from braze._torch.tracing import fake_mode_of
 from braze.artifact.autograd_call import guarded_backward
 from braze.artifact.output_code import BoxedCall, OutputCode
 from braze.compile.fx_compile import CompileRequest, FxCompile, GraphKind
+from braze.compile.in_process import eager_or_raise
 from braze.config import Config
 from braze.errors import BrazeError
 from braze.frontend import aliasing
@@ -92,7 +96,6 @@ def compile_parts(
                 raise _AsCaptured
             static = tracing.static_inputs()
             static_names.update(placeholders[i].name for i in static if i < len(placeholders))
-        outputs = len(part.graph.output_node().args[0])  # type: ignore[arg-type]
         visible = tracing.visible_outputs() if kind == "forward" else None
         if kind == "forward":
             curved.extend(curved_inputs(part, visible or 0))
@@ -102,24 +105,7 @@ def compile_parts(
             if kind == "inference" and views and any(written[-1] or ())
             else []
         )
-        _adopt_inputs(part, inputs)
-        run_passes(part, config)
-        request = CompileRequest(
-            gm=part,
-            example_inputs=tuple(inputs),
-            static_inputs=static,
-            visible_outputs=outputs if visible is None else visible,
-            config=config,
-            kind=kind,
-            graph_id=graph_id,
-        )
-        # the backward is compiled later, and maybe in another thread, under these options all the same
-        with tracing.outside_trace(), configuration.using(config):
-            code = compiler.compile(request)
-            if not isinstance(code, OutputCode):
-                raise BrazeError(f"{type(compiler).__name__}.compile returned {code!r}, and no OutputCode")
-            if observer is not None:
-                observer.compiled(kind, code)
+        code = simplified_and_compiled(part, inputs, kind, static, visible)
         if kind != "backward":
             tracing.report_output_strides(code.output_strides)
         run = _with_numbers(code.run, inputs)
@@ -130,6 +116,37 @@ def compile_parts(
         if inner_views:
             run = with_views_of_inputs(run, inner_views)
         return aot.boxed(run)
+
+    def simplified_and_compiled(
+        part: GraphModule, inputs: Sequence[Any], kind: GraphKind, static: frozenset[int], visible: int | None
+    ) -> OutputCode:
+        outputs = len(part.graph.output_node().args[0])  # type: ignore[arg-type]
+        request = CompileRequest(
+            gm=part,
+            example_inputs=tuple(inputs),
+            static_inputs=static,
+            visible_outputs=outputs if visible is None else visible,
+            config=config,
+            kind=kind,
+            graph_id=graph_id,
+        )
+        # of the others all of the captured graph is left, should anything fail; of a backward only this
+        spare = _copied(part) if kind == "backward" else None
+        with notices.held():
+            try:
+                with notices.held():  # of what was said on a way that failed nothing is true any more
+                    _adopt_inputs(part, inputs)
+                    run_passes(part, config)
+                    # a backward is compiled later, maybe in another thread, and under these options
+                    with tracing.outside_trace(), configuration.using(config):
+                        code = _code(compiler.compile(request), compiler)
+            except Exception as error:
+                if spare is None or dynamo.is_for_dynamo(error):
+                    raise
+                code = eager_or_raise(replace(request, gm=spare), error)
+            if observer is not None:
+                observer.compiled(kind, code)
+        return code
 
     if isinstance(module, GraphModule) and aliasing.writes_through_folded(module):
         return dynamo.untraced(aliasing.run_as_captured(module, config.strict))
@@ -157,6 +174,19 @@ def compile_parts(
     if isinstance(module, GraphModule):
         compiled = aliasing.placed(compiled, module, example_inputs, config.strict)
     return dynamo.untraced(compiled)
+
+
+def _code(made: object, compiler: FxCompile) -> OutputCode:
+    if not isinstance(made, OutputCode):
+        raise BrazeError(f"{type(compiler).__name__}.compile returned {made!r}, and no OutputCode")
+    return made
+
+
+def _copied(part: GraphModule) -> GraphModule:
+    """The same graph with nodes of its own; tensors, and what is known of values, are shared."""
+    made = GraphModule(part, copy.deepcopy(part.graph))
+    made.meta.update(part.meta)
+    return made
 
 
 class _AsCaptured(Exception):

@@ -29,6 +29,7 @@ from braze.artifact.schema import TensorInput
 from braze.artifact.trees import from_spec
 from braze.compile import guards
 from braze.compile.ahead import compile_for
+from braze.compile.failing import described
 from braze.compile.fx_compile import CompileRequest
 from braze.config import Config
 from braze.errors import BrazeError, BrazeWarning, ConfigError, PackageError
@@ -89,6 +90,8 @@ def aot_compile(
         raise PackageError(
             f"this program cannot be made a package: {error.what}", node=error.node, where=error.where
         ) from error
+    except Exception as error:
+        raise PackageError(f"this program cannot be made a package: {described(error)}") from error
     write_package(path, model, data, nodes, tensors, weights=weights)
     return Path(path)
 

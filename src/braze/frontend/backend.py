@@ -16,10 +16,13 @@ from torch.fx import GraphModule
 
 from braze import config as configuration
 from braze._torch import dynamo
+from braze.compile.failing import without_cache
 from braze.compile.fx_compile import FxCompile
 from braze.config import Config
 from braze.errors import ConfigError
 from braze.frontend import level2
+from braze.frontend.as_captured import or_as_captured
+from braze.frontend.dynamo_key import DynamoKey
 from braze.frontend.entries import open_entries
 from braze.runtime.ending import busy
 from braze.runtime.host import check_target
@@ -62,20 +65,30 @@ def braze(
             where Dynamo compiles a frame.
         BrazeError: with ``strict``, where something could not be compiled.
     """
+    return _configured(
+        lambda config: or_as_captured(
+            lambda: _compiled(gm, example_inputs, config), gm, strict=config.strict
+        ),
+        mode,
+        options,
+    )
 
-    def compiled(config: Config) -> _Compiled:
-        entries = open_entries(config)
-        key = "the cache is not used" if entries is None else level2.describe(gm, example_inputs, config)
-        if entries is not None and not isinstance(key, str):
-            found = level2.find(entries, key, gm, strict=config.strict)
-            if found is not None:
-                return dynamo.untraced(found)
-        # tracing and compiling are loaded for the first graph that needs them: a hit never does
-        from braze.frontend.miss import compile_missing  # noqa: PLC0415
 
-        return compile_missing(gm, example_inputs, config, entries, key)
+def _compiled(gm: GraphModule, example_inputs: Sequence[Any], config: Config) -> _Compiled:
+    entries = without_cache(lambda: open_entries(config), None)
+    key: DynamoKey | str = "the cache is not used"
+    if entries is not None:
+        undescribed: DynamoKey | str = "it could not be described"
+        key = without_cache(lambda: level2.describe(gm, example_inputs, config), undescribed)
+        found = None
+        if not isinstance(key, str):
+            found = without_cache(lambda: level2.find(entries, key, gm, strict=config.strict), None)
+        if found is not None:
+            return dynamo.untraced(found)
+    # tracing and compiling are loaded for the first graph that needs them: a hit never does
+    from braze.frontend.miss import compile_missing  # noqa: PLC0415
 
-    return _configured(compiled, mode, options)
+    return compile_missing(gm, example_inputs, config, entries, key)
 
 
 def make_backend(compiler: FxCompile) -> Callable[..., _Compiled]:
@@ -92,7 +105,9 @@ def make_backend(compiler: FxCompile) -> Callable[..., _Compiled]:
         def compiled(config: Config) -> _Compiled:
             from braze.frontend.miss import compile_with  # noqa: PLC0415  as above
 
-            return compile_with(gm, example_inputs, config, compiler)
+            return or_as_captured(
+                lambda: compile_with(gm, example_inputs, config, compiler), gm, strict=config.strict
+            )
 
         return _configured(compiled, mode, options)
 

@@ -13,9 +13,13 @@ from typing import Any
 
 import torch
 
+from braze import notices
 from braze._torch import decomps as torch_decomps
-from braze._torch.shapes import true_or_guard, whole_where_data_decide
+from braze._torch.provenance import current_source
+from braze._torch.shapes import is_of_tracing, true_or_guard, whole_where_data_decide
+from braze.compile.failing import described
 from braze.config import Config
+from braze.errors import BrazeError, FallbackError
 from braze.frontend.decomps import (
     activations,
     elementwise,
@@ -167,8 +171,16 @@ kept whole, would give them other strides than the operator does, or another typ
 
 
 def decompositions(config: Config) -> Table:
-    """Operator -> decomposition, for one compile. The caller must not change it."""
-    return _table()
+    """Operator -> decomposition, for one compile. The caller must not change it.
+
+    None of them raises what Python or PyTorch raises: an operator whose decomposition fails stays whole, with
+    one warning; in strict mode that is a ``FallbackError``."""
+    return _guarded_table(config.strict)
+
+
+@functools.cache
+def _guarded_table(strict: bool) -> Table:
+    return {op: whole_where_data_decide(_guarded(op, fn, strict)) for op, fn in _table().items()}
 
 
 @functools.cache
@@ -188,33 +200,48 @@ def _table() -> Table:
         wanted[op] = layouts.laid_out(wanted.get(op) or layouts.whole(op), *rules)
     for op in SIZED:  # to learn of sizes what the rules have to know, while the trace may still guard them
         wanted.setdefault(op, _kept)
-    return {op: whole_where_data_decide(_refusing(op, fn)) for op, fn in wanted.items()}
+    return wanted
 
 
 def _kept(*args: Any, **kwargs: Any) -> Any:
     return NotImplemented
 
 
-def _refusing(operator: Any, decomposition: Decomposition) -> Decomposition:
-    """The decomposition, which leaves alone what eager PyTorch refuses, and what it refuses itself: eager
-    then raises its own error, or knows better."""
+def _guarded(operator: Any, decomposition: Decomposition, strict: bool) -> Decomposition:
+    """The decomposition, which leaves alone what eager PyTorch refuses, what it refuses itself, and what it
+    fails at: eager then raises its own error, or knows better."""
 
     @functools.wraps(decomposition)
     def decompose(*args: Any, **kwargs: Any) -> Any:
-        if refusal(operator, args, kwargs, holds=true_or_guard) is not None:
-            return NotImplemented
         try:
+            if refusal(operator, args, kwargs, holds=true_or_guard) is not None:
+                return NotImplemented
             return decomposition(*args, **kwargs)
         except Exception as error:
             if type(error) in _REFUSED_BY_IT:
                 return NotImplemented
-            raise
+            if is_of_tracing(error) or isinstance(error, BrazeError):
+                raise
+            _failed(str(operator), error, strict)
+            return NotImplemented
 
     return decompose
 
 
 _REFUSED_BY_IT = (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError)
-"""Errors of an operator's own checks. Those of tracing (what depends on data, say) are of other types."""
+"""Errors of an operator's own checks."""
+
+
+def _failed(operator: str, error: Exception, strict: bool) -> None:
+    """Say that an operator stays whole; nothing more is said of it if it becomes a fallback."""
+    where = current_source()
+    what = f"its decomposition failed with {described(error)}"
+    if strict:
+        raise FallbackError(
+            f"{operator} would stay whole: {what}", node=operator, where=where or None
+        ) from error
+    place = f" ({where})" if where else ""
+    notices.say(f"{notices.SUBJECT} stays whole: {what}{place}", subject=operator, where=where)
 
 
 def _is_wanted(operator: object) -> bool:

@@ -60,10 +60,12 @@ class Entries(Protocol):
 
 
 def find(
-    entries: Entries, key: DynamoKey, gm: GraphModule, *, strict: bool = False
+    entries: Entries, key: DynamoKey | str, gm: GraphModule, *, strict: bool = False
 ) -> Callable[..., Any] | None:
-    """The callable for `gm`, of which `key` is the key, from the first entry that fits and can be loaded.
-    ``strict``: it raises where it would run eager operators."""
+    """The callable for `gm`, of which `key` is the key, from the first entry that fits and can be loaded;
+    None also where `key` says why there is none. ``strict``: it raises where it would run eager operators."""
+    if isinstance(key, str):
+        return None
     own = trace_state.own_tensors(gm)
     for entry in entries.find(key):
         try:
@@ -76,8 +78,6 @@ def find(
             log.info("an entry of the cache is not used in strict mode: %s", error.what)
         except BrazeError as error:
             log.warning("an entry of the cache cannot be used, the graph is compiled again: %s", error)
-        except Exception:  # what is stored must never stand between people and their results
-            log.exception("an entry of the cache cannot be used, the graph is compiled again")
     return None
 
 

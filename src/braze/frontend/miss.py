@@ -9,6 +9,7 @@ from typing import Any
 from torch.fx import GraphModule
 
 from braze.compile.cached import CachedFxCompile
+from braze.compile.failing import without_cache
 from braze.compile.fx_compile import FxCompile
 from braze.compile.modes import prestart, strategy
 from braze.config import Config
@@ -29,7 +30,9 @@ def compile_missing(
 ) -> Callable[..., Any]:
     """The callable for `gm`, whose key (or the reason why it has none) is `key`; `entries` gets it.
     Raises what `braze.frontend.backend.braze` does."""
-    recording = None if entries is None else Recording(entries, key, gm)
+    recording = None
+    if entries is not None:
+        recording = without_cache(lambda: Recording(entries, key, gm), None)
     prestart(config)  # the processes that will be needed start while the graph is traced
     return compile_parts(gm, example_inputs, config, CachedFxCompile(strategy(config)), recording)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch.fx import GraphModule
 from braze.artifact.call_spec import CallSpec, check_spec
 from braze.artifact.compiled_graph import CompiledFxGraph
 from braze.artifact.output_code import OutputCode
+from braze.compile.failing import without_cache
 from braze.compile.fx_compile import GraphKind
 from braze.compile.switching import SwitchingCode
 from braze.errors import ArtifactError, UnserializableError
@@ -42,14 +43,27 @@ class Recording:
 
     def note(self, kind: GraphKind, part: GraphModule, inputs: Sequence[Any]) -> None:
         """A part is about to be compiled."""
-        if self._capture is not None:
-            self._capture.note(kind, part, inputs)
+        capture = self._capture
+        if capture is not None:
+            self._carefully(lambda: capture.note(kind, part, inputs))
 
     def compiled(self, kind: GraphKind, code: OutputCode) -> None:
         """A part has been compiled. Stores the entry if it was the last one."""
         capture = self._capture
-        if capture is None:
-            return
+        if capture is not None:
+            self._carefully(lambda: self._compiled(capture, kind, code))
+
+    def _carefully(self, step: Callable[[], None]) -> None:
+        """Take a step; where it fails there will be no entry."""
+
+        def whole() -> bool:
+            step()
+            return True
+
+        if not without_cache(whole, False):
+            self._forget()
+
+    def _compiled(self, capture: Capture, kind: GraphKind, code: OutputCode) -> None:
         self._parts[kind] = code
         if capture.reason is not None:
             self._give_up(capture.reason)
@@ -150,4 +164,4 @@ class _Arrived:
     kind: GraphKind
 
     def __call__(self, final: CompiledFxGraph) -> None:
-        self.pending.arrived(self.kind, final)
+        without_cache(lambda: self.pending.arrived(self.kind, final), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -36,6 +37,7 @@ from braze.ops.vocabulary import OPS
 from braze.runtime.checks import Check
 from braze.runtime.expr import ZERO, Expr, as_expr, known_less, product
 from braze.runtime.guard import BoolExpr, all_of
+from braze.runtime.verify import RESERVED
 
 MULTI_USE_COST = 12
 """A value with several users is stored once instead of computed again where it costs at least this much
@@ -48,6 +50,10 @@ computed."""
 MAX_LOADS = 32
 """A body that reads more elements than this is stored, so that kernels keep to a readable size."""
 
+
+_OURS = re.compile(r"_.*|workspace|scratch|threads|(?!(?:in|out)\d)[a-z]+\d+")
+"""Names that are no input's: of buffers, symbols, loop indices, areas, renamed inputs. Nothing here is called
+``in0`` or ``out0``, which are names of the fuser's."""
 
 NOTHING_FORCED: Mapping[str, str] = {}
 
@@ -120,8 +126,7 @@ class GraphLowering:
                 raise LoweringError(f"input {node.name} is a {value.layout} tensor on {value.device}")
             # An input starts at its own data pointer, whatever offset it has in its storage.
             layout = FixedLayout(value.dtype, self.exprs(value.shape), self.exprs(value.stride()))
-            name = node.name if node.name[0].isalpha() else f"in{position}{node.name}"
-            return self.graph.add_input(name, layout, position in self.static_inputs)
+            return self.graph.add_input(self._input_name(node), layout, position in self.static_inputs)
         if isinstance(value, (int, torch.SymInt)) and not isinstance(value, bool):
             e = self.sizes.named(value)
             self.graph.inputs.append(e)
@@ -130,12 +135,18 @@ class GraphLowering:
         dtype = number_type(value)
         if is_symbolic(value) and dtype is not None:
             # passed as a tensor of one number: its value is no part of the code
-            box = self.graph.add_input(node.name, FixedLayout(dtype, (), ()), static=False)
+            box = self.graph.add_input(self._input_name(node), FixedLayout(dtype, (), ()), static=False)
             return box.load(self.dag, ())
         if value is None:
             self.graph.inputs.append(None)
             return None
         raise LoweringError(f"input {node.name} is a {type(value).__name__}")
+
+    def _input_name(self, node: Node) -> str:
+        """The node's own name, unless something of ours has such a name, or it means something else in
+        generated code."""
+        ours = _OURS.fullmatch(node.name) or node.name in RESERVED or not node.name.isascii()
+        return f"input{self._position}" if ours else node.name
 
     def _get_attr(self, node: Node) -> Any:
         value: Any = self.gm

@@ -44,14 +44,14 @@ from braze.runtime.plan import (
     Workspace,
 )
 
-__all__ = ["PlanError", "verify"]
+__all__ = ["RESERVED", "PlanError", "verify"]
 
 
 class PlanError(InternalError):
     """A launch plan breaks a rule of its own language."""
 
 
-_RESERVED: Final = frozenset("AssertionError Exception RuntimeError int locals max min str".split())
+RESERVED: Final = frozenset("AssertionError Exception RuntimeError int locals max min str".split())
 """Names that generated code takes to mean what Python means by them; its own begin with an underscore."""
 
 _SYMBOL: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.$]*")
@@ -112,7 +112,7 @@ def verify(plan: Plan) -> None:
 def _define(scope: _Scope, name: str, *, number: bool = False) -> None:
     if not name.isidentifier() or keyword.iskeyword(name) or name.startswith("_"):
         raise PlanError(f"{name!r} is no name: an identifier that begins with a letter")
-    if name in _RESERVED or not (name.isascii() or unicodedata.is_normalized("NFKC", name)):
+    if name in RESERVED or not (name.isascii() or unicodedata.is_normalized("NFKC", name)):
         raise PlanError(f"{name!r} means something else in generated code")
     if name in scope.numbers or name in scope.objects or name in scope.workspaces or name in scope.ended:
         raise PlanError(f"{name} is defined twice")

@@ -20,16 +20,15 @@ import signal
 import sys
 import threading
 import time
-import warnings
 from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from braze import config
+from braze import config, notices
 from braze.codegen.llvm.process import CompiledObject, Job, WorkerProcess
-from braze.errors import BrazeWarning, LLVMError, WorkerError
+from braze.errors import LLVMError, WorkerError
 from braze.runtime.ending import at_end, ending, start
 from braze.runtime.llvm_worker import compile_module
 from braze.runtime.processes import describe_exit, no_processes_reason
@@ -146,11 +145,12 @@ class Pool:
                 return running
             if state.closed:
                 raise WorkerError("the pool of LLVM workers is closed")
-            state.futures[key] = job.future
             if not in_process:
                 job.number = state.next_job
                 state.next_job += 1
-                state.pending.append(job)
+                state.pending.append(job)  # before others may find its future: whoever waits is served
+            state.futures[key] = job.future
+            if not in_process:
                 try:
                     self._assign()
                 except BaseException:
@@ -266,7 +266,24 @@ class Pool:
                 os.write(self._wake_write, b"x")
 
     def _serve(self) -> None:
-        """The thread that waits for all workers."""
+        """The thread that looks after the workers; the lock is not held. Whatever happens to it, nobody is
+        left waiting."""
+        try:
+            self._wait_for_workers()
+        except BaseException as error:
+            with self._lock:
+                workers, self._state.workers = self._state.workers, []
+                self._state.pending.clear()
+                futures, self._state.futures = self._state.futures, {}
+                self._thread = None
+            for worker in workers:
+                worker.kill()
+            for future in futures.values():
+                if not future.done():
+                    future.set_exception(WorkerError(f"the thread of the LLVM workers failed: {error!r}"))
+            raise
+
+    def _wait_for_workers(self) -> None:
         while True:
             finished: list[tuple[Job, list[bytes]]] = []
             failed: list[tuple[Job, Exception]] = []
@@ -306,10 +323,8 @@ class Pool:
                 self._fail(job, error)
             if stranded:
                 self._run_here(stranded)
-                warnings.warn(  # last, for it may be an error
-                    f"LLVM runs inside this process, where a bad module can end it: {self._state.broken}",
-                    BrazeWarning,
-                    stacklevel=2,
+                notices.say_from_a_thread(  # last, for it may be an error
+                    f"LLVM runs inside this process, where a bad module can end it: {self._state.broken}"
                 )
 
     def _timeout(self, workers: list[WorkerProcess]) -> int | None:
@@ -372,8 +387,8 @@ class Pool:
             self._state.futures.pop(job.key, None)
         job.future.set_exception(error)
 
-    def _run_here(self, jobs: Iterable[Job]) -> None:
-        for job in jobs:
+    def _run_here(self, jobs: Sequence[Job]) -> None:
+        for k, job in enumerate(jobs):
             start = time.perf_counter()
             try:
                 with self._in_process:
@@ -387,8 +402,9 @@ class Pool:
                     )
             except Exception as error:
                 self._fail(job, LLVMError(f"LLVM refused a module: {str(error).strip()}"))
-            except BaseException:
-                self._fail(job, WorkerError("a compile was interrupted"))
+            except BaseException:  # interrupted: whoever asks for the same module does not wait for this
+                for one in jobs[k:]:
+                    self._fail(one, WorkerError("the compilation of a module was interrupted"))
                 raise
             else:
                 self._succeed(job, CompiledObject(code, asm, opt_ir, time.perf_counter() - start))

@@ -7,6 +7,7 @@ are made where they are first needed and kept until their storage dies.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -143,7 +144,7 @@ class _Builder:
     views: dict[tuple[str, object], str] = field(default_factory=dict)
     layouts: list[TensorLayout] = field(default_factory=list)
     numbers: dict[str, str] = field(default_factory=dict)
-    items: int = 0
+    taken: set[str] = field(default_factory=set)
     late: set[int] = field(default_factory=set)
 
     @property
@@ -151,6 +152,7 @@ class _Builder:
         return self.schedule.graph
 
     def build(self, errors: tuple[ErrorEntry, ...]) -> BuiltPlan:
+        self.taken.update(self.graph.buffers, self.symbols, self.graph.known_symbols)
         inputs, numbers = self._inputs()
         self._constants()
         needed = [sum_sizes(c.scratch) for c in self.calls]
@@ -203,7 +205,7 @@ class _Builder:
                 numbers.append(symbol.name)
                 self.known.add(symbol.name)
             else:
-                names.append(f"unused{k}")
+                names.append(self._fresh(f"unused{k}"))
         buffers = [b for b in self.graph.inputs if isinstance(b, InputBuffer)]
         given = [
             (e, buffer.name, dim, kind)
@@ -443,9 +445,20 @@ class _Builder:
             return Ref(self._item(leaf.ref))
         return Ref(self._tensor(leaf)) if isinstance(leaf, TensorRef) else leaf
 
+    def _fresh(self, like: str) -> str:
+        """A name that nothing in the plan has, or will have: buffers and symbols have theirs before it is
+        built."""
+        numbered = (f"{like}_{n}" for n in itertools.count())
+        name = next(name for name in numbered if name not in self.taken)
+        self.taken.add(name)
+        return name
+
     def _number(self, buffer: NumberBuffer) -> str:
         """The name of the number that a buffer stands for; its tensor is made only if somebody wants it."""
-        return self.numbers.setdefault(buffer.name, f"{buffer.name}_number")
+        known = self.numbers.get(buffer.name)
+        if known is None:
+            known = self.numbers[buffer.name] = self._fresh(f"{buffer.name}_number")
+        return known
 
     def _item(self, ref: TensorRef) -> str:
         """The name of a number that a tensor holds at this moment."""
@@ -453,8 +466,7 @@ class _Builder:
         if known is not None:
             return known
         source = self._tensor(ref)
-        self.items += 1
-        name = f"{source}_item{self.items}"
+        name = self._fresh(f"{source}_item")
         self.out.append(BindItem(name, source, as_int=False))
         return name
 
@@ -472,7 +484,7 @@ class _Builder:
         found = self.views.get(key)
         if found is not None:
             return found
-        name = self.views[key] = f"{storage}_{sum(s == storage for s, _ in self.views)}"
+        name = self.views[key] = self._fresh(storage)
         if offset is None:
             dtype = None if layout.dtype is base.dtype else layout.dtype
             self.out.append(View(name, storage, layout.size, layout.stride, layout.offset, dtype))
