@@ -3,17 +3,40 @@ input."""
 
 from __future__ import annotations
 
+import copy
+import logging
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, cast
 
+import sympy
 import torch
+from torch._dynamo import convert_frame
 from torch._export import utils
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import ExportedProgram
+from torch.fx import GraphModule
+from torch.fx.experimental import _config
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
+from torch.utils._pytree import tree_map
 
+from braze._torch import shape_envs
 from braze._torch.integers import LEAST
+from braze._torch.shape_envs import SymbolFacts
+from braze._torch.shapes import shape_env_of
 
-__all__ = ["decomposed", "value_range"]
+__all__ = [
+    "conditions_on",
+    "decomposed",
+    "env_of",
+    "least_is_enforced",
+    "rebased",
+    "run_fake",
+    "sizes_as_they_come",
+    "surely_fails",
+    "value_range",
+]
 
 
 def decomposed(program: ExportedProgram, decompositions: Mapping[Any, Callable[..., Any]]) -> ExportedProgram:
@@ -25,6 +48,143 @@ def decomposed(program: ExportedProgram, decompositions: Mapping[Any, Callable[.
         # PyTorch's own copying of the program uses what PyTorch says is deprecated
         warnings.simplefilter("ignore", FutureWarning)
         return cast(ExportedProgram, program.run_decompositions(table))
+
+
+def env_of(program: ExportedProgram) -> ShapeEnv | None:
+    """What is known of a program's symbols; None where it has none."""
+    return shape_env_of(node.meta.get("val") for node in program.graph.find_nodes(op="placeholder"))
+
+
+_tracing: Any = _config  # a module that has methods
+
+
+def conditions_on(env: ShapeEnv, names: Collection[str]) -> list[Any]:
+    """What a trace has assumed of the symbols of these names and of no others: sympy booleans."""
+    symbols = {s for name, s in shape_envs.symbols_by_name(env).items() if name in names}
+    found = shape_envs.conditions_of(env, symbols)
+    # a symbol that was found to be a number, or another symbol, stands in no condition any more
+    for symbol in symbols:
+        instead = env.replace(symbol)
+        if instead != symbol and instead.free_symbols <= symbols:
+            found.append(sympy.Eq(symbol, instead, evaluate=False))
+    return found
+
+
+def least_is_enforced(program: ExportedProgram, symbol: sympy.Symbol) -> bool:
+    """Whether a program's own checks have a least value for a size, which then was declared. What its trace
+    found to be the least, given that other sizes are 2 or more, is among them in another form."""
+    env = env_of(program)
+    checks = getattr(program, "_guards_code", None)
+    if env is None or checks is None:
+        return True
+    sources = getattr(env, "var_to_sources", {}).get(symbol, [])
+    names = [source.name if isinstance(source.name, str) else source.name() for source in sources]
+    return any(check.startswith(f"{name} >= ") for name in names for check in checks)
+
+
+def surely_fails(condition: Any, values: Mapping[str, int]) -> bool:
+    """Whether a condition holds for none of the sizes of which some are ``values``, as far as can be seen."""
+    known = {
+        s: sympy.Integer(values[s.name])
+        if s.name in values
+        else sympy.Symbol(s.name, integer=True, nonnegative=True)  # the trace has sizes that are positive
+        for s in condition.free_symbols
+    }
+    try:
+        return bool(condition.subs(known, simultaneous=True).doit() == sympy.false)
+    except ArithmeticError:  # a division by 0
+        return True
+
+
+def rebased(program: ExportedProgram, facts: Mapping[str, SymbolFacts | int]) -> ExportedProgram:
+    """`program` over other symbols: each one is the number that ``facts`` has for it, or a symbol of the same
+    name of which no more is known than they say. A symbol that they lack stays as it is known.
+
+    What the program assumes of its inputs' sizes is assumed of the new ones. Raises ``ValueError`` where
+    that does not hold for the numbers among ``facts``."""
+    gm = program.graph_module
+    old = env_of(program)
+    if old is None:
+        raise ValueError("this program has no sizes that may differ")
+    known: dict[str, SymbolFacts] = {}
+    for symbol in old.var_to_range:
+        given = facts.get(symbol.name, shape_envs.facts_of(old, symbol))
+        if not isinstance(given, int):
+            known[symbol.name] = given
+    env, symbols = shape_envs.new_shape_env(known.values())
+    mode = FakeTensorMode(shape_env=env, export=True)
+
+    def renamed(expression: Any) -> Any:
+        known = old.replace(expression)
+        instead = {s: symbols.get(s.name, facts.get(s.name)) for s in known.free_symbols}
+        return known.subs(instead, simultaneous=True).doit()
+
+    def converted(value: Any) -> Any:
+        if isinstance(value, torch.SymInt):
+            made = renamed(shape_envs.raw_expression(value))
+            return int(made) if made.is_Integer else shape_envs.symbolic(env, made, int)
+        if isinstance(value, torch.Tensor) and value.layout is torch.strided:
+            sizes, strides = ([converted(n) for n in numbers] for numbers in (value.shape, value.stride()))
+            with mode:
+                return torch.empty_strided(
+                    sizes, strides, dtype=value.dtype, device=value.device, requires_grad=value.requires_grad
+                )
+        return value
+
+    for condition in shape_envs.conditions_of(old, old.var_to_range):
+        if any(old.is_unbacked_symint(s) for s in condition.free_symbols):
+            continue  # the graph checks it, and so finds it again
+        here = renamed(condition)
+        if here == sympy.false:
+            raise ValueError(f"{condition} does not hold for {dict(facts)}")
+        if here != sympy.true:
+            shape_envs.assume(env, here)
+    made = GraphModule(gm, copy.deepcopy(gm.graph))
+    made.meta.update(gm.meta)
+    for node in made.graph.nodes:
+        if "val" in node.meta:
+            node.meta["val"] = tree_map(converted, node.meta["val"])
+    return ExportedProgram(
+        root=made,
+        graph=made.graph,
+        graph_signature=program.graph_signature,
+        state_dict=program.state_dict,
+        range_constraints={},
+        module_call_graph=program.module_call_graph,
+        example_inputs=program.example_inputs,
+        constants=program.constants,
+        verifiers=program.verifiers,
+    )
+
+
+def run_fake(program: ExportedProgram, sizes: Mapping[str, int]) -> None:
+    """Run `program` on tensors without memory, for these values of its symbols. Raises what its operators
+    raise for such sizes."""
+    with _quiet():
+        decomposed(rebased(program, sizes), {})
+
+
+@contextmanager
+def sizes_as_they_come() -> Iterator[None]:
+    """Inside this block tracing does not take it for granted that a size is neither 0 nor 1 because that of
+    the example isn't: where the code has a way for all sizes, it takes that. One thread at a time."""
+    with convert_frame.compile_lock, _tracing.patch(backed_size_oblivious=True), _quiet():
+        yield
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Inside this block PyTorch does not log, besides raising it, that an operator takes no such sizes."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    logger.addFilter(_nothing)
+    try:
+        yield
+    finally:
+        logger.removeFilter(_nothing)
+
+
+def _nothing(record: logging.LogRecord) -> bool:
+    return False
 
 
 def value_range(constraint: Any) -> tuple[int, int | None]:

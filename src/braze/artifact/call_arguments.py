@@ -55,7 +55,8 @@ class Signature:
 
     def _values(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
         if len(args) > self.count:
-            raise TypeError(f"the model takes {self.count} positional arguments, and was given {len(args)}")
+            arguments = "one positional argument" if self.count == 1 else f"{self.count} positional arguments"
+            raise TypeError(f"the model takes {arguments}, and was given {len(args)}")
         left = dict(kwargs)
         values = list(args)
         for position in range(len(args), self.count):
@@ -95,6 +96,11 @@ class Checks:
         ]
         self.sizes = SizesOfCall(self.items, plan, paths)
         self.bounds = list(self._narrower(model.ranges))
+        self.least = [
+            (leaf, dim, symbol.lower)
+            for leaf, dim, symbol in _places(self.items)
+            if dim is not None and symbol.lower is not None
+        ]
 
     def _narrower(self, ranges: Sequence[Range]) -> Iterable[tuple[int, int | None, int, int | None]]:
         """Leaf, dimension, least and greatest value that the export gave a size, where the code itself would
@@ -105,9 +111,15 @@ class Checks:
             lower, upper = symbol.bounds()
             if known is None:
                 continue
-            least = known.lower if lower is None or known.lower > lower else lower
-            if least != lower or (known.upper is not None and (upper is None or known.upper < upper)):
-                yield leaf, dim, least, known.upper
+            if known.lower != lower or (known.upper is not None and (upper is None or known.upper < upper)):
+                yield leaf, dim, known.lower, known.upper
+
+    def too_small(self, leaves: Sequence[Any]) -> bool:
+        """Whether some size is surely less than the graph takes."""
+        try:
+            return any(leaves[leaf].shape[dim] < least for leaf, dim, least in self.least)
+        except (AttributeError, IndexError, TypeError):
+            return False  # the graph's own check says what it is
 
     def run(self, leaves: Sequence[Any]) -> None:
         """Raise `InputMismatchError` for a constant that is another, a number that is none, and a size that

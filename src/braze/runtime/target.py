@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -10,10 +9,9 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from braze import config
+from braze.runtime.cpu_names import IS_X86, check_cpu_name
 
 __all__ = ["Target", "current_target", "host_target", "lanes_of", "making_for", "named_target"]
-
-_X86 = platform.machine().lower() in ("x86_64", "amd64")
 
 
 @dataclass(frozen=True)
@@ -75,11 +73,13 @@ def host_target() -> Target:
 @lru_cache(maxsize=16)
 def named_target(name: str) -> Target:
     """The target of a name: ``host``, ``generic``, ``x86-64-v3``, ``x86-64-v4``, or any CPU name of LLVM's
-    (whose vectors are then taken to be 128 bits wide, since the name alone does not say)."""
+    (whose vectors are then taken to be 128 bits wide, since the name alone does not say). Raises
+    `ConfigError` for a name that is none."""
+    check_cpu_name(name)
     if name == "host":
         return host_target()
     if name == "generic":
-        return Target("x86-64" if _X86 else "generic", "", 4)
+        return Target("x86-64" if IS_X86 else "generic", "", 4)
     return _widest(Target(name, "", lanes_of("", name)))
 
 
