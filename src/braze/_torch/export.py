@@ -14,14 +14,16 @@ import sympy
 import torch
 from torch._dynamo import convert_frame
 from torch._export import utils
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.export import ExportedProgram
-from torch.fx import GraphModule
+from torch.export.graph_signature import ExportGraphSignature, InputKind, OutputKind
+from torch.fx import GraphModule, Interpreter, Node
 from torch.fx.experimental import _config
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils._pytree import tree_map
 
 from braze._torch import shape_envs
+from braze._torch.effect_tokens import call_plainly
 from braze._torch.integers import LEAST
 from braze._torch.shape_envs import SymbolFacts
 from braze._torch.shapes import shape_env_of
@@ -32,7 +34,7 @@ __all__ = [
     "env_of",
     "least_is_enforced",
     "rebased",
-    "run_fake",
+    "shapes_differ",
     "sizes_as_they_come",
     "surely_fails",
     "value_range",
@@ -44,10 +46,68 @@ def decomposed(program: ExportedProgram, decompositions: Mapping[Any, Callable[.
     `torch.export` keeps the latter, which AOTAutograd takes apart."""
     table: dict[Any, Any] = {op: utils._get_decomp_for_cia(op) for op in utils._collect_all_valid_cia_ops()}
     table.update(decompositions)
+    program = _with_checks_kept(program)
     with torch.no_grad(), warnings.catch_warnings():
         # PyTorch's own copying of the program uses what PyTorch says is deprecated
         warnings.simplefilter("ignore", FutureWarning)
-        return cast(ExportedProgram, program.run_decompositions(table))
+        made = cast(ExportedProgram, program.run_decompositions(table))
+    return _without_tokens(made)
+
+
+def _without_tokens(program: ExportedProgram) -> ExportedProgram:
+    """`program` without tokens, where operators that have no results are all that they keep in order."""
+    signature = program.graph_signature
+    if not any(spec.kind is InputKind.TOKEN for spec in signature.input_specs):
+        return program
+    gm = program.graph_module
+    output = gm.graph.output_node()
+    kept = [
+        (value, spec)
+        for value, spec in zip(output.args[0], signature.output_specs, strict=True)
+        if spec.kind is not OutputKind.TOKEN
+    ]
+    output.args = (tuple(value for value, _ in kept),)
+    call_plainly(gm)
+    inputs = []
+    for node, spec in zip(gm.graph.find_nodes(op="placeholder"), signature.input_specs, strict=True):
+        if spec.kind is InputKind.TOKEN and not node.users:
+            gm.graph.erase_node(node)
+        else:
+            inputs.append(spec)
+    gm.recompile()
+    without = ExportGraphSignature(inputs, [spec for _, spec in kept])
+    return _with_graph(program, gm, program.range_constraints, without)
+
+
+def _with_checks_kept(program: ExportedProgram) -> ExportedProgram:
+    """`program`, in which a check of a tensor has a message: without one PyTorch's tracing drops it."""
+    silent, said = torch.ops.aten._assert_async.default, torch.ops.aten._assert_async.msg
+    if not program.graph.find_nodes(op="call_function", target=silent):
+        return program
+    gm = GraphModule(program.graph_module, copy.deepcopy(program.graph))
+    gm.meta.update(program.graph_module.meta)
+    for node in gm.graph.find_nodes(op="call_function", target=silent):
+        node.target, node.args = said, (*node.args, "Expected Tensor with single nonzero value, but got zero")
+    return _with_graph(program, gm, program.range_constraints)
+
+
+def _with_graph(
+    program: ExportedProgram,
+    gm: GraphModule,
+    ranges: Mapping[Any, Any],
+    signature: ExportGraphSignature | None = None,
+) -> ExportedProgram:
+    return ExportedProgram(
+        root=gm,
+        graph=gm.graph,
+        graph_signature=signature or program.graph_signature,
+        state_dict=program.state_dict,
+        range_constraints=dict(ranges),
+        module_call_graph=program.module_call_graph,
+        example_inputs=program.example_inputs,
+        constants=program.constants,
+        verifiers=program.verifiers,
+    )
 
 
 def env_of(program: ExportedProgram) -> ShapeEnv | None:
@@ -114,17 +174,22 @@ def rebased(program: ExportedProgram, facts: Mapping[str, SymbolFacts | int]) ->
     env, symbols = shape_envs.new_shape_env(known.values())
     mode = FakeTensorMode(shape_env=env, export=True)
 
-    def renamed(expression: Any) -> Any:
+    def renamed(expression: Any, least: int = 0) -> Any:
         known = old.replace(expression)
-        instead = {s: symbols.get(s.name, facts.get(s.name)) for s in known.free_symbols}
+        instead: dict[Any, Any] = {}
+        for symbol in known.free_symbols:
+            given = facts.get(symbol.name)
+            instead[symbol] = max(given, least) if isinstance(given, int) else symbols[symbol.name]
         return known.subs(instead, simultaneous=True).doit()
 
-    def converted(value: Any) -> Any:
+    def converted(value: Any, least: int = 0) -> Any:
         if isinstance(value, torch.SymInt):
-            made = renamed(shape_envs.raw_expression(value))
+            made = renamed(shape_envs.raw_expression(value), least)
             return int(made) if made.is_Integer else shape_envs.symbolic(env, made, int)
         if isinstance(value, torch.Tensor) and value.layout is torch.strided:
-            sizes, strides = ([converted(n) for n in numbers] for numbers in (value.shape, value.stride()))
+            sizes = [converted(n) for n in value.shape]
+            # eager PyTorch takes a size of 0 for 1 where it counts what is to be stepped over
+            strides = [converted(n, least=1) for n in value.stride()]
             with mode:
                 return torch.empty_strided(
                     sizes, strides, dtype=value.dtype, device=value.device, requires_grad=value.requires_grad
@@ -144,24 +209,44 @@ def rebased(program: ExportedProgram, facts: Mapping[str, SymbolFacts | int]) ->
     for node in made.graph.nodes:
         if "val" in node.meta:
             node.meta["val"] = tree_map(converted, node.meta["val"])
-    return ExportedProgram(
-        root=made,
-        graph=made.graph,
-        graph_signature=program.graph_signature,
-        state_dict=program.state_dict,
-        range_constraints={},
-        module_call_graph=program.module_call_graph,
-        example_inputs=program.example_inputs,
-        constants=program.constants,
-        verifiers=program.verifiers,
-    )
+    return _with_graph(program, made, {})
 
 
-def run_fake(program: ExportedProgram, sizes: Mapping[str, int]) -> None:
-    """Run `program` on tensors without memory, for these values of its symbols. Raises what its operators
-    raise for such sizes."""
-    with _quiet():
-        decomposed(rebased(program, sizes), {})
+def shapes_differ(program: ExportedProgram, sizes: Mapping[str, int]) -> bool:
+    """Whether, for these values of all symbols, some tensor of `program` has another shape than its trace
+    says. Runs it on tensors without memory, and raises what its operators raise for such sizes."""
+    fixed = rebased(program, sizes)
+    traced = list(fixed.graph.nodes)
+    values = [node.meta.get("val") for node in traced if node.op == "placeholder"]
+    mode = next((v.fake_mode for v in values if isinstance(v, FakeTensor)), None)
+    if mode is None:
+        return False
+    with _quiet(), mode, torch.no_grad():
+        runner = _Runner(fixed.graph_module)
+        runner.run(*values)
+    return any(_shapes(node.meta.get("val")) != runner.shapes.get(node.name) for node in traced)
+
+
+class _Runner(Interpreter):
+    """Runs a graph and notes the shape of each value."""
+
+    def __init__(self, gm: GraphModule) -> None:
+        super().__init__(gm)
+        self.shapes: dict[str, Any] = {}
+
+    def run_node(self, n: Node) -> Any:
+        value = super().run_node(n)
+        self.shapes[n.name] = _shapes(n.meta.get("val")) if n.op == "output" else _shapes(value)
+        return value
+
+
+def _shapes(value: Any) -> Any:
+    """The shapes of a value's tensors, with None for sizes that depend on data."""
+    if isinstance(value, (list, tuple)):
+        return [_shapes(one) for one in value]
+    if isinstance(value, torch.Tensor):
+        return [n if isinstance(n, int) else None for n in value.shape]
+    return None
 
 
 @contextmanager

@@ -55,8 +55,7 @@ class Signature:
 
     def _values(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
         if len(args) > self.count:
-            arguments = "one positional argument" if self.count == 1 else f"{self.count} positional arguments"
-            raise TypeError(f"the model takes {arguments}, and was given {len(args)}")
+            raise TypeError(f"the model takes {self.count} positional arguments, and was given {len(args)}")
         left = dict(kwargs)
         values = list(args)
         for position in range(len(args), self.count):

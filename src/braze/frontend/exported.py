@@ -12,7 +12,8 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.fx import GraphModule, Node
 
-from braze._torch import export, shapes, tracing
+from braze._torch import export, schema, shapes, tracing
+from braze._torch.provenance import source_of
 from braze.artifact.call_arguments import argument_paths
 from braze.artifact.model_info import Parameters
 from braze.artifact.trees import from_spec
@@ -20,6 +21,7 @@ from braze.compile import guards
 from braze.config import Config
 from braze.errors import PackageError
 from braze.frontend.decompositions import decompositions
+from braze.frontend.passes import empties
 from braze.frontend.passes.pipeline import run_passes
 
 __all__ = ["Prepared", "copied", "parameters_of", "prepare"]
@@ -63,6 +65,7 @@ def prepare(program: ExportedProgram, config: Config) -> Prepared:
         if isinstance(spec.arg, ConstantArgument):
             node.meta["val"] = None  # its value is written out where it is used
     _write_back(program, gm, placeholders)
+    _refuse_functions(gm)
     for node in gm.graph.find_nodes(
         op="call_function", target=torch.ops.aten._assert_tensor_metadata.default
     ):
@@ -70,6 +73,7 @@ def prepare(program: ExportedProgram, config: Config) -> Prepared:
     gm.graph.lint()
     gm.recompile()
     tracing.keep_promised_strides(gm)
+    empties.run(gm)
     with torch.no_grad():
         run_passes(gm, config)
     inputs = tuple(node.meta.get("val") for node in placeholders)
@@ -81,6 +85,20 @@ def prepare(program: ExportedProgram, config: Config) -> Prepared:
             hint="write the condition with integers, or export the program without it",
         )
     return Prepared(program, gm, inputs, names)
+
+
+def _refuse_functions(gm: GraphModule) -> None:
+    """Raise `PackageError` where the graph calls what takes graphs: a package has no place for those."""
+    for node in gm.graph.nodes:
+        if node.op == "call_function" and schema.is_higher_order(node.target):
+            raise PackageError(
+                f"this program calls torch.ops.higher_order.{node.target}, which has graphs of its own,"
+                " and a package has no place for these",
+                node=node.name,
+                where=source_of(node) or None,
+                hint="write it with torch.where, or as a Python loop over a fixed number of steps, before the"
+                " export; torch.compile(model, backend='braze') runs it as it is",
+            )
 
 
 def _written(value: Any) -> str:

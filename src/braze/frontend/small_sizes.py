@@ -146,6 +146,9 @@ class _Cover:
         names = [name for name, fact in facts.items() if isinstance(fact, SymbolFacts)]
         try:
             with export.sizes_as_they_come():
+                split = self._other_shapes(region)
+                if split is not None:
+                    return split
                 prepared = prepare(export.rebased(self.program, facts), self.config)
                 if prepared.signature != self.main.signature:
                     raise PackageError("the program has other constants for these sizes")
@@ -218,6 +221,22 @@ class _Cover:
                     return chosen[0]
         return None
 
+    def _other_shapes(self, region: _Region) -> str | None:
+        """A symbol for whose least value some tensor has another shape than the program's trace says, as
+        `squeeze` gives it; None if there is none."""
+        small = {name: low for name, low in region.least.items() if low < 2 and name in self.facts}
+        for one in [*[{name: low} for name, low in small.items()], *([small] if len(small) > 1 else [])]:
+            others = {n: max(low, 2) for n, low in region.least.items() if n not in one}
+            facts = self._facts(_Region({**region.fixed, **one}, others))
+            if facts is None:
+                continue
+            try:
+                if export.shapes_differ(self.program, _examples(facts)):
+                    return next(iter(one))
+            except Exception:  # the program itself does not run for such sizes
+                return next(iter(one))
+        return None
+
     def _may_be(self, region: _Region, values: Mapping[str, int]) -> bool:
         """Whether the program may be called with these sizes."""
         example = {**region.fixed, **values}
@@ -240,12 +259,17 @@ class _Cover:
         """Whether the operators of the program as it was exported have results for the sizes of a region."""
         facts = self._facts(region)
         assert facts is not None
-        fixed = {n: f if isinstance(f, int) else f.hint for n, f in facts.items()}
         try:
-            export.run_fake(self.program, {n: v for n, v in fixed.items() if isinstance(v, int)})
+            export.shapes_differ(self.program, _examples(facts))
         except Exception:  # whatever an operator raises for arguments that it does not take
             return False
         return True
+
+
+def _examples(facts: Mapping[str, SymbolFacts | int]) -> dict[str, int]:
+    """A value of each symbol that does not depend on data."""
+    found = {name: fact if isinstance(fact, int) else fact.hint for name, fact in facts.items()}
+    return {name: value for name, value in found.items() if isinstance(value, int)}
 
 
 def _values(name: str, small: Mapping[str, int], hints: Mapping[str, Any]) -> list[int]:
