@@ -57,7 +57,7 @@ def dump_spec(spec: Any) -> Any:
     if spec.type is _structures().get(structure):
         return {"type": structure, "context": None, "children_spec": children}
     try:
-        alone = pytree.TreeSpec(spec.type, spec.context, [pytree.LeafSpec()] * len(children))
+        alone = pytree.TreeSpec(spec.type, spec.context, [pytree.tree_structure(0)] * len(children))
         _, document = json.loads(pytree.treespec_dumps(alone, 1))
     except (NotImplementedError, TypeError, ValueError) as error:
         raise UnserializableError(

@@ -9,12 +9,12 @@ import torch
 
 from braze.artifact.call_sizes import SizesOfCall, out_of_range
 from braze.artifact.model_info import Given, Model, Parameters, Range
-from braze.artifact.overlap import Span, share_memory, span
 from braze.artifact.schema import GraphInfo, Input, NumberInput, TensorInput
 from braze.artifact.trees import flattener, leaf_paths
 from braze.errors import InputMismatchError
 from braze.runtime.call_checks import describe_difference
 from braze.runtime.expr import Symbol
+from braze.runtime.overlaps import overlapping_pair
 from braze.runtime.plan import CheckTensor, Plan
 
 __all__ = ["Checks", "Signature", "argument_paths"]
@@ -169,20 +169,18 @@ class Checks:
         """Raise `InputMismatchError` where the program writes to memory of which another argument has a part:
         what it computes from that one would depend on the order of its own steps. ``inputs`` are the graph's,
         among them the weights."""
-        spans = {leaf: span(leaves[leaf]) for leaf in self.tensors if _lies_in_memory(leaves[leaf])}
-        written: list[tuple[torch.Tensor, Span, int | None, str]] = []
-        written += [(leaves[leaf], spans[leaf], leaf, "") for leaf in self.written if leaf in spans]
-        written += [(inputs[at], span(inputs[at]), None, name) for at, name in self.weights_written]
-        for tensor, (begin, end), own, name in written:
-            for leaf, (first, last) in spans.items():
-                if leaf == own or end <= first or last <= begin:
-                    continue
-                if share_memory(tensor, leaves[leaf]):
-                    what = f"the weight {name!r}" if own is None else self.paths[own]
-                    raise InputMismatchError(
-                        f"the program writes to {what}, which shares memory with {self.paths[leaf]}",
-                        hint="pass a copy of one",
-                    )
+        written = [(f"the weight {name!r}", inputs[at]) for at, name in self.weights_written]
+        written += [(self.paths[leaf], leaves[leaf]) for leaf in self.written]
+        others = [(self.paths[leaf], leaves[leaf]) for leaf in self.tensors if leaf not in set(self.written)]
+        written, others = ([one for one in each if _lies_in_memory(one[1])] for each in (written, others))
+        every = [*written, *others]
+        pair = overlapping_pair([tensor for _, tensor in every], len(written))
+        if pair is not None:
+            target, other = pair
+            raise InputMismatchError(
+                f"the program writes to {every[target][0]}, which shares memory with {every[other][0]}",
+                hint="pass a copy of one",
+            )
 
     def laid_out(self, leaves: Sequence[Any], error: InputMismatchError) -> tuple[list[Any], list[int]]:
         """The leaves with tensors copied whose strides alone are others than the code's, and which of those
