@@ -157,7 +157,7 @@ def test_one_graph_serves_a_model_that_does_not_look_at_its_batch(tmp_path: Path
 def test_a_declared_size_that_cannot_be_served_is_said_beforehand(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from braze.frontend import small_sizes  # noqa: PLC0415  patched here
+    from braze.frontend import small_sizes
 
     dims = (({0: Dim("batch", min=1, max=64)},),)
     source = export(Program(ONE["squeezed"]), (torch.randn(5, 4, 6),), dynamic_shapes=dims)

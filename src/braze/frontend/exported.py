@@ -11,6 +11,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.fx import GraphModule, Node
+from torch.fx.node import map_arg
 
 from braze._torch import export, schema, shapes, tracing
 from braze._torch.provenance import source_of
@@ -45,10 +46,12 @@ class Prepared:
     @property
     def text(self) -> str:
         """Its nodes with what is known of their values: two graphs with one text compute the same."""
-        lines = []
-        for node in self.gm.graph.nodes:
-            call = f"{node.name} = {node.op} {node.target} {node.args} {node.kwargs}"
-            lines.append(f"{call}  {_written(node.meta.get('val'))}")
+        lines: list[str] = []
+        numbers = {node: f"%{number}" for number, node in enumerate(self.gm.graph.nodes)}
+        for node in numbers:
+            target = "" if node.op == "placeholder" else node.target
+            arguments = map_arg((node.args, node.kwargs), numbers.__getitem__)
+            lines.append(f"{node.op} {target} {arguments}  {_written(node.meta.get('val'))}")
         return "\n".join(lines)
 
 
