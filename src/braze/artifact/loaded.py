@@ -164,15 +164,15 @@ class Loaded:
         checks.run(leaves)
         checks.resolve(leaves)
         if self._others and checks.too_small(leaves):
-            checks, run = self._fitting(leaves)
+            checks, run = self._chosen(leaves)
         if torch.is_autocast_enabled("cpu"):
             with without_autocast():  # the program's own types are what its code was made for
                 return self._call(leaves, checks, run)
         return self._call(leaves, checks, run)
 
-    def _fitting(self, leaves: Sequence[Any]) -> tuple[Checks, BoxedCall]:
+    def _chosen(self, leaves: Sequence[Any]) -> tuple[Checks, BoxedCall]:
         """The graph for a call's sizes; the first where they fit none: its message is the one to read."""
-        for checks, run in self._others:
+        for checks, run in [(self._checks, self._run), *self._others]:
             if checks.sizes.fit(leaves):
                 return checks, run
         return self._checks, self._run
@@ -207,7 +207,7 @@ class Loaded:
         """Call once more: the graph that is for such sizes, with tensors that lie in memory as the code
         expects. Raise what is wrong where that is not all."""
         if self._others and not checks.sizes.fit(leaves):
-            other, run_other = self._fitting(leaves)
+            other, run_other = self._chosen(leaves)
             if other is not checks:
                 try:
                     return run_other(self._gathered(leaves))

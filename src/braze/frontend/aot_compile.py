@@ -83,7 +83,16 @@ def aot_compile(
         raise
     except BrazeError as error:
         raise PackageError(
-            f"this program cannot be made a package: {error.what}", node=error.node, where=error.where
+            f"this program cannot be made a package: {error.what}",
+            node=error.node,
+            where=error.where,
+            hint=error.hint,
+        ) from error
+    except Exception as error:  # PyTorch's tracing may raise anything
+        what = next(iter(str(error).splitlines()), "")
+        raise PackageError(
+            f"this program cannot be traced again for a package: {type(error).__name__}: {what}",
+            hint="the program's own exported.run_decompositions() shows whether PyTorch or Braze is at fault",
         ) from error
     write_package(path, model, data, nodes, tensors, weights=weights, others=others)
     return path

@@ -19,6 +19,7 @@ import msgspec
 import torch
 
 from braze.compile.report import ledger
+from braze.inspect.fuzz import packages
 from braze.inspect.fuzz.compare import Problem, leaf_at, problems, unmatched, words_of
 from braze.inspect.fuzz.execute import Outcome, backend_function, function_of, reference, run
 from braze.inspect.fuzz.program import Program
@@ -117,6 +118,8 @@ def judge(program: Program, settings: Settings) -> Verdict:
 
 
 def _judged(program: Program, settings: Settings) -> tuple[Status, Fault | None, str]:
+    if program.mode == "package":
+        return _judged_package(program, settings)
     eager = [run(function_of(program), program, call) for call in range(program.calls)]
     errors = [outcome.error for outcome in eager if outcome.error is not None]
     if errors and len(errors) < len(eager):
@@ -132,6 +135,32 @@ def _judged(program: Program, settings: Settings) -> tuple[Status, Fault | None,
     if not found:
         return ("both raise", None, words_of(errors[0])) if errors else ("agrees", None, "")
     return _arbitrated(program, found, eager)
+
+
+def _judged_package(program: Program, settings: Settings) -> tuple[Status, Fault | None, str]:
+    """A package beside the exported program that it was made of, which may refuse some of the calls."""
+    try:
+        source = packages.exported(program)
+    except Exception as error:  # PyTorch has no program to make a package of
+        return "discarded", None, f"torch.export refuses it: {words_of(error)}"
+    try:
+        package = packages.packed(source, strict=settings.strict)
+    except Exception as error:
+        return "fault", Fault("raises", "aot_compile", words_of(error)), ""
+    for op, reason in package.fallbacks:
+        if settings.strict or _DEFECT.search(reason):
+            return "fault", Fault("fallback" if settings.strict else "defect", op, f"{op}: {reason}"), ""
+    module = source.module()
+    theirs = [run(module, program, call) for call in range(program.calls)]
+    found: list[tuple[int, Problem, Outcome]] = []
+    for call in range(program.calls):
+        ours = run(package.function, program, call)
+        if not packages.is_told_apart(ours.error):
+            found += [(call, problem, ours) for problem in problems(ours, theirs[call])]
+        if found:
+            return _arbitrated(program, found, theirs)
+    errors = [outcome.error for outcome in theirs if outcome.error is not None]
+    return ("both raise", None, words_of(errors[0])) if len(errors) == len(theirs) else ("agrees", None, "")
 
 
 def _arbitrated(
@@ -155,8 +184,10 @@ def _arbitrated(
         remaining.append(problem)
     if not remaining:
         return status, None, why
-    apart = run(backend_function(program, SHARED_BACKEND), program, call)
-    too = {(problem.kind, problem.where) for problem in problems(apart, eager[call])}
+    too: set[tuple[str, str]] = set()
+    if program.mode != "package":
+        apart = run(backend_function(program, SHARED_BACKEND), program, call)
+        too = {(problem.kind, problem.where) for problem in problems(apart, eager[call])}
     own = [problem for problem in remaining if (problem.kind, problem.where) not in too]
     if not own:
         first = remaining[0]
