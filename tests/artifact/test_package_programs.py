@@ -197,6 +197,31 @@ def test_packages_do_what_the_program_does(tmp_path: Path, kind: str) -> None:
                 assert one == (pytest.approx(other) if isinstance(other, float) else other)
 
 
+def shared(x: torch.Tensor) -> Any:
+    part = x[1:]
+    part.mul_(2)
+    return part, x.view(-1), x, x + 1, x.t()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        lambda self, x: (x.view(-1), x.t(), x[0], x, x * 2, x.detach(), x[:1].expand(3, 4)),
+        lambda self, x: (x.add_(1), x.t(), x.sum()),
+        lambda self, x: shared(x),
+    ],
+)
+def test_results_share_memory_with_arguments_as_the_program_has_it(tmp_path: Path, body: Any) -> None:
+    source = export(Program(body), (torch.randn(3, 4),))
+    loaded = braze.aot_load(braze.aot_compile(source, tmp_path / "model.pt2", targets="host"))
+    one, two = torch.randn(3, 4), torch.zeros(3, 4)
+    two.copy_(one)
+    expected, found = source.module()(one), loaded(two)
+    torch.testing.assert_close((found, two), (expected, one))
+    places = [[t.untyped_storage().data_ptr() for t in (x, *r)] for x, r in ((one, expected), (two, found))]
+    assert [p == places[0][0] for p in places[0]] == [p == places[1][0] for p in places[1]]
+
+
 def looped(x: torch.Tensor) -> Any:
     start = (torch.tensor(0), x)
     return torch.ops.higher_order.while_loop(lambda i, y: i < 5, lambda i, y: (i + 1, y * 2), start, ())

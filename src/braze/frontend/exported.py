@@ -22,7 +22,7 @@ from braze.compile import guards
 from braze.config import Config
 from braze.errors import PackageError
 from braze.frontend.decompositions import decompositions
-from braze.frontend.passes import empties
+from braze.frontend.passes import effects, empties
 from braze.frontend.passes.pipeline import run_passes
 
 __all__ = ["Prepared", "copied", "parameters_of", "prepare"]
@@ -149,6 +149,7 @@ def _write_back(program: ExportedProgram, gm: GraphModule, placeholders: Sequenc
     output = gm.graph.output_node()
     values: Any = output.args[0]
     kept: list[Any] = []
+    written: dict[Node, Node] = {}
     for value, spec in zip(values, signature.output_specs, strict=True):
         if spec.kind is OutputKind.USER_OUTPUT:
             kept.append(value)
@@ -165,7 +166,32 @@ def _write_back(program: ExportedProgram, gm: GraphModule, placeholders: Sequenc
             with gm.graph.inserting_before(output):
                 write = gm.graph.call_function(torch.ops.aten.copy_.default, (home, value))
             write.meta = {**home.meta}
-    output.args = (tuple(kept),)
+            if spec.kind is OutputKind.USER_INPUT_MUTATION:
+                written[value] = write
+    output.args = (tuple(_in_memory(value, written) for value in kept),)
+
+
+def _in_memory(value: Any, written: Mapping[Node, Node]) -> Any:
+    """The value, in the memory of the argument that was written to, where it is what was written or a view of
+    that: the caller sees them share it."""
+    if not isinstance(value, Node) or not written:
+        return value
+    chain = [value]
+    while chain[-1] not in written:
+        if not effects.is_view(chain[-1]):
+            return value
+        chain.append(chain[-1].all_input_nodes[0])
+    made = written[chain.pop()]
+    for node in reversed(chain):
+        made = _view_of(made, node)
+    return made
+
+
+def _view_of(base: Node, view: Node) -> Node:
+    """``view`` of another tensor, at the end of the graph."""
+    first = view.all_input_nodes[0]
+    with view.graph.inserting_before(view.graph.output_node()):
+        return view.graph.node_copy(view, lambda node: base if node is first else node)
 
 
 def parameters_of(program: ExportedProgram) -> Parameters:
