@@ -32,12 +32,12 @@ __all__ = [
     "conditions_on",
     "decomposed",
     "env_of",
-    "least_is_enforced",
     "rebased",
     "shapes_differ",
     "sizes_as_they_come",
     "surely_fails",
     "value_range",
+    "with_symbols_alone",
 ]
 
 
@@ -118,6 +118,15 @@ def env_of(program: ExportedProgram) -> ShapeEnv | None:
 _tracing: Any = _config  # a module that has methods
 
 
+def with_symbols_alone(program: ExportedProgram) -> ExportedProgram:
+    """`program`, or the same where what is known of it is known of symbols alone: one that was stored knows
+    ranges of expressions (``2*n``), which PyTorch's tracing stumbles over."""
+    env = env_of(program)
+    if env is None or all(isinstance(symbol, sympy.Symbol) for symbol in env.var_to_range):
+        return program
+    return rebased(program, {})
+
+
 def conditions_on(env: ShapeEnv, names: Collection[str]) -> list[Any]:
     """What a trace has assumed of the symbols of these names and of no others: sympy booleans."""
     symbols = {s for name, s in shape_envs.symbols_by_name(env).items() if name in names}
@@ -128,18 +137,6 @@ def conditions_on(env: ShapeEnv, names: Collection[str]) -> list[Any]:
         if instead != symbol and instead.free_symbols <= symbols:
             found.append(sympy.Eq(symbol, instead, evaluate=False))
     return found
-
-
-def least_is_enforced(program: ExportedProgram, symbol: sympy.Symbol) -> bool:
-    """Whether a program's own checks have a least value for a size, which then was declared. What its trace
-    found to be the least, given that other sizes are 2 or more, is among them in another form."""
-    env = env_of(program)
-    checks = getattr(program, "_guards_code", None)
-    if env is None or checks is None:
-        return True
-    sources = getattr(env, "var_to_sources", {}).get(symbol, [])
-    names = [source.name if isinstance(source.name, str) else source.name() for source in sources]
-    return any(check.startswith(f"{name} >= ") for name in names for check in checks)
 
 
 def surely_fails(condition: Any, values: Mapping[str, int]) -> bool:
@@ -167,10 +164,10 @@ def rebased(program: ExportedProgram, facts: Mapping[str, SymbolFacts | int]) ->
     if old is None:
         raise ValueError("this program has no sizes that may differ")
     known: dict[str, SymbolFacts] = {}
-    for symbol in old.var_to_range:
-        given = facts.get(symbol.name, shape_envs.facts_of(old, symbol))
+    for name, symbol in shape_envs.symbols_by_name(old).items():
+        given = facts.get(name, shape_envs.facts_of(old, symbol))
         if not isinstance(given, int):
-            known[symbol.name] = given
+            known[name] = given
     env, symbols = shape_envs.new_shape_env(known.values())
     mode = FakeTensorMode(shape_env=env, export=True)
 
@@ -209,7 +206,8 @@ def rebased(program: ExportedProgram, facts: Mapping[str, SymbolFacts | int]) ->
     for node in made.graph.nodes:
         if "val" in node.meta:
             node.meta["val"] = tree_map(converted, node.meta["val"])
-    return _with_graph(program, made, {})
+    ranges = {symbols[s.name]: r for s, r in program.range_constraints.items() if str(s) in symbols}
+    return _with_graph(program, made, {} if facts else ranges)
 
 
 def shapes_differ(program: ExportedProgram, sizes: Mapping[str, int]) -> bool:

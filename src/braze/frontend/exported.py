@@ -93,15 +93,24 @@ def prepare(program: ExportedProgram, config: Config) -> Prepared:
 def _refuse_functions(gm: GraphModule) -> None:
     """Raise `PackageError` where the graph calls what takes graphs: a package has no place for those."""
     for node in gm.graph.nodes:
-        if node.op == "call_function" and schema.is_higher_order(node.target):
+        if node.op != "call_function" or not schema.is_higher_order(node.target):
+            continue
+        if schema.is_operator(next(iter(node.args), None)):
             raise PackageError(
-                f"this program calls torch.ops.higher_order.{node.target}, which has graphs of its own,"
+                f"this program calls {node.args[0]}, an operator of a library that writes to its arguments,"
                 " and a package has no place for these",
                 node=node.name,
                 where=source_of(node) or None,
-                hint="write it with torch.where, or as a Python loop over a fixed number of steps, before the"
-                " export; torch.compile(model, backend='braze') runs it as it is",
+                hint="give the operator a form that returns what it computes, and export with that",
             )
+        raise PackageError(
+            f"this program calls torch.ops.higher_order.{node.target}, which has graphs of its own,"
+            " and a package has no place for these",
+            node=node.name,
+            where=source_of(node) or None,
+            hint="write it with torch.where, or as a Python loop over a fixed number of steps, before the"
+            " export; torch.compile(model, backend='braze') runs it as it is",
+        )
 
 
 def _written(value: Any) -> str:

@@ -29,6 +29,9 @@ from braze.frontend.exported import Prepared, prepare
 __all__ = ["Case", "Served", "served_by"]
 
 MAX_TRACES: Final = 40
+"""For sizes that were declared ..."""
+MAX_UNDECLARED: Final = 8
+"""... and for those that were not: programs with many sizes take long to trace."""
 MAX_GRAPHS: Final = 12
 """Graphs of one package: more are more than the sizes of 0 and 1 of any model that people deploy."""
 
@@ -78,7 +81,7 @@ def served_by(
 
     Raises `PackageError` where sizes that were declared cannot be served, and what preparing and compiling
     raise."""
-    return _Cover(program, config, compiled).run()
+    return _Cover(export.with_symbols_alone(program), config, compiled).run()
 
 
 class _Cover:
@@ -110,7 +113,9 @@ class _Cover:
         while regions:
             region = regions.pop(0)
             traces += 1
-            if traces > MAX_TRACES or len(found) >= MAX_GRAPHS:
+            declared = any(self.symbols[n][1] for n in (*region.fixed, *region.least) if n in self.symbols)
+            most = MAX_TRACES if declared else MAX_UNDECLARED
+            if traces > most or len(found) >= MAX_GRAPHS:
                 self._give_up(region, "it takes too many graphs to tell them apart")
                 continue
             outcome = self._attempt(region)
@@ -294,11 +299,9 @@ def _small_symbols(program: ExportedProgram) -> dict[str, tuple[int, bool]]:
                 known = shape_envs.facts_of(env, symbol)
                 declared = program.range_constraints.get(symbol)
                 least, most = export.value_range(declared) if declared is not None else (2, None)
-                if known.lower is None or (least >= 2 and most is not None):
+                if known.lower is None or max(known.lower, least) > 2 or (least == 2 and most is not None):
                     continue
-                if known.lower > 2 and export.least_is_enforced(program, symbol):
-                    continue
-                first = 0 if least >= 2 else max(least, 0)
+                first = 0 if least == 2 else max(least, 0)
                 while first < 2 and any(export.surely_fails(c, {symbol.name: first}) for c in conditions):
                     first += 1
                 if first < 2:
