@@ -16,7 +16,7 @@ from torch._dynamo import convert_frame
 from torch._export import utils
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.export import ExportedProgram
-from torch.export.graph_signature import ExportGraphSignature, InputKind, OutputKind
+from torch.export.graph_signature import ConstantArgument, ExportGraphSignature, InputKind, OutputKind
 from torch.fx import GraphModule, Interpreter, Node
 from torch.fx.experimental import _config
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
@@ -33,11 +33,11 @@ __all__ = [
     "decomposed",
     "env_of",
     "rebased",
+    "recalled",
     "shapes_differ",
     "sizes_as_they_come",
     "surely_fails",
     "value_range",
-    "with_symbols_alone",
 ]
 
 
@@ -118,13 +118,29 @@ def env_of(program: ExportedProgram) -> ShapeEnv | None:
 _tracing: Any = _config  # a module that has methods
 
 
-def with_symbols_alone(program: ExportedProgram) -> ExportedProgram:
-    """`program`, or the same where what is known of it is known of symbols alone: one that was stored knows
-    ranges of expressions (``2*n``), which PyTorch's tracing stumbles over."""
+def recalled(program: ExportedProgram) -> ExportedProgram:
+    """`program`, or one that knows as much of its sizes as it did before it was stored: of a stored one the
+    checks of sizes are texts, and ranges are known of expressions (``2*n``), which PyTorch's tracing stumbles
+    over."""
     env = env_of(program)
-    if env is None or all(isinstance(symbol, sympy.Symbol) for symbol in env.var_to_range):
+    if env is None or getattr(env, "var_to_sources", None):
         return program
-    return rebased(program, {})
+    made = rebased(program, {})
+    if hasattr(program, "_guards_code"):
+        made._guards_code = program._guards_code
+    checks = getattr(made.module(), "_guards_fn", None)
+    values = [
+        spec.arg.value if isinstance(spec.arg, ConstantArgument) else node.meta.get("val")
+        for node, spec in zip(
+            made.graph.find_nodes(op="placeholder"), made.graph_signature.input_specs, strict=True
+        )
+        if spec.kind is InputKind.USER_INPUT
+    ]
+    mode = next((value.fake_mode for value in values if isinstance(value, FakeTensor)), None)
+    if checks is not None and mode is not None:
+        with mode, torch.no_grad():
+            checks(*values)  # what holds for the example becomes a guard
+    return made
 
 
 def conditions_on(env: ShapeEnv, names: Collection[str]) -> list[Any]:

@@ -81,7 +81,7 @@ def served_by(
 
     Raises `PackageError` where sizes that were declared cannot be served, and what preparing and compiling
     raise."""
-    return _Cover(export.with_symbols_alone(program), config, compiled).run()
+    return _Cover(export.recalled(program), config, compiled).run()
 
 
 class _Cover:
