@@ -7,10 +7,14 @@ token leaves a graph."""
 
 from __future__ import annotations
 
+import operator
+
 import torch
 from torch.fx import GraphModule
 
-__all__ = ["TOKENS_INSIDE", "drop_tokens"]
+from braze._torch import schema
+
+__all__ = ["TOKENS_INSIDE", "call_plainly", "drop_tokens"]
 
 TOKENS_INSIDE = "unlift_effect_tokens"
 """A setting of AOTAutograd's: tokens are made and used up inside of the graphs, instead of passed through."""
@@ -34,3 +38,22 @@ def drop_tokens(gm: GraphModule) -> None:
             graph.erase_node(node)
         if starts or ends:
             part.recompile()
+
+
+def call_plainly(gm: GraphModule) -> None:
+    """Call operators that have effects and no results, such as checks, without what keeps their order, in
+    place: nodes without results are neither dropped nor moved."""
+    for node in list(gm.graph.nodes):
+        if not schema.is_ordered_call(node.target) or not schema.is_operator(node.args[1]):
+            continue
+        read = [user for user in node.users if user.target is not operator.getitem or user.args[1] != 0]
+        if read or node.args[1]._schema.returns:
+            continue
+        with gm.graph.inserting_before(node):
+            plain = gm.graph.call_function(node.args[1], node.args[2:], node.kwargs)
+        plain.meta = {key: value for key, value in node.meta.items() if key != "val"}
+        for token in list(node.users):
+            for later in list(token.users):
+                later.args = tuple([None if arg is token else arg for arg in later.args])
+            gm.graph.erase_node(token)
+        gm.graph.erase_node(node)

@@ -3,17 +3,42 @@ input."""
 
 from __future__ import annotations
 
+import copy
+import logging
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, cast
 
+import sympy
 import torch
+from torch._dynamo import convert_frame
 from torch._export import utils
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.export import ExportedProgram
+from torch.export.graph_signature import ConstantArgument, ExportGraphSignature, InputKind, OutputKind
+from torch.fx import GraphModule, Interpreter, Node
+from torch.fx.experimental import _config
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
+from torch.utils._pytree import tree_map
 
+from braze._torch import shape_envs
+from braze._torch.effect_tokens import call_plainly
 from braze._torch.integers import LEAST
+from braze._torch.shape_envs import SymbolFacts
+from braze._torch.shapes import shape_env_of
 
-__all__ = ["decomposed", "value_range"]
+__all__ = [
+    "conditions_on",
+    "decomposed",
+    "env_of",
+    "rebased",
+    "recalled",
+    "shapes_differ",
+    "sizes_as_they_come",
+    "surely_fails",
+    "value_range",
+]
 
 
 def decomposed(program: ExportedProgram, decompositions: Mapping[Any, Callable[..., Any]]) -> ExportedProgram:
@@ -21,10 +46,244 @@ def decomposed(program: ExportedProgram, decompositions: Mapping[Any, Callable[.
     `torch.export` keeps the latter, which AOTAutograd takes apart."""
     table: dict[Any, Any] = {op: utils._get_decomp_for_cia(op) for op in utils._collect_all_valid_cia_ops()}
     table.update(decompositions)
+    program = _with_checks_kept(program)
     with torch.no_grad(), warnings.catch_warnings():
         # PyTorch's own copying of the program uses what PyTorch says is deprecated
         warnings.simplefilter("ignore", FutureWarning)
-        return cast(ExportedProgram, program.run_decompositions(table))
+        made = cast(ExportedProgram, program.run_decompositions(table))
+    return _without_tokens(made)
+
+
+def _without_tokens(program: ExportedProgram) -> ExportedProgram:
+    """`program` without tokens, where operators that have no results are all that they keep in order."""
+    signature = program.graph_signature
+    if not any(spec.kind is InputKind.TOKEN for spec in signature.input_specs):
+        return program
+    gm = program.graph_module
+    output = gm.graph.output_node()
+    kept = [
+        (value, spec)
+        for value, spec in zip(output.args[0], signature.output_specs, strict=True)
+        if spec.kind is not OutputKind.TOKEN
+    ]
+    output.args = (tuple(value for value, _ in kept),)
+    call_plainly(gm)
+    inputs = []
+    for node, spec in zip(gm.graph.find_nodes(op="placeholder"), signature.input_specs, strict=True):
+        if spec.kind is InputKind.TOKEN and not node.users:
+            gm.graph.erase_node(node)
+        else:
+            inputs.append(spec)
+    gm.recompile()
+    without = ExportGraphSignature(inputs, [spec for _, spec in kept])
+    return _with_graph(program, gm, program.range_constraints, without)
+
+
+def _with_checks_kept(program: ExportedProgram) -> ExportedProgram:
+    """`program`, in which a check of a tensor has a message: without one PyTorch's tracing drops it."""
+    silent, said = torch.ops.aten._assert_async.default, torch.ops.aten._assert_async.msg
+    if not program.graph.find_nodes(op="call_function", target=silent):
+        return program
+    gm = GraphModule(program.graph_module, copy.deepcopy(program.graph))
+    gm.meta.update(program.graph_module.meta)
+    for node in gm.graph.find_nodes(op="call_function", target=silent):
+        node.target, node.args = said, (*node.args, "Expected Tensor with single nonzero value, but got zero")
+    return _with_graph(program, gm, program.range_constraints)
+
+
+def _with_graph(
+    program: ExportedProgram,
+    gm: GraphModule,
+    ranges: Mapping[Any, Any],
+    signature: ExportGraphSignature | None = None,
+) -> ExportedProgram:
+    return ExportedProgram(
+        root=gm,
+        graph=gm.graph,
+        graph_signature=signature or program.graph_signature,
+        state_dict=program.state_dict,
+        range_constraints=dict(ranges),
+        module_call_graph=program.module_call_graph,
+        example_inputs=program.example_inputs,
+        constants=program.constants,
+        verifiers=program.verifiers,
+    )
+
+
+def env_of(program: ExportedProgram) -> ShapeEnv | None:
+    """What is known of a program's symbols; None where it has none."""
+    return shape_env_of(node.meta.get("val") for node in program.graph.find_nodes(op="placeholder"))
+
+
+_tracing: Any = _config  # a module that has methods
+
+
+def recalled(program: ExportedProgram) -> ExportedProgram:
+    """`program`, or one that knows as much of its sizes as it did before it was stored: of a stored one the
+    checks of sizes are texts, and ranges are known of expressions (``2*n``), which PyTorch's tracing stumbles
+    over."""
+    env = env_of(program)
+    if env is None or getattr(env, "var_to_sources", None):
+        return program
+    made = rebased(program, {})
+    if hasattr(program, "_guards_code"):
+        made._guards_code = program._guards_code
+    checks = getattr(made.module(), "_guards_fn", None)
+    values = [
+        spec.arg.value if isinstance(spec.arg, ConstantArgument) else node.meta.get("val")
+        for node, spec in zip(
+            made.graph.find_nodes(op="placeholder"), made.graph_signature.input_specs, strict=True
+        )
+        if spec.kind is InputKind.USER_INPUT
+    ]
+    mode = next((value.fake_mode for value in values if isinstance(value, FakeTensor)), None)
+    if checks is not None and mode is not None:
+        with mode, torch.no_grad():
+            checks(*values)  # what holds for the example becomes a guard
+    return made
+
+
+def conditions_on(env: ShapeEnv, names: Collection[str]) -> list[Any]:
+    """What a trace has assumed of the symbols of these names and of no others: sympy booleans."""
+    symbols = {s for name, s in shape_envs.symbols_by_name(env).items() if name in names}
+    found = shape_envs.conditions_of(env, symbols)
+    # a symbol that was found to be a number, or another symbol, stands in no condition any more
+    for symbol in symbols:
+        instead = env.replace(symbol)
+        if instead != symbol and instead.free_symbols <= symbols:
+            found.append(sympy.Eq(symbol, instead, evaluate=False))
+    return found
+
+
+def surely_fails(condition: Any, values: Mapping[str, int]) -> bool:
+    """Whether a condition holds for none of the sizes of which some are ``values``, as far as can be seen."""
+    known = {
+        s: sympy.Integer(values[s.name])
+        if s.name in values
+        else sympy.Symbol(s.name, integer=True, nonnegative=True)  # the trace has sizes that are positive
+        for s in condition.free_symbols
+    }
+    try:
+        return bool(condition.subs(known, simultaneous=True).doit() == sympy.false)
+    except ArithmeticError:  # a division by 0
+        return True
+
+
+def rebased(program: ExportedProgram, facts: Mapping[str, SymbolFacts | int]) -> ExportedProgram:
+    """`program` over other symbols: each one is the number that ``facts`` has for it, or a symbol of the same
+    name of which no more is known than they say. A symbol that they lack stays as it is known.
+
+    What the program assumes of its inputs' sizes is assumed of the new ones. Raises ``ValueError`` where
+    that does not hold for the numbers among ``facts``."""
+    gm = program.graph_module
+    old = env_of(program)
+    if old is None:
+        raise ValueError("this program has no sizes that may differ")
+    known: dict[str, SymbolFacts] = {}
+    for name, symbol in shape_envs.symbols_by_name(old).items():
+        given = facts.get(name, shape_envs.facts_of(old, symbol))
+        if not isinstance(given, int):
+            known[name] = given
+    env, symbols = shape_envs.new_shape_env(known.values())
+    mode = FakeTensorMode(shape_env=env, export=True)
+
+    def renamed(expression: Any, least: int = 0) -> Any:
+        known = old.replace(expression)
+        instead: dict[Any, Any] = {}
+        for symbol in known.free_symbols:
+            given = facts.get(symbol.name)
+            instead[symbol] = max(given, least) if isinstance(given, int) else symbols[symbol.name]
+        return known.subs(instead, simultaneous=True).doit()
+
+    def converted(value: Any, least: int = 0) -> Any:
+        if isinstance(value, torch.SymInt):
+            made = renamed(shape_envs.raw_expression(value), least)
+            return int(made) if made.is_Integer else shape_envs.symbolic(env, made, int)
+        if isinstance(value, torch.Tensor) and value.layout is torch.strided:
+            sizes = [converted(n) for n in value.shape]
+            # eager PyTorch takes a size of 0 for 1 where it counts what is to be stepped over
+            strides = [converted(n, least=1) for n in value.stride()]
+            with mode:
+                return torch.empty_strided(
+                    sizes, strides, dtype=value.dtype, device=value.device, requires_grad=value.requires_grad
+                )
+        return value
+
+    for condition in shape_envs.conditions_of(old, old.var_to_range):
+        if any(old.is_unbacked_symint(s) for s in condition.free_symbols):
+            continue  # the graph checks it, and so finds it again
+        here = renamed(condition)
+        if here == sympy.false:
+            raise ValueError(f"{condition} does not hold for {dict(facts)}")
+        if here != sympy.true:
+            shape_envs.assume(env, here)
+    made = GraphModule(gm, copy.deepcopy(gm.graph))
+    made.meta.update(gm.meta)
+    for node in made.graph.nodes:
+        if "val" in node.meta:
+            node.meta["val"] = tree_map(converted, node.meta["val"])
+    ranges = {symbols[s.name]: r for s, r in program.range_constraints.items() if str(s) in symbols}
+    return _with_graph(program, made, {} if facts else ranges)
+
+
+def shapes_differ(program: ExportedProgram, sizes: Mapping[str, int]) -> bool:
+    """Whether, for these values of all symbols, some tensor of `program` has another shape than its trace
+    says. Runs it on tensors without memory, and raises what its operators raise for such sizes."""
+    fixed = rebased(program, sizes)
+    traced = list(fixed.graph.nodes)
+    values = [node.meta.get("val") for node in traced if node.op == "placeholder"]
+    mode = next((v.fake_mode for v in values if isinstance(v, FakeTensor)), None)
+    if mode is None:
+        return False
+    with _quiet(), mode, torch.no_grad():
+        runner = _Runner(fixed.graph_module)
+        runner.run(*values)
+    return any(_shapes(node.meta.get("val")) != runner.shapes.get(node.name) for node in traced)
+
+
+class _Runner(Interpreter):
+    """Runs a graph and notes the shape of each value."""
+
+    def __init__(self, gm: GraphModule) -> None:
+        super().__init__(gm)
+        self.shapes: dict[str, Any] = {}
+
+    def run_node(self, n: Node) -> Any:
+        value = super().run_node(n)
+        self.shapes[n.name] = _shapes(n.meta.get("val")) if n.op == "output" else _shapes(value)
+        return value
+
+
+def _shapes(value: Any) -> Any:
+    """The shapes of a value's tensors, with None for sizes that depend on data."""
+    if isinstance(value, (list, tuple)):
+        return [_shapes(one) for one in value]
+    if isinstance(value, torch.Tensor):
+        return [n if isinstance(n, int) else None for n in value.shape]
+    return None
+
+
+@contextmanager
+def sizes_as_they_come() -> Iterator[None]:
+    """Inside this block tracing does not take it for granted that a size is neither 0 nor 1 because that of
+    the example isn't: where the code has a way for all sizes, it takes that. One thread at a time."""
+    with convert_frame.compile_lock, _tracing.patch(backed_size_oblivious=True), _quiet():
+        yield
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Inside this block PyTorch does not log, besides raising it, that an operator takes no such sizes."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    logger.addFilter(_nothing)
+    try:
+        yield
+    finally:
+        logger.removeFilter(_nothing)
+
+
+def _nothing(record: logging.LogRecord) -> bool:
+    return False
 
 
 def value_range(constraint: Any) -> tuple[int, int | None]:

@@ -7,11 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch.utils import _pytree as pytree
 
 from braze.errors import ArtifactError, UnserializableError
 
 __all__ = ["Registered", "dump_spec", "registered"]
+
+_STRUCTURES = "torch.return_types."
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,9 @@ class Registered:
 def registered(name: str) -> Registered:
     """The class of that name in stored specs. Raises `ArtifactError` where nobody has registered it in this
     process."""
+    structure = _structures().get(name)
+    if structure is not None:
+        return Registered(structure, lambda value: (tuple(value), None), lambda v, _: structure(v), _nothing)
     cls = pytree.SERIALIZED_TYPE_TO_PYTHON_TYPE.get(name)
     node = None if cls is None else pytree.SUPPORTED_NODES.get(cls)
     if cls is None or node is None:
@@ -44,11 +50,31 @@ def dump_spec(spec: Any) -> Any:
     """A tree spec as the JSON document of `treespec_dumps`, decoded: lists, dicts and texts.
 
     Raises `UnserializableError` for a class without a name for stored specs."""
+    if spec.is_leaf():
+        return {"type": None}
+    children = [dump_spec(child) for child in spec.children()]
+    structure = f"{_STRUCTURES}{getattr(spec.type, '__name__', '')}"
+    if spec.type is _structures().get(structure):
+        return {"type": structure, "context": None, "children_spec": children}
     try:
-        _, document = json.loads(pytree.treespec_dumps(spec, 1))
+        alone = pytree.TreeSpec(spec.type, spec.context, [pytree.tree_structure(0)] * len(children))
+        _, document = json.loads(pytree.treespec_dumps(alone, 1))
     except (NotImplementedError, TypeError, ValueError) as error:
         raise UnserializableError(
             f"the structure of the arguments or results cannot be stored: {error}",
             hint="register the class with torch.export.register_dataclass, or with a serialized_type_name",
         ) from error
-    return document
+    return {**document, "children_spec": children}
+
+
+def _structures() -> dict[str, Any]:
+    """The classes of what operators of PyTorch's with several results return, by names of ours."""
+    return {
+        f"{_STRUCTURES}{name}": cls
+        for name, cls in vars(torch.return_types).items()
+        if isinstance(cls, type) and issubclass(cls, tuple)
+    }
+
+
+def _nothing(context: Any) -> None:
+    """They have no context."""

@@ -200,8 +200,8 @@ def guards_added(env: ShapeEnv, since: int) -> list[Any]:
 
 
 def symbols_by_name(env: ShapeEnv) -> dict[str, sympy.Symbol]:
-    """The symbols of a ShapeEnv."""
-    return {symbol.name: symbol for symbol in env.var_to_range}
+    """The symbols of a ShapeEnv. (One of a program that was stored has ranges of expressions, too.)"""
+    return {symbol.name: symbol for symbol in env.var_to_range if isinstance(symbol, sympy.Symbol)}
 
 
 def install_guard(env: ShapeEnv, condition: sympy.Basic) -> bool:

@@ -35,6 +35,7 @@ __all__ = [
     "same_layout",
     "same_size",
     "shape_env_of",
+    "symbols_of",
     "true_if_known",
     "true_or_guard",
     "value_in_trace",
@@ -54,6 +55,11 @@ def expression_of(value: torch.SymInt | torch.SymFloat | torch.SymBool) -> tuple
     node = value.node
     # a symbol that was found to be a constant is replaced by it
     return node.shape_env.simplify(node.expr), node.shape_env
+
+
+def symbols_of(value: Size) -> set[Any]:
+    """The symbols that a size, symbolic or not, is computed from."""
+    return set(expression_of(value)[0].free_symbols) if isinstance(value, torch.SymInt) else set()
 
 
 def shape_env_of(values: Iterable[Any]) -> ShapeEnv | None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from typing import Any
 
+from braze.artifact.foreign import what_it_is
 from braze.artifact.loaded import Loaded
 from braze.artifact.model_info import Model
 from braze.artifact.package import open_package
@@ -40,21 +43,48 @@ def aot_load(
         WorkerError: no code in it runs on this machine, and none could be made of its LLVM IR.
         LinkError: it calls an operator that this PyTorch does not have.
         PackageError: anything else went wrong.
+        TypeError: an argument is of a wrong type.
         OSError: the file cannot be read.
     """
-    package = open_package(path)
+    path = _checked(path, keyring, require_signature=require_signature, verify_weights=verify_weights)
+    try:
+        package = open_package(path)
+    except ArtifactError as error:
+        known = what_it_is(path)
+        if known is None:
+            raise
+        raise ArtifactError(f"{path}: {known[0]}", hint=known[1]) from error
     if require_signature:
         package.verify_signature(keyring if keyring is not None else KeyRing())
     try:
         model = package.model()
-        graph = for_this_machine(package.graph(trusted=True))
+        graphs = [for_this_machine(graph) for graph in package.graphs(trusted=True)]
         tensors = package.tensors(model, verify=verify_weights and not require_signature)
-        _check_fit(model, graph.info)
-        return Loaded(os.fspath(path), model, graph, tensors)
+        for graph in graphs:
+            _check_fit(model, graph.info)
+        return Loaded(path, model, graphs, tensors)
     except (BrazeError, OSError):
         raise
     except Exception as error:
         raise PackageError(f"the package cannot be loaded: {type(error).__name__}: {error}") from error
+
+
+def _checked(path: Any, keyring: Any, **flags: Any) -> str:
+    if not isinstance(path, (str, os.PathLike)) or isinstance(os.fspath(path), bytes):
+        raise TypeError(
+            f"path has to be the name of a file, as a str or a Path, and is of type {type(path).__name__}:"
+            " write a package that is in memory to a file first"
+        )
+    if keyring is not None and not isinstance(keyring, KeyRing):
+        raise TypeError(f"keyring has to be a KeyRing or None, and is of type {type(keyring).__name__}")
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            raise TypeError(f"{name} has to be True or False, and is {value!r}")
+    if "\0" in os.fspath(path):
+        raise ValueError("path holds a zero byte: is it a package's contents, and not its name?")
+    if os.path.isdir(path):
+        raise IsADirectoryError(errno.EISDIR, "this is a directory, and a package is a file", os.fspath(path))
+    return os.fspath(path)
 
 
 def _check_fit(model: Model, info: GraphInfo) -> None:

@@ -9,12 +9,12 @@ import torch
 
 from braze.artifact.call_sizes import SizesOfCall, out_of_range
 from braze.artifact.model_info import Given, Model, Parameters, Range
-from braze.artifact.overlap import Span, share_memory, span
 from braze.artifact.schema import GraphInfo, Input, NumberInput, TensorInput
 from braze.artifact.trees import flattener, leaf_paths
 from braze.errors import InputMismatchError
 from braze.runtime.call_checks import describe_difference
 from braze.runtime.expr import Symbol
+from braze.runtime.overlaps import overlapping_pair
 from braze.runtime.plan import CheckTensor, Plan
 
 __all__ = ["Checks", "Signature", "argument_paths"]
@@ -95,6 +95,11 @@ class Checks:
         ]
         self.sizes = SizesOfCall(self.items, plan, paths)
         self.bounds = list(self._narrower(model.ranges))
+        self.least = [
+            (leaf, dim, symbol.lower)
+            for leaf, dim, symbol in _places(self.items)
+            if dim is not None and symbol.lower is not None
+        ]
 
     def _narrower(self, ranges: Sequence[Range]) -> Iterable[tuple[int, int | None, int, int | None]]:
         """Leaf, dimension, least and greatest value that the export gave a size, where the code itself would
@@ -105,9 +110,15 @@ class Checks:
             lower, upper = symbol.bounds()
             if known is None:
                 continue
-            least = known.lower if lower is None or known.lower > lower else lower
-            if least != lower or (known.upper is not None and (upper is None or known.upper < upper)):
-                yield leaf, dim, least, known.upper
+            if known.lower != lower or (known.upper is not None and (upper is None or known.upper < upper)):
+                yield leaf, dim, known.lower, known.upper
+
+    def too_small(self, leaves: Sequence[Any]) -> bool:
+        """Whether some size is surely less than the graph takes."""
+        try:
+            return any(leaves[leaf].shape[dim] < least for leaf, dim, least in self.least)
+        except (AttributeError, IndexError, TypeError):
+            return False  # the graph's own check says what it is
 
     def run(self, leaves: Sequence[Any]) -> None:
         """Raise `InputMismatchError` for a constant that is another, a number that is none, and a size that
@@ -158,20 +169,18 @@ class Checks:
         """Raise `InputMismatchError` where the program writes to memory of which another argument has a part:
         what it computes from that one would depend on the order of its own steps. ``inputs`` are the graph's,
         among them the weights."""
-        spans = {leaf: span(leaves[leaf]) for leaf in self.tensors if _lies_in_memory(leaves[leaf])}
-        written: list[tuple[torch.Tensor, Span, int | None, str]] = []
-        written += [(leaves[leaf], spans[leaf], leaf, "") for leaf in self.written if leaf in spans]
-        written += [(inputs[at], span(inputs[at]), None, name) for at, name in self.weights_written]
-        for tensor, (begin, end), own, name in written:
-            for leaf, (first, last) in spans.items():
-                if leaf == own or end <= first or last <= begin:
-                    continue
-                if share_memory(tensor, leaves[leaf]):
-                    what = f"the weight {name!r}" if own is None else self.paths[own]
-                    raise InputMismatchError(
-                        f"the program writes to {what}, which shares memory with {self.paths[leaf]}",
-                        hint="pass a copy of one",
-                    )
+        written = [(f"the weight {name!r}", inputs[at]) for at, name in self.weights_written]
+        written += [(self.paths[leaf], leaves[leaf]) for leaf in self.written]
+        others = [(self.paths[leaf], leaves[leaf]) for leaf in self.tensors if leaf not in set(self.written)]
+        written, others = ([one for one in each if _lies_in_memory(one[1])] for each in (written, others))
+        every = [*written, *others]
+        pair = overlapping_pair([tensor for _, tensor in every], len(written))
+        if pair is not None:
+            target, other = pair
+            raise InputMismatchError(
+                f"the program writes to {every[target][0]}, which shares memory with {every[other][0]}",
+                hint="pass a copy of one",
+            )
 
     def laid_out(self, leaves: Sequence[Any], error: InputMismatchError) -> tuple[list[Any], list[int]]:
         """The leaves with tensors copied whose strides alone are others than the code's, and which of those

@@ -61,6 +61,19 @@ class SizesOfCall:
             found[bind.out] = (read[bind.dim] - bind.rest.evaluate(found)) // bind.factor
         return found
 
+    def fit(self, leaves: Sequence[Any]) -> bool:
+        """Whether a call's numbers and sizes are such that the graph takes them; False as well where a leaf
+        is of another kind or rank."""
+        try:
+            numbers = self.values(leaves)
+            return not any(fails(one, numbers) for one in self._checks) and all(
+                tuple(e.evaluate(numbers) for e in item.sizes) == leaves[leaf].shape
+                for leaf, item in self._items.items()
+                if isinstance(item, TensorInput)
+            )
+        except (AttributeError, IndexError, TypeError):
+            return False
+
     def check(self, leaves: Sequence[Any], error: InputMismatchError) -> None:
         """Raise `InputMismatchError` for a size that is out of its range, and for sizes that do not fit each
         other. ``leaves`` are of the right kinds and ranks; ``error`` is what the graph itself said."""

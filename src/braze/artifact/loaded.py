@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -12,10 +13,14 @@ from braze._torch.autograd import grad_enabled, set_grad_enabled, without_autoca
 from braze.artifact.call_arguments import Checks, Signature, argument_paths
 from braze.artifact.compiled_graph import CompiledFxGraph
 from braze.artifact.model_info import Model, Range, Weight
+from braze.artifact.output_code import BoxedCall
 from braze.artifact.trees import unflattener
 from braze.errors import InputMismatchError, PackageError
 
 __all__ = ["Loaded"]
+
+_NAMED = 12
+"""How many names a message lists."""
 
 
 class Loaded:
@@ -31,18 +36,19 @@ class Loaded:
     """
 
     def __init__(
-        self, path: str, model: Model, graph: CompiledFxGraph, tensors: Mapping[str, torch.Tensor]
+        self, path: str, model: Model, graphs: Sequence[CompiledFxGraph], tensors: Mapping[str, torch.Tensor]
     ) -> None:
-        """Links the code of ``graph``, last of all. ``tensors`` are those weights that are there, of the
-        right dtype and sizes."""
+        """Links the code of ``graphs``, last of all; a call takes the first of them that fits its sizes.
+        ``tensors`` are those weights that are there, of the right dtype and sizes."""
         self.path = path
-        self.target = graph.variant().info.cpu
+        self.target = graphs[0].variant().info.cpu
         self.weights: Mapping[str, Weight] = MappingProxyType({w.name: w for w in model.weights})
         self.ranges: tuple[Range, ...] = model.ranges
         self._model = model
         self._paths = argument_paths(model.parameters)
         self._signature = Signature(model.parameters)
-        self._checks = Checks(model, graph.info, graph.variant().info.plan, self._paths)
+        every = [Checks(model, g.info, g.variant().info.plan, self._paths) for g in graphs]
+        self._checks = every[0]
         self._writes = bool(self._checks.written or self._checks.weights_written)
         self._unflatten = unflattener(model.parameters.results)
         self._given = [
@@ -56,8 +62,10 @@ class Loaded:
         self._inputs: list[Any] = [None] * len(model.slots)
         self._missing: tuple[str, ...] = ()
         self._adopt(tensors)
-        graph.post_compile()
-        self._run = graph.run
+        for graph in graphs:
+            graph.post_compile()
+        self._run = graphs[0].run
+        self._others = [(checks, graph.run) for checks, graph in zip(every[1:], graphs[1:], strict=True)]
 
     def __repr__(self) -> str:
         names = ", ".join(self._paths)
@@ -88,15 +96,25 @@ class Loaded:
 
         Returns this model.
 
-        Raises `PackageError` for an unknown name, and for two tensors for what is one in the program;
-        `InputMismatchError` for another dtype, size or device than the program's.
+        Raises `PackageError` for an unknown name, for a module that has none of the names, and for two
+        tensors for what is one in the program; `InputMismatchError` for another dtype, size or device than
+        the program's; `TypeError` for what is neither a module nor tensors by name.
         """
         if isinstance(source, torch.nn.Module):
+            module, strict = type(source).__name__, False
             source = {
                 **dict(source.named_buffers(remove_duplicate=False)),
                 **dict(source.named_parameters(remove_duplicate=False)),
             }
-            strict = False
+            if self.weights and not any(self._model.aliases.get(n, n) in self.weights for n in source):
+                raise PackageError(
+                    f"the module {module} has no weight of the model's", hint=f"its names are {self._names()}"
+                )
+        elif not isinstance(source, Mapping):
+            raise TypeError(
+                f"bind takes a state dict or a module, and was given a value of type {type(source).__name__}:"
+                " for one tensor write {'its name': tensor}"
+            )
         chosen: dict[str, torch.Tensor] = {}
         unknown = []
         for given, tensor in source.items():
@@ -108,11 +126,19 @@ class Loaded:
             else:
                 chosen[name] = tensor
         if unknown and strict:
+            name = sorted(unknown, key=str)[0]
+            near = difflib.get_close_matches(str(name), [*self.weights, *self._model.aliases], n=1)
+            meant = f"did you mean {near[0]!r}? " if near else ""
             raise PackageError(
-                f"the model has no weight {sorted(unknown)[0]!r}", hint="strict=False leaves such names out"
+                f"the model has no weight {name!r}",
+                hint=f"{meant}its names are {self._names()}; strict=False leaves others out",
             )
         self._adopt({name: _fitting(self.weights[name], tensor) for name, tensor in chosen.items()})
         return self
+
+    def _names(self) -> str:
+        names = list(self.weights)
+        return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
 
     def _adopt(self, tensors: Mapping[str, torch.Tensor]) -> None:
         current = {**self._tensors, **{n: _laid_out(self.weights[n], t) for n, t in tensors.items()}}
@@ -134,39 +160,61 @@ class Loaded:
                 hint="pass a state dict or a module to bind()",
             )
         leaves = self._signature.leaves(args, kwargs)
-        self._checks.run(leaves)
-        self._checks.resolve(leaves)
-        inputs = self._inputs.copy()
-        for position, leaf in self._given:
-            inputs[position] = leaves[leaf]
-        if self._writes:
-            self._checks.keep_apart(leaves, inputs)
+        checks, run = self._checks, self._run
+        checks.run(leaves)
+        checks.resolve(leaves)
+        if self._others and checks.too_small(leaves):
+            checks, run = self._chosen(leaves)
         if torch.is_autocast_enabled("cpu"):
             with without_autocast():  # the program's own types are what its code was made for
-                return self._call(leaves, inputs)
-        return self._call(leaves, inputs)
+                return self._call(leaves, checks, run)
+        return self._call(leaves, checks, run)
 
-    def _call(self, leaves: list[Any], inputs: list[Any]) -> Any:
+    def _chosen(self, leaves: Sequence[Any]) -> tuple[Checks, BoxedCall]:
+        """The graph for a call's sizes; the first where they fit none: its message is the one to read."""
+        for checks, run in [(self._checks, self._run), *self._others]:
+            if checks.sizes.fit(leaves):
+                return checks, run
+        return self._checks, self._run
+
+    def _call(self, leaves: list[Any], checks: Checks, run: BoxedCall) -> Any:
+        inputs = self._gathered(leaves)
+        if self._writes:
+            self._checks.keep_apart(leaves, inputs)
         gradients = grad_enabled()
         if gradients:
             set_grad_enabled(False)
         try:
-            results = self._run(inputs)
-        except InputMismatchError as error:
-            results = self._again(leaves, error)
+            try:
+                results = run(inputs)
+            except InputMismatchError as error:
+                results = self._again(leaves, checks, run, error)
         finally:
             if gradients:
                 set_grad_enabled(True)
         return self._unflatten(results)
 
-    def _again(self, leaves: list[Any], error: InputMismatchError) -> Sequence[Any]:
-        """Call once more with tensors that lie in memory as the code expects; raise what is wrong where that
-        is not all."""
-        fixed, written = self._checks.laid_out(leaves, error)
+    def _gathered(self, leaves: Sequence[Any]) -> list[Any]:
+        """The inputs of the graph."""
         inputs = self._inputs.copy()
         for position, leaf in self._given:
-            inputs[position] = fixed[leaf]
-        results: Sequence[Any] = self._run(inputs)
+            inputs[position] = leaves[leaf]
+        return inputs
+
+    def _again(
+        self, leaves: list[Any], checks: Checks, run: BoxedCall, error: InputMismatchError
+    ) -> Sequence[Any]:
+        """Call once more: the graph that is for such sizes, with tensors that lie in memory as the code
+        expects. Raise what is wrong where that is not all."""
+        if self._others and not checks.sizes.fit(leaves):
+            other, run_other = self._chosen(leaves)
+            if other is not checks:
+                try:
+                    return run_other(self._gathered(leaves))
+                except InputMismatchError as mismatch:
+                    checks, run, error = other, run_other, mismatch
+        fixed, written = checks.laid_out(leaves, error)
+        results: Sequence[Any] = run(self._gathered(fixed))
         for leaf in written:
             leaves[leaf].copy_(fixed[leaf])
         return results
@@ -179,7 +227,10 @@ def _same_memory(a: torch.Tensor, b: torch.Tensor) -> bool:
 def _fitting(weight: Weight, tensor: Any) -> torch.Tensor:
     """A tensor that somebody wants to use as this weight. Raises `InputMismatchError`."""
     if not isinstance(tensor, torch.Tensor):
-        raise InputMismatchError(f"the weight {weight.name!r} has to be a tensor")
+        raise InputMismatchError(
+            f"the weight {weight.name!r} has to be a tensor, and is of type {type(tensor).__name__}",
+            hint="pass tensors by name, as a state dict has them",
+        )
     for what, have, want in (
         ("device", tensor.device.type, "cpu"),
         ("layout", tensor.layout, torch.strided),
@@ -187,10 +238,14 @@ def _fitting(weight: Weight, tensor: Any) -> torch.Tensor:
         ("sizes", tuple(tensor.shape), weight.sizes),
     ):
         if have != want:
-            raise InputMismatchError(f"the weight {weight.name!r} has to have the {what} {want}, not {have}")
+            raise InputMismatchError(
+                f"the weight {weight.name!r} has to have the {what} {want}, not {have}",
+                hint="bind weights of the exported program's kind, or export and compile the other model",
+            )
     if weight.mutated and _laid_out(weight, tensor) is not tensor:
         raise InputMismatchError(
-            f"the model writes to {weight.name!r}, so it has to have the strides {weight.strides}"
+            f"the model writes to {weight.name!r}, so it has to have the strides {weight.strides}",
+            hint="pass a copy that lies so: `tensor.contiguous()`, mostly",
         )
     return tensor.detach().resolve_conj().resolve_neg()
 

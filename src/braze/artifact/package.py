@@ -9,6 +9,7 @@
     package/data/braze/model/model.json       how the model is called, its weights, its ranges
     package/data/braze/model/graph.braze      the artefact: code for each target, LLVM IR, launch plans
     package/data/braze/model/extern_nodes.json   the operators it calls, in torch.export's schema
+    package/data/braze/model/graph-1.braze, extern_nodes-1.json, ...   the same for other sizes, if need be
     package/data/weights/model.safetensors    parameters and persistent buffers, unless they were left out
     package/data/constants/model.safetensors  other tensors
     package/extra/braze-signature-<key>.json  signatures, where there are any
@@ -84,23 +85,26 @@ def write_package(
     tensors: Mapping[str, torch.Tensor],
     *,
     weights: bool = True,
+    others: Sequence[tuple[bytes, str]] = (),
 ) -> None:
-    """Write a package. ``tensors`` are those of the model's weights, by name; without ``weights`` those that
-    are in a state dict are left out.
+    """Write a package. ``others``: graphs for sizes that ``graph`` does not take, each with its calls of
+    operators. ``tensors`` are those of the model's weights, by name; without ``weights`` those that are in a
+    state dict are left out.
 
     The file appears when it is whole. Raises `UnserializableError` for a tensor that cannot be stored, and
     `OSError`.
     """
     members: dict[str, Sequence[Buffer]] = {name: [data] for name, data in _FIXED.items()}
     members[MODEL] = [encode(model)]
-    members[GRAPH] = [graph]
-    members[EXTERNS] = [extern_nodes.encode()]
+    for number, (data, calls) in enumerate([(graph, extern_nodes), *others]):
+        members[_numbered(GRAPH, number)] = [data]
+        members[_numbered(EXTERNS, number)] = [calls.encode()]
     of_state = {w.name: tensors[w.name] for w in model.weights if _of_state(w) and weights}
-    others = {w.name: tensors[w.name] for w in model.weights if not _of_state(w)}
+    constants = {w.name: tensors[w.name] for w in model.weights if not _of_state(w)}
     if of_state:
         members[WEIGHTS] = pack_weights(of_state)
-    if others:
-        members[CONSTANTS] = pack_weights(others)
+    if constants:
+        members[CONSTANTS] = pack_weights(constants)
     sums = {name: _sha256(parts) for name, parts in members.items()}
     manifest = Manifest("braze-package", VERSION, __version__, str(torch.__version__), sums)
     # after what tells a zip file from others, first of all: what the rest is checked against
@@ -134,6 +138,12 @@ def _write(path: str | os.PathLike[str], members: Mapping[str, Sequence[Buffer]]
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _numbered(name: str, number: int) -> str:
+    """The name of a member of which there may be several."""
+    stem, dot, kind = name.rpartition(".")
+    return f"{stem}-{number}{dot}{kind}" if number else name
 
 
 def _of_state(weight: Weight) -> bool:
@@ -207,8 +217,17 @@ class Package:
         return decode(self.read(MODEL))
 
     def graph(self, *, trusted: bool) -> CompiledFxGraph:
-        """The compiled graph; ``trusted``: whether its code may be run. Raises `ArtifactError`."""
+        """The compiled graph, or the first of them; ``trusted``: whether its code may be run. Raises
+        `ArtifactError`."""
         return CompiledFxGraph.after_deserialization(self.read(GRAPH), trusted=trusted)
+
+    def graphs(self, *, trusted: bool) -> list[CompiledFxGraph]:
+        """All of the compiled graphs, of which a call takes the first that fits its sizes, as `graph` gives
+        them."""
+        found = [self.graph(trusted=trusted)]
+        while (name := _numbered(GRAPH, len(found))) in self.members:
+            found.append(CompiledFxGraph.after_deserialization(self.read(name), trusted=trusted))
+        return found
 
     def tensors(self, model: Model, *, verify: bool) -> dict[str, torch.Tensor]:
         """The weights that are in the package, by name, mapped: contiguous, private to this object (what is
@@ -286,4 +305,6 @@ def is_package(path: str | os.PathLike[str]) -> bool:
 
 
 def _damaged(what: str) -> ArtifactError:
-    return ArtifactError(f"the package is damaged: {what}")
+    return ArtifactError(
+        f"the package is damaged: {what}", hint="make it anew, or copy it anew from where it was made"
+    )

@@ -88,8 +88,9 @@ def fuzz(
 ) -> None:
     """Try random PyTorch programs, and compare compiled code with eager PyTorch.
 
-    Programs are of three modes that take turns: of static sizes, of dynamic ones (each called with three
-    sets), and with gradients. What differs is made smaller while it differs, and shown as a script.
+    Programs are of four modes that take turns: of static sizes, of dynamic ones (each called with three
+    sets), with gradients, and as packages of exported programs. What differs is made smaller while it
+    differs, and shown as a script.
 
         braze fuzz --minutes 10 --seed 1 --jobs 4 --out faults
 

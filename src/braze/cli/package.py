@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +47,11 @@ def show(file: Path, weights: bool, as_json: bool) -> None:
     opened = open_package(file)
     opened.digests()
     model = opened.model()
-    graph = opened.graph(trusted=False)
+    graph, *others = opened.graphs(trusted=False)
     if as_json:
         click.echo(json.dumps(_plain(opened, model, graph), indent=2))
         return
-    parts: list[Any] = [_title(opened), _calls(model, graph), _code(graph)]
+    parts: list[Any] = [_title(opened), _calls(model, graph), _code(graph, others)]
     parts += [_operators(graph), _weights(opened, model, weights), _signatures(opened)]
     Console(highlight=False).print(Group(*[part for part in parts if part is not None]))
 
@@ -135,21 +135,26 @@ def _described(item: Input) -> tuple[str, str]:
     return ("int", str(item.expression)) if isinstance(item, NumberInput) else ("unused", "")
 
 
-def _code(graph: CompiledFxGraph) -> Table:
+def _code(graph: CompiledFxGraph, others: Sequence[CompiledFxGraph]) -> Table:
     table = _table("Code", "for", "vectors", "kernels", "object code", "", right=("kernels", "object code"))
     try:
         chosen = graph.variant()
     except ArtifactError:
         chosen = None
-    for variant in graph.variants:
-        size = sum(len(module.object) for module in variant.modules)
+    for position, variant in enumerate(graph.variants):
+        every = [variant, *[other.variants[position] for other in others]]
+        size = sum(len(module.object) for one in every for module in one.modules)
+        kernels = sum(len(one.info.kernels) for one in every)
         runs = Text("here", "green") if variant is chosen else Text("", "dim")
         if not host.can_run(variant.target):
             runs = Text("not on this machine", "dim")
         bits = f"{variant.info.lanes * 32} bits"
-        _row(table, variant.info.cpu, bits, str(len(variant.info.kernels)), amount(size, "B"), runs)
+        _row(table, variant.info.cpu, bits, str(kernels), amount(size, "B"), runs)
     if chosen is None:
         _row(table, "this machine", "", "", "", Text("compiled from LLVM IR when it is loaded", "yellow"))
+    if others:
+        table.caption = f"in {len(others) + 1} graphs: sizes of 0 or 1 have their own"
+        table.caption_justify = "left"
     return table
 
 

@@ -3,38 +3,31 @@ compiler."""
 
 from __future__ import annotations
 
-import copy
 import itertools
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import torch
 from torch.export import ExportedProgram
-from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
-from torch.fx import GraphModule, Node
+from torch.export.graph_signature import ConstantArgument, InputKind
 
-from braze import config as configuration
 from braze._torch import export, shapes, tracing
-from braze.artifact.call_arguments import argument_paths
 from braze.artifact.compiled_graph import CompiledFxGraph
 from braze.artifact.extern_nodes import extern_nodes
-from braze.artifact.model_info import Given, Model, Parameters, Range, Slot, Weight, WeightKind
+from braze.artifact.model_info import Given, Model, Range, Slot, Weight, WeightKind
 from braze.artifact.package import write_package
 from braze.artifact.schema import TensorInput
-from braze.artifact.trees import from_spec
-from braze.compile import guards
 from braze.compile.ahead import compile_for
-from braze.compile.failing import described
 from braze.compile.fx_compile import CompileRequest
 from braze.config import Config
 from braze.errors import BrazeError, BrazeWarning, ConfigError, PackageError
-from braze.frontend.decompositions import decompositions
-from braze.frontend.passes.pipeline import run_passes
+from braze.frontend.aot_arguments import config_of, flag, output_path, program_of, targets_of
+from braze.frontend.exported import Prepared, copied, parameters_of
+from braze.frontend.small_sizes import Case, Served, served_by
 from braze.runtime.expr import Symbol
 from braze.runtime.guard import BoolExpr
 
@@ -48,7 +41,7 @@ _numbers = itertools.count()
 def aot_compile(
     program: ExportedProgram,
     path: str | os.PathLike[str],
-    targets: Sequence[str] = DEFAULT_TARGETS,
+    targets: str | Sequence[str] = DEFAULT_TARGETS,
     *,
     weights: bool = True,
     options: Mapping[str, object] | None = None,
@@ -58,8 +51,8 @@ def aot_compile(
     Args:
         program: what `torch.export.export` returned. Sizes that it left dynamic stay so, within their ranges.
         path: where the package is written. A file that is there is replaced, once the new one is whole.
-        targets: CPUs to make code for: ``x86-64-v3``, ``x86-64-v4``, ``generic``, ``host``, or a name of
-            LLVM's. The best that the loading machine can run is picked there.
+        targets: CPUs to make code for, or one of them: ``x86-64-v3``, ``x86-64-v4``, ``generic``, ``host``,
+            or a name of LLVM's. The best that the loading machine can run is picked there.
         weights: whether parameters, buffers and constants go into the package. Those that are left out are
             bound by name after loading.
         options: names and values of `braze.config.Config`, for this compilation.
@@ -70,90 +63,39 @@ def aot_compile(
         PackageError: the program cannot be made a package: it has inputs or effects that no package can have,
             or runs operators that cannot be stored.
         ConfigError: an unknown option, target, or value.
-        OSError: the file cannot be written.
+        TypeError: ``program`` is a module or something else that is not exported yet, or another argument is
+            of a wrong type.
+        OSError: the file cannot be written. Like the last two, raised before anything is compiled.
     """
-    if isinstance(targets, str) or not targets:
-        raise PackageError("a package needs at least one target", hint='for example targets=("x86-64-v3",)')
-    config = configuration.resolve(options)
+    program, path, names = program_of(program), output_path(path), targets_of(targets)
+    config, weights = config_of(options), flag("weights", weights)
     try:
-        prepared = _prepare(program, config)
-        graph = _compile(prepared, tuple(dict.fromkeys(targets)), config)
-        if graph.info.guards:
-            limits = " and ".join(str(_by_names(g, prepared.names)) for g in graph.info.guards)
-            warnings.warn(f"the package works for sizes with {limits} only", BrazeWarning, stacklevel=2)
-        model, tensors = _describe(prepared, graph)
-        nodes = extern_nodes(graph.info.variants[0].plan, _hints(prepared, graph))
-        data = graph.prepare_for_serialization()
+        served = served_by(program, config, lambda prepared: _compile(prepared, names, config))
+        cases = served.cases
+        added = {str(_by_names(g, c.prepared.names)): None for c in cases for g in c.graph.info.guards}
+        if added:
+            warnings.warn(
+                f"the package works for sizes with {' and '.join(added)} only", BrazeWarning, stacklevel=2
+            )
+        model, tensors = _describe(served)
+        (data, nodes), *others = [_stored(case) for case in cases]
     except (ConfigError, PackageError):
         raise
     except BrazeError as error:
         raise PackageError(
-            f"this program cannot be made a package: {error.what}", node=error.node, where=error.where
+            f"this program cannot be made a package: {error.what}",
+            node=error.node,
+            where=error.where,
+            hint=error.hint,
         ) from error
-    except Exception as error:
-        raise PackageError(f"this program cannot be made a package: {described(error)}") from error
-    write_package(path, model, data, nodes, tensors, weights=weights)
-    return Path(path)
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    """A program whose mutations are `copy_` nodes, and its graph, ready to be compiled. ``names``: how one
-    would write the sizes that symbols stand for."""
-
-    program: ExportedProgram
-    gm: GraphModule
-    inputs: tuple[Any, ...]
-    names: Mapping[str, str]
-
-
-def _prepare(program: ExportedProgram, config: Config) -> _Prepared:
-    """The graph that is compiled, as AOTAutograd would make it for inference."""
-    program = export.decomposed(program, decompositions(config))
-    gm = _copied(program.graph_module)
-    placeholders = gm.graph.find_nodes(op="placeholder")
-    for node, spec in zip(placeholders, program.graph_signature.input_specs, strict=True):
-        if spec.kind in (InputKind.CUSTOM_OBJ, InputKind.TOKEN):
-            raise PackageError(
-                f"this program takes {spec.arg.name}, a {spec.kind.name}, which no package can"
-            )
-        if isinstance(spec.arg, ConstantArgument):
-            node.meta["val"] = None  # its value is written out where it is used
-    _write_back(program, gm, placeholders)
-    for node in gm.graph.find_nodes(
-        op="call_function", target=torch.ops.aten._assert_tensor_metadata.default
-    ):
-        gm.graph.erase_node(node)  # the call's own checks say as much
-    gm.graph.lint()
-    gm.recompile()
-    tracing.keep_promised_strides(gm)
-    with torch.no_grad():
-        run_passes(gm, config)
-    inputs = tuple(node.meta.get("val") for node in placeholders)
-    names = _names_of_sizes(program, inputs)
-    unsaid = guards.unsaid(inputs, names)
-    if unsaid:
+    except Exception as error:  # PyTorch's tracing may raise anything
+        what = next(iter(str(error).splitlines()), "")
         raise PackageError(
-            f"this program holds only for sizes with {unsaid[0]}, which a package cannot check",
-            hint="write the condition with integers, or export the program without it",
-        )
-    return _Prepared(program, gm, inputs, names)
-
-
-def _names_of_sizes(program: ExportedProgram, inputs: Sequence[Any]) -> dict[str, str]:
-    """For each symbol that is a size of an argument, or an argument itself: how one would write it."""
-    found: dict[str, str] = {}
-    paths = iter(argument_paths(_parameters(program)))
-    for spec, value in zip(program.graph_signature.input_specs, inputs, strict=True):
-        if spec.kind is not InputKind.USER_INPUT:
-            continue
-        path = next(paths)
-        sizes = value.shape if isinstance(value, torch.Tensor) else [value]
-        for dim, size in enumerate(sizes):
-            if isinstance(size, torch.SymInt):
-                written = f"{path}.shape[{dim}]" if isinstance(value, torch.Tensor) else path
-                found.setdefault(str(shapes.expression_of(size)[0]), written)
-    return found
+            f"this program cannot be traced again for a package: {type(error).__name__}: {what}",
+            hint="the program's own exported.run_decompositions() shows whether PyTorch or Braze is at fault",
+        ) from error
+    write_package(path, model, data, nodes, tensors, weights=weights, others=others)
+    return path
 
 
 def _by_names(guard: BoolExpr, names: Mapping[str, str]) -> BoolExpr:
@@ -162,46 +104,7 @@ def _by_names(guard: BoolExpr, names: Mapping[str, str]) -> BoolExpr:
     return guard.substitute(renamed)
 
 
-def _copied(gm: GraphModule) -> GraphModule:
-    """The same graph with nodes of its own; tensors, and what is known of values, are shared."""
-    made = GraphModule(gm, copy.deepcopy(gm.graph))
-    made.meta.update(gm.meta)
-    return made
-
-
-def _write_back(program: ExportedProgram, gm: GraphModule, placeholders: Sequence[Node]) -> None:
-    """Turn the outputs that are new values of inputs into `copy_` nodes."""
-    signature = program.graph_signature
-    by_target = {
-        (kind, spec.target): node
-        for node, spec in zip(placeholders, signature.input_specs, strict=True)
-        for kind in (spec.kind,)
-        if spec.target is not None
-    }
-    by_name = {node.name: node for node in placeholders}
-    output = gm.graph.output_node()
-    values: Any = output.args[0]
-    kept: list[Any] = []
-    for value, spec in zip(values, signature.output_specs, strict=True):
-        if spec.kind is OutputKind.USER_OUTPUT:
-            kept.append(value)
-            continue
-        if spec.kind is OutputKind.BUFFER_MUTATION:
-            home = by_target[InputKind.BUFFER, spec.target]
-        elif spec.kind.name == "PARAMETER_MUTATION":
-            home = by_target[InputKind.PARAMETER, spec.target]
-        elif spec.kind is OutputKind.USER_INPUT_MUTATION:
-            home = by_name[str(spec.target)]
-        else:
-            raise PackageError(f"this program returns a {spec.kind.name}, which no package can")
-        if value is not home:
-            with gm.graph.inserting_before(output):
-                write = gm.graph.call_function(torch.ops.aten.copy_.default, (home, value))
-            write.meta = {**home.meta}
-    output.args = (tuple(kept),)
-
-
-def _compile(prepared: _Prepared, targets: Sequence[str], config: Config) -> CompiledFxGraph:
+def _compile(prepared: Prepared, targets: Sequence[str], config: Config) -> CompiledFxGraph:
     """One graph with code for every target."""
     number = next(_numbers)
     static = frozenset(
@@ -211,7 +114,7 @@ def _compile(prepared: _Prepared, targets: Sequence[str], config: Config) -> Com
     )
     each: list[CompiledFxGraph] = []
     for target in targets:
-        gm = _copied(prepared.gm)
+        gm = copied(prepared.gm)
         request = CompileRequest(
             gm=gm,
             example_inputs=prepared.inputs,
@@ -249,7 +152,7 @@ def _merged(each: Sequence[CompiledFxGraph]) -> CompiledFxGraph:
     )
 
 
-def _hints(prepared: _Prepared, graph: CompiledFxGraph) -> dict[str, int]:
+def _hints(prepared: Prepared, graph: CompiledFxGraph) -> dict[str, int]:
     """What the sizes were in the export's example, by symbol."""
     found: dict[str, int] = {}
     for item, value in zip(graph.info.inputs, prepared.inputs, strict=True):
@@ -261,10 +164,16 @@ def _hints(prepared: _Prepared, graph: CompiledFxGraph) -> dict[str, int]:
     return found
 
 
+def _stored(case: Case) -> tuple[bytes, str]:
+    """The bytes of a graph, and its calls of operators."""
+    nodes = extern_nodes(case.graph.info.variants[0].plan, _hints(case.prepared, case.graph))
+    return case.graph.prepare_for_serialization(), nodes
+
+
 # -- the description --------------------------------------------------------------------------------------
-def _describe(prepared: _Prepared, graph: CompiledFxGraph) -> tuple[Model, dict[str, torch.Tensor]]:
+def _describe(served: Served) -> tuple[Model, dict[str, torch.Tensor]]:
     """What a package says of its model, and the tensors of its weights."""
-    program = prepared.program
+    program, graph = served.prepared.program, served.cases[0].graph
     tensors: dict[str, torch.Tensor] = {}
     weights: list[Weight] = []
     given: list[Given] = []
@@ -288,21 +197,14 @@ def _describe(prepared: _Prepared, graph: CompiledFxGraph) -> tuple[Model, dict[
         if isinstance(tensor, torch.Tensor) and homes.get(_place(tensor), name) != name
     }
     used = {s.name: s for item in graph.info.inputs if isinstance(item, TensorInput) for s in _symbols(item)}
-    ranges = tuple(
-        Range(str(symbol), *export.value_range(constraint))
-        for symbol, constraint in program.range_constraints.items()
-        if str(symbol) in used
-    )
-    return Model(_parameters(program), tuple(given), tuple(weights), tuple(slots), aliases, ranges), tensors
-
-
-def _parameters(program: ExportedProgram) -> Parameters:
-    """How the program is called."""
-    arguments, keywords = from_spec(program.call_spec.in_spec).children
-    entry = program.module_call_graph[0].signature
-    names = list(entry.forward_arg_names or ()) if entry is not None else []
-    names = names[: len(arguments.children)]
-    return Parameters(arguments, keywords, tuple(names), from_spec(program.call_spec.out_spec))
+    ranges: list[Range] = []
+    for symbol, constraint in program.range_constraints.items():
+        if str(symbol) in used:
+            least, most = export.value_range(constraint)
+            ranges.append(Range(str(symbol), min(least, served.least.get(str(symbol), least)), most))
+    return Model(
+        parameters_of(program), tuple(given), tuple(weights), tuple(slots), aliases, tuple(ranges)
+    ), tensors
 
 
 def _given(argument: Any, item: Any) -> Given:

@@ -320,16 +320,18 @@ class _Writer:
         if len(sizes) == len(one.sizes) and len(strides) == len(one.strides):
             # `_same` takes a tensor without elements for one of any size; it knows which strides do not count
             lines[0] = f"{lines[0][:-1]} or {name}.shape != {_bytes_of(sizes)}:"
-            steps = _bytes_of(strides)
-            same = f"    _same({name}, {_bytes_of(sizes)}, {steps})"
-            return [*lines, f"if {name}.stride() != {steps}:", same]
+            wanted = _bytes_of(strides)
+            same = f"    _same({name}, {_bytes_of(sizes)}, {wanted})"
+            return [*lines, f"if {name}.stride() != {wanted}:", same]
         tests = [f"{name}.dim() == {len(one.sizes)}"]
         tests += [f"{name}.shape[{i}] == {e}" for i, e in enumerate(one.sizes) if e is not None]
-        tests += [
+        steps = [
             f"({name}.stride({i}) == {e} or {name}.shape[{i}] < 2)"
             for i, e in enumerate(one.strides)
             if e is not None
         ]
+        if steps:
+            tests.append(f"({' and '.join(steps)} or not {name}.numel())")
         return [*lines, f"if not ({' and '.join(tests)}):", "    raise AssertionError"]
 
     # -- one instruction --------------------------------------------------------------------------------

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 
-__all__ = ["Apart", "apart", "may_overlap", "overlapping_pair", "overlaps_itself"]
+__all__ = ["Apart", "apart", "overlapping_pair", "overlaps_itself", "share_memory"]
 
 Apart: TypeAlias = Callable[[Sequence[Any]], bool]
-_BRUTE_FORCE: Final = 1 << 16
 
 
 def apart(lengths: Sequence[tuple[int, int | None]], written: int) -> Apart:
@@ -59,7 +58,7 @@ def apart(lengths: Sequence[tuple[int, int | None]], written: int) -> Apart:
 
 
 def overlapping_pair(tensors: Sequence[torch.Tensor], written: int) -> tuple[int, int] | None:
-    """Positions of two tensors that may share memory, of which one is among the first ``written``; None where
+    """Positions of two tensors that share memory, of which one is among the first ``written``; None where
     there are none. Sorts by address: linear but for that, where ranges of addresses lie apart."""
     spans = [(*_span(t), i) for i, t in enumerate(tensors) if t.numel()]
     spans.sort()
@@ -67,7 +66,7 @@ def overlapping_pair(tensors: Sequence[torch.Tensor], written: int) -> tuple[int
     for begin, end, i in spans:
         open_ = [one for one in open_ if one[0] > begin]
         for _, j in open_:
-            if (i < written or j < written) and may_overlap(tensors[i], tensors[j]):
+            if (i < written or j < written) and share_memory(tensors[i], tensors[j]):
                 return min(i, j), max(i, j)
         open_.append((end, i))
     return None
@@ -82,9 +81,9 @@ def _span(tensor: torch.Tensor) -> tuple[int, int]:
     return begin, begin + (last + 1) * tensor.element_size()
 
 
-def may_overlap(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Whether two tensors share a byte. Columns and steps of one matrix are told apart by their strides,
-    small tensors by their elements; where neither says, ranges of addresses that meet count as sharing."""
+def share_memory(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether two strided tensors share a byte. Costs next to nothing where they lie apart; columns and steps
+    of one matrix are told apart by their strides, and what these leave open by where each piece lies."""
     (begin_a, end_a), (begin_b, end_b) = _span(a), _span(b)
     if not a.numel() or not b.numel() or end_a <= begin_b or end_b <= begin_a:
         return False
@@ -99,9 +98,7 @@ def may_overlap(a: torch.Tensor, b: torch.Tensor) -> bool:
         inner_a, inner_b = _inner(a, period), _inner(b, period)
         if period and not _meet(offset, inner_a, inner_b, period):
             return False
-    if a.numel() + b.numel() > _BRUTE_FORCE:
-        return True
-    return not _places(a, begin_a).isdisjoint(_places(b, begin_b))
+    return _pieces_meet(a, b)
 
 
 def _inner(tensor: torch.Tensor, period: int) -> int:
@@ -119,14 +116,28 @@ def _meet(offset: int, length_a: int, length_b: int, period: int) -> bool:
     return at < length_a or at + length_b > period
 
 
-def _places(tensor: torch.Tensor, begin: int) -> set[int]:
-    """The address of each byte of a small tensor."""
+def _pieces_meet(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether a piece of one meets a piece of the other, looking at each."""
+    begins_a, length_a = _pieces(a)
+    begins_b, length_b = _pieces(b)
+    # the first piece of `a` that ends after a piece of `b` begins, if it begins before that one ends
+    first = torch.searchsorted(begins_a, begins_b - length_a, right=True)
+    there = first < len(begins_a)
+    return bool((begins_a[first[there]] < begins_b[there] + length_b).any())
+
+
+def _pieces(tensor: torch.Tensor) -> tuple[torch.Tensor, int]:
+    """Where each piece without gaps of a tensor begins, in order, and how many bytes it has."""
     width = tensor.element_size()
-    found = {begin}
-    for n, s in zip(tensor.shape, tensor.stride(), strict=True):
-        if n > 1:
-            found = {place + k * s * width for place in found for k in range(n)}
-    return {place + k for place in found for k in range(width)}
+    steps = sorted((s * width, n) for n, s in zip(tensor.shape, tensor.stride(), strict=True) if n > 1 and s)
+    length = width
+    begins = torch.tensor([tensor.data_ptr()])
+    for step, size in steps:
+        if step == length and len(begins) == 1:
+            length *= size
+        else:
+            begins = (begins[:, None] + step * torch.arange(size)).flatten()
+    return begins.sort().values, length
 
 
 def overlaps_itself(sizes: Sequence[int], strides: Sequence[int]) -> bool:

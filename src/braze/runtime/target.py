@@ -85,7 +85,7 @@ def host_target() -> Target:
 def named_target(name: str) -> Target:
     """The target of a name: ``host``, ``generic``, ``x86-64-v3``, ``x86-64-v4``, or any CPU name of LLVM's
     (whose vectors are then taken to be 128 bits wide, since the name alone does not say). Raises
-    ``ConfigError`` for a name that is none."""
+    `ConfigError` for a name that is none."""
     check_cpu_target(name)
     if name == "host":
         return host_target()

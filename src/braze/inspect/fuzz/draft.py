@@ -90,7 +90,7 @@ class Draft:
     def new_dim(self) -> Dim:
         """A size for each call."""
         rng = self.rng
-        if self.mode != "dynamic" or rng.random() < 0.25:
+        if self.calls == 1 or rng.random() < 0.25:
             return (0 if rng.random() < 0.02 else rng.choice(_SIZES),) * self.calls
         first = rng.choice((2, 3, 4, 5, 6, 8, 9, 17))
         others = [rng.choice((0, 1, 1, 2, 3, 5, 7, 12, 16, 18, 33)) for _ in range(self.calls - 1)]

@@ -16,6 +16,7 @@ from braze.inspect.fuzz.table import OPERATORS
 
 __all__ = [
     "HALF",
+    "Function",
     "Given",
     "Outcome",
     "apply",

@@ -22,7 +22,7 @@ from braze.inspect.fuzz.table import OPERATORS
 
 __all__ = ["MODES", "draw_statement", "generate", "mode_of"]
 
-MODES: tuple[Mode, ...] = ("static", "dynamic", "gradients")
+MODES: tuple[Mode, ...] = ("static", "dynamic", "gradients", "package")
 
 DYNAMIC_CALLS = 3
 _LENGTHS = (1, 2, 3, 3, 4, 4, 5, 6, 7, 9)
@@ -52,7 +52,7 @@ def generate(seed: int, index: int) -> Program | None:
 
 
 def _attempt(rng: random.Random, mode: Mode, origin: str) -> Program | None:
-    draft = Draft(rng, mode, DYNAMIC_CALLS if mode == "dynamic" else 1)
+    draft = Draft(rng, mode, DYNAMIC_CALLS if mode in ("dynamic", "package") else 1)
     raising = rng.random() < _RAISING
     statements: list[Statement] = []
     weights = [_weight(row, mode) for row in _ROWS]

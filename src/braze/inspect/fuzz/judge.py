@@ -19,8 +19,9 @@ import msgspec
 import torch
 
 from braze.compile.report import ledger
+from braze.inspect.fuzz import packages
 from braze.inspect.fuzz.compare import Problem, leaf_at, problems, unmatched, words_of
-from braze.inspect.fuzz.execute import Outcome, backend_function, function_of, reference, run
+from braze.inspect.fuzz.execute import Function, Outcome, backend_function, function_of, reference, run
 from braze.inspect.fuzz.program import Program
 from braze.inspect.numerics import FACTOR, scaled_errors
 
@@ -101,6 +102,9 @@ def judge(program: Program, settings: Settings) -> Verdict:
     before = ledger.totals()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        if program.mode == "package":
+            verdict = _judged_package(program, settings)
+            return msgspec.structs.replace(verdict, seconds=time.perf_counter() - start)
         status, fault, why = _judged(program, settings)
     after = ledger.totals()
     new = after.fallbacks[len(before.fallbacks) :]
@@ -134,6 +138,35 @@ def _judged(program: Program, settings: Settings) -> tuple[Status, Fault | None,
     return _arbitrated(program, found, eager)
 
 
+def _judged_package(program: Program, settings: Settings) -> Verdict:
+    """A package beside the exported program that it was made of, which may refuse some of the calls."""
+    try:
+        source = packages.exported(program)
+    except Exception as error:  # PyTorch has no program to make a package of
+        return Verdict("discarded", None, f"torch.export refuses it: {words_of(error)}")
+    try:
+        package = packages.packed(source, strict=settings.strict)
+    except Exception as error:
+        return Verdict("fault", Fault("raises", "aot_compile", words_of(error)))
+    for op, reason in package.fallbacks:
+        if settings.strict or _DEFECT.search(reason):
+            kind = "fallback" if settings.strict else "defect"
+            return Verdict("fault", Fault(kind, op, f"{op}: {' '.join(reason.split())}"))
+    status, fault, why = _compared(program, source.module(), package.function)
+    return Verdict(status, fault, why, package.fallbacks, package.graphs)
+
+
+def _compared(program: Program, module: Function, package: Function) -> tuple[Status, Fault | None, str]:
+    theirs = [run(module, program, call) for call in range(program.calls)]
+    for call in range(program.calls):
+        ours = run(package, program, call)
+        found = [(call, problem, ours) for problem in problems(ours, theirs[call])]
+        if found and not packages.is_told_apart(ours.error):
+            return _arbitrated(program, found, theirs)
+    errors = [outcome.error for outcome in theirs if outcome.error is not None]
+    return ("both raise", None, words_of(errors[0])) if len(errors) == len(theirs) else ("agrees", None, "")
+
+
 def _arbitrated(
     program: Program, found: Sequence[tuple[int, Problem, Outcome]], eager: Sequence[Outcome]
 ) -> tuple[Status, Fault | None, str]:
@@ -155,8 +188,10 @@ def _arbitrated(
         remaining.append(problem)
     if not remaining:
         return status, None, why
-    apart = run(backend_function(program, SHARED_BACKEND), program, call)
-    too = {(problem.kind, problem.where) for problem in problems(apart, eager[call])}
+    too: set[tuple[str, str]] = set()
+    if program.mode != "package":
+        apart = run(backend_function(program, SHARED_BACKEND), program, call)
+        too = {(problem.kind, problem.where) for problem in problems(apart, eager[call])}
     own = [problem for problem in remaining if (problem.kind, problem.where) not in too]
     if not own:
         first = remaining[0]

@@ -31,7 +31,7 @@ __all__ = [
     "text_of",
 ]
 
-Mode = Literal["static", "dynamic", "gradients"]
+Mode = Literal["static", "dynamic", "gradients", "package"]
 
 
 class Name(msgspec.Struct, frozen=True, tag="name"):

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from braze.inspect.fuzz.execute import MARGIN
+from braze.inspect.fuzz.packages import dims_of
 from braze.inspect.fuzz.program import Number, Program, Tensor, literal
 
 __all__ = ["script_of"]
 
 _HEAD = """\
-import torch
+{IMPORTS}import torch
 import torch.nn.functional as F
 
-from braze.inspect.numerics import assert_agrees, in_float64
+{BRAZE}from braze.inspect.numerics import assert_agrees, in_float64
 """
 
 _FILLED = '''
@@ -70,6 +71,19 @@ for call in range({CALLS}):
 print("agrees with eager")
 """
 
+_PACKAGE = """
+class Program(torch.nn.Module):
+    def forward(self, *arguments):
+        return program(*arguments)
+
+
+with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
+    dims = {DIMS}
+    source = torch.export.export(Program(), tuple(inputs(0)), dynamic_shapes={"arguments": dims})
+    compiled = braze.aot_load(braze.aot_compile(source, f"{folder}/model.pt2", "host"))
+exported = source.module()
+"""
+
 
 def script_of(program: Program, comment: str = "") -> str:
     """The script. ``comment`` stands at its beginning."""
@@ -77,16 +91,35 @@ def script_of(program: Program, comment: str = "") -> str:
     returned = "with_gradients(function(*arguments), arguments)" if gradients else "function(*arguments)"
     head = "".join(f"# {line}\n" for line in comment.splitlines())
     parts = [
-        head + _HEAD,
+        head + _head(program),
         "\n" + program.source(),
         _FILLED,
         _inputs(program),
         _GRADIENTS if gradients else "",
         _OUTCOME.replace("{RETURNED}", returned),
         _SHARED,
-        _CHECK.replace("{DYNAMIC}", str(program.mode == "dynamic")).replace("{CALLS}", str(program.calls)),
+        _check(program),
     ]
     return "\n".join(part.rstrip("\n") + "\n" for part in parts if part)
+
+
+def _head(program: Program) -> str:
+    package = program.mode == "package"
+    imports, own = ("import tempfile\n\n", "import braze\n") if package else ("", "")
+    return _HEAD.replace("{IMPORTS}", imports).replace("{BRAZE}", own)
+
+
+def _check(program: Program) -> str:
+    check = _CHECK.replace("{CALLS}", str(program.calls))
+    compiled, rest = check.split("\n", 2)[1:]
+    if program.mode != "package":
+        return f"{compiled.replace('{DYNAMIC}', str(program.mode == 'dynamic'))}\n{rest}"
+    dims = [
+        "None" if one is None else "{" + ", ".join(f"{d}: torch.export.Dim.AUTO" for d in one) + "}"
+        for one in dims_of(program)
+    ]
+    rest = rest.replace("outcome(program, theirs)", "outcome(exported, theirs)")
+    return _PACKAGE.replace("{DIMS}", f"({', '.join(dims)},)") + rest
 
 
 def _inputs(program: Program) -> str:

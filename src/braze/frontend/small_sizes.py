@@ -1,0 +1,309 @@
+"""Sizes of 0 and 1: which graphs it takes to serve them.
+
+`torch.export` traces a size that may differ as a symbol from 2 on, whatever range was declared for it, and
+the exported program runs for 0 and 1 all the same. Compiled code relies on what its trace assumed. So the
+program is traced again, over symbols from 1 on, in the way in which PyTorch traces sizes that depend on data:
+without looking whether one is 1. Mostly the graph is the same, and one graph serves all. Where it is not, or
+a decision was needed, there is one more graph, for the small sizes alone. A size of 0 is always a number in a
+graph of its own.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import torch
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
+
+from braze._torch import export, shape_envs, shapes
+from braze._torch.shape_envs import SymbolFacts
+from braze.artifact.compiled_graph import CompiledFxGraph
+from braze.config import Config
+from braze.errors import BrazeError, PackageError
+from braze.frontend.exported import Prepared, prepare
+
+__all__ = ["Case", "Served", "served_by"]
+
+MAX_TRACES: Final = 40
+"""For sizes that were declared ..."""
+MAX_UNDECLARED: Final = 8
+"""... and for those that were not: programs with many sizes take long to trace."""
+MAX_GRAPHS: Final = 12
+"""Graphs of one package: more are more than the sizes of 0 and 1 of any model that people deploy."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A graph for some of a program's sizes."""
+
+    prepared: Prepared
+    graph: CompiledFxGraph
+
+
+@dataclass(frozen=True)
+class Served:
+    """``cases``: what serves a program's sizes, the graph for large ones first; ``prepared``: the program as
+    it was traced for those; ``least``: by symbol, the least size that one of the graphs takes, where that is
+    not what ``prepared`` says."""
+
+    prepared: Prepared
+    cases: tuple[Case, ...]
+    least: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class _Region:
+    """Some of the sizes: symbols that are 0 or 1, and the least that others may be."""
+
+    fixed: Mapping[str, int]
+    least: Mapping[str, int]
+
+    def __str__(self) -> str:
+        return " and ".join(f"{name} = {value}" for name, value in self.fixed.items()) or "1"
+
+    def split(self, name: str) -> Iterator[_Region]:
+        """The same sizes in two regions: the least value of a symbol, and those above."""
+        others = {n: v for n, v in self.least.items() if n != name}
+        yield _Region({**self.fixed, name: self.least[name]}, others)
+        above = {**self.least, name: self.least[name] + 1}
+        if self.fixed or any(n < 2 for n in above.values()):
+            yield _Region(self.fixed, above)
+
+
+def served_by(
+    program: ExportedProgram, config: Config, compiled: Callable[[Prepared], CompiledFxGraph]
+) -> Served:
+    """The graphs that serve all sizes for which a program may be called.
+
+    Raises `PackageError` where sizes that were declared cannot be served, and what preparing and compiling
+    raise."""
+    return _Cover(export.recalled(program), config, compiled).run()
+
+
+class _Cover:
+    def __init__(
+        self, program: ExportedProgram, config: Config, compiled: Callable[[Prepared], CompiledFxGraph]
+    ) -> None:
+        self.config, self.compiled = config, compiled
+        self.symbols = _small_symbols(program)
+        self.facts: dict[str, SymbolFacts] = {}
+        self.conditions: list[Any] = []
+        self.program = program
+        if self.symbols:
+            # a copy that knows what the program does, and not what its first trace here will have added
+            self.program = export.rebased(program, {})
+            env = export.env_of(self.program)
+            assert env is not None
+            known = shape_envs.symbols_by_name(env)
+            self.facts = {name: shape_envs.facts_of(env, s) for name, s in known.items()}
+            names = [name for name, fact in self.facts.items() if fact.hint is not None]
+            self.conditions = export.conditions_on(env, names)
+        self.main = prepare(program, config)
+
+    def run(self) -> Served:
+        found: list[Case] = []
+        least: dict[str, int] = {}
+        serves_all = False
+        traces = 0
+        regions = list(self._regions())
+        while regions:
+            region = regions.pop(0)
+            traces += 1
+            declared = any(self.symbols[n][1] for n in (*region.fixed, *region.least) if n in self.symbols)
+            most = MAX_TRACES if declared else MAX_UNDECLARED
+            if traces > most or len(found) >= MAX_GRAPHS:
+                self._give_up(region, "it takes too many graphs to tell them apart")
+                continue
+            outcome = self._attempt(region)
+            if isinstance(outcome, str):
+                regions[:0] = region.split(outcome)
+            elif isinstance(outcome, Case):
+                for name, value in {**region.least, **region.fixed}.items():
+                    least[name] = min(value, least.get(name, 2))
+                if not region.fixed and outcome.prepared.text == self.main.text:
+                    found.insert(0, outcome)
+                    serves_all = True
+                else:
+                    found.append(outcome)
+        if not serves_all:
+            found.insert(0, Case(self.main, self.compiled(self.main)))
+        return Served(self.main, tuple(found), least)
+
+    def _regions(self) -> Iterator[_Region]:
+        """All sizes but those that the program's own trace serves."""
+        if self.symbols:
+            yield _Region({}, dict.fromkeys(self.symbols, 1))
+        zeros = [name for name, (least, _) in self.symbols.items() if least == 0]
+        for position, name in enumerate(zeros):
+            least = {n: max(low, 1) for n, (low, _) in self.symbols.items() if n != name}
+            least.update(dict.fromkeys(zeros[position + 1 :], 0))
+            yield _Region({name: 0}, least)
+
+    def _attempt(self, region: _Region) -> Case | str | None:
+        """The graph for a region; the symbol by which it has to be split; None where nobody can call it."""
+        facts = self._facts(region)
+        if facts is None:
+            return None
+        names = [name for name, fact in facts.items() if isinstance(fact, SymbolFacts)]
+        try:
+            with export.sizes_as_they_come():
+                split = self._other_shapes(region)
+                if split is not None:
+                    return split
+                prepared = prepare(export.rebased(self.program, facts), self.config)
+                if prepared.signature != self.main.signature:
+                    raise PackageError("the program has other constants for these sizes")
+                split = self._decided(region, facts, prepared)
+                graph = None if split else self.compiled(prepared)
+            split = split or self._decided(region, facts, prepared)
+        except Exception as error:  # whatever PyTorch's tracing raises: the program's own, among others
+            open_ = [name for name, least in region.least.items() if least < 2 and name in names]
+            if open_:
+                return open_[0]
+            self._give_up(region, error)
+            return None
+        if split is not None:
+            return split
+        assert graph is not None
+        return Case(prepared, graph)
+
+    def _facts(self, region: _Region) -> dict[str, SymbolFacts | int] | None:
+        """What is known of each symbol in a region, with examples that fit each other; None if none do."""
+        choices: list[list[int]] = []
+        names = [name for name, fact in self.facts.items() if isinstance(fact.hint, int)]
+        for name in names:
+            fact = self.facts[name]
+            if name in region.fixed:
+                choices.append([region.fixed[name]])
+                continue
+            wanted = [int(fact.hint or 0), *range(2, 18), 1, 0]
+            least = region.least.get(name, fact.lower)
+            most = fact.upper
+            fitting = [n for n in wanted if (least is None or n >= least) and (most is None or n <= most)]
+            choices.append(list(dict.fromkeys(fitting)))
+        for values in itertools.islice(itertools.product(*choices), 20_000):
+            example = dict(zip(names, values, strict=True))
+            if not any(export.surely_fails(c, example) for c in self.conditions):
+                break
+        else:
+            return None
+        found: dict[str, SymbolFacts | int] = {}
+        for name, fact in self.facts.items():
+            if name in region.fixed:
+                found[name] = region.fixed[name]
+            elif name in region.least:
+                least = region.least[name]
+                found[name] = replace(fact, lower=least, hint=example[name], positive=least > 0)
+            elif name in example:
+                found[name] = replace(fact, hint=example[name])
+        return found
+
+    def _decided(
+        self, region: _Region, facts: Mapping[str, SymbolFacts | int], prepared: Prepared
+    ) -> str | None:
+        """A symbol for whose least value the trace does not hold, though the program may; None if there is
+        none."""
+        env = shapes.shape_env_of(prepared.inputs)
+        if env is None:
+            return None
+        known = shape_envs.symbols_by_name(env)
+        small = {name: low for name, low in region.least.items() if low < 2 and name in known}
+        for name, low in small.items():
+            least = shape_envs.facts_of(env, known[name]).lower
+            if (least is None or least > low) and self._may_be(region, {name: low}):
+                return name
+        hints = {name: fact.hint for name, fact in facts.items() if isinstance(fact, SymbolFacts)}
+        for condition in export.conditions_on(env, list(hints)):
+            used: list[str] = [s.name for s in condition.free_symbols]
+            for values in itertools.product(*[_values(name, small, hints) for name in used]):
+                example = dict(zip(used, values, strict=True))
+                chosen = [name for name in used if example[name] < 2 and name in small]
+                if chosen and export.surely_fails(condition, example) and self._may_be(region, example):
+                    return chosen[0]
+        return None
+
+    def _other_shapes(self, region: _Region) -> str | None:
+        """A symbol for whose least value some tensor has another shape than the program's trace says, as
+        `squeeze` gives it; None if there is none."""
+        small = {name: low for name, low in region.least.items() if low < 2 and name in self.facts}
+        for one in [*[{name: low} for name, low in small.items()], *([small] if len(small) > 1 else [])]:
+            others = {n: max(low, 2) for n, low in region.least.items() if n not in one}
+            facts = self._facts(_Region({**region.fixed, **one}, others))
+            if facts is None:
+                continue
+            try:
+                if export.shapes_differ(self.program, _examples(facts)):
+                    return next(iter(one))
+            except Exception:  # the program itself does not run for such sizes
+                return next(iter(one))
+        return None
+
+    def _may_be(self, region: _Region, values: Mapping[str, int]) -> bool:
+        """Whether the program may be called with these sizes."""
+        example = {**region.fixed, **values}
+        return not any(export.surely_fails(c, example) for c in self.conditions)
+
+    def _give_up(self, region: _Region, why: Exception | str) -> None:
+        """Raise where a region was declared, and the program itself runs for it."""
+        declared = [name for name in region.fixed if self.symbols[name][1]]
+        if not declared or (isinstance(why, Exception) and not self._runs(region)):
+            return
+        names = self.main.names
+        sizes = " and ".join(f"{names.get(name, name)} = {region.fixed[name]}" for name in region.fixed)
+        reason = why.what if isinstance(why, BrazeError) else str(why).partition("\n")[0]
+        raise PackageError(
+            f"this program cannot be compiled for {sizes}, which its range has: {reason}",
+            hint="export it with a range that begins at 2",
+        ) from (why if isinstance(why, Exception) else None)
+
+    def _runs(self, region: _Region) -> bool:
+        """Whether the operators of the program as it was exported have results for the sizes of a region."""
+        facts = self._facts(region)
+        assert facts is not None
+        try:
+            export.shapes_differ(self.program, _examples(facts))
+        except Exception:  # whatever an operator raises for arguments that it does not take
+            return False
+        return True
+
+
+def _examples(facts: Mapping[str, SymbolFacts | int]) -> dict[str, int]:
+    """A value of each symbol that does not depend on data."""
+    found = {name: fact if isinstance(fact, int) else fact.hint for name, fact in facts.items()}
+    return {name: value for name, value in found.items() if isinstance(value, int)}
+
+
+def _values(name: str, small: Mapping[str, int], hints: Mapping[str, Any]) -> list[int]:
+    return [*range(small.get(name, 2), 2), int(hints[name])]
+
+
+def _small_symbols(program: ExportedProgram) -> dict[str, tuple[int, bool]]:
+    """Symbols that are 0 or 1 in calls that the exported program serves: their least value, and whether it
+    was declared. Where nothing was, a range begins at 2 and has no end, and the program takes any size."""
+    env = export.env_of(program)
+    if env is None:
+        return {}
+    found: dict[str, tuple[int, bool]] = {}
+    conditions = export.conditions_on(env, list(shape_envs.symbols_by_name(env)))
+    placeholders = program.graph.find_nodes(op="placeholder")
+    for node, spec in zip(placeholders, program.graph_signature.input_specs, strict=True):
+        value = node.meta.get("val")
+        if spec.kind is not InputKind.USER_INPUT or not isinstance(value, torch.Tensor):
+            continue
+        for size in value.shape:
+            for symbol in shapes.symbols_of(size):
+                known = shape_envs.facts_of(env, symbol)
+                declared = program.range_constraints.get(symbol)
+                least, most = export.value_range(declared) if declared is not None else (2, None)
+                if known.lower is None or max(known.lower, least) > 2 or (least == 2 and most is not None):
+                    continue
+                first = 0 if least == 2 else max(least, 0)
+                while first < 2 and any(export.surely_fails(c, {symbol.name: first}) for c in conditions):
+                    first += 1
+                if first < 2:
+                    found[symbol.name] = (first, least < 2)
+    return found

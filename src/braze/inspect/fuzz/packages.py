@@ -1,0 +1,75 @@
+"""A program exported and packed: the exported program, and the package of it, as functions."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.export import Dim, ExportedProgram, export
+
+from braze.artifact.aot_load import aot_load
+from braze.artifact.package import open_package
+from braze.errors import InputMismatchError
+from braze.frontend.aot_compile import aot_compile
+from braze.inspect.fuzz.execute import Function, function_of, make_inputs
+from braze.inspect.fuzz.program import Program, Tensor
+
+__all__ = ["Packed", "dims_of", "exported", "is_told_apart", "packed"]
+
+
+@dataclass(frozen=True)
+class Packed:
+    """``fallbacks``: operators that run as eager PyTorch, and the reasons; ``graphs``: how many there are."""
+
+    function: Function
+    fallbacks: tuple[tuple[str, str], ...]
+    graphs: int
+
+
+class _Module(torch.nn.Module):
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *arguments: Any) -> Any:
+        return self.function(*arguments)
+
+
+def dims_of(program: Program) -> tuple[dict[int, Any] | None, ...]:
+    """For each input, the dimensions whose sizes are not the same in all calls, as `torch.export` wants
+    them."""
+    found: list[dict[int, Any] | None] = []
+    for given in program.inputs:
+        varying = []
+        if isinstance(given, Tensor):
+            ranks = range(len(given.shapes[0]))
+            varying = [dim for dim in ranks if len({shape[dim] for shape in given.shapes}) > 1]
+        found.append(dict.fromkeys(varying, Dim.AUTO) or None)
+    return tuple(found)
+
+
+def exported(program: Program) -> ExportedProgram:
+    """The program as `torch.export` captures it from its first call. Raises what that raises."""
+    example = tuple(make_inputs(program, 0).arguments)
+    with torch.no_grad():
+        return export(_Module(function_of(program)), example, dynamic_shapes={"arguments": dims_of(program)})
+
+
+def packed(source: ExportedProgram, *, strict: bool) -> Packed:
+    """An exported program as a loaded package for this machine. Raises what packing it raises."""
+    with tempfile.TemporaryDirectory(prefix="braze-fuzz-") as folder:
+        path = aot_compile(source, Path(folder) / "model.pt2", "host", options={"strict": strict})
+        graphs = open_package(path).graphs(trusted=False)
+        loaded = aot_load(path)
+    fallbacks = [(one.op, one.reason) for graph in graphs for one in graph.info.metrics.fallbacks]
+    return Packed(loaded, tuple(fallbacks), len(graphs))
+
+
+def is_told_apart(error: Exception | None) -> bool:
+    """Whether a package refuses on purpose what the exported program takes: arguments that share memory with
+    one that is written to."""
+    return isinstance(error, InputMismatchError) and "shares memory with" in error.what
