@@ -70,9 +70,9 @@ def test_what_is_no_program(program: ExportedProgram, tmp_path: Path, what: str)
 @pytest.mark.parametrize(
     ("arguments", "error", "text"),
     [
-        ({"targets": ("sm_80",)}, ConfigError, "no CPU named 'sm_80'"),
-        ({"targets": ("x86-64-v3", "x86_64-v4")}, ConfigError, "no CPU named 'x86_64-v4'"),
-        ({"targets": "HOST"}, ConfigError, "no CPU named 'HOST'"),
+        ({"targets": ("sm_80",)}, ConfigError, "the name of a CPU, not 'sm_80'"),
+        ({"targets": ("x86-64-v3", "x86_64-v4")}, ConfigError, "the name of a CPU, not 'x86_64-v4'"),
+        ({"targets": "HOST"}, ConfigError, "the name of a CPU, not 'HOST'"),
         ({"targets": ()}, PackageError, "at least one target"),
         ({"targets": None}, TypeError, "names of CPUs"),
         ({"targets": 3}, TypeError, "names of CPUs"),

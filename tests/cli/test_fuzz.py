@@ -64,4 +64,4 @@ def test_what_names_no_program(name: str) -> None:
 
 def test_the_modes_of_the_command_are_those_of_programs() -> None:
     assert invoke("--mode", "eager").exit_code == 2
-    assert module.MODES == ("static", "dynamic", "gradients")
+    assert module.MODES == ("static", "dynamic", "gradients", "package")

@@ -13,8 +13,8 @@ from torch._functorch.partitioners import min_cut_rematerialization_partition
 from torch.fx import GraphModule
 from torch.nn import Module
 
-from braze._torch.dynamo import untraced
 from braze._torch.effect_tokens import TOKENS_INSIDE, drop_tokens
+from braze._torch.hidden import untraced
 from braze._torch.joint_floats import floats_beside_the_cut
 from braze._torch.random_calls import draws_kept, draws_may_go, restore_draws, unused_draws
 from braze._torch.recurrent import differentiable_lstm

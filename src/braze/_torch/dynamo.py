@@ -19,6 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd import forward_ad
 from torch.fx import GraphModule
 
+from braze._torch.hidden import untraced
 from braze.config import Watch
 
 __all__ = [
@@ -135,9 +136,3 @@ def is_for_dynamo(error: BaseException) -> bool:
     """Whether an exception in a backend is no failure: it asks Dynamo to trace again, or to leave the frame
     alone."""
     return isinstance(error, (exc.RestartAnalysis, exc.SkipFrame))
-
-
-def untraced(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function`, which Dynamo calls and does not trace, where it is called from a compiled frame."""
-    disabled: Callable[..., Any] = torch._dynamo.disable(function, reason="compiled by Braze")  # type: ignore[no-untyped-call]
-    return disabled

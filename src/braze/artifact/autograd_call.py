@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import torch
 
 from braze._torch import autograd
-from braze._torch.dynamo import untraced
+from braze._torch.hidden import untraced
 from braze.artifact.call_spec import (
     AliasOfInput,
     AliasOfResult,

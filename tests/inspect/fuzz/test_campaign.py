@@ -13,7 +13,8 @@ from braze.inspect.fuzz.generate import generate
 from braze.inspect.fuzz.program import Program
 from tests.inspect.fuzz.programs import program, statement, tensor
 
-FAULTY = Plan(table="tests.inspect.fuzz.faulty_jobs", limit=8.0, shrink_seconds=60.0)
+COMPILED = ("static", "dynamic", "gradients")
+FAULTY = Plan(modes=COMPILED, table="tests.inspect.fuzz.faulty_jobs", limit=8.0, shrink_seconds=60.0)
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +89,6 @@ def test_time_ends_it() -> None:
 
 
 def test_a_fixed_campaign_finds_nothing() -> None:
-    account = run_plan(Plan(seed=3, first=380, programs=40), lambda *_: None)
+    account = run_plan(Plan(seed=3, modes=COMPILED, first=380, programs=40), lambda *_: None)
     assert not account.findings, "\n".join(finding.script() for finding in account.findings)
     assert account.programs >= 36 and account.statuses["undecidable"] <= 1
