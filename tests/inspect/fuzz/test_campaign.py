@@ -25,10 +25,12 @@ def session() -> Iterator[Session]:
 
 
 def index_of(operator: str, *, without: tuple[str, ...] = ()) -> tuple[int, Program]:
-    """The first program of seed 0 in which an operator is, and others are not."""
+    """The first program of seed 0 that returns what an operator gives, and in which others are not."""
     for index in range(5000):
         found = generate(0, index)
-        if found is not None and operator in found.operators() and not set(without) & set(found.operators()):
+        if found is None or set(without) & set(found.operators()):
+            continue
+        if any(s.operator == operator and set(s.results) & set(found.outputs) for s in found.statements):
             return index, found
     raise AssertionError(f"there is no program with {operator}")
 
