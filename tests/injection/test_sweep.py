@@ -18,6 +18,8 @@ EVERY = 1 if os.environ.get("HYPOTHESIS_PROFILE") == "thorough" else 15
 THE_GUARD = (
     "braze.config:",
     "braze.notices:",
+    "braze.runtime.ending:",  # its threads are known before anything is compiled in them
+    "braze.runtime.host:check_target",  # the options are looked at first
     "braze.compile.failing:",
     "braze.frontend.as_captured:",
     "braze.frontend.backend:",

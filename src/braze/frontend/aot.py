@@ -21,7 +21,7 @@ from braze.artifact.output_code import BoxedCall, OutputCode
 from braze.compile.fx_compile import CompileRequest, FxCompile, GraphKind
 from braze.compile.in_process import eager_or_raise
 from braze.config import Config
-from braze.errors import BrazeError
+from braze.errors import ConfigError
 from braze.frontend import aliasing
 from braze.frontend.decompositions import decompositions
 from braze.frontend.passes import cse
@@ -130,8 +130,8 @@ def compile_parts(
             kind=kind,
             graph_id=graph_id,
         )
-        # of the others all of the captured graph is left, should anything fail; of a backward only this
-        spare = _copied(part) if kind == "backward" else None
+        # should anything fail, all of the captured graph is left; of a backward that comes later only this
+        spare = _copied(part) if kind == "backward" and not backward_now else None
         with notices.held():
             try:
                 with notices.held():  # of what was said on a way that failed nothing is true any more
@@ -145,7 +145,8 @@ def compile_parts(
                     raise
                 code = eager_or_raise(replace(request, gm=spare), error)
             if observer is not None:
-                observer.compiled(kind, code)
+                with tracing.outside_trace(), configuration.using(config):
+                    observer.compiled(kind, code)
         return code
 
     if isinstance(module, GraphModule) and aliasing.writes_through_folded(module):
@@ -178,7 +179,7 @@ def compile_parts(
 
 def _code(made: object, compiler: FxCompile) -> OutputCode:
     if not isinstance(made, OutputCode):
-        raise BrazeError(f"{type(compiler).__name__}.compile returned {made!r}, and no OutputCode")
+        raise ConfigError(f"{type(compiler).__name__}.compile returned {made!r}, and no OutputCode")
     return made
 
 
