@@ -3,7 +3,6 @@ input."""
 
 from __future__ import annotations
 
-import copy
 import logging
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -27,6 +26,7 @@ from braze._torch.effect_tokens import call_plainly
 from braze._torch.integers import LEAST
 from braze._torch.shape_envs import SymbolFacts
 from braze._torch.shapes import shape_env_of
+from braze._torch.tracing import copied
 
 __all__ = [
     "conditions_on",
@@ -84,21 +84,10 @@ def _with_checks_kept(program: ExportedProgram) -> ExportedProgram:
     silent, said = torch.ops.aten._assert_async.default, torch.ops.aten._assert_async.msg
     if not program.graph.find_nodes(op="call_function", target=silent):
         return program
-    gm = _copied(program.graph_module)
+    gm = copied(program.graph_module)
     for node in gm.graph.find_nodes(op="call_function", target=silent):
         node.target, node.args = said, (*node.args, "Expected Tensor with single nonzero value, but got zero")
     return _with_graph(program, gm, program.range_constraints)
-
-
-def _copied(gm: GraphModule) -> GraphModule:
-    """The same graph with nodes of its own, under the same names: a copy would give others to those that are
-    called as functions of Python's are (``input``), and a program knows its arguments by name."""
-    graph = copy.deepcopy(gm.graph)
-    for node, made in zip(gm.graph.nodes, graph.nodes, strict=True):
-        made.name = node.name
-    copied = GraphModule(gm, graph)
-    copied.meta.update(gm.meta)
-    return copied
 
 
 def _with_graph(
@@ -227,7 +216,7 @@ def rebased(program: ExportedProgram, facts: Mapping[str, SymbolFacts | int]) ->
             raise ValueError(f"{condition} does not hold for {dict(facts)}")
         if here != sympy.true:
             shape_envs.assume(env, here)
-    made = _copied(gm)
+    made = copied(gm)
     for node in made.graph.nodes:
         if "val" in node.meta:
             node.meta["val"] = tree_map(converted, node.meta["val"])

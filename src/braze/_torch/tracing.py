@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -17,6 +18,7 @@ _PROMISED = "braze_promised_strides"
 
 __all__ = [
     "apart",
+    "copied",
     "fake_mode_of",
     "keep_promised_strides",
     "new_trace",
@@ -29,6 +31,18 @@ __all__ = [
     "strides_of_outputs",
     "visible_outputs",
 ]
+
+
+def copied(gm: GraphModule) -> GraphModule:
+    """The same graph with nodes of its own, under the same names: a copy would give others to those that are
+    called as functions of Python's are (``input``), and a program knows its arguments by name. Tensors, and
+    what is known of values, are shared."""
+    graph = copy.deepcopy(gm.graph)
+    for node, made in zip(gm.graph.nodes, graph.nodes, strict=True):
+        made.name = node.name
+    result = GraphModule(gm, graph)
+    result.meta.update(gm.meta)
+    return result
 
 
 def static_inputs() -> frozenset[int]:

@@ -3,7 +3,6 @@ compiler sees it."""
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -131,7 +130,7 @@ def compile_parts(
             graph_id=graph_id,
         )
         # should anything fail, all of the captured graph is left; of a backward that comes later only this
-        spare = _copied(part) if kind == "backward" and not backward_now else None
+        spare = tracing.copied(part) if kind == "backward" and not backward_now else None
         with notices.held():
             try:
                 with notices.held():  # of what was said on a way that failed nothing is true any more
@@ -180,13 +179,6 @@ def compile_parts(
 def _code(made: object, compiler: FxCompile) -> OutputCode:
     if not isinstance(made, OutputCode):
         raise ConfigError(f"{type(compiler).__name__}.compile returned {made!r}, and no OutputCode")
-    return made
-
-
-def _copied(part: GraphModule) -> GraphModule:
-    """The same graph with nodes of its own; tensors, and what is known of values, are shared."""
-    made = GraphModule(part, copy.deepcopy(part.graph))
-    made.meta.update(part.meta)
     return made
 
 
