@@ -26,7 +26,7 @@ from braze.compile.fx_compile import CompileRequest
 from braze.config import Config
 from braze.errors import BrazeError, BrazeWarning, ConfigError, PackageError
 from braze.frontend.aot_arguments import config_of, flag, output_path, program_of, targets_of
-from braze.frontend.exported import Prepared, copied, parameters_of
+from braze.frontend.exported import Prepared, parameters_of
 from braze.frontend.small_sizes import Case, Served, served_by
 from braze.runtime.expr import Symbol
 from braze.runtime.guard import BoolExpr
@@ -114,7 +114,7 @@ def _compile(prepared: Prepared, targets: Sequence[str], config: Config) -> Comp
     )
     each: list[CompiledFxGraph] = []
     for target in targets:
-        gm = copied(prepared.gm)
+        gm = tracing.copied(prepared.gm)
         request = CompileRequest(
             gm=gm,
             example_inputs=prepared.inputs,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +24,7 @@ from braze.frontend.decompositions import decompositions
 from braze.frontend.passes import effects, empties
 from braze.frontend.passes.pipeline import run_passes
 
-__all__ = ["Prepared", "copied", "parameters_of", "prepare"]
+__all__ = ["Prepared", "parameters_of", "prepare"]
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class Prepared:
 def prepare(program: ExportedProgram, config: Config) -> Prepared:
     """The graph that is compiled, as AOTAutograd would make it for inference."""
     program = export.decomposed(program, decompositions(config))
-    gm = copied(program.graph_module)
+    gm = tracing.copied(program.graph_module)
     placeholders = gm.graph.find_nodes(op="placeholder")
     for node, spec in zip(placeholders, program.graph_signature.input_specs, strict=True):
         if spec.kind in (InputKind.CUSTOM_OBJ, InputKind.TOKEN):
@@ -136,13 +135,6 @@ def _names_of_sizes(program: ExportedProgram, inputs: Sequence[Any]) -> dict[str
                 written = f"{path}.shape[{dim}]" if isinstance(value, torch.Tensor) else path
                 found.setdefault(str(shapes.expression_of(size)[0]), written)
     return found
-
-
-def copied(gm: GraphModule) -> GraphModule:
-    """The same graph with nodes of its own; tensors, and what is known of values, are shared."""
-    made = GraphModule(gm, copy.deepcopy(gm.graph))
-    made.meta.update(gm.meta)
-    return made
 
 
 def _write_back(program: ExportedProgram, gm: GraphModule, placeholders: Sequence[Node]) -> None:
