@@ -67,6 +67,8 @@ def _sections(request: CompileRequest) -> Iterator[str]:
             code = native.compile_native(scheduled, named_target(target), 3)
             for kernel, own in zip(scheduled.kernels, code.codes, strict=True):
                 yield f"{kernel.name}: {own.plan}"
+                if target == TARGETS[0]:
+                    yield str(own.program)
                 yield from _counted(own)
     built = build_plan(scheduled, code.calls, code.errors, request.name, symbols, assumed)
     yield f"\n-- launch\n{built.plan}"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from braze.codegen.llvm.plan import LoopPlan, StagePlan
+from braze.codegen.program.loop_plan import LoopPlan, StagePlan
 from braze.compile.report import GraphReport, KernelReport
 from braze.inspect.cost import extern_cost, kernel_cost
 from braze.inspect.explanation import Extern, Graph, Kernel, Memory, Refusal, Work

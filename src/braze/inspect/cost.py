@@ -47,7 +47,6 @@ instructions that a float32 takes; a float64 takes somewhat more. What is not he
 REDUCTION_FLOPS: Final[Mapping[str, int]] = {
     **dict.fromkeys("sum prod max min argmax argmin".split(), 1),
     "welford": 5,
-    "online_softmax": 25,
 }
 """The same for each element that a reduction takes in; scans likewise."""
 

@@ -116,15 +116,6 @@ class WelfordReduction(Reduction):
 
 
 @dataclass(frozen=True, eq=False)
-class OnlineSoftmaxReduction(Reduction):
-    """One component (maximum, sum of exponentials) of a softmax in a single pass.
-
-    Source: M. Milakov, N. Gimelshein, "Online normalizer calculation for softmax" (2018)."""
-
-    __str__ = Loops.__str__
-
-
-@dataclass(frozen=True, eq=False)
 class Scan(Loops):
     """Every element from all those before it along one dimension; ``value`` is a ``scan`` node."""
 

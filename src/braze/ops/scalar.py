@@ -175,24 +175,17 @@ def reduce(kind: str, component: int, x: Tensor, position: Tensor) -> Tensor:
         return x.any(-1)
     if kind == "all":
         return x.all(-1)
-    if kind == "xor_sum":
-        return functools.reduce(torch.bitwise_xor, x.unbind(-1))
-    if kind == "welford":
-        mean = x.mean(-1)
-        parts = (mean, (x - mean[..., None]).square().sum(-1), torch.full_like(mean, x.shape[-1]))
-        return parts[component]
-    assert kind == "online_softmax"
-    maximum = x.amax(-1)
-    if component == 0:
-        return maximum
-    return torch.where(maximum == -torch.inf, 0.0, torch.exp(x - maximum[..., None]).sum(-1)).to(x.dtype)
+    assert kind == "welford"
+    mean = x.mean(-1)
+    parts = (mean, (x - mean[..., None]).square().sum(-1), torch.full_like(mean, x.shape[-1]))
+    return parts[component]
 
 
 def identity(kind: str, component: int, dtype: torch.dtype) -> float | int:
     """What a reduction over nothing gives; ``dtype`` is that of its result."""
     if kind in ("prod", "all"):
         return 1
-    if kind == "max" or (kind == "online_softmax" and component == 0):
+    if kind == "max":
         return least(dtype)
     return greatest(dtype) if kind == "min" else 0
 

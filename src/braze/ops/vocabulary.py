@@ -17,7 +17,7 @@ else the
 - ``minimum``, ``maximum`` and the reductions and scans of these names give NaN if any operand is NaN. Which
   of two zeros is the greater is open, and so are the sign of a sum of zeros and that of a NaN.
 - A reduction over nothing gives its identity: 0, 1, False, True, the extreme value of the type (an infinity
-  for floating types), position 0. ``online_softmax``'s sum is 0 where its maximum is minus infinity.
+  for floating types), position 0.
 - Sums and products may be associated in any way, but in one way that does not depend on the number of
   threads.
 - All values of a stage are computed, at each point, before its stores; the stores then happen in order.
@@ -141,9 +141,7 @@ def _rows() -> list[OpDef]:
 
 OPS: dict[str, OpDef] = {d.name: d for d in _rows()}
 
-ReductionKind = Literal[
-    "sum", "prod", "max", "min", "argmax", "argmin", "any", "all", "xor_sum", "welford", "online_softmax"
-]
+ReductionKind = Literal["sum", "prod", "max", "min", "argmax", "argmin", "any", "all", "welford"]
 
 REDUCTIONS: dict[str, tuple[str, ...]] = {
     "sum": ("sum",),
@@ -154,9 +152,7 @@ REDUCTIONS: dict[str, tuple[str, ...]] = {
     "argmin": ("position",),
     "any": ("any",),
     "all": ("all",),
-    "xor_sum": ("xor",),
     "welford": ("mean", "m2", "count"),
-    "online_softmax": ("maximum", "sum of exp(x - maximum)"),
 }
 """Each kind of reduction and the names of its components. argmax and argmin take (value, position) and give
 the least position of an extremum, a NaN counting as the extremum, as torch does."""

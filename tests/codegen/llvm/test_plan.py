@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from braze.codegen.llvm.generate import generate
-from braze.codegen.llvm.plan import plan_kernel
+from braze.codegen.program.loop_plan import plan_kernel
 from braze.ops.dag import Dag
 from braze.ops.kernel import BufferArg, Kernel, Stage, Store
 from braze.runtime.expr import Symbol, as_expr

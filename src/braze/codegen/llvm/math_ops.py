@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from braze.codegen.llvm import emit_random, vecmath
+from braze.codegen.llvm import philox, vecmath
 from braze.codegen.llvm.builder import FunctionBuilder, Value
 from braze.errors import CodegenError
 
@@ -57,9 +57,9 @@ def _digamma(fb: FunctionBuilder, x: Value) -> Value:
 
 
 _HERE: dict[str, Callable[..., Value]] = {
-    "rand": emit_random.rand,
-    "randn": emit_random.randn,
-    "randint64": emit_random.randint64,
+    "rand": philox.rand,
+    "randn": philox.randn,
+    "randint64": philox.randint64,
     "fmod": lambda fb, a, b: fb.frem(a, b),
     "nextafter": _nextafter,
     "digamma": _digamma,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from braze.codegen.llvm.plan_cost import (
+from braze.codegen.program.loop_cost import (
     access_kind,
     body_cost,
     choose_vector,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from braze.codegen.llvm.emit_index import lane_step
+from braze.codegen.program.steps import lane_step
 from braze.ops.dag import IndirectSymbol, Node, topological
 from braze.ops.kernel import Stage
 from braze.ops.vocabulary import OPS
