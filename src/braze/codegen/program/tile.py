@@ -60,7 +60,8 @@ def band_of(m: Making) -> Symbol:
 
 
 def emit_tiles(m: Making, band: Symbol, start: Expr | None, stop: Expr | None) -> None:
-    """A band of tiles, some rows of them: full tiles, then what is left, row by row."""
+    """A band of tiles, some rows of them: full tiles, what is left beside them, and what is left below, row
+    by row."""
     b, plan = m.b, m.plan
     vector, tile = plan.vector, plan.tile
     assert vector is not None and tile is not None
@@ -69,16 +70,27 @@ def emit_tiles(m: Making, band: Symbol, start: Expr | None, stop: Expr | None) -
     lanes = plan.lanes
     first = b.bind("first", band.expr * (lanes * TILE_ROWS))
     last = b.bind("last", minimum(first + lanes * TILE_ROWS, tile.size))
-    top = b.symbol("top")
-    with b.loop(top, first, last, lanes, runs=True):
-        bottom = b.bind("bottom", minimum(top.expr + lanes, last))
-        full = (bottom - top.expr) // lanes  # 1 or 0
-        middle = b.bind("mid", start + (stop - start) // lanes * lanes * full)
-        with b.loop(vector, start, middle, lanes):
-            _tile(m, vector, tile, top)
-        with b.when([stop - middle]), b.loop(tile, top.expr, bottom, runs=True):
+    below = b.bind("below", first + (last - first) // lanes * lanes)
+    beside = b.bind("beside", start + (stop - start) // lanes * lanes)
+
+    def rows(top: Expr, bottom: Expr, left: Expr) -> None:
+        with b.loop(tile, top, bottom):
             prepare(m, [Copy()])
-            lane_parts(b, plan, vector, middle, stop, lambda copies: emit_copies(m, copies))
+            lane_parts(b, plan, vector, left, stop, lambda copies: emit_copies(m, copies))
+
+    top = b.symbol("top")
+    with b.loop(top, first, below, lanes):
+        with b.loop(vector, start, beside, lanes):
+            _tile(m, vector, tile, top)
+        if not _is_whole(vector.size, lanes):
+            with b.when([stop - beside]):
+                rows(top.expr, top.expr + lanes, beside)
+    if not _is_whole(tile.size, lanes):
+        rows(below, last, start)
+
+
+def _is_whole(size: Expr, lanes: int) -> bool:
+    return size.constant is not None and size.constant % lanes == 0
 
 
 def _tile(m: Making, vector: Symbol, tile: Symbol, top: Symbol) -> None:
