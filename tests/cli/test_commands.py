@@ -41,6 +41,7 @@ braze explain work.py:scaled --input bf16[16] --input 0.5 --grad
 braze explain work:step --kernel 1
 braze explain work.py:step --kernel 1 --show ir
 braze explain work.py:step --kernel 1 --show plan
+braze explain work.py:step --kernel 1 --show program
 braze explain work.py:step --kernel 1 --show llvm
 braze explain work.py:step --kernel 1 --show asm
 braze replay request.txt

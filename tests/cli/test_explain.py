@@ -37,7 +37,13 @@ def test_a_function_in_a_file_with_gradients(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("show", "expected"),
-    [("ir", "kernel fused_"), ("plan", "plan for"), ("llvm", "define void @"), ("asm", ".text")],
+    [
+        ("ir", "kernel fused_"),
+        ("plan", "plan for"),
+        ("program", "program fused_"),
+        ("llvm", "define void @"),
+        ("asm", ".text"),
+    ],
 )
 def test_one_kernel(show: str, expected: str) -> None:
     result = invoke("torch:tanh", "-i", "f32[40]", "--kernel", "1", "--show", show)

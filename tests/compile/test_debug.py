@@ -34,7 +34,7 @@ def test_a_folder_holds_every_stage(tmp_path: Path) -> None:
     assert set(files) == {
         *("fx_graph.py", "ir.txt", "schedule.txt", "refusals.txt", "fallbacks.txt", "plan.txt", "call.py"),
         *("summary.txt", "driver.ll"),
-        *(f"kernels/{kernel}.{ending}" for ending in ("txt", "plan", "ll", "s")),
+        *(f"kernels/{kernel}.{ending}" for ending in ("txt", "plan", "program", "ll", "s")),
     }
     assert "torch.ops.aten" in files["fx_graph.py"]
     assert files["ir.txt"].startswith("graph(") and files["schedule.txt"].startswith("segment:")
@@ -45,6 +45,7 @@ def test_a_folder_holds_every_stage(tmp_path: Path) -> None:
     assert files[f"kernels/{kernel}.txt"].startswith(f"# {__file__}:")
     assert f"kernel {kernel}(" in files[f"kernels/{kernel}.txt"]
     assert files[f"kernels/{kernel}.plan"].startswith("plan for")
+    assert files[f"kernels/{kernel}.program"].startswith(f"program {kernel}(")
     symbol = re.search(r"define void @(\w+)\(", files[f"kernels/{kernel}.ll"])
     assert symbol and f"{symbol[1]}:" in files[f"kernels/{kernel}.s"]
 

@@ -14,7 +14,7 @@ written as the compilation goes, so that one that fails leaves everything up to 
       fallbacks.txt     what eager PyTorch runs, and why
       summary.txt       counts, and the seconds of each phase
       driver.ll         the segments, which call the kernels
-      kernels/NAME.*    bodies (txt), loop plan (plan), LLVM IR (ll), assembly (s)
+      kernels/NAME.*    bodies (txt), loop plan, program, LLVM IR (ll), assembly (s)
       error.txt         only where the compilation failed
 """
 
@@ -29,6 +29,7 @@ from pathlib import Path
 
 from torch.fx import GraphModule
 
+from braze.codegen.llvm.generate import KernelCode
 from braze.codegen.llvm.pool import compile_ir
 from braze.codegen.native import NativeCode
 from braze.compile.fx_compile import CompileRequest
@@ -93,13 +94,14 @@ class DebugFolder:
         """The kernels up to their LLVM IR, before LLVM has seen it."""
         if self.path is not None:
             for kernel, code in zip(schedule.kernels, native.codes, strict=True):
-                self._kernel(kernel, code.plan, code.text)
+                self._kernel(kernel, code)
             self.write("driver.ll", native.driver)
 
-    def _kernel(self, kernel: Kernel, loop_plan: object, llvm_ir: str) -> None:
+    def _kernel(self, kernel: Kernel, code: KernelCode) -> None:
         self.write(f"kernels/{kernel.name}.txt", _with_sources(kernel))
-        self.write(f"kernels/{kernel.name}.plan", loop_plan)
-        self.write(f"kernels/{kernel.name}.ll", llvm_ir)
+        self.write(f"kernels/{kernel.name}.plan", code.plan)
+        self.write(f"kernels/{kernel.name}.program", code.program)
+        self.write(f"kernels/{kernel.name}.ll", code.text)
 
     def finish(self, report: GraphReport) -> None:
         """What is known once the graph is compiled."""

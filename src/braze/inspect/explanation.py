@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from rich.console import Console, RenderableType
 
 from braze.artifact.schema import Fallback
+from braze.codegen.program.build import build_program
+from braze.codegen.program.loop_plan import LoopPlan
 from braze.compile.debug import assembly
 from braze.compile.report import GraphReport, KernelReport
 from braze.inspect.machine import Machine
@@ -74,6 +76,13 @@ class Kernel(Work):
     def loop_plan(self) -> str:
         """How the loops are vectorised, unrolled and shared among threads, and how memory is accessed."""
         return str(self.report.loop_plan)
+
+    @property
+    def program(self) -> str:
+        """The loops, vector by vector, as pseudo-code; built when it is asked for, since it is large."""
+        plan = self.report.loop_plan
+        assert isinstance(plan, LoopPlan)
+        return str(build_program(self.report.kernel, plan))
 
     @property
     def llvm_ir(self) -> str:
