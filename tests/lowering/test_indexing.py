@@ -222,3 +222,25 @@ NOTHING: dict[str, Callable[..., torch.Tensor]] = {
 @pytest.mark.parametrize("name", NOTHING)
 def test_places_without_elements(name: str) -> None:
     check(NOTHING[name], torch.zeros(1, 0), torch.zeros(1, 0, dtype=torch.int64))
+
+
+@pytest.mark.parametrize(
+    ("function", "checks"),
+    [
+        (lambda x, i: x[i % 5], 0),
+        (lambda x, i: x[i & 7], 1),
+        (lambda x, i: x[i & 3], 0),
+        (lambda x, i: x[i.clamp(0, 4)], 0),
+        (lambda x, i: x[i.clamp(0, 5)], 1),
+        (lambda x, i: x[(i > 0).to(torch.int64)], 0),
+        (lambda x, i: x[i] // (i % 3 + 1)[:, None], 1),
+    ],
+)
+def test_what_cannot_be_out_of_range_is_not_checked(
+    function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], checks: int
+) -> None:
+    x, i = torch.arange(15).reshape(5, 3), torch.tensor([0, 2, 4, 1])
+    check(function, x, i)
+    graph, fallbacks = lower(trace(function, x, i))
+    assert not fallbacks
+    assert str(graph).count("= check_") == checks

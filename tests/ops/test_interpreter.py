@@ -129,7 +129,7 @@ def test_a_reduction_over_nothing_gives_its_identity(kind: str) -> None:
     dag, none = Dag(), Symbol("r0", 0, -1)
     dtype = torch.bool if kind in ("any", "all") else F32
     identity = {"prod": 1, "all": 1, "max": -math.inf, "min": math.inf}
-    for component in range(len(REDUCTIONS[kind])):
+    for component in range(len(REDUCTIONS[kind].components)):
         value = dag.reduction(kind, [dag.load("x", none.expr, dtype)], [none], component)
         expected = identity.get(kind, 0)
         assert evaluate(dag, value, {"x": torch.zeros(0, dtype=dtype)}, 2, (none,)).tolist() == [expected] * 2

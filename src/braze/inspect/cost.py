@@ -6,7 +6,7 @@ and no more than lie between the least and the greatest index. What is masked of
 index in memory, counts as far as it could be touched. Scratch memory of a kernel counts nothing.
 
 *Flops*: operations on floating-point values, each as often as the loop variables that it depends on have
-values. Comparing, selecting and converting is free; a function counts the operations of its inline form.
+values; the vocabulary says how many each is.
 """
 
 from __future__ import annotations
@@ -20,35 +20,13 @@ from braze.ir.externs import ExternKernel
 from braze.ops.dag import IndirectSymbol, Node
 from braze.ops.dtypes import is_float
 from braze.ops.kernel import Kernel, Stage
+from braze.ops.vocabulary import OPS, REDUCTIONS
 from braze.runtime.expr import Expr, ExprLike, Symbol, as_expr
 
-__all__ = ["FLOPS", "REDUCTION_FLOPS", "Cost", "extern_cost", "kernel_cost"]
+__all__ = ["Cost", "extern_cost", "kernel_cost"]
 
 Sizes = Mapping[str, int]
 """The values of size symbols, by name."""
-
-_FLOPS: Final[Mapping[int, str]] = {
-    1: "add sub mul truediv neg abs minimum maximum sqrt floor ceil trunc round",
-    2: "fma rsqrt floordiv truncdiv mod fmod",
-    4: "hypot",
-    17: "exp2",
-    24: "exp sigmoid asin acos atan atan2 cosh",
-    30: "log log2 log10 sin cos tan",
-    37: "expm1 log1p asinh acosh atanh sinh",
-    50: "tanh erf",
-    57: "erfc pow lgamma randn",
-    95: "erfinv digamma",
-}
-
-FLOPS: Final[Mapping[str, int]] = {op: flops for flops, ops in _FLOPS.items() for op in ops.split()}
-"""Floating-point operations of one scalar operation, an fma being two. Those of functions are counted in the
-instructions that a float32 takes; a float64 takes somewhat more. What is not here counts nothing."""
-
-REDUCTION_FLOPS: Final[Mapping[str, int]] = {
-    **dict.fromkeys("sum prod max min argmax argmin".split(), 1),
-    "welford": 5,
-}
-"""The same for each element that a reduction takes in; scans likewise."""
 
 
 @dataclass(frozen=True)
@@ -102,9 +80,9 @@ def _stage_flops(kernel: Kernel, stage: Stage, known: Mapping[Symbol, int]) -> i
             if is_float(value.dtype):
                 along = frozenset(node.attrs[2]) if node.op == "reduction" else frozenset()  # type: ignore[call-overload]
                 points = _points((value.free | node.free | along) & loops, known)
-                total += REDUCTION_FLOPS.get(str(node.attrs[0]), 0) * points
-        elif is_float(node.dtype) and node.op in FLOPS:
-            total += FLOPS[node.op] * _points(node.free & loops, known)
+                total += REDUCTIONS[str(node.attrs[0])].flops * points
+        elif is_float(node.dtype):
+            total += OPS[node.op].flops * _points(node.free & loops, known)
     for store in stage.stores:
         if store.mode == "atomic_add" and is_float(store.value.dtype):
             total += _points(loops, known)

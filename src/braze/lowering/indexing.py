@@ -15,6 +15,7 @@ from braze.lowering.registry import Unsupported, lowers
 from braze.lowering.tables import known_index
 from braze.ops.dag import Node, loads
 from braze.ops.dtypes import is_integer
+from braze.ops.ranges import value_range
 from braze.runtime.expr import ONE, ZERO, Expr, known_positive
 
 if TYPE_CHECKING:
@@ -48,9 +49,15 @@ def checked(
     known = known_index(ctx.dag, index, size, wrap=wrap)
     if known is not None:
         return known
-    if trusted and not loads([index]):
+    if (trusted and not loads([index])) or _fits(index, size):
         return ctx.dag.indirect(index, size)
     return ctx.dag.check_index(index, size, wrap=wrap, error=ctx.check(error))
+
+
+def _fits(index: Node, size: Expr) -> bool:
+    """Whether no value of ``index`` can be outside ``size`` elements, whatever the inputs hold."""
+    span, least = value_range(index), size.bounds()[0]
+    return span is not None and least is not None and span[0] >= 0 and span[1] < least
 
 
 @lowers(aten.embedding.default)

@@ -14,6 +14,7 @@ from braze.lowering.promotion import Operand, Scalar, number
 from braze.lowering.registry import Unsupported, lowers
 from braze.ops.dag import Node
 from braze.ops.dtypes import HALF_TYPES, integer_limits, is_float
+from braze.ops.ranges import value_range
 from braze.runtime.expr import Expr
 
 if TYPE_CHECKING:
@@ -84,7 +85,12 @@ def quotient(ctx: GraphLowering, x: Node, y: Node) -> Node:
 
 def _nonzero_divisor(ctx: GraphLowering, y: Node) -> Node:
     """An integer divisor, checked: eager raises where it is 0."""
-    return y if is_float(y.dtype) else ctx.dag.check_nonzero(y, ctx.check(ZeroDivisionError))
+    if is_float(y.dtype):
+        return y
+    span = value_range(y)
+    if span is not None and not span[0] <= 0 <= span[1]:
+        return y
+    return ctx.dag.check_nonzero(y, ctx.check(ZeroDivisionError))
 
 
 @lowers(aten.div.Tensor_mode, aten.div.Scalar_mode)

@@ -336,7 +336,7 @@ class Dag:
     def reduction(self, kind: str, args: Sequence[Node], rvars: Sequence[Symbol], component: int = 0) -> Node:
         """Component ``component`` of the reduction of ``args`` over ``rvars``, in the type of its first
         operand; positions are int64."""
-        components = REDUCTIONS[kind]
+        components = REDUCTIONS[kind].components
         if component >= len(components):
             raise InternalError(f"{kind} has {len(components)} components")
         dtype = torch.int64 if kind in ("argmax", "argmin") else args[0].dtype

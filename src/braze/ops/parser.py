@@ -198,7 +198,7 @@ class _Body:
         over = _keyword(call, "over")
         if not isinstance(over, ast.List):
             raise ParseError("over= takes a list of loops")
-        component = int(_literal(_keyword(call, "component"))) if len(REDUCTIONS[kind]) > 1 else 0
+        component = int(_literal(_keyword(call, "component"))) if len(REDUCTIONS[kind].components) > 1 else 0
         return self.dag.reduction(kind, args, [self.scope[_word(v)] for v in over.elts], component)
 
     def _value(self, node: ast.expr) -> Node:

@@ -68,7 +68,7 @@ def print_node(node: Node, names: _Names) -> str:
     elif node.op == "reduction":
         kind, component, rvars = node.attrs
         over = ", ".join(v.name for v in rvars)  # type: ignore[attr-defined]
-        part = f"component={component}, " if len(REDUCTIONS[str(kind)]) > 1 else ""
+        part = f"component={component}, " if len(REDUCTIONS[str(kind)].components) > 1 else ""
         text = f"reduce.{kind}({', '.join(args)}, {part}over=[{over}])"
     elif node.op == "scan":
         text = f"scan.{node.attrs[0]}({args[0]}, along={node.attrs[1]})"

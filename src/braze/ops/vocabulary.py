@@ -36,7 +36,9 @@ Result = Literal["same", "bool", "explicit"]
 @dataclass(frozen=True)
 class OpDef:
     """One operation. ``result``: ``same`` type as the operands, ``bool``, or ``explicit`` (given by the
-    node).
+    node). ``flops``: operations of floating-point arithmetic on one element, an fma being two; those of a
+    function are counted in the instructions that a float32 takes, and a float64 takes somewhat more.
+    Comparing, selecting and converting is free.
     """
 
     name: str
@@ -44,6 +46,7 @@ class OpDef:
     domain: Domain
     result: Result
     cost: int
+    flops: int
     meaning: str
 
 
@@ -51,55 +54,47 @@ def _rows() -> list[OpDef]:
     rows: list[OpDef] = []
 
     def row(
-        names: str, arity: int | tuple[int, int], domain: Domain, result: Result, cost: int, meaning: str = ""
+        names: str,
+        arity: int | tuple[int, int],
+        domain: Domain,
+        result: Result,
+        cost: int,
+        flops: int = 0,
+        meaning: str = "",
     ) -> None:
         span = (arity, arity) if isinstance(arity, int) else arity
-        rows.extend(OpDef(name, span, domain, result, cost, meaning) for name in names.split())
+        rows.extend(OpDef(name, span, domain, result, cost, flops, meaning) for name in names.split())
 
     # leaves
-    row("constant", 0, "any", "explicit", 0, "attrs: (value,)")
-    row("index_expr", 0, "any", "explicit", 1, "attrs: (Expr,); an index expression as a value")
-    row("load", (0, 1), "any", "explicit", 1, "attrs: (buffer, Expr); optional mask: 0 where it is false")
+    row("constant", 0, "any", "explicit", 0, 0, "attrs: (value,)")
+    row("index_expr", 0, "any", "explicit", 1, 0, "attrs: (Expr,); an index expression as a value")
+    row("load", (0, 1), "any", "explicit", 1, 0, "attrs: (buffer, Expr); optional mask: 0 where it is false")
     # checks
-    row(
-        "check_index",
-        (1, 2),
-        "int",
-        "explicit",
-        3,
-        "attrs: (size, wrap, error); safe index, failure recorded",
+    safe = "attrs: (size, wrap, error); safe index, failure recorded"
+    row("check_index", (1, 2), "int", "explicit", 3, 0, safe)
+    safe = "attrs: (error,); 1 where the value was 0, failure recorded"
+    row("check_nonzero", (1, 2), "int", "same", 2, 0, safe)
+    safe = (
+        "args: (value, condition); attrs: (error,); the value, failure recorded where the condition is false"
     )
-    row(
-        "check_nonzero",
-        (1, 2),
-        "int",
-        "same",
-        2,
-        "attrs: (error,); 1 where the value was 0, failure recorded",
-    )
-    row(
-        "check",
-        2,
-        "any",
-        "explicit",
-        2,
-        "args: (value, condition); attrs: (error,); the value, failure recorded where the condition is false",
-    )
+    row("check", 2, "any", "explicit", 2, 0, safe)
     # arithmetic
-    row("add sub mul", 2, "number", "same", 1)
-    row("truediv", 2, "float", "same", 4)
+    row("add sub mul", 2, "number", "same", 1, 1)
+    row("truediv", 2, "float", "same", 4, 1)
     row(
         "floordiv truncdiv mod fmod",
         2,
         "number",
         "same",
         10,
+        2,
         "floor/trunc quotient; remainder like //, like C",
     )
-    row("neg abs", 1, "number", "same", 1)
-    row("minimum maximum", 2, "any", "same", 1, "NaN if either is NaN")
-    row("fma", 3, "float", "same", 1, "a*b + c rounded once")
-    row("copysign nextafter hypot", 2, "float", "same", 4)
+    row("neg abs", 1, "number", "same", 1, 1)
+    row("minimum maximum", 2, "any", "same", 1, 1, "NaN if either is NaN")
+    row("fma", 3, "float", "same", 1, 2, "a*b + c rounded once")
+    row("copysign nextafter", 2, "float", "same", 4)
+    row("hypot", 2, "float", "same", 4, 4)
     # comparison and logic
     row("eq ne lt le gt ge", 2, "any", "bool", 1)
     row("logical_and logical_or logical_xor", 2, "bool", "same", 1)
@@ -112,50 +107,69 @@ def _rows() -> list[OpDef]:
         "int",
         "same",
         1,
+        0,
         "shr is arithmetic on signed types; a shift >= width gives 0 or the sign",
     )
-    row("where", 3, "any", "explicit", 1, "args: (condition, if true, if false)")
+    row("where", 3, "any", "explicit", 1, 0, "args: (condition, if true, if false)")
     # conversion
-    row("to_dtype", 1, "any", "explicit", 1, "attrs: (); converts as torch does")
-    row("bitcast", 1, "any", "explicit", 0, "the same bits as another type of the same width")
+    row("to_dtype", 1, "any", "explicit", 1, 0, "attrs: (); converts as torch does")
+    row("bitcast", 1, "any", "explicit", 0, 0, "the same bits as another type of the same width")
     # rounding and classes
-    row("floor ceil trunc round", 1, "float", "same", 1, "round: to nearest, ties to even")
+    row("floor ceil trunc round", 1, "float", "same", 1, 1, "round: to nearest, ties to even")
     row("isnan isinf signbit", 1, "float", "bool", 1)
     # math
-    row("sqrt", 1, "float", "same", 6)
-    row("rsqrt", 1, "float", "same", 8)
-    row("exp exp2 expm1 sigmoid tanh", 1, "float", "same", 14)
-    row("log log1p log2 log10", 1, "float", "same", 16)
-    row("erf erfc erfinv", 1, "float", "same", 22)
-    row("sin cos tan asin acos atan sinh cosh asinh acosh atanh", 1, "float", "same", 22)
-    row("lgamma digamma", 1, "float", "same", 60)
-    row("pow atan2", 2, "float", "same", 40)
+    row("sqrt", 1, "float", "same", 6, 1)
+    row("rsqrt", 1, "float", "same", 8, 2)
+    row("exp2", 1, "float", "same", 14, 17)
+    row("exp sigmoid", 1, "float", "same", 14, 24)
+    row("expm1", 1, "float", "same", 14, 37)
+    row("tanh", 1, "float", "same", 14, 50)
+    row("log log2 log10", 1, "float", "same", 16, 30)
+    row("log1p", 1, "float", "same", 16, 37)
+    row("erf", 1, "float", "same", 22, 50)
+    row("erfc", 1, "float", "same", 22, 57)
+    row("erfinv", 1, "float", "same", 22, 95)
+    row("asin acos atan cosh", 1, "float", "same", 22, 24)
+    row("sin cos tan", 1, "float", "same", 22, 30)
+    row("sinh asinh acosh atanh", 1, "float", "same", 22, 37)
+    row("lgamma", 1, "float", "same", 60, 57)
+    row("digamma", 1, "float", "same", 60, 95)
+    row("pow", 2, "float", "same", 40, 57)
+    row("atan2", 2, "float", "same", 40, 24)
     # random: Philox-4x32-10, args (seed, offset), both int64
-    row("rand randn", 2, "int", "explicit", 30, "float32 from Philox(seed, offset): uniform [0, 1); normal")
-    row("randint64", 4, "int", "explicit", 30, "args: (seed, offset, low, high); int64 in [low, high)")
-    # over loop variables
-    row("reduction", (1, 2), "any", "explicit", 2, "attrs: (kind, component, rvars)")
-    row("scan", 1, "any", "explicit", 2, "attrs: (kind, var); inclusive, along one loop variable")
+    row("rand", 2, "int", "explicit", 30, 0, "float32 from Philox(seed, offset): uniform [0, 1)")
+    row("randn", 2, "int", "explicit", 30, 57, "float32 from Philox(seed, offset): normal")
+    row("randint64", 4, "int", "explicit", 30, 0, "args: (seed, offset, low, high); int64 in [low, high)")
+    # over loop variables: what an element counts is the kind's
+    row("reduction", (1, 2), "any", "explicit", 2, 0, "attrs: (kind, component, rvars)")
+    row("scan", 1, "any", "explicit", 2, 0, "attrs: (kind, var); inclusive, along one loop variable")
     return rows
 
 
 OPS: dict[str, OpDef] = {d.name: d for d in _rows()}
 
-ReductionKind = Literal["sum", "prod", "max", "min", "argmax", "argmin", "any", "all", "welford"]
 
-REDUCTIONS: dict[str, tuple[str, ...]] = {
-    "sum": ("sum",),
-    "prod": ("product",),
-    "max": ("maximum",),
-    "min": ("minimum",),
-    "argmax": ("position",),
-    "argmin": ("position",),
-    "any": ("any",),
-    "all": ("all",),
-    "welford": ("mean", "m2", "count"),
+@dataclass(frozen=True)
+class ReductionDef:
+    """A kind of reduction: the names of its components, and the flops of each element that it takes in."""
+
+    components: tuple[str, ...]
+    flops: int
+
+
+REDUCTIONS: dict[str, ReductionDef] = {
+    "sum": ReductionDef(("sum",), 1),
+    "prod": ReductionDef(("product",), 1),
+    "max": ReductionDef(("maximum",), 1),
+    "min": ReductionDef(("minimum",), 1),
+    "argmax": ReductionDef(("position",), 1),
+    "argmin": ReductionDef(("position",), 1),
+    "any": ReductionDef(("any",), 0),
+    "all": ReductionDef(("all",), 0),
+    "welford": ReductionDef(("mean", "m2", "count"), 7),
 }
-"""Each kind of reduction and the names of its components. argmax and argmin take (value, position) and give
-the least position of an extremum, a NaN counting as the extremum, as torch does."""
+"""argmax and argmin take (value, position) and give the least position of an extremum, a NaN counting as the
+extremum, as torch does."""
 
 SCANS = ("sum", "prod", "max", "min")
 STORE_MODES = ("set", "atomic_add")
