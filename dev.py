@@ -8,6 +8,7 @@
     python3 dev.py types                mypy
     python3 dev.py bench [NAME ...]     run benchmarks/NAME.py, or list what there is
     python3 dev.py replay [--update]    compile recorded graphs again, and show what comes out otherwise
+    python3 dev.py pages                write the pages of docs/ that the code makes
     python3 dev.py setup                only make .venv and install
 
 The environment is kept in .venv and made again only when pyproject.toml or constraints.txt change.
@@ -159,6 +160,7 @@ def main(arguments: list[str]) -> int:
         "types": types,
         "bench": lambda: bench(rest),
         "replay": lambda: run(PYTHON, "-m", "tests.replay", *rest),
+        "pages": lambda: run(PYTHON, "-m", "tests.generated_pages", *rest),
         "setup": lambda: 0,
     }
     if command not in jobs:

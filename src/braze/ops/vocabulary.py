@@ -5,12 +5,11 @@ simple vector instructions for each vector) that fusion decisions use. Handlers 
 
 What the table leaves open, torch's function of the same name decides, and these rules:
 
-- A masked-off load gives 0 and touches no memory. ``check_index`` gives 0 where the index is out of range,
-else the
-  (wrapped) index, and ``check_nonzero`` 1 where the value is 0, masked or not; a mask only keeps the failure
-  from being recorded. ``check`` gives its value, whatever it is; a guard becomes part of its condition.
-  Where an index expression contains an index into 0 elements, which no check can pass, a load gives 0, a
-  store does nothing, and neither touches memory.
+- A masked-off load gives 0 and touches no memory. ``check_index`` gives 0 where the index is out of
+  range, else the (wrapped) index, and ``check_nonzero`` 1 where the value is 0, masked or not; a mask only
+  keeps the failure from being recorded. ``check`` gives its value, whatever it is; a guard becomes part of
+  its condition. Where an index expression contains an index into 0 elements, which no check can pass, a load
+  gives 0, a store does nothing, and neither touches memory.
 - Integer arithmetic wraps, also in the quotient of the least integer and -1. A shift by a negative amount is
   one by the type's width. Converting a NaN or a value out of range to an integer type gives anything, as in
   torch.
