@@ -41,6 +41,7 @@ class ModuleBuilder:
         self._globals: dict[str, tuple[str, Value]] = {}
         self._attributes: dict[str, str] = {}
         self._metadata: list[str] = []
+        self._aliases: list[str] = []
 
     def declare(self, name: str, ret: Type, params: Sequence[Type], attributes: Sequence[str] = ()) -> str:
         """Declare an external function once; returns ``@name``.
@@ -55,6 +56,14 @@ class ModuleBuilder:
         if known != text or name in self._defined:
             raise IRBuildError(f"@{name} is already known with another signature: {known!r}, now {text!r}")
         return "@" + name
+
+    def alias(self, name: str, target: str, ret: Type, params: Sequence[Type]) -> None:
+        """Another name of a function that is defined here."""
+        if target not in self._defined or name in self._defined or name in self._declared:
+            raise IRBuildError(f"@{name} cannot be another name of @{target}")
+        self._defined.add(name)
+        of = f"{ret.text} ({', '.join([p.text for p in params])})"
+        self._aliases.append(f"@{name} = alias {of}, ptr @{target}")
 
     def is_declared(self, name: str) -> bool:
         """Whether ``name`` was declared before."""
@@ -115,6 +124,7 @@ class ModuleBuilder:
             parts.append(f'target triple = "{self.triple}"')
         parts.extend(definition for definition, _ in self._globals.values())
         parts.extend(function.text() for function in self.functions)
+        parts.extend(self._aliases)
         parts.extend(self._declared.values())
         parts.extend(f"attributes {group} = {{ {text} }}" for text, group in self._attributes.items())
         parts.extend(self._metadata)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
+from typing import TypeAlias
 
 import torch
 
@@ -19,6 +20,7 @@ from braze.codegen.program.grammar import (
     Assign,
     Barrier,
     Bind,
+    Call,
     Check,
     Const,
     For,
@@ -44,6 +46,7 @@ from braze.runtime.expr import Atom, Expr, FloorDiv, Min, Mod, Symbol
 __all__ = ["phases", "run_program"]
 
 Tensor = torch.Tensor
+NOTHING: Mapping[str, Program] = {}
 _GARBAGE = 0x5A
 
 
@@ -63,24 +66,58 @@ def run_program(
     buffers: Mapping[str, Tensor],
     sizes: Mapping[str, int] | None = None,
     threads: int = 1,
+    callees: Mapping[str, Program] = NOTHING,
+    *,
+    backwards: bool = False,
 ) -> None:
     """Run ``program``, writing the buffers that it writes.
 
     ``buffers``: flat 1-D storage for each of its buffers, of their element types, at least as long as they
-    say. ``sizes``: the value of each size symbol.
+    say. ``sizes``: the value of each size symbol. ``callees``: the programs that it calls, by their names.
+    ``backwards``: from one barrier to the next the last thread runs first, so that what is missing where a
+    barrier is missing is something else.
 
     Raises what a failed check raises, after the program has run (the first that failed). Raises
     ``InternalError`` where the program itself is wrong: an access outside a buffer, a value of another type
     or width than its var's, a symbol or var without a value.
     """
     known = dict(sizes or {})
-    memory = _Memory(program, buffers, known, threads)
     failures: list[Exception] = []
-    for phase in phases(program.body):
-        for thread in range(threads):
-            _Thread(program, memory, known, thread, threads, failures).run(phase)
+    for phase in _expanded(program, _Memory(program, buffers, known, threads), known, threads, callees):
+        for thread in reversed(range(threads)) if backwards else range(threads):
+            for own, memory, its_sizes, body in phase:
+                _Thread(own, memory, its_sizes, thread, threads, failures).run(body)
     if failures:
         raise failures[0]
+
+
+_Piece: TypeAlias = "tuple[Program, _Memory, dict[str, int], list[Statement]]"
+
+
+def _expanded(
+    program: Program, memory: _Memory, sizes: dict[str, int], threads: int, callees: Mapping[str, Program]
+) -> list[list[_Piece]]:
+    """The phases of a program and of what it calls: each what runs from one barrier to the next, in pieces
+    that have memory and sizes of their own."""
+    out: list[list[_Piece]] = [[]]
+    for phase in phases(program.body):
+        for s in phase:
+            if not isinstance(s, Call):
+                if not out[-1] or out[-1][-1][1] is not memory:
+                    out[-1].append((program, memory, sizes, []))
+                out[-1][-1][3].append(s)
+                continue
+            callee = callees[s.program]
+            given = {
+                b.name: memory.all[name, 0][0] for b, name in zip(callee.buffers, s.buffers, strict=True)
+            }
+            its_sizes = {v.name: e.evaluate(sizes) for v, e in zip(callee.sizes, s.sizes, strict=True)}
+            inner = _Memory(callee, given, its_sizes, threads)
+            first, *rest = _expanded(callee, inner, its_sizes, threads, callees)
+            out[-1] += first
+            out += rest
+        out.append([])
+    return out[:-1]
 
 
 class _Memory:
