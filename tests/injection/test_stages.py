@@ -21,8 +21,6 @@ from tests.injection.inject import failing, state
 from tests.injection.stages import ERRORS, STAGES, WAYS, Stage
 from tests.injection.ways import HERE, Run, code_of, unchanged
 
-# alone: what other tests leave in a process may keep a graph from the cache's second level
-pytestmark = pytest.mark.serial
 THOROUGH = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
 
 
