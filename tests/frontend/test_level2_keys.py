@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -211,14 +213,34 @@ def test_an_operator_of_somebody_else_has_no_key() -> None:
     assert "tripled" in _reason(lambda x: _tripled(x), X)
 
 
-def test_kernels_that_somebody_registered_for_aten_leave_no_key() -> None:
+@pytest.mark.parametrize("key", ["AutogradMeta", "CompositeImplicitAutograd", "FuncTorchBatched"])
+def test_kernels_that_somebody_registered_for_aten_leave_no_key(key: str) -> None:
     own = torch.library.Library("aten", "IMPL")
     try:
-        own.impl("gelu", lambda x, approximate="none": x * 7, "AutogradMeta")
-        assert "kernels for ATen" in _reason(lambda x: nn.functional.gelu(x), X)
+        own.impl("hardswish", lambda x: x * 7, key)
+        reason = _reason(lambda x: nn.functional.gelu(x), X)
+        assert "kernels for ATen" in reason and f"aten::hardswish in {__file__}" in reason
     finally:
         own._destroy()
     assert _key(lambda x: nn.functional.gelu(x), X)
+
+
+def test_kernels_that_somebody_registered_by_a_name_leave_no_key() -> None:
+    program = (
+        "import torch; from braze._torch import trace_state; print(list(trace_state.obstacles()));"
+        "torch.library.impl('aten::hardswish', 'AutogradMeta', lambda x: x * 7);"
+        "print(list(trace_state.obstacles()))"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    before, after = run.stdout.splitlines()
+    assert before == "[]" and "aten::hardswish" in after
+
+
+def test_kernels_that_pytorch_registers_later_leave_the_key() -> None:
+    before = _key(lambda x: nn.functional.gelu(x), X)
+    torch.func.vmap(torch.addr)(torch.ones(2, 3, 4), torch.ones(2, 3), torch.ones(2, 4))
+    assert any(name.endswith("/FuncTorchBatched") for name in torch.library._impls)
+    assert _key(lambda x: nn.functional.gelu(x), X) == before
 
 
 def test_a_function_that_somebody_allowed_in_graphs_has_no_key() -> None:

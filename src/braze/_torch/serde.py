@@ -22,6 +22,8 @@ __all__ = [
     "TensorName",
     "document",
     "extern_node",
+    "graph",
+    "graph_call_node",
     "sym_int",
     "tensor_meta",
 ]
@@ -98,6 +100,65 @@ def extern_node(
         metadata={"stack_trace": where} if where else {},
     )
     return schema.ExternKernelNode(name=name, node=node)
+
+
+def graph_call_node(
+    name: str, target: str, arguments: Sequence[Any], outputs: Outputs, where: str | None
+) -> Any:
+    """An ``ExternKernelNode``: one call of an operator that takes graphs, and has no schema.
+
+    Args:
+        name, outputs, where: as in `extern_node`.
+        target: the operator's qualified name: ``higher_order::cond``.
+        arguments: one by one what is passed, lists taken apart: graphs of `graph`, `TensorName`, `SizeName`,
+            and numbers.
+
+    Raises `UnserializableError` for another argument.
+    """
+    schema = _schema()
+    inputs = []
+    for value in arguments:
+        is_graph = isinstance(value, schema.GraphArgument)
+        encoded = {"as_graph": value} if is_graph else _scalar(value, "number")
+        inputs.append(schema.NamedArgument(name="", arg=schema.Argument.create(**encoded)))
+    single = isinstance(outputs, str)
+    node = schema.Node(
+        target=f"torch.ops.{target.replace('::', '.')}",
+        inputs=inputs,
+        outputs=[_output(one, None) for one in ((outputs,) if single else outputs or ())],
+        metadata={"stack_trace": where} if where else {},
+        is_hop_single_tensor_return=single,
+    )
+    return schema.ExternKernelNode(name=name, node=node)
+
+
+def graph(
+    name: str,
+    inputs: Sequence[Any],
+    outputs: Sequence[Any],
+    nodes: Sequence[Any],
+    tensor_values: Mapping[str, Any],
+    sym_int_values: Mapping[str, Any],
+    single: bool,
+) -> Any:
+    """A ``GraphArgument``: a graph of which ``nodes`` (of `extern_node`) are the calls of operators. Inputs
+    and outputs are `TensorName`, `SizeName`, numbers and None; ``single``: it returns one value, no tuple."""
+    schema = _schema()
+
+    def encoded(values: Sequence[Any]) -> list[Any]:
+        fields = ({"as_none": True} if v is None else _scalar(v, "number") for v in values)
+        return [schema.Argument.create(**field) for field in fields]
+
+    whole = schema.Graph(
+        inputs=encoded(inputs),
+        outputs=encoded(outputs),
+        nodes=[one.node for one in nodes],
+        tensor_values=dict(tensor_values),
+        sym_int_values=dict(sym_int_values),
+        sym_bool_values={},
+        is_single_tensor_return=single,
+    )
+    return schema.GraphArgument(name=name, graph=whole)
 
 
 def _operator(target: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -70,6 +71,7 @@ _KERNELS_OF_PYTORCH = frozenset(
 )
 """Dispatch keys for which PyTorch itself registers kernels of ATen operators from Python: other devices', and
 what only stands in front of the others."""
+_PYTORCH = Path(torch.__file__).parent
 
 
 def own_tensors(gm: GraphModule) -> dict[str, torch.Tensor]:
@@ -177,8 +179,9 @@ def obstacles() -> Iterator[str]:
         yield "a functorch transform is active"
     if torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:
         yield "hooks for saved tensors are set"
-    if any(_is_override(name) for name in _registered_kernels()):
-        yield "somebody registered kernels for ATen operators"
+    override = next(filter(None, map(_override, _registered_kernels())), None)
+    if override is not None:
+        yield f"somebody registered kernels for ATen operators: {override}"
     if forward_ad._current_level >= 0:
         yield "forward-mode differentiation is on"
     listed = any(torch.is_autocast_enabled(device) for device in _AUTOCAST_DEVICES)
@@ -191,8 +194,31 @@ def _registered_kernels() -> Iterable[str]:
     return tuple(torch.library._impls)
 
 
-def _is_override(name: str) -> bool:
-    return name.startswith("aten/") and name.rpartition("/")[2] not in _KERNELS_OF_PYTORCH
+def _override(name: str) -> str | None:
+    """Which operator a kernel is for and where it was registered; None where that cannot change a trace, or
+    PyTorch itself did it (`torch.func` does when it is first used)."""
+    if not name.startswith("aten/") or name.rpartition("/")[2] in _KERNELS_OF_PYTORCH:
+        return None
+    _, operator, key = name.split("/")
+    place = _place_of_kernel(operator, key)
+    return None if _is_pytorchs(place) else f"aten::{operator} in {place or 'a place that is not known'}"
+
+
+def _place_of_kernel(operator: str, key: str) -> str:
+    """The file and line in which the running kernel was registered, as the dispatcher prints it."""
+    running = f"{key}: ", f"{key}[alias]: "
+    for line in torch._C._dispatch_dump(f"aten::{operator}").splitlines():
+        if line.startswith(running):
+            return line.partition(" registered at ")[2].partition(" :: ")[0]
+    return ""
+
+
+def _is_pytorchs(place: str) -> bool:
+    path = Path(place.rpartition(":")[0])
+    if not path.is_relative_to(_PYTORCH):
+        return False
+    # what is registered for others is registered there
+    return path.relative_to(_PYTORCH).parts[0] not in ("library.py", "_library", "_custom_op")
 
 
 def state() -> Iterator[tuple[str, str]]:

@@ -11,12 +11,14 @@ import torch
 from torch._dynamo import convert_frame
 from torch._guards import TracingContext, detect_fake_mode, tracing
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
+from torch.fx.node import map_arg
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
 _PROMISED = "braze_promised_strides"
 
 __all__ = [
+    "Remembered",
     "apart",
     "copied",
     "fake_mode_of",
@@ -43,6 +45,31 @@ def copied(gm: GraphModule) -> GraphModule:
     result = GraphModule(gm, graph)
     result.meta.update(gm.meta)
     return result
+
+
+class Remembered:
+    """What a graph is now, at much less than the cost of a copy: its nodes' arguments are never changed in
+    place, so that to know which they are is enough."""
+
+    def __init__(self, gm: GraphModule) -> None:
+        self._nodes = [
+            (n, n.op, n.target, n.args, n.kwargs, n.name, n.type, dict(n.meta)) for n in gm.graph.nodes
+        ]
+        self._meta = dict(gm.meta)
+
+    def restore(self, gm: GraphModule) -> None:
+        """Give the module this graph back, with new nodes under the same names."""
+        graph = torch.fx.Graph(tracer_cls=gm.graph._tracer_cls)
+        graph.set_codegen(gm.graph._codegen)
+        made: dict[Node, Node] = {}
+        for node, op, target, args, kwargs, name, kind, meta in self._nodes:
+            new_args, new_kwargs = map_arg((args, dict(kwargs)), made.__getitem__)
+            made[node] = graph.create_node(op, target, new_args, new_kwargs, name, kind)
+            made[node].name = name
+            made[node].meta = dict(meta)
+        gm.graph = graph
+        gm.meta.clear()
+        gm.meta.update(self._meta)
 
 
 def static_inputs() -> frozenset[int]:

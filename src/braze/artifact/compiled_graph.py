@@ -2,8 +2,8 @@
 and what a package ships are the bytes that `CompiledFxGraph.prepare_for_serialization` gives.
 
 Sections of the file (see `braze.artifact.container`): ``metadata`` (`schema.Metadata`), ``constants`` where
-there are any, and for each variant and module ``v0/m0.o``, the object code, and ``v0/m0.ll``, the LLVM IR it
-came from.
+there are any, for each variant and module ``v0/m0.o``, the object code, and ``v0/m0.ll``, the LLVM IR it
+came from, and for each graph of each call that takes graphs ``c0/g0``, an artefact like this one.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ from braze import config
 from braze.artifact import codec, container
 from braze.artifact.consistency import check_plan, check_specs
 from braze.artifact.constants import CompiledFxGraphConstants
+from braze.artifact.graph_call import GraphCall
 from braze.artifact.output_code import BoxedCall, OutputCode, OutputStrides
 from braze.artifact.schema import (
     SCHEMA_VERSION,
+    CallInfo,
     GraphInfo,
     Metadata,
     SymbolRange,
@@ -69,7 +71,8 @@ class CompiledFxGraph(OutputCode):
         info: specs, guards, metrics, and the launch plan of each variant.
         variants: the code, in the order of ``info.variants``.
         constants: the tensors that the graph holds.
-        externs: callables of this process that the plan calls by ``python::<key>``.
+        externs: what the plan calls by ``python::<key>``: calls of operators that take graphs, which are a
+            part of the artefact, and callables of this process.
         trusted: whether the code was made here, or signed by somebody whom this user trusts. Only then does
             any of it reach the linker.
         unstorable: why the graph cannot leave this process; None where it can.
@@ -113,6 +116,11 @@ class CompiledFxGraph(OutputCode):
         none."""
         return self.variants[host.best([v.target for v in self.variants])]
 
+    @property
+    def calls(self) -> dict[str, GraphCall]:
+        """Its calls of operators that take graphs, by key."""
+        return {key: call for key, call in self.externs.items() if isinstance(call, GraphCall)}
+
     # -- into the process -------------------------------------------------------------------------------
     def post_compile(self, module: object = None, *, min_parallel_work: int | None = None) -> None:
         """See `OutputCode`. Raises ``SignatureError`` where the code is not trusted, ``ArtifactError`` where
@@ -135,6 +143,8 @@ class CompiledFxGraph(OutputCode):
         plan = chosen.info.plan
         if min_parallel_work is None:
             min_parallel_work = config.current().min_parallel_work
+        for call in self.calls.values():
+            call.post_compile(module, min_parallel_work=min_parallel_work)
         return build(
             plan,
             self.linked(chosen),
@@ -169,6 +179,9 @@ class CompiledFxGraph(OutputCode):
             for m, one in enumerate(variant.modules):
                 sections[f"v{v}/m{m}.o"] = bytes(one.object)
                 sections[f"v{v}/m{m}.ll"] = bytes(one.ir)
+        for c, described in enumerate(self.info.calls):
+            for g, part in enumerate(self.calls[described.key].graphs):
+                sections[f"c{c}/g{g}"] = part.prepare_for_serialization()
         compress = [name for name in sections if name == "metadata" or name.endswith(".ll")]
         return container.pack(sections, compress=compress)
 
@@ -200,9 +213,10 @@ class CompiledFxGraph(OutputCode):
                     raise ArtifactError(f"the artefact misses its section {error}") from None
                 modules.append(Module(code, ir, level))
             variants.append(Variant(one, tuple(modules)))
+        calls = {one.key: _call(one, f"c{c}", sections, trusted=trusted) for c, one in enumerate(info.calls)}
         if sections:
             raise ArtifactError(f"the artefact has a section too many: {sorted(sections)[0]!r}")
-        graph = cls(info, tuple(variants), constants, trusted=trusted)
+        graph = cls(info, tuple(variants), constants, calls, trusted=trusted)
         graph.check()
         return graph
 
@@ -224,8 +238,20 @@ class CompiledFxGraph(OutputCode):
             if missing:
                 raise ArtifactError(f"{self.name} misses its constant {missing[0]!r}")
             for target in plan.externs:
-                if target.startswith("python::"):
+                if target.startswith("python::") and target.removeprefix("python::") not in self.calls:
                     raise ArtifactError(f"{self.name} calls {target}, which no artefact may")
+
+
+def _call(info: CallInfo, folder: str, sections: dict[str, memoryview], *, trusted: bool) -> GraphCall:
+    """A call whose graphs are sections of that folder; they are taken out. Raises ``ArtifactError``."""
+    graphs = []
+    for g in range(len(info.single)):
+        try:
+            data = sections.pop(f"{folder}/g{g}")
+        except KeyError as error:
+            raise ArtifactError(f"the artefact misses its section {error}") from None
+        graphs.append(CompiledFxGraph.after_deserialization(data, trusted=trusted))
+    return GraphCall(info.key, info.operator, graphs, info.single)
 
 
 def _strides(output: TensorOutput | ValueOutput) -> tuple[int, ...] | None:

@@ -6,13 +6,14 @@ the tensors between them are. Nothing of Braze reads it back: the launch plan is
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from braze._torch import serde
 from braze._torch.integers import LEAST
+from braze.artifact.graph_call import GRAPHS_OF, GraphCall
 from braze.errors import UnserializableError
 from braze.runtime.expr import ONE, Atom, Expr, FloorDiv, Min, Mod, Symbol, maximum
 from braze.runtime.plan import (
@@ -23,6 +24,7 @@ from braze.runtime.plan import (
     Pattern,
     Plan,
     Ref,
+    Return,
     Slice,
     TensorLayout,
     View,
@@ -31,24 +33,28 @@ from braze.runtime.plan import (
 __all__ = ["extern_nodes", "srepr"]
 
 
-def extern_nodes(plan: Plan, hints: Mapping[str, int] | None = None) -> str:
+def extern_nodes(
+    plan: Plan, hints: Mapping[str, int] | None = None, calls: Mapping[str, GraphCall] | None = None
+) -> str:
     """The JSON document: ``nodes``, and beside them ``tensor_values`` and ``sym_int_values``, which give the
     type, sizes and strides of every tensor, and the expression of every integer, that a node names, and
     ``range_constraints``, the bounds of the symbols in them.
 
     A result that an operator writes into memory given as ``out=`` has a name of its own, ``<memory>_filled``.
-    ``hints``: examples of the sizes, by symbol.
+    ``hints``: examples of the sizes, by symbol. ``calls``: those that take graphs, by their keys in the plan;
+    a graph is an argument, of which the nodes are the operators that it calls.
 
     Raises `UnserializableError` for a call of what is no operator, or of one with an argument that the schema
     has no place for.
     """
-    return _Writer(plan, hints or {}).document()
+    return _Writer(plan, hints or {}, calls or {}).document()
 
 
 class _Writer:
-    def __init__(self, plan: Plan, hints: Mapping[str, int]) -> None:
+    def __init__(self, plan: Plan, hints: Mapping[str, int], calls: Mapping[str, GraphCall]) -> None:
         self.plan = plan
         self.hints = hints
+        self.calls = calls
         self.layouts = _layouts(plan)
         self.tensors: dict[str, Any] = {}
         self.sizes: dict[str, Any] = {}
@@ -57,19 +63,46 @@ class _Writer:
         self.taken = {*self.layouts, *plan.inputs}
 
     def document(self) -> str:
-        calls = [i for i in self.plan.instructions if isinstance(i, CallExtern)]
-        nodes = [self._node(call) for call in calls]
-        return serde.document(nodes, self.tensors, self.sizes, self.ranges)
+        return serde.document(self._nodes(), self.tensors, self.sizes, self.ranges)
+
+    def _nodes(self) -> list[Any]:
+        return [self._node(i) for i in self.plan.instructions if isinstance(i, CallExtern)]
 
     def _node(self, call: CallExtern) -> Any:
         if call.target.startswith("python::"):
             name = call.target.removeprefix("python::")
-            raise UnserializableError(f"{name} is no operator", where=call.where)
+            if name not in self.calls:
+                raise UnserializableError(f"{name} is no operator", where=call.where)
+            return self._graph_call(self.calls[name], call)
         args = [self._argument(a) for a in call.args]
         kwargs = {name: self._argument(a) for name, a in call.kwargs}
         outputs = self._outputs(call.outs) if call.outs is not None else self._filled(call)
         name = next(_names(outputs), call.target.replace("::", "."))
         return serde.extern_node(name, call.target, args, kwargs, outputs, call.where)
+
+    def _graph_call(self, of: GraphCall, call: CallExtern) -> Any:
+        arguments: list[Any] = list(call.args)
+        for number, (place, graph) in enumerate(zip(GRAPHS_OF[of.operator], of.graphs, strict=True)):
+            inner = _Writer(graph.info.variants[0].plan, self.hints, graph.calls)
+            arguments.insert(place, inner.graph(f"{of.name}_{number}", of.single[number]))
+        encoded = [self._argument(leaf) for leaf in _leaves(arguments)]
+        outputs = self._outputs(call.outs)
+        name = next(_names(outputs), of.name)
+        return serde.graph_call_node(name, of.operator, encoded, outputs, call.where)
+
+    def graph(self, name: str, single: bool) -> Any:
+        """The plan's calls of operators as a graph that is an argument."""
+        nodes = self._nodes()
+        last = self.plan.instructions[-1]
+        assert isinstance(last, Return)
+        results = [self._result(value) for value in last.values]
+        inputs = [self._argument(Ref(n)) for n in self.plan.inputs if n in self.layouts]
+        return serde.graph(name, inputs, results, nodes, self.tensors, self.sizes, single)
+
+    def _result(self, value: Arg) -> Any:
+        if isinstance(value, Ref) and value.name not in self.layouts:  # a number out of a tensor
+            return serde.SizeName(value.name)
+        return self._argument(value)
 
     # -- arguments --------------------------------------------------------------------------------------
     def _argument(self, value: Arg) -> Any:
@@ -145,6 +178,14 @@ class _Writer:
         name = self._fresh(f"{given.name}_filled")
         self.layouts[name] = TensorLayout(name, layout.dtype, layout.sizes, layout.strides, layout.device)
         return self._tensor(name)
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    if isinstance(value, (list, tuple)):
+        for part in value:
+            yield from _leaves(part)
+    else:
+        yield value
 
 
 def _names(outputs: serde.Outputs) -> Any:

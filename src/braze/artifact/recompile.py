@@ -46,11 +46,12 @@ def recompiled(graph: CompiledFxGraph, target: Target) -> CompiledFxGraph:
     objects = _compile([(bytes(m.ir), m.opt_level) for m in old.modules], target)
     info = msgspec.structs.replace(old.info, cpu=target.cpu, features=target.features)
     modules = tuple(Module(code, m.ir, m.opt_level) for code, m in zip(objects, old.modules, strict=True))
+    calls = {key: call.of([recompiled(g, target) for g in call.graphs]) for key, call in graph.calls.items()}
     return CompiledFxGraph(
         msgspec.structs.replace(graph.info, variants=(info,)),
         (Variant(info, modules),),
         graph.constants,
-        graph.externs,
+        {**graph.externs, **calls},
         trusted=True,
     )
 

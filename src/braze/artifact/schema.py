@@ -17,6 +17,7 @@ from braze.runtime.plan import Arg, Plan
 
 __all__ = [
     "SCHEMA_VERSION",
+    "CallInfo",
     "ExternCall",
     "Fallback",
     "GraphInfo",
@@ -36,7 +37,7 @@ __all__ = [
     "Versions",
 ]
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 """Raised with every change of a type in this module or of the launch plan's instructions."""
 
 GraphKind: TypeAlias = Literal["inference", "forward", "backward"]
@@ -186,6 +187,15 @@ class VariantInfo(Struct, frozen=True, forbid_unknown_fields=True):
     opt_levels: tuple[Annotated[int, msgspec.Meta(ge=0, le=3)], ...]
 
 
+class CallInfo(Struct, frozen=True, forbid_unknown_fields=True):
+    """A call of an operator that takes graphs: ``key``, by which plans call it (``python::<key>``), the
+    operator's qualified name, and for each of its graphs whether that returns a value and no tuple."""
+
+    key: str
+    operator: str
+    single: tuple[bool, ...]
+
+
 class GraphInfo(Struct, frozen=True, forbid_unknown_fields=True):
     """A compiled graph, less its code and constants. The guards are those that the compiler added to what the
     graph was traced with: the code is right only for sizes that fulfil them."""
@@ -198,6 +208,7 @@ class GraphInfo(Struct, frozen=True, forbid_unknown_fields=True):
     variants: tuple[VariantInfo, ...]
     metrics: Metrics
     versions: Versions
+    calls: tuple[CallInfo, ...] = ()
 
     def __str__(self) -> str:
         """The specs, for people."""
@@ -205,6 +216,7 @@ class GraphInfo(Struct, frozen=True, forbid_unknown_fields=True):
         lines += [f"  input   {spec}" for spec in self.inputs]
         lines += [f"  output  {spec}" for spec in self.outputs]
         lines += [f"  guard   {guard}" for guard in self.guards]
+        lines += [f"  call    {call.operator} of {len(call.single)} graphs" for call in self.calls]
         lines += [f"  code    {v.cpu}: {len(v.kernels)} kernels" for v in self.variants]
         lines += [f"  eager   {fallback}" for fallback in self.metrics.fallbacks]
         return "\n".join(lines)

@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from braze.artifact.compiled_graph import CompiledFxGraph, Module, Variant
 from braze.artifact.constants import CompiledFxGraphConstants
 from braze.artifact.environment import versions
+from braze.artifact.graph_call import GraphCall
 from braze.artifact.schema import (
+    CallInfo,
     ExternCall,
     Fallback,
     GraphInfo,
@@ -68,20 +70,25 @@ def assemble(
         tuple(_kernels(scheduled, native)),
         tuple(m.opt_level for m in modules),
     )
+    calls = {key: call for key, call in built.externs.items() if isinstance(call, GraphCall)}
+    inner = [graph for call in calls.values() for graph in call.graphs]
     metrics = Metrics(
-        tuple(_extern_calls(scheduled)),
-        tuple(Fallback(o.operator, reason, o.source) for o, reason in fallbacks),
+        (*_extern_calls(scheduled), *[one for g in inner for one in g.info.metrics.externs]),
+        (
+            *[Fallback(o.operator, reason, o.source) for o, reason in fallbacks],
+            *[one for g in inner for one in g.info.metrics.fallbacks],
+        ),
         dict(seconds),
         {
             "graphs": 1,
-            "kernels": len(scheduled.kernels),
-            "modules": len(modules),
-            "mishaps": mishaps,
+            "kernels": len(scheduled.kernels) + _sum(inner, "kernels"),
+            "modules": len(modules) + _sum(inner, "modules"),
+            "mishaps": mishaps + _sum(inner, "mishaps"),
         },
     )
-    reason = None
-    if built.externs:
-        reason = f"it calls Python functions of this process: {', '.join(sorted(built.externs))}"
+    functions = sorted(built.externs.keys() - calls.keys())
+    reason = f"it calls Python functions of this process: {', '.join(functions)}" if functions else None
+    reason = next(filter(None, (g.unstorable for g in inner)), reason)
     added: tuple[BoolExpr, ...] = ()
     try:
         added = guards.added()
@@ -96,6 +103,7 @@ def assemble(
         (info,),
         metrics,
         versions(),
+        tuple([CallInfo(key, call.operator, call.single) for key, call in calls.items()]),
     )
     return CompiledFxGraph(
         described,
@@ -105,6 +113,10 @@ def assemble(
         trusted=True,
         unstorable=reason,
     )
+
+
+def _sum(graphs: Sequence[CompiledFxGraph], counter: str) -> int:
+    return sum(graph.info.metrics.counters[counter] for graph in graphs)
 
 
 def _kernels(scheduled: Schedule, native: NativeCode) -> Iterator[KernelInfo]:

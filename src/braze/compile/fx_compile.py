@@ -29,7 +29,8 @@ class CompileRequest:
             the others are kept for the backward, and the compiler may choose their strides.
         config: the options of this compile.
         kind: what the graph is for.
-        graph_id: number of the Dynamo graph in this process; a forward and its backward share it."""
+        graph_id: number of the Dynamo graph in this process; a forward and its backward share it.
+        part: where in that graph this one stands, which is a branch or a loop's body; empty for the whole."""
 
     gm: GraphModule
     example_inputs: tuple[Any, ...]
@@ -38,11 +39,12 @@ class CompileRequest:
     config: Config
     kind: GraphKind
     graph_id: int
+    part: str = ""
 
     @property
     def name(self) -> str:
         """Unique in this process, fit for file names."""
-        return f"graph{self.graph_id}_{self.kind}"
+        return f"graph{self.graph_id}_{self.kind}{'_' if self.part else ''}{self.part}"
 
 
 class FxCompile(Protocol):

@@ -11,12 +11,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from braze.artifact.compiled_graph import CompiledFxGraph
+from braze.artifact.graph_call import GraphCall
 from braze.codegen.native import KernelFailure, NativeCode, compile_native
 from braze.codegen.plan.build import build_plan
 from braze.compile.assemble import assemble
 from braze.compile.debug import DebugFolder, log_compiled
 from braze.compile.fx_compile import CompileRequest
 from braze.compile.guards import GuardWatch
+from braze.compile.inner_graphs import calls_of_graphs
 from braze.compile.report import GraphReport, KernelReport, ledger
 from braze.errors import WorkerError
 from braze.lowering import families as families  # fills the registry of lowerings
@@ -39,10 +41,12 @@ def compile_graph(request: CompileRequest, *, link: bool = True) -> CompiledFxGr
     folder = DebugFolder.of(request)
     forced: dict[str, str] = {}
     mishaps = 0
+    watch = GuardWatch(request.example_inputs)
     try:
+        inner = calls_of_graphs(request, lambda part: compile_graph(part, link=False))
         for _ in range(MAX_ATTEMPTS - 1):
             try:
-                return _compile(request, folder, forced, link, mishaps)
+                return _compile(request, folder, inner, watch, forced, link, mishaps)
             except KernelFailure as failure:
                 mishaps += isinstance(failure.__cause__, WorkerError)
                 # The nodes of this kernel go to eager operators, and the rest is compiled without them.
@@ -50,21 +54,28 @@ def compile_graph(request: CompileRequest, *, link: bool = True) -> CompiledFxGr
                 if request.config.strict or not new:
                     raise
                 forced.update(new)
-        return _compile(request, folder, forced, link, mishaps)
+        return _compile(request, folder, inner, watch, forced, link, mishaps)
     except Exception as error:
         folder.fail(error)
         raise
 
 
 def _compile(
-    request: CompileRequest, folder: DebugFolder, forced: Mapping[str, str], link: bool, mishaps: int
+    request: CompileRequest,
+    folder: DebugFolder,
+    inner: Mapping[str, GraphCall | str],
+    watch: GuardWatch,
+    forced: Mapping[str, str],
+    link: bool,
+    mishaps: int,
 ) -> CompiledFxGraph:
     """``mishaps``: how many of the forced fallbacks are a worker's doing, and not the kernel's."""
     seconds: dict[str, float] = {}
     config = request.config
-    watch = GuardWatch(request.example_inputs)
     with _timed(seconds, "lower"):
-        lowering = GraphLowering(request.gm, config, request.static_inputs, request.visible_outputs, forced)
+        lowering = GraphLowering(
+            request.gm, config, request.static_inputs, request.visible_outputs, forced, inner
+        )
         graph = lowering.run()
     folder.write("ir.txt", graph)
     with _timed(seconds, "schedule"):
@@ -113,13 +124,21 @@ def _compile(
         compiled.run if link else None,
         rebuild,
         config.llvm_opt_level,
+        tuple(_inner_reports(compiled)),
     )
+    compiled.report = report
     if link:
-        compiled.report = report
         ledger.record(report)
     folder.finish(report)
     log_compiled(report, folder)
     return compiled
+
+
+def _inner_reports(compiled: CompiledFxGraph) -> Iterator[GraphReport]:
+    for call in compiled.calls.values():
+        for graph in call.graphs:
+            assert isinstance(graph.report, GraphReport)
+            yield graph.report
 
 
 @contextmanager

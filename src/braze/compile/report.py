@@ -47,7 +47,8 @@ class KernelReport:
 @dataclass(frozen=True, eq=False)
 class GraphReport:
     """One compiled graph. ``seconds``: how long each phase of its compilation took; ``call``: None where it
-    was not linked; ``opt_level``: LLVM's."""
+    was not linked; ``opt_level``: LLVM's; ``inner``: the graphs that it chooses from or repeats, whose
+    ``externs`` and ``fallbacks`` are among its own."""
 
     name: str
     kind: str
@@ -61,6 +62,11 @@ class GraphReport:
     call: CompiledCall | None
     rebuild: Callable[[Instrument | None], CompiledCall] = field(repr=False)
     opt_level: int = 1
+    inner: tuple[GraphReport, ...] = ()
+
+    def all_kernels(self) -> int:
+        """How many kernels there are, those of the graphs inside included."""
+        return len(self.kernels) + sum(graph.all_kernels() for graph in self.inner)
 
 
 @dataclass
@@ -88,7 +94,7 @@ class Ledger:
     def record(self, report: GraphReport) -> None:
         """A graph was compiled."""
         with self._lock:
-            self._count(len(report.kernels), report.externs, report.fallbacks)
+            self._count(report.all_kernels(), report.externs, report.fallbacks)
             self._reports.append(weakref.ref(report))
             listeners = list(self._listeners)
         for listen in listeners:

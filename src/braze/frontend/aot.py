@@ -23,8 +23,7 @@ from braze.config import Config
 from braze.errors import ConfigError
 from braze.frontend import aliasing
 from braze.frontend.decompositions import decompositions
-from braze.frontend.passes import cse
-from braze.frontend.passes.pipeline import run_passes
+from braze.frontend.passes.pipeline import JOINT, run_passes
 from braze.frontend.second_order import curved_inputs
 from braze.frontend.views import (
     DynamoViews,
@@ -157,7 +156,7 @@ def compile_parts(
             forward=lambda part, inputs: compile_part(part, inputs, "forward"),
             backward=lambda part, inputs: compile_part(part, inputs, "backward"),
             inference=lambda part, inputs: compile_part(part, inputs, "inference"),
-            simplify_joint=cse.run,
+            simplify_joint=lambda joint: run_passes(joint, config, JOINT),
             decompositions=decompositions(config),
             backward_now=backward_now,
             every_draw=config.fallback_random,

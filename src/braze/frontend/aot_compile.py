@@ -129,19 +129,27 @@ def _compile(prepared: Prepared, targets: Sequence[str], config: Config) -> Comp
     return _merged(each)
 
 
-def _merged(each: Sequence[CompiledFxGraph]) -> CompiledFxGraph:
+def _merged(each: Sequence[CompiledFxGraph], *, inner: bool = False) -> CompiledFxGraph:
     """The graphs of several targets as one graph with several variants. Guards that compiling for one of them
-    added hold for all."""
+    added hold for all. ``inner``: they are a part of others."""
     first = each[0]
+    name = first.name if inner else "model"
     infos = [
-        msgspec.structs.replace(v, plan=msgspec.structs.replace(v.plan, name="model"))
+        msgspec.structs.replace(v, plan=msgspec.structs.replace(v.plan, name=name))
         for one in each
         for v in one.info.variants
     ]
     added = tuple(dict.fromkeys(g for one in each for g in one.info.guards))
-    info = msgspec.structs.replace(first.info, name="model", variants=tuple(infos), guards=added)
+    calls = {c.key: c for one in each for c in one.info.calls}
+    info = msgspec.structs.replace(
+        first.info, name=name, variants=tuple(infos), guards=added, calls=tuple(calls.values())
+    )
     variants = [v for one in each for v in one.variants]
-    externs = {name: call for one in each for name, call in one.externs.items()}
+    externs = {key: call for one in each for key, call in one.externs.items()}
+    for key in calls:
+        alike = [one.calls[key] for one in each if key in one.calls]
+        graphs = zip(*[call.graphs for call in alike], strict=True)
+        externs[key] = alike[0].of([_merged(of_targets, inner=True) for of_targets in graphs])
     return CompiledFxGraph(
         info,
         tuple(type(v)(i, v.modules) for v, i in zip(variants, infos, strict=True)),
@@ -166,7 +174,8 @@ def _hints(prepared: Prepared, graph: CompiledFxGraph) -> dict[str, int]:
 
 def _stored(case: Case) -> tuple[bytes, str]:
     """The bytes of a graph, and its calls of operators."""
-    nodes = extern_nodes(case.graph.info.variants[0].plan, _hints(case.prepared, case.graph))
+    plan, hints = case.graph.info.variants[0].plan, _hints(case.prepared, case.graph)
+    nodes = extern_nodes(plan, hints, case.graph.calls)
     return case.graph.prepare_for_serialization(), nodes
 
 

@@ -13,8 +13,10 @@ from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
 from braze._torch import export, schema, shapes, tracing
+from braze._torch.operators import qualified_name
 from braze._torch.provenance import source_of
 from braze.artifact.call_arguments import argument_paths
+from braze.artifact.graph_call import GRAPHS_OF
 from braze.artifact.model_info import Parameters
 from braze.artifact.trees import from_spec
 from braze.compile import guards
@@ -90,9 +92,12 @@ def prepare(program: ExportedProgram, config: Config) -> Prepared:
 
 
 def _refuse_functions(gm: GraphModule) -> None:
-    """Raise `PackageError` where the graph calls what takes graphs: a package has no place for those."""
+    """Raise `PackageError` where the graph calls what takes graphs or functions that a package has no place
+    for."""
     for node in gm.graph.nodes:
         if node.op != "call_function" or not schema.is_higher_order(node.target):
+            continue
+        if qualified_name(node.target) in GRAPHS_OF:
             continue
         if schema.is_operator(next(iter(node.args), None)):
             raise PackageError(

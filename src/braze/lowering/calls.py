@@ -19,6 +19,7 @@ from braze._torch.schema import (
     is_ordered_call,
     operator_info,
 )
+from braze.artifact.graph_call import GRAPHS_OF, GraphCall
 from braze.ir.boxes import TensorBox
 from braze.ir.buffers import Buffer
 from braze.ir.externs import (
@@ -75,9 +76,18 @@ def call_extern(ctx: GraphLowering, extern: Extern) -> Any:
 def call_fallback(ctx: GraphLowering, reason: str) -> Any:
     """Run the current node as eager PyTorch runs it, honouring what its schema says of writing and
     aliasing."""
-    ordered = is_ordered_call(ctx.node.target)
-    target: Any = ctx.node.target
-    given: Any = ctx.node.args
+    return _called(ctx, reason, ctx.node.target, ctx.node.args)
+
+
+def call_graphs(ctx: GraphLowering, call: GraphCall) -> Any:
+    """Run the current node, which chooses from graphs or repeats them, with these compiled."""
+    places = GRAPHS_OF[call.operator]
+    given = tuple([argument for place, argument in enumerate(ctx.node.args) if place not in places])
+    return _called(ctx, "its graphs are compiled", call, given)
+
+
+def _called(ctx: GraphLowering, reason: str, target: Any, given: Any) -> Any:
+    ordered = is_ordered_call(target)
     example = ctx.example
     if ordered:
         # a token in, a token out: what they order stays in order in a plan, so nobody needs them
@@ -119,7 +129,7 @@ def _is_effectful(target: Any) -> bool:
     """Whether a call of ``target`` is needed for what it does, and in its turn: it advances a generator,
     meets other processes, has an effect that PyTorch was told of, or holds graphs that may."""
     if not is_operator(target):
-        return is_higher_order(target) or has_side_effects(target)
+        return isinstance(target, GraphCall) or is_higher_order(target) or has_side_effects(target)
     return operator_info(target).random or has_side_effects(target)
 
 

@@ -13,6 +13,7 @@ from torch.fx import GraphModule, Node
 from braze._torch.random_calls import draws
 from braze._torch.shapes import is_symbolic
 from braze._torch.tracing import promised_strides
+from braze.artifact.graph_call import GraphCall
 from braze.config import Config
 from braze.errors import BrazeError, ExpressionError, FallbackError, LoweringError
 from braze.ir.boxes import StorageBox, TensorBox
@@ -22,7 +23,13 @@ from braze.ir.graph import Graph
 from braze.ir.layout import FixedLayout
 from braze.ir.loops import Loops, Pointwise, Sizes, loop_indices
 from braze.ir.views import ExpandView
-from braze.lowering.calls import call_extern, call_fallback, tensors_with_views_outside, written_tensors
+from braze.lowering.calls import (
+    call_extern,
+    call_fallback,
+    call_graphs,
+    tensors_with_views_outside,
+    written_tensors,
+)
 from braze.lowering.casts import held
 from braze.lowering.inplace import in_place
 from braze.lowering.promotion import Operand, operand
@@ -56,13 +63,15 @@ _OURS = re.compile(r"_.*|workspace|scratch|threads|(?!(?:in|out)\d)[a-z]+\d+")
 ``in0`` or ``out0``, which are names of the fuser's."""
 
 NOTHING_FORCED: Mapping[str, str] = {}
+NO_CALLS: Mapping[str, GraphCall | str] = {}
 
 
 class GraphLowering:
     """The state of one lowering: the graph being built, the node being lowered, what is known of sizes.
 
     Family modules get it as ``ctx``. ``fallbacks`` lists (origin, reason) of what eager operators will run;
-    ``forced`` are nodes (by name, with the reason) that must be among them.
+    ``forced`` are nodes (by name, with the reason) that must be among them; ``inner`` are calls with compiled
+    graphs, by node, or why there is none.
     """
 
     def __init__(
@@ -72,12 +81,14 @@ class GraphLowering:
         static_inputs: frozenset[int] = frozenset(),
         visible_outputs: int = 0,
         forced: Mapping[str, str] = NOTHING_FORCED,
+        inner: Mapping[str, GraphCall | str] = NO_CALLS,
     ) -> None:
         self.gm = gm
         self.config = config
         self.static_inputs = static_inputs
         self.visible_outputs = visible_outputs
         self.forced = forced
+        self.inner = inner
         self.graph = Graph()
         self.dag = self.graph.dag
         self.sizes = SizeTable()
@@ -177,6 +188,9 @@ class GraphLowering:
             return call_fallback(self, refused)
         if self.config.fallback_random and draws(node.target):  # eager's numbers, which were asked for
             return call_fallback(self, "it draws from torch's generator as eager PyTorch does")
+        inner = self.inner.get(node.name)
+        if inner is not None:
+            return self.fallback(inner) if isinstance(inner, str) else call_graphs(self, inner)
         lowering = lowering_of(node.target) or in_place(node.target)
         if lowering is None:
             return self.fallback("no lowering for this operator")

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from torch.fx import GraphModule
 
+from braze import notices
+from braze._torch import dynamo, tracing
 from braze._torch.random_calls import describe_replays
+from braze.compile.failing import described, place_of
 from braze.config import Config
+from braze.errors import ConfigError
 from braze.frontend.passes import constants, cse, dce, layout, random, views
 
-__all__ = ["PASSES", "run_passes"]
+__all__ = ["JOINT", "PASSES", "run_passes"]
 
 Pass: TypeAlias = Callable[[GraphModule, Config], object]
 
@@ -37,8 +41,36 @@ PASSES: tuple[tuple[str, Pass], ...] = (
 )
 
 
-def run_passes(gm: GraphModule, config: Config) -> None:
+JOINT: tuple[tuple[str, Pass], ...] = (("equal", lambda gm, config: cse.run(gm)),)
+"""What a forward and a backward go through while they are one graph."""
+
+
+def run_passes(gm: GraphModule, config: Config, passes: Sequence[tuple[str, Pass]] | None = None) -> None:
     """Simplify `gm` in place. What it computes, mutates and returns stays the same; the order of its
-    mutations too."""
-    for _, simplify in PASSES:
+    mutations too. A pass that fails is left out, with one warning, and what it had begun is undone.
+    ``passes``: others than `PASSES`."""
+    left = list(PASSES if passes is None else passes)
+    before = tracing.Remembered(gm)
+    while not all(_has_run(one, gm, config, left) for one in tuple(left)):
+        # the others begin anew: the graph is known as it was before the first of them
+        before.restore(gm)
+
+
+def _has_run(one: tuple[str, Pass], gm: GraphModule, config: Config, left: list[tuple[str, Pass]]) -> bool:
+    """Run a pass; where it fails, take it off those that are ``left`` and say so."""
+    name, simplify = one
+    try:
         simplify(gm, config)
+    except Exception as error:
+        if isinstance(error, ConfigError) or dynamo.is_for_dynamo(error):
+            raise
+        left.remove(one)
+        reason = described(error)
+        notices.say(
+            f"graphs are compiled without the pass {name!r}: {reason}",
+            where=place_of(error, gm),
+            topic=(name, reason),
+            everywhere=True,
+        )
+        return False
+    return True
