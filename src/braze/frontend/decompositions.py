@@ -51,6 +51,8 @@ KEPT: Mapping[str, str] = {
     "binary_cross_entropy": "it checks that probabilities lie between 0 and 1, which only its lowering can",
     "baddbmm": "one call with its scale and addend, instead of a product and two passes over it",
     "select_scatter": "its result has the strides of its argument, gaps included, and its lowering is a copy",
+    "std": "it is computed in float64, so that no square overflows",
+    "std_mean": "the same",
     "_chunk_cat": "made for collectives, which take it whole",
 }
 

@@ -21,6 +21,7 @@ from braze.lowering import (
     scan,
     scatter,
     search,
+    variances,
     views,
 )
 
@@ -43,5 +44,6 @@ __all__ = [
     "scan",
     "scatter",
     "search",
+    "variances",
     "views",
 ]

@@ -1,4 +1,4 @@
-"""Reductions: sums, products, extrema and their positions, any, all, means, variances."""
+"""Reductions: sums, products, extrema and their positions, any, all, means."""
 
 from __future__ import annotations
 
@@ -9,23 +9,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from braze.ir.boxes import TensorBox
-from braze.ir.loops import Loops, Reduction, Sizes, WelfordReduction, loop_indices, loop_vars
-from braze.lowering.casts import copied, held
+from braze.ir.loops import Reduction, Sizes, loop_indices, loop_vars
+from braze.lowering.casts import held
 from braze.lowering.promotion import dims_of, nonzero
 from braze.lowering.registry import Unsupported, lowers
-from braze.ops.dag import Node, cost
-from braze.ops.dtypes import compute_dtype, is_float
+from braze.ops.dag import Node
+from braze.ops.dtypes import compute_dtype
 from braze.runtime.expr import ONE, ZERO, Expr, known_positive, product
 
 if TYPE_CHECKING:
     from braze.lowering.graph import GraphLowering
 
 aten = torch.ops.aten
-
-TWO_PASS_LIMIT = 8192
-"""Variances of up to so many elements are computed in two passes over a row that stays in cache."""
-RECOMPUTE_COST = 4
-"""What costs more than this is stored once before a reduction reads it twice."""
 
 IDENTITIES: dict[str, tuple[float, ...]] = {
     "sum": (0,),
@@ -280,98 +275,3 @@ def _quantifier(kind: str) -> Callable[..., TensorBox]:
 for _kind in ("any", "all"):
     _packet = getattr(aten, _kind)
     lowers(_packet.default, _packet.dim, _packet.dims)(_quantifier(_kind))
-
-
-def stored_if_costly(ctx: GraphLowering, x: TensorBox) -> None:
-    """Store ``x`` if it would be computed in more than one pass and is more than a load and a cast."""
-    content = x.content
-    if isinstance(content, Loops) and cost([content.value]) > RECOMPUTE_COST:
-        ctx.graph.realize(x)
-
-
-def var_and_mean(
-    ctx: GraphLowering,
-    x: TensorBox,
-    dims: Any,
-    correction: float,
-    keepdim: bool,
-    finish: Callable[[Node], Node],
-) -> tuple[Callable[[], TensorBox], TensorBox]:
-    """The variance (made when called, with ``finish`` applied) and the mean, both in the compute type.
-
-    In two passes, the mean and then the mean square of the deviations, where a row is known to be short
-    (it is in
-    cache the second time); in one, by Welford's method, otherwise.
-    """
-    d = ctx.dag
-    space = Space(ctx, x, dims, keepdim)
-    dtype = compute_dtype(x.dtype)
-    stored_if_costly(ctx, x)
-    n = count(ctx, space.numel, dtype)
-    corrected = count(ctx, space.numel, dtype, correction)
-    short = space.numel.constant is not None and space.numel.constant <= TWO_PASS_LIMIT
-
-    def operand(i: tuple[Expr, ...], r: tuple[Expr, ...]) -> list[Node]:
-        return [space.element(i, r)]
-
-    def variance(v: Node) -> Node:
-        return finish(d.op("truediv", v, corrected))
-
-    if not short:
-        mean = space.reduce("welford", dtype, operand, cls=WelfordReduction)
-        return lambda: space.reduce(
-            "welford", dtype, operand, component=1, cls=WelfordReduction, finish=variance
-        ), mean
-    mean = space.reduce("sum", dtype, operand, finish=lambda v: d.op("truediv", v, n))
-
-    def square(i: tuple[Expr, ...], r: tuple[Expr, ...]) -> list[Node]:
-        deviation = d.op("sub", space.element(i, r), mean.load(d, i))
-        return [d.op("mul", deviation, deviation)]
-
-    return lambda: space.reduce("sum", dtype, square, finish=variance), mean
-
-
-def _correction(correction: Any) -> float:
-    if correction is None:
-        return 1.0
-    if isinstance(correction, (int, float)):
-        return float(correction)
-    raise Unsupported("a symbolic correction")
-
-
-def _check_float(x: TensorBox) -> None:
-    if not is_float(x.dtype):
-        raise Unsupported("the variance of integers")
-
-
-@lowers(aten.var.correction)
-def var(
-    ctx: GraphLowering, x: TensorBox, dim: Any = None, *, correction: Any = None, keepdim: bool = False
-) -> TensorBox:
-    """The variance over some dimensions."""
-    _check_float(x)
-    variance, _ = var_and_mean(ctx, x, dim, _correction(correction), keepdim, lambda v: v)
-    return copied(ctx, variance(), ctx.out_dtype)
-
-
-@lowers(aten.std.correction)
-def std(
-    ctx: GraphLowering, x: TensorBox, dim: Any = None, *, correction: Any = None, keepdim: bool = False
-) -> TensorBox:
-    """The standard deviation over some dimensions."""
-    _check_float(x)
-    variance, _ = var_and_mean(ctx, x, dim, _correction(correction), keepdim, lambda v: ctx.dag.op("sqrt", v))
-    return copied(ctx, variance(), ctx.out_dtype)
-
-
-@lowers(aten.var_mean.correction)
-def var_mean(
-    ctx: GraphLowering, x: TensorBox, dim: Any = None, *, correction: Any = None, keepdim: bool = False
-) -> tuple[TensorBox, TensorBox]:
-    """The variance and the mean over some dimensions."""
-    _check_float(x)
-    variance, mean = var_and_mean(ctx, x, dim, _correction(correction), keepdim, lambda v: v)
-    dtype = ctx.out_dtype
-    if dtype is mean.dtype:
-        return variance(), mean
-    return copied(ctx, variance(), dtype), copied(ctx, mean, dtype)

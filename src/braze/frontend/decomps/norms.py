@@ -167,7 +167,16 @@ def native_layer_norm_backward(
     return grad_x, grad_weight, grad_bias
 
 
+def weight_norm_interface(v: Tensor, g: Tensor, dim: int = 0) -> tuple[Tensor, Tensor]:
+    """v * (g / norm), the norm over all dimensions but one. Half types have norms in float32, where none
+    overflows."""
+    wide = computation(v)
+    norm = torch.linalg.vector_norm(wide, 2, [d for d in range(v.ndim) if d != dim], keepdim=True)
+    return (wide * (computation(g) / norm)).to(v.dtype), norm
+
+
 TABLE: Table = {
+    aten._weight_norm_interface.default: weight_norm_interface,
     aten._softmax.default: softmax,
     aten._log_softmax.default: log_softmax,
     aten.native_layer_norm.default: native_layer_norm,

@@ -1,0 +1,243 @@
+"""Variances and standard deviations: exact for equal numbers, and without overflow on the way."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from braze.ir.boxes import TensorBox
+from braze.ir.loops import Loops, WelfordReduction, loop_indices
+from braze.lowering.casts import copied
+from braze.lowering.reductions import Space, count
+from braze.lowering.registry import Unsupported, lowers
+from braze.ops.dag import Dag, Node, cost
+from braze.ops.dtypes import compute_dtype, is_float
+from braze.runtime.expr import ZERO, Expr
+
+if TYPE_CHECKING:
+    from braze.lowering.graph import GraphLowering
+
+aten = torch.ops.aten
+
+TWO_PASS_LIMIT = 8192
+"""Variances of up to so many elements are computed in two passes over a row that stays in cache."""
+RECOMPUTE_COST = 4
+"""What costs more than this is stored once before a reduction reads it twice."""
+
+Indices = tuple[Expr, ...]
+
+
+def _stored_if_costly(ctx: GraphLowering, x: TensorBox) -> None:
+    """Store ``x`` if it would be computed in more than one pass and is more than a load and a cast."""
+    content = x.content
+    if isinstance(content, Loops) and cost([content.value]) > RECOMPUTE_COST:
+        ctx.graph.realize(x)
+
+
+def _var_and_mean(
+    ctx: GraphLowering,
+    x: TensorBox,
+    dims: Any,
+    correction: float,
+    keepdim: bool,
+    *,
+    dtype: torch.dtype,
+    finish: Callable[[Node], Node] = lambda v: v,
+) -> tuple[Callable[[], TensorBox], TensorBox]:
+    """The variance (made when called, with ``finish`` applied) and the mean, both computed in ``dtype``.
+
+    In two passes, the mean and then the mean square of the deviations, where a row is known to be short (it
+    is in cache the second time); in strips of two passes each, merged as Welford's are, otherwise.
+    """
+    space = Space(ctx, x, dims, keepdim)
+    _stored_if_costly(ctx, x)
+    n = space.numel.constant
+    if n is None or n > TWO_PASS_LIMIT:
+        return _in_strips(space, correction, dtype, finish)
+    if n == 0:
+
+        def nothing() -> TensorBox:
+            return ctx.pointwise(space.size, dtype, lambda i: ctx.dag.constant(math.nan, dtype))
+
+        return nothing, nothing()
+    row = _Row(space, n, dtype)
+    mean = row.mean()
+    return lambda: row.variance(mean, correction, finish), mean
+
+
+def _in_strips(
+    space: Space, correction: float, dtype: torch.dtype, finish: Callable[[Node], Node]
+) -> tuple[Callable[[], TensorBox], TensorBox]:
+    d = space.ctx.dag
+    divisor = count(space.ctx, space.numel, dtype, correction)
+
+    def component(which: int, finish: Callable[[Node], Node]) -> TensorBox:
+        return space.reduce(
+            "welford",
+            dtype,
+            lambda i, r: [space.element(i, r, dtype)],
+            component=which,
+            cls=WelfordReduction,
+            finish=finish,
+        )
+
+    return lambda: component(1, lambda v: finish(d.op("truediv", v, divisor))), component(0, lambda v: v)
+
+
+class _Row:
+    """A variance over ``n`` elements, in two passes over them, both relative to the first one.
+
+    So the variance of equal numbers is 0, and large numbers that differ by little lose nothing. What is
+    summed is scaled by a power of two, so that no sum overflows where the mean and the variance don't.
+    """
+
+    def __init__(self, space: Space, n: int, dtype: torch.dtype) -> None:
+        self.space, self.n, self.dtype = space, n, dtype
+        self.d = space.ctx.dag
+        self.scale = 0.5 ** (n.bit_length() + 1)
+        # eager sums squares in float64
+        self.root = 1.0 if dtype is torch.float64 else 0.5 ** math.ceil((n - 1).bit_length() / 2)
+
+    def _sum(self, fn: Callable[[Indices, Node], Node], finish: Callable[[Node, Indices], Node]) -> TensorBox:
+        """The sum of ``fn(indices, element)``."""
+        at = loop_indices(self.space.size)
+        return self.space.reduce(
+            "sum",
+            self.dtype,
+            lambda i, r: [fn(i, self.space.element(i, r, self.dtype))],
+            finish=lambda v: finish(v, at),
+        )
+
+    def _first(self, i: Indices) -> Node:
+        """The first element, or 0 where it is not finite."""
+        d = self.d
+        v = self.space.element(i, [ZERO] * len(self.space.ranges), self.dtype)
+        finite = d.op("lt", d.op("abs", v), d.constant(math.inf, self.dtype))
+        return d.where(finite, v, d.constant(0, self.dtype))
+
+    def _difference(self, i: Indices, x: Node) -> Node:
+        return _scaled_difference(self.d, x, self._first(i), self.scale)
+
+    def _over(self, v: Node, divisor: float) -> Node:
+        return self.d.op("truediv", v, self.d.constant(divisor, self.dtype))
+
+    def _mean(self, differences: Node, i: Indices) -> Node:
+        half = self._over(differences, 2 * self.n * self.scale)
+        return self.d.op("fma", half, self.d.constant(2, self.dtype), self._first(i))
+
+    def mean(self) -> TensorBox:
+        """The first element, and the mean difference from it."""
+        return self._sum(self._difference, self._mean)
+
+    def _lost(self, differences: Node, i: Indices) -> Node:
+        """What the mean lost when it was rounded, times ``root``."""
+        difference = self._over(differences, self.n * self.scale / self.root)
+        rounded = _scaled_difference(self.d, self._mean(differences, i), self._first(i), self.root)
+        return self.d.op("sub", difference, rounded)
+
+    def variance(self, mean: TensorBox, correction: float, finish: Callable[[Node], Node]) -> TensorBox:
+        """The mean square of the deviations from the rounded mean, less the square of what that lost."""
+        d = self.d
+        lost = self._sum(self._difference, self._lost)
+
+        def square(i: Indices, x: Node) -> Node:
+            deviation = _scaled_difference(d, x, mean.load(d, i), self.root)
+            return d.op("mul", deviation, deviation)
+
+        def variance(squares: Node, i: Indices) -> Node:
+            excess = lost.load(d, i)
+            excess = d.op("mul", d.op("mul", excess, excess), d.constant(self.n, self.dtype))
+            excess = d.op("minimum", excess, d.constant(torch.finfo(self.dtype).max, self.dtype))  # inf - inf
+            rest = d.op("maximum", d.op("sub", squares, excess), d.constant(0, self.dtype))
+            divisor = max(self.n - correction, 0.0) * self.root * self.root
+            return finish(self._over(rest, divisor))
+
+        return self._sum(square, variance)
+
+
+def _scaled_difference(d: Dag, a: Node, b: Node, scale: float) -> Node:
+    """``(a - b) * scale``, rounded once; ``scale`` is a power of two."""
+    if scale == 1:
+        return d.op("sub", a, b)
+    rest = d.op("mul", b, d.constant(-scale, b.dtype))
+    return d.op("fma", a, d.constant(scale, a.dtype), rest)
+
+
+def _correction(correction: Any) -> float:
+    if correction is None:
+        return 1.0
+    if isinstance(correction, (int, float)):
+        return float(correction)
+    raise Unsupported("a symbolic correction")
+
+
+def _check_float(x: TensorBox) -> None:
+    if not is_float(x.dtype):
+        raise Unsupported("the variance of integers")
+
+
+@lowers(aten.var.correction)
+def var(
+    ctx: GraphLowering, x: TensorBox, dim: Any = None, *, correction: Any = None, keepdim: bool = False
+) -> TensorBox:
+    """The variance over some dimensions."""
+    _check_float(x)
+    variance, _ = _var_and_mean(ctx, x, dim, _correction(correction), keepdim, dtype=compute_dtype(x.dtype))
+    return copied(ctx, variance(), ctx.out_dtype)
+
+
+def _std_and_mean(
+    ctx: GraphLowering, x: TensorBox, dim: Any, correction: Any, keepdim: bool
+) -> tuple[Callable[[], TensorBox], TensorBox]:
+    """The standard deviation (made when called) and the mean, computed in float64 as eager's are: the square
+    of a deviation of 1e20 or 1e-30 is beyond what float32 and bfloat16 hold, and its root is not."""
+    _check_float(x)
+    return _var_and_mean(
+        ctx,
+        x,
+        dim,
+        _correction(correction),
+        keepdim,
+        dtype=torch.float32 if x.dtype is torch.float16 else torch.float64,
+        finish=lambda v: ctx.dag.op("sqrt", v),
+    )
+
+
+def _both(ctx: GraphLowering, spread: TensorBox, mean: TensorBox) -> tuple[TensorBox, TensorBox]:
+    dtype = ctx.out_dtype
+    if dtype is mean.dtype:
+        return spread, mean
+    return copied(ctx, spread, dtype), copied(ctx, mean, dtype)
+
+
+@lowers(aten.std.correction)
+def std(
+    ctx: GraphLowering, x: TensorBox, dim: Any = None, *, correction: Any = None, keepdim: bool = False
+) -> TensorBox:
+    """The standard deviation over some dimensions."""
+    deviation, _ = _std_and_mean(ctx, x, dim, correction, keepdim)
+    return copied(ctx, deviation(), ctx.out_dtype)
+
+
+@lowers(aten.std_mean.correction)
+def std_mean(
+    ctx: GraphLowering, x: TensorBox, dim: Any = None, *, correction: Any = None, keepdim: bool = False
+) -> tuple[TensorBox, TensorBox]:
+    """The standard deviation and the mean over some dimensions."""
+    deviation, mean = _std_and_mean(ctx, x, dim, correction, keepdim)
+    return _both(ctx, deviation(), mean)
+
+
+@lowers(aten.var_mean.correction)
+def var_mean(
+    ctx: GraphLowering, x: TensorBox, dim: Any = None, *, correction: Any = None, keepdim: bool = False
+) -> tuple[TensorBox, TensorBox]:
+    """The variance and the mean over some dimensions."""
+    _check_float(x)
+    variance, mean = _var_and_mean(
+        ctx, x, dim, _correction(correction), keepdim, dtype=compute_dtype(x.dtype)
+    )
+    return _both(ctx, variance(), mean)
