@@ -16,13 +16,14 @@ from braze.artifact.schema import (
     Metrics,
     NumberInput,
     Output,
+    Part,
     TensorInput,
     TensorOutput,
     UnusedInput,
     ValueOutput,
     VariantInfo,
 )
-from braze.codegen.native import NativeCode
+from braze.codegen.backends import Code
 from braze.codegen.plan.build import BuiltPlan
 from braze.compile.fx_compile import CompileRequest
 from braze.compile.guards import GuardWatch
@@ -34,7 +35,6 @@ from braze.ir.layout import Layout
 from braze.runtime.expr import Expr
 from braze.runtime.guard import BoolExpr
 from braze.runtime.plan import Ref
-from braze.runtime.target import Target
 from braze.schedule.schedule import ExternStep, Schedule, externs
 
 __all__ = ["assemble"]
@@ -43,31 +43,20 @@ __all__ = ["assemble"]
 def assemble(
     request: CompileRequest,
     scheduled: Schedule,
-    native: NativeCode,
-    objects: Sequence[bytes],
+    code: Code,
+    modules: Mapping[str, Sequence[Module]],
     built: BuiltPlan,
-    target: Target,
     *,
     guards: GuardWatch,
     fallbacks: Sequence[tuple[Origin, str]],
     mishaps: int,
     seconds: Mapping[str, float],
 ) -> CompiledFxGraph:
-    """The artefact of one compilation, with the code for one CPU; ``objects`` are those of ``native``, and
+    """The artefact of one compilation, with one variant; ``modules`` are those of each part of ``code``, and
     ``guards`` has watched the trace since the compilation began."""
     graph = scheduled.graph
-    modules = tuple(
-        Module(code, text.encode(), level)
-        for code, (text, level) in zip(objects, native.modules, strict=True)
-    )
-    info = VariantInfo(
-        target.cpu,
-        target.features,
-        target.lanes,
-        built.plan,
-        tuple(_kernels(scheduled, native)),
-        tuple(m.opt_level for m in modules),
-    )
+    every = tuple([module for kind in code.parts for module in modules[kind]])
+    info = VariantInfo(tuple(_parts(code, modules)), built.plan, tuple(_kernels(code)))
     metrics = Metrics(
         tuple(_extern_calls(scheduled)),
         tuple(Fallback(o.operator, reason, o.source) for o, reason in fallbacks),
@@ -75,7 +64,7 @@ def assemble(
         {
             "graphs": 1,
             "kernels": len(scheduled.kernels),
-            "modules": len(modules),
+            "modules": len(every),
             "mishaps": mishaps,
         },
     )
@@ -99,7 +88,7 @@ def assemble(
     )
     return CompiledFxGraph(
         described,
-        (Variant(info, modules),),
+        (Variant(info, every),),
         CompiledFxGraphConstants(built.constants),
         built.externs,
         trusted=True,
@@ -107,9 +96,17 @@ def assemble(
     )
 
 
-def _kernels(scheduled: Schedule, native: NativeCode) -> Iterator[KernelInfo]:
-    for kernel, code in zip(scheduled.kernels, native.codes, strict=True):
-        yield KernelInfo(kernel.name, code.functions[0], tuple(kernel.nodes), tuple(kernel.sources))
+def _parts(code: Code, modules: Mapping[str, Sequence[Module]]) -> Iterator[Part]:
+    for kind, part in code.parts.items():
+        made_for = part.made_for
+        levels = tuple([module.opt_level for module in modules[kind]])
+        yield Part(kind, made_for.name, dict(made_for.traits), levels)
+
+
+def _kernels(code: Code) -> Iterator[KernelInfo]:
+    for report in code.reports:
+        kernel = report.kernel
+        yield KernelInfo(kernel.name, report.symbol, tuple(kernel.nodes), tuple(kernel.sources))
 
 
 def _extern_calls(scheduled: Schedule) -> Iterator[ExternCall]:
