@@ -38,3 +38,13 @@ def _clean_state() -> Iterator[None]:
     dynamo = sys.modules.get("torch._dynamo")
     if dynamo is not None and hasattr(dynamo, "reset"):
         dynamo.reset()
+
+
+@pytest.fixture
+def unassigned() -> Iterator[None]:
+    """What the test assigns to options holds for nobody after it."""
+    from braze import config
+
+    yield
+    for option in config.options():
+        delattr(config, option.name)

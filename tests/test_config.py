@@ -352,13 +352,6 @@ def test_options_that_are_no_mapping_are_an_error(given: Any) -> None:
         config.resolve(given)
 
 
-@pytest.fixture
-def unassigned() -> Iterator[None]:
-    yield
-    for option in config.options():
-        delattr(config, option.name)
-
-
 @pytest.mark.usefixtures("unassigned")
 def test_an_assignment_is_for_the_whole_process_until_it_is_deleted() -> None:
     before = config.llvm_opt_level

@@ -11,7 +11,7 @@ import shlex
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -128,13 +128,6 @@ def _type(command: str, folder: Path) -> None:
         assert words[0] == "python", command
         environment = {**os.environ, **settings}
         subprocess.run([sys.executable, *words[1:]], env=environment, check=True, cwd=folder)
-
-
-@pytest.fixture
-def unassigned() -> Iterator[None]:
-    yield
-    for option in config.options():
-        delattr(config, option.name)
 
 
 @pytest.mark.usefixtures("unassigned")

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -49,13 +49,7 @@ def recorder() -> Recorder:
     return Recorder()
 
 
-@pytest.fixture(autouse=True)
-def _unassigned() -> Iterator[None]:
-    yield
-    for option in config.options():
-        delattr(config, option.name)
-
-
+pytestmark = pytest.mark.usefixtures("unassigned")
 X = torch.linspace(-1, 1, 50)
 
 

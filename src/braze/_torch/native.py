@@ -24,7 +24,6 @@ __all__ = [
     "find_operator",
     "native_address",
     "num_threads",
-    "overlaps_itself",
     "profiler_enabled",
     "record_function",
     "reinterpret_bytes",
@@ -113,11 +112,6 @@ def fast_operator(name: str) -> Callable[..., Any]:
     if fast is not None and overload in ("", "default", "out"):
         return cast("Callable[..., Any]", fast)
     return cast("Callable[..., Any]", getattr(operator, "_op", operator))
-
-
-def overlaps_itself(tensor: torch.Tensor) -> bool:
-    """Whether two elements of a tensor may share a place in memory."""
-    return bool(torch._debug_has_internal_overlap(tensor) != 0)
 
 
 def record_function(name: str) -> AbstractContextManager[Any]:

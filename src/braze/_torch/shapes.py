@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
@@ -21,6 +20,7 @@ __all__ = [
     "Size",
     "bounds_in",
     "bounds_of",
+    "decides_by_data",
     "expression_of",
     "guard",
     "guard_int",
@@ -39,7 +39,6 @@ __all__ = [
     "true_if_known",
     "true_or_guard",
     "value_in_trace",
-    "whole_where_data_decide",
 ]
 
 Size: TypeAlias = "int | torch.SymInt"
@@ -175,18 +174,9 @@ def is_of_tracing(error: BaseException) -> bool:
     )
 
 
-def whole_where_data_decide(decomposition: Callable[..., Any]) -> Callable[..., Any]:
-    """The decomposition; it declines, so that its operator stays whole, where it would have to know a number
-    that only the running graph knows."""
-
-    @functools.wraps(decomposition)
-    def attempt(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return decomposition(*args, **kwargs)
-        except shapes.GuardOnDataDependentSymNode:
-            return NotImplemented
-
-    return attempt
+def decides_by_data(error: BaseException) -> bool:
+    """Whether an exception says that a trace has to know a number that only the running graph knows."""
+    return isinstance(error, shapes.GuardOnDataDependentSymNode)
 
 
 @dataclass(frozen=True)

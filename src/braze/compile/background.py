@@ -10,19 +10,18 @@ from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from braze import config, notices
+from braze import config
 from braze.artifact.compiled_graph import CompiledFxGraph
 from braze.artifact.output_code import OutputCode
-from braze.artifact.schema import Fallback
 from braze.compile.eager_graph import run_eagerly
-from braze.compile.failing import described, place_of
+from braze.compile.failing import given_up
 from braze.compile.fx_compile import CompileRequest
 from braze.compile.messages import unpack_answer
 from braze.compile.remote_job import compile_request, load_compiler
 from braze.compile.report import ledger, warn_of
 from braze.compile.round_trip import compile_here, printed
 from braze.compile.switching import SwitchingCode
-from braze.errors import ArtifactError, BrazeError, FallbackError, UnserializableError, WorkerError
+from braze.errors import ArtifactError, BrazeError, UnserializableError, WorkerError
 from braze.runtime.ending import busy, ending, start
 from braze.runtime.forks import fork_lock
 
@@ -170,14 +169,9 @@ class _Arrival:
         return final
 
     def _failed(self, error: Exception) -> None:
-        what = error.what if isinstance(error, BrazeError) else described(error)
-        if self.request.config.strict:
-            self.code.fail(
-                error
-                if isinstance(error, BrazeError)
-                else FallbackError(f"{self.request.name} could not be compiled: {what}")
+        try:
+            given_up(
+                self.request.name, error, self.request.gm, strict=self.request.config.strict, runs="goes on"
             )
-            return
-        where = place_of(error, self.request.gm)
-        ledger.record_eager(Fallback(self.request.name, what, where or ""))
-        notices.say(f"{self.request.name} goes on as eager PyTorch: {what}", where=where, topic=what)
+        except BrazeError as final:
+            self.code.fail(final)

@@ -22,9 +22,10 @@ T = TypeVar("T")
 _log = logging.getLogger("braze")
 
 
-def given_up(name: str, error: Exception, gm: GraphModule, *, strict: bool) -> None:
-    """Say and count that ``gm``, called ``name``, runs as eager PyTorch because of an error. Raises
-    `FallbackError`, or the `BrazeError` itself, in strict mode, and a `ConfigError` always."""
+def given_up(name: str, error: Exception, gm: GraphModule, *, strict: bool, runs: str = "runs") -> None:
+    """Say and count that ``gm``, called ``name``, runs (in other words: ``runs``) as eager PyTorch for an
+    error's sake. Raises `FallbackError`, or the `BrazeError` itself, in strict mode, and a `ConfigError`
+    always."""
     if isinstance(error, ConfigError):
         raise error
     where = place_of(error, gm)
@@ -35,7 +36,7 @@ def given_up(name: str, error: Exception, gm: GraphModule, *, strict: bool) -> N
     reason = described(error)
     ledger.record_eager(Fallback(name, reason, where or ""))
     place = "" if where is None or where in reason else f"\n  where:  {where}"
-    notices.say(f"{name} runs as eager PyTorch: {reason}{place}", where=where, topic=reason)
+    notices.say(f"{name} {runs} as eager PyTorch: {reason}{place}", where=where, topic=reason)
     _log.debug("%s could not be compiled", name, exc_info=error)
 
 

@@ -16,7 +16,7 @@ import torch
 from braze import notices
 from braze._torch import decomps as torch_decomps
 from braze._torch.provenance import current_source
-from braze._torch.shapes import is_of_tracing, true_or_guard, whole_where_data_decide
+from braze._torch.shapes import decides_by_data, is_of_tracing, true_or_guard
 from braze.compile.failing import described
 from braze.config import Config
 from braze.errors import BrazeError, FallbackError
@@ -182,7 +182,7 @@ def decompositions(config: Config) -> Table:
 
 @functools.cache
 def _guarded_table(strict: bool) -> Table:
-    return {op: whole_where_data_decide(_guarded(op, fn, strict)) for op, fn in _table().items()}
+    return {op: _guarded(op, fn, strict) for op, fn in _table().items()}
 
 
 @functools.cache
@@ -198,8 +198,8 @@ def _table() -> Table:
     if multiply_add is not None:
         table[multiply_add] = elementwise.multiply_add
     wanted = {op: fn for op, fn in table.items() if _is_wanted(op)}
-    for op, rules in _RESULTS.items():
-        wanted[op] = layouts.laid_out(wanted.get(op) or layouts.whole(op), *rules)
+    for op in _RESULTS:
+        wanted.setdefault(op, layouts.whole(op))
     for op in SIZED:  # to learn of sizes what the rules have to know, while the trace may still guard them
         wanted.setdefault(op, _kept)
     return wanted
@@ -210,17 +210,19 @@ def _kept(*args: Any, **kwargs: Any) -> Any:
 
 
 def _guarded(operator: Any, decomposition: Decomposition, strict: bool) -> Decomposition:
-    """The decomposition, which leaves alone what eager PyTorch refuses, what it refuses itself, and what it
-    fails at: eager then raises its own error, or knows better."""
+    """The decomposition, with results that lie as the operator's do (`_RESULTS`). It leaves alone what eager
+    PyTorch refuses, what it refuses itself, what it fails at, and what only the running graph can decide:
+    eager then raises its own error, or knows better."""
+    rules = _RESULTS.get(operator, ())
 
     @functools.wraps(decomposition)
     def decompose(*args: Any, **kwargs: Any) -> Any:
         try:
             if refusal(operator, args, kwargs, holds=true_or_guard) is not None:
                 return NotImplemented
-            return decomposition(*args, **kwargs)
+            return layouts.laid_out(rules, args, decomposition(*args, **kwargs))
         except Exception as error:
-            if type(error) in _REFUSED_BY_IT:
+            if type(error) in _REFUSED_BY_IT or decides_by_data(error):
                 return NotImplemented
             if is_of_tracing(error) or isinstance(error, BrazeError):
                 raise

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import threading
-import warnings
 from collections import Counter
 from dataclasses import dataclass, field
 
-from braze.errors import BrazeWarning
+from braze import notices
 
 __all__ = ["FuserStats", "counts", "stats"]
 
@@ -56,7 +55,6 @@ class _Counts:
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
         self._fallbacks: Counter[str] = Counter()
-        self._warned: set[tuple[str, str]] = set()
 
     def add(self, name: str, count: int = 1) -> None:
         """Count something that `FuserStats` names."""
@@ -68,10 +66,9 @@ class _Counts:
         ``quiet``."""
         with self._lock:
             self._fallbacks[reason] += 1
-            first = (function, reason) not in self._warned
-            self._warned.add((function, reason))
-        if first and not quiet:
-            warnings.warn(f"{function} runs as eager PyTorch: {reason}", BrazeWarning, stacklevel=2)
+        if not quiet:
+            text = f"{function} runs as eager PyTorch: {reason}"
+            notices.say(text, topic=(function, reason), everywhere=True)
 
     def snapshot(self) -> FuserStats:
         """The counts as they are now."""

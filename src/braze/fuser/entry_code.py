@@ -19,9 +19,9 @@ from braze.fuser.arguments import Structure, conditions, describe, literal
 from braze.fuser.entries import Entry, Subject
 from braze.fuser.executor import Prepared, write_call
 from braze.fuser.generated import Generated
-from braze.fuser.memory import overlap
 from braze.fuser.signature import FAST
 from braze.fuser.tracing import Traced
+from braze.runtime.overlaps import overlapping_pair, overlaps_itself
 
 __all__ = ["EntryCode", "Recent"]
 
@@ -152,8 +152,8 @@ class EntryCode:
 
         def careful(*values: Any) -> Sequence[Any]:
             tensors = [v for v in values[first:] if isinstance(v, torch.Tensor)]
-            apart = not any(overlap([t], tensors[k + 1 :]) for k, t in enumerate(tensors))
-            if apart and not any(map(native.overlaps_itself, tensors)):
+            apart = overlapping_pair(tensors, written=len(tensors)) is None
+            if apart and not any(overlaps_itself(t.shape, t.stride()) for t in tensors):
                 return call(*values)
             given = iter(values[first:])
             flat = [fixed[p] if p in fixed else next(given) for p in range(count)]

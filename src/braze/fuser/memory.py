@@ -1,31 +1,14 @@
-"""Tensors that share memory, and results that are written to tensors of the caller's."""
+"""Results that are written to tensors of the caller's."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 
 from braze.fuser.arguments import Unfusable, describe
 
-__all__ = ["overlap", "write_results"]
-
-
-def overlap(some: Iterable[torch.Tensor], others: Sequence[torch.Tensor]) -> bool:
-    """Whether one of ``some`` reaches into the memory of one of ``others``. What lies in exactly the same
-    place counts, too."""
-    spans = [_span(t) for t in others]
-    return any(a < d and c < b for a, b in map(_span, some) for c, d in spans)
-
-
-def _span(tensor: torch.Tensor) -> tuple[int, int]:
-    """The addresses of a tensor's first byte and of the first one behind it."""
-    begin = tensor.data_ptr()
-    if not tensor.numel():
-        return begin, begin
-    last = sum([(n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True)])
-    return begin, begin + (last + 1) * tensor.element_size()
+__all__ = ["write_results"]
 
 
 def write_results(out: Any, result: Any) -> Any:

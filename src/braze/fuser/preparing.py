@@ -12,7 +12,6 @@ import torch
 from braze import config as configuration
 from braze._torch import surroundings
 from braze._torch.autograd import grad_enabled, increment_version
-from braze._torch.native import overlaps_itself
 from braze.errors import CodegenError, ConfigError, FallbackError
 from braze.fuser.arguments import Structure, rebuild
 from braze.fuser.devices import unfusable
@@ -21,9 +20,9 @@ from braze.fuser.entry_code import EntryCode, Recent
 from braze.fuser.executor import GraphRunner, Prepared, prepare, prepare_into, write_launches
 from braze.fuser.generated import Generated
 from braze.fuser.kernel import source_of
-from braze.fuser.memory import overlap
 from braze.fuser.tracing import Traced
 from braze.fuser.variants import ArgumentKind, Variants
+from braze.runtime.overlaps import overlapping_pair, overlaps_itself
 
 __all__ = ["Preparing"]
 
@@ -176,13 +175,14 @@ class Preparing:
         traced = self.traced(structure, leaves)
         if isinstance(traced, str) or traced.graph is None or results != traced.results:
             return False
-        if any(unfusable(o) is not None or overlaps_itself(o) or o.is_inference() for o in outputs):
+        if any(unfusable(o) is not None or o.is_inference() for o in outputs):
             return False
-        if any(overlap([o], outputs[k + 1 :]) for k, o in enumerate(outputs)):
+        if any(overlaps_itself(o.shape, o.stride()) for o in outputs):
             return False
         if list(traced.places) != list(range(len(outputs))):
             return False
-        if overlap(outputs, [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]):
+        given = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+        if overlapping_pair([*outputs, *given], written=len(outputs)) is not None:
             return False
         values = self._values(traced, leaves)
         with configuration.patch(**self.subject.options):

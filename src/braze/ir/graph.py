@@ -56,9 +56,9 @@ class Graph:
     _reads: dict[int, frozenset[str]] = field(default_factory=dict, repr=False)
 
     # -- names ------------------------------------------------------------------------------------------
-    def buffer_name(self) -> str:
-        """A name for a new buffer."""
-        return f"buf{len(self.buffers)}"
+    def buffer_name(self, beyond: int = 0) -> str:
+        """A name for a new buffer; ``beyond``: how many others got theirs and are not declared yet."""
+        return f"buf{len(self.buffers) + beyond}"
 
     def _declare(self, buffer: Buffer) -> Buffer:
         self.buffers[buffer.name] = buffer

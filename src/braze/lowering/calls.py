@@ -219,7 +219,7 @@ def _results(ctx: GraphLowering, example: Any, producer: str) -> tuple[list[Buff
 
     def build(value: Any, path: tuple[int, ...]) -> tuple[Any, Any]:
         if isinstance(value, torch.Tensor):
-            name = f"buf{len(ctx.graph.buffers) + len(results)}"
+            name = ctx.graph.buffer_name(len(results))
             layout = _layout(ctx, value)
             buffer = MultiOutput(name, layout, producer, path) if path else Buffer(name, layout)
             results.append(buffer)
@@ -230,7 +230,7 @@ def _results(ctx: GraphLowering, example: Any, producer: str) -> tuple[list[Buff
         dtype = number_type(value)
         if dtype is None:
             return value, None
-        number = number_buffer(f"buf{len(ctx.graph.buffers) + len(results)}", dtype)
+        number = number_buffer(ctx.graph.buffer_name(len(results)), dtype)
         results.append(number)
         return _Number(number, value), number.name
 

@@ -39,6 +39,7 @@ _QUEUED_PER_WORKER = 2
 _KEPT_BYTES = 64 << 20
 _IDLE_SECONDS = 30.0
 _START_ATTEMPTS = 2
+_INTERRUPTED = "the thread that compiled a module for several was interrupted"
 _EMITS = frozenset({"object", "asm", "opt_ir"})
 
 
@@ -252,7 +253,7 @@ class Pool:
         state.pending = deque(each for each in state.pending if each is not job and id(each) not in given)
         if id(job) not in given:
             del state.futures[job.key]
-            job.future.set_exception(WorkerError("a compile was interrupted"))
+            job.future.set_exception(WorkerError(_INTERRUPTED))
 
     def _close_wake(self) -> None:
         fds, self._wake_read, self._wake_write = (self._wake_read, self._wake_write), -1, -1
@@ -404,7 +405,7 @@ class Pool:
                 self._fail(job, LLVMError(f"LLVM refused a module: {str(error).strip()}"))
             except BaseException:  # interrupted: whoever asks for the same module does not wait for this
                 for one in jobs[k:]:
-                    self._fail(one, WorkerError("the compilation of a module was interrupted"))
+                    self._fail(one, WorkerError(_INTERRUPTED))
                 raise
             else:
                 self._succeed(job, CompiledObject(code, asm, opt_ir, time.perf_counter() - start))

@@ -184,24 +184,20 @@ def both(one: Rule, other: Rule) -> Rule:
     return lambda args, result: other(args, one(args, result))
 
 
-def laid_out(function: Decomposition, *rules: Rule | None) -> Decomposition:
-    """A decomposition held to `rules`, one for each of its first results (None: as they come). A result that
-    lies otherwise is copied, and that copy becomes part of what computes it."""
-
-    @functools.wraps(function)
-    def decomposition(*args: Any, **kwargs: Any) -> Any:
-        results = function(*args, **kwargs)
-        if isinstance(results, Tensor):
-            return results if rules[0] is None else rules[0](args, results)
-        if not isinstance(results, (tuple, list)):
-            return results
-        found = list(results)
-        for position, rule in enumerate(rules):
-            if rule is not None and isinstance(found[position], Tensor):
-                found[position] = rule(args, found[position])
-        return tuple(found)
-
-    return decomposition
+def laid_out(rules: Sequence[Rule | None], args: Sequence[Any], results: Any) -> Any:
+    """What a decomposition of `args` gave, held to `rules`, one for each of its first results (None: as they
+    come). A result that lies otherwise is copied, and that copy becomes part of what computes it."""
+    if not rules:
+        return results
+    if isinstance(results, Tensor):
+        return results if rules[0] is None else rules[0](args, results)
+    if not isinstance(results, (tuple, list)):
+        return results
+    found = list(results)
+    for position, rule in enumerate(rules):
+        if rule is not None and isinstance(found[position], Tensor):
+            found[position] = rule(args, found[position])
+    return tuple(found)
 
 
 _WHOLE: ContextVar[Any] = ContextVar("whole", default=None)
