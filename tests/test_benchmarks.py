@@ -178,8 +178,8 @@ def test_first_calls_are_held_against_what_is_promised() -> None:
 
 def test_the_sizes_of_artefacts_are_whole(tmp_path: Path) -> None:
     """What is told apart adds up to the file, less its header and table."""
-    parts = {"metadata": b"m" * 5000, "v0/m0.o": bytes(range(256)) * 40, "v0/m0.ll": b"define " * 900}
-    payload = container.pack(parts, compress=["metadata", "v0/m0.ll"])
+    parts = {"metadata": b"m" * 5000, "v0/m0.o": bytes(range(256)) * 40, "v0/m0.src": b"define " * 900}
+    payload = container.pack(parts, compress=["metadata", "v0/m0.src"])
     store = Store(tmp_path)
     key = Key.of({"graph": "g"})
     assert store.put(key, payload, name="g", kind="inference", level=1)

@@ -203,7 +203,7 @@ def _llvm_in_process(folder: Path) -> None:
 
 def _llvm_opt_level(folder: Path) -> None:
     for level in (0, 3):
-        assert _code(llvm_opt_level=level).variant().info.opt_levels[0] == level
+        assert _code(llvm_opt_level=level).variant().info.parts[0].opt_levels[0] == level
 
 
 def _llvm_workers(folder: Path) -> None:
@@ -264,8 +264,9 @@ def _strict(folder: Path) -> None:
 
 
 def _target_cpu(folder: Path) -> None:
-    assert _code(target_cpu="x86-64-v2").variant().target.cpu == "x86-64-v2"
-    assert _code(target_cpu="generic").variant().target.features == ""
+    assert _code(target_cpu="x86-64-v2").variant().info.target == "x86-64-v2"
+    (part,) = _code(target_cpu="generic").variant().info.parts
+    assert part.traits["features"] == ""
 
 
 def _vector_width(folder: Path) -> None:

@@ -26,6 +26,7 @@ import difflib
 import functools
 import inspect
 import os
+import re
 import sys
 import threading
 import types
@@ -86,6 +87,17 @@ def _option(
     return field(default=default, metadata=metadata)
 
 
+_BACKENDS = re.compile(r"\s*[a-z]+\s*=\s*[a-z][a-z0-9_]*\s*(,\s*[a-z]+\s*=\s*[a-z][a-z0-9_]*\s*)*")
+
+
+def _check_device_backends(text: str, source: str) -> None:
+    if not _BACKENDS.fullmatch(text):
+        raise ConfigError(
+            f"{source} must be pairs of a device and a backend, not {text!r}",
+            hint="such as: cpu=mine,cuda=other",
+        )
+
+
 def _default_workers() -> int:
     try:
         cores = len(os.sched_getaffinity(0))
@@ -134,6 +146,12 @@ class Config:
         "CPU name that code is made for, as LLVM spells it (x86-64-v3, generic, ...). None: this host.",
         code=True,
         check=check_cpu_target,
+    )
+    device_backends: str | None = _option(
+        None,
+        "Backends for types of devices, where it is not to be the usual one: `cuda=mine,cpu=other`.",
+        code=True,
+        check=_check_device_backends,
     )
     vector_width: int | None = _option(
         None,

@@ -9,10 +9,10 @@ import msgspec
 import pytest
 import torch
 
-from braze.artifact import compiled_graph, container
+from braze.artifact import container
 from braze.artifact.compiled_graph import CompiledFxGraph
 from braze.errors import ArtifactError, BrazeError, LinkError, SignatureError
-from braze.runtime import linker
+from braze.runtime import cpu_engine, linker
 from tests.artifact import fuzz
 from tests.artifact.graphs import dynamic_bytes, fixed_bytes
 
@@ -39,7 +39,7 @@ def links(monkeypatch: pytest.MonkeyPatch) -> Iterator[Links]:
     fixed_bytes(), dynamic_bytes()  # made, linked and run before the linker is replaced
     made = Links()
     monkeypatch.setattr(linker, "link", made)
-    monkeypatch.setattr(compiled_graph, "link", made)
+    monkeypatch.setattr(cpu_engine, "link", made)
     monkeypatch.setattr(linker, "_llvm", lambda: pytest.fail("LLVM was asked for"))
     fuzz.burnt.clear()
     yield made
@@ -217,7 +217,7 @@ def _rename_entry(graph: Any) -> None:
         (lambda g: g["inputs"][0].update(extra=1), "unknown field"),
         (lambda g: g["variants"][0]["plan"]["errors"][0]["check"].update(extra=1), "unknown field"),
         (lambda g: g["variants"].clear(), "section too many"),
-        (lambda g: g["variants"][0].update(opt_levels=[]), "section too many"),
+        (lambda g: g["variants"][0]["parts"][0].update(opt_levels=[]), "section too many"),
     ],
 )
 def test_what_would_crash_or_run_if_it_were_believed(

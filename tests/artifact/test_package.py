@@ -18,11 +18,10 @@ from torch.utils._pytree import tree_leaves, tree_structure
 
 import braze
 from braze.artifact import package as packages
-from braze.artifact import recompile
 from braze.artifact.loaded import Loaded
 from braze.cache.keyring import KeyRing
 from braze.errors import ArtifactError, ConfigError, InputMismatchError, PackageError, SignatureError
-from braze.runtime import host
+from braze.runtime import cpu_engine, host
 from braze.runtime.target import named_target
 
 BATCH = Dim("batch", min=2, max=64)
@@ -405,7 +404,7 @@ def test_without_avx512_the_other_target_is_picked(path: Path, net: Net, without
 def test_a_target_that_this_machine_lacks_is_compiled_for_it(
     folder: Path, net: Net, without_avx512: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recompile, "host_target", lambda: named_target("x86-64-v2"))
+    monkeypatch.setattr(cpu_engine, "host_target", lambda: named_target("x86-64-v2"))
     target = braze.aot_compile(exported(net), folder / "v4.pt2", targets=("x86-64-v4",))
     loaded = braze.aot_load(target)
     assert loaded.target == "x86-64-v2"

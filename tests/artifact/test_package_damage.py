@@ -21,7 +21,7 @@ import braze
 from braze.artifact import package as packages
 from braze.artifact.archive import read_archive, write_archive
 from braze.errors import ArtifactError, BrazeError
-from braze.runtime import linker
+from braze.runtime import cpu_engine, linker
 
 
 class Small(torch.nn.Module):
@@ -49,10 +49,8 @@ def no_linking(monkeypatch: pytest.MonkeyPatch) -> None:
     def link(*args: Any, **kwargs: Any) -> Any:
         raise AssertionError("code of a damaged package reached the linker")
 
-    from braze.artifact import compiled_graph
-
-    assert compiled_graph.link is linker.link
-    monkeypatch.setattr(compiled_graph, "link", link)
+    assert cpu_engine.link is linker.link
+    monkeypatch.setattr(cpu_engine, "link", link)
 
 
 def refused(tmp_path: Path, data: bytes) -> BrazeError:

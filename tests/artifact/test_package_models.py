@@ -19,6 +19,7 @@ from torch.export import export
 
 import braze
 from braze.artifact.package import open_package
+from braze.runtime.cpu_engine import target_of
 from braze.runtime.llvm_worker import compile_module
 from tests.models import zoo
 from tests.numerics import assert_agrees, in_float64
@@ -121,16 +122,17 @@ def test_code_for_x86_64_v3_has_no_instruction_of_avx512(folder: Path) -> None:
     found = {}
     for variant in graph.variants:
         text = []
+        target = target_of(variant.info.parts[0].made_for)
         for one in variant.modules:
             code, assembly, _ = compile_module(
                 bytes(one.ir).decode(),
-                cpu=variant.info.cpu,
-                features=variant.info.features,
+                cpu=target.cpu,
+                features=target.features,
                 opt_level=one.opt_level,
                 codegen_level=max(one.opt_level, 1),
                 emit=frozenset({"object", "asm"}),
             )
             assert code == bytes(one.object), "the assembly is not that of the stored object"
             text.append(assembly)
-        found[variant.info.cpu] = len(EVEX.findall("\n".join(text)))
+        found[target.cpu] = len(EVEX.findall("\n".join(text)))
     assert found["x86-64-v3"] == 0 and found["x86-64-v4"] > 100

@@ -195,7 +195,7 @@ def test_as_a_module(module: str) -> None:
         ("braze explain work.py", "MODULE:FUNCTION"),
         ("braze explain torch:relu -i f31[4]", "one of f64, f32"),
         ("braze explain torch:relu -i f32[4] --kernel 9", "the kernels: "),
-        ("braze explain torch:relu -i f32[4] --kernel 1 --show llvn", "'llvm'"),
+        ("braze explain torch:relu -i f32[4] --kernel 1 --show codes", "'code'"),
         ("braze cache ls --sort sizes", "'size'"),
         ("braze cache show 0123", "0123"),
         ("braze cache distrust nobody", "nobody"),

@@ -41,7 +41,7 @@ def test_a_function_in_a_file_with_gradients(tmp_path: Path) -> None:
         ("ir", "kernel fused_"),
         ("plan", "plan for"),
         ("program", "program fused_"),
-        ("llvm", "define void @"),
+        ("code", "define void @"),
         ("asm", ".text"),
     ],
 )

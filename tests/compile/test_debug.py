@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from braze.codegen import native
+from braze.codegen.backends import Code
 from braze.compile import pipeline
 from braze.errors import CodegenError
 
@@ -64,10 +64,10 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
 
 
 def test_a_failed_compilation_leaves_what_it_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object) -> native.NativeCode:
+    def broken(*_: object) -> Code:
         raise CodegenError("no code today", node="fused_sin")
 
-    monkeypatch.setattr(pipeline, "compile_native", broken)
+    monkeypatch.setattr(pipeline, "generate", broken)
     with pytest.warns(UserWarning, match="no code today"):
         compile_into(tmp_path)
     (folder,) = tmp_path.iterdir()

@@ -14,7 +14,7 @@ from torch.fx import GraphModule
 
 from braze import config
 from braze.cache.store import open_store
-from braze.codegen import native
+from braze.codegen.llvm import native
 from braze.compile import in_process
 from braze.compile.eager_graph import run_eagerly
 from braze.compile.fx_compile import CompileRequest

@@ -17,9 +17,10 @@ from braze.artifact import codec, container
 from braze.artifact.compiled_graph import CompiledFxGraph
 from braze.compile import capture
 from braze.compile.capture import LogLine, Warned, captured
-from braze.compile.messages import Answer, Context, Failure, Request, pack_answer, unpack_answer
+from braze.compile.messages import Answer, Context, Failure, Host, Request, pack_answer, unpack_answer
 from braze.compile.remote_job import compile_request, other_versions
 from braze.errors import ArtifactError, BrazeWarning, FallbackError, LoweringError
+from braze.runtime.cpu_engine import target_of
 from tests.compile.requests import request_of
 
 
@@ -56,7 +57,8 @@ def test_the_context_is_what_holds() -> None:
         torch.set_default_dtype(default)
     assert context.levels["braze"] == 17
     assert context.torch.default_dtype == "float64"
-    assert context.host.target().lanes in (4, 8, 16)
+    (host,) = context.hosts
+    assert target_of(host.made_for).lanes in (4, 8, 16)
     assert other_versions(context.versions) is None
     theirs = msgspec.structs.replace(context.versions, torch="1.0")
     assert other_versions(theirs) == f"torch {context.versions.torch}, and not 1.0"
@@ -102,7 +104,7 @@ def test_a_text_that_is_no_graph_is_refused(request_bytes: bytes) -> None:
 def test_a_request_of_another_compiler_is_refused(request_bytes: bytes) -> None:
     sections = {name: bytes(part) for name, part in container.unpack(request_bytes).items()}
     context = codec.decode(sections["context"], Context, {})
-    theirs = msgspec.structs.replace(context.versions, llvmlite="0.1")
+    theirs = msgspec.structs.replace(context.versions, tools={"llvmlite": "0.1"})
     other = codec.encode(msgspec.structs.replace(context, versions=theirs))[0]
     answer, _ = unpack_answer(compile_request(container.pack({**sections, "context": other})))
     assert answer.refused is not None and "and not 0.1" in answer.refused
@@ -111,12 +113,13 @@ def test_a_request_of_another_compiler_is_refused(request_bytes: bytes) -> None:
 def test_code_is_made_for_the_machine_that_asks(request_bytes: bytes) -> None:
     sections = {name: bytes(part) for name, part in container.unpack(request_bytes).items()}
     context = codec.decode(sections["context"], Context, {})
-    host = msgspec.structs.replace(context.host, cpu="x86-64-v3", features="", lanes=8)
-    other = codec.encode(msgspec.structs.replace(context, host=host))[0]
+    hosts = (Host("cpu", "x86-64-v3", {"features": "", "lanes": "8"}),)
+    other = codec.encode(msgspec.structs.replace(context, hosts=hosts))[0]
     _, artifact = unpack_answer(compile_request(container.pack({**sections, "context": other})))
     assert artifact is not None
     (variant,) = CompiledFxGraph.after_deserialization(artifact).variants
-    assert (variant.target.cpu, variant.target.lanes) == ("x86-64-v3", 8)
+    (part,) = variant.info.parts
+    assert part.made_for == hosts[0].made_for
 
 
 # -- answers ------------------------------------------------------------------------------------------------

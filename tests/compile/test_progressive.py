@@ -9,6 +9,7 @@ import torch
 
 from braze import config
 from braze.artifact.compiled_graph import CompiledFxGraph
+from braze.codegen.llvm.backend import BETTER_LEVEL
 from braze.compile import progressive
 from braze.compile.in_process import InProcessFxCompile
 from braze.compile.progressive import ProgressiveFxCompile
@@ -33,7 +34,7 @@ def test_better_code_takes_over_and_agrees() -> None:
     torch.testing.assert_close(compiled(x), _f(x))
     assert code.final is not None
     levels = [m.opt_level for m in code.final.variant().modules]
-    assert levels[:-1] == [progressive.BETTER_LEVEL] * (len(levels) - 1)
+    assert levels[:-1] == [BETTER_LEVEL] * (len(levels) - 1)
     again = CompiledFxGraph.after_deserialization(code.prepare_for_serialization(), trusted=True)
     again.post_compile()
     torch.testing.assert_close(again.run([x])[0], _f(x))
@@ -50,7 +51,7 @@ def test_what_has_no_kernels_stays_as_it_is() -> None:
 def test_the_first_code_stays_where_the_better_one_fails(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def refuse(graph: CompiledFxGraph, level: int) -> CompiledFxGraph:
+    def refuse(graph: CompiledFxGraph, options: object) -> CompiledFxGraph:
         raise LLVMError("no")
 
     monkeypatch.setattr(progressive, "improved", refuse)

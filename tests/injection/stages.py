@@ -97,7 +97,7 @@ STAGES: tuple[Stage, ...] = (
     Stage("lowering", "braze.lowering.graph:GraphLowering.run", "backward"),
     Stage("scheduling", "braze.schedule.schedule:schedule"),
     Stage("planning memory", "braze.schedule.memory:plan_memory"),
-    Stage("generating", "braze.codegen.native:compile_native"),
+    Stage("generating", "braze.codegen.backends:generate"),
     Stage("planning", "braze.codegen.plan.build:build_plan"),
     Stage("LLVM", "braze.codegen.llvm.pool:compile_ir"),
     Stage("LLVM", "braze.codegen.llvm.pool:compile_ir", "backward"),

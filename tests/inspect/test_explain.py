@@ -45,7 +45,7 @@ def test_handles(normalised_report: braze.inspect.Explanation) -> None:
     assert kernel.ir.startswith(f"kernel {kernel.name}(") and "reduce.max" in kernel.ir
     assert kernel.loop_plan.startswith("plan for ")
     assert kernel.program.startswith(f"program {kernel.name}(")
-    assert f"define void @{kernel.report.symbol}" in kernel.llvm_ir
+    assert f"define void @{kernel.report.symbol}" in kernel.code
     assert f"{kernel.report.symbol}:" in kernel.asm()
 
 

@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from braze import config
 from braze.artifact.constants import CompiledFxGraphConstants
-from braze.codegen import native
+from braze.codegen.backends import generate, limits_under
+from braze.codegen.llvm import native
 from braze.codegen.llvm.generate import KernelCode
 from braze.codegen.llvm.pool import CompiledObject
 from braze.codegen.plan.build import build_plan
@@ -22,7 +24,6 @@ from braze.compile.guards import GuardWatch
 from braze.compile.text.parser import parse_request
 from braze.lowering import families as families  # fills the registry of lowerings
 from braze.lowering.graph import GraphLowering
-from braze.runtime.target import named_target
 from braze.schedule.schedule import schedule
 
 GRAPHS = Path(__file__).with_name("graphs")
@@ -55,7 +56,8 @@ def _sections(request: CompileRequest) -> Iterator[str]:
     lowering = GraphLowering(
         request.gm, request.config, request.static_inputs, request.visible_outputs, forced={}
     )
-    scheduled = schedule(lowering.run())
+    limits = limits_under(request.config)
+    scheduled = schedule(lowering.run(), limits)
     yield from (f"fallback {origin.operator}: {reason}" for origin, reason in lowering.fallbacks)
     yield str(scheduled)
     assumed = watch.assumed(lowering.sizes.condition)
@@ -64,13 +66,16 @@ def _sections(request: CompileRequest) -> Iterator[str]:
         patch.setattr(native, "compile_ir", _not_compiled)
         for target in TARGETS:
             yield f"\n-- {target}"
-            code = native.compile_native(scheduled, named_target(target), 3)
-            for kernel, own in zip(scheduled.kernels, code.codes, strict=True):
+            with config.using(request.config.replace(target_cpu=target)):
+                code = generate(scheduled, config.current())
+            (part,) = code.parts.values()
+            assert isinstance(part, native.NativeCode)
+            for kernel, own in zip(scheduled.kernels, part.codes, strict=True):
                 yield f"{kernel.name}: {own.plan}"
                 if target == TARGETS[0]:
                     yield str(own.program)
                 yield from _counted(own)
-    built = build_plan(scheduled, code.calls, code.errors, request.name, symbols, assumed)
+    built = build_plan(scheduled, code, limits, request.name, symbols, assumed)
     yield f"\n-- launch\n{built.plan}"
 
 

@@ -382,7 +382,7 @@ def test_unknown_operator_constant_callable_and_entry(code) -> None:
         build(extern_plan(LoadConstant("r", "w")))
     with pytest.raises(LinkError, match="exports no 'gone'"):
         build(Plan("p", (), (RunSegment("gone", (), (), as_expr(1)), Return(()))), code)
-    with pytest.raises(LinkError, match="no code was given"):
+    with pytest.raises(LinkError, match="none was given"):
         build(fixed_plan())
     with pytest.raises(PlanError):
         build(Plan("p", (), ()))

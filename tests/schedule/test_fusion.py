@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from braze.artifact.output_code import OpaqueCode
+from braze.codegen.backends import limits_under
 from braze.compile.fx_compile import CompileRequest
 from braze.frontend.backend import make_backend
 from braze.lowering import families as families
@@ -26,7 +27,7 @@ class Reference:
 
     def compile(self, request: CompileRequest) -> OpaqueCode:
         lowering = GraphLowering(request.gm, request.config, visible_outputs=request.visible_outputs)
-        result = schedule(lowering.run())
+        result = schedule(lowering.run(), limits_under(request.config))
         assert not lowering.fallbacks
         self.schedules.append(result)
 

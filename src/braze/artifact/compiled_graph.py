@@ -2,13 +2,13 @@
 and what a package ships are the bytes that `CompiledFxGraph.prepare_for_serialization` gives.
 
 Sections of the file (see `braze.artifact.container`): ``metadata`` (`schema.Metadata`), ``constants`` where
-there are any, for each variant and module ``v0/m0.o``, the object code, and ``v0/m0.ll``, the LLVM IR it
+there are any, for each variant and module ``v0/m0.o``, the object code, and ``v0/m0.src``, the source it
 came from, and for each graph of each call that takes graphs ``c0/g0``, an artefact like this one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,18 +25,17 @@ from braze.artifact.schema import (
     CallInfo,
     GraphInfo,
     Metadata,
+    Part,
     SymbolRange,
     TensorOutput,
     ValueOutput,
     VariantInfo,
 )
 from braze.errors import ArtifactError, InternalError, SignatureError, UnserializableError
-from braze.runtime import host
 from braze.runtime.callgen import CompiledCall, Instrument, build
+from braze.runtime.engines import device_types, engine, kind_for
 from braze.runtime.expr import Symbol
 from braze.runtime.guard import BoolExpr
-from braze.runtime.linker import LinkedCode, link
-from braze.runtime.target import Target
 from braze.runtime.verify import verify
 
 __all__ = ["CompiledFxGraph", "Module", "Variant"]
@@ -44,7 +43,8 @@ __all__ = ["CompiledFxGraph", "Module", "Variant"]
 
 @dataclass(frozen=True)
 class Module:
-    """One LLVM module: its object code, and the IR it came from, compiled at LLVM's level ``opt_level``."""
+    """A piece of a backend's code: ``object``, which runs; ``ir``, the text that it was made of, at the level
+    of optimisation ``opt_level``."""
 
     object: bytes | memoryview
     ir: bytes | memoryview
@@ -53,14 +53,30 @@ class Module:
 
 @dataclass(frozen=True)
 class Variant:
-    """The code for one CPU. ``info`` says which, and holds the launch plan."""
+    """One way to run the graph. ``info`` says what for, and holds the launch plan; ``modules``: the code of
+    its parts, one part after the other."""
 
     info: VariantInfo
     modules: tuple[Module, ...]
 
     @property
-    def target(self) -> Target:
-        return Target(self.info.cpu, self.info.features, self.info.lanes)
+    def parts(self) -> Iterator[tuple[Part, tuple[Module, ...]]]:
+        """Each part with its modules."""
+        begin = 0
+        for part in self.info.parts:
+            end = begin + len(part.opt_levels)
+            yield part, self.modules[begin:end]
+            begin = end
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether this machine can run all of it. Raises ``ArtifactError`` where its backend is not here."""
+        return all(engine(part.kind).runs(part.made_for) for part in self.info.parts)
+
+    @property
+    def demands(self) -> tuple[tuple[int, ...], ...]:
+        """How much of a machine it uses, part by part."""
+        return tuple([engine(part.kind).demands(part.made_for) for part in self.info.parts])
 
 
 @dataclass(eq=False)
@@ -112,9 +128,21 @@ class CompiledFxGraph(OutputCode):
         return self.info.guards
 
     def variant(self) -> Variant:
-        """The variant for this machine: the widest that it can run. Raises ``ArtifactError`` if there is
-        none."""
-        return self.variants[host.best([v.target for v in self.variants])]
+        """The variant for this machine: the most demanding that it can run, those first that are of the kind
+        that the options ask for. Raises ``ArtifactError`` if there is none."""
+        if len(self.variants) == 1 and self.variants[0].runs_here:
+            return self.variants[0]
+        fitting = [v for v in self.variants if v.runs_here]
+        if not fitting:
+            made_for = ", ".join(v.info.target for v in self.variants) or "nothing at all"
+            kinds = {part.kind: None for v in self.variants for part in v.info.parts}
+            here = " and ".join([engine(kind).here().name for kind in kinds])
+            raise ArtifactError(f"there is code for {made_for}, none of which {here} can run")
+        usual = {kind_for(device) for device in device_types()}
+        return max(
+            reversed(fitting),  # of equals the first
+            key=lambda v: (all(part.kind in usual for part in v.info.parts), v.demands),
+        )
 
     @property
     def calls(self) -> dict[str, GraphCall]:
@@ -147,20 +175,21 @@ class CompiledFxGraph(OutputCode):
             call.post_compile(module, min_parallel_work=min_parallel_work)
         return build(
             plan,
-            self.linked(chosen),
+            self.loaded(chosen),
             self.constants.bind(module),  # type: ignore[arg-type]
             externs=self.externs,
             instrument=instrument,
             min_parallel_work=min_parallel_work,
         )
 
-    def linked(self, variant: Variant) -> LinkedCode | None:
-        """The code of a variant in this process; each call links anew. None where there is none."""
-        if not variant.modules:
-            return None
+    def loaded(self, variant: Variant) -> dict[str, Any]:
+        """The code of a variant in this process, by kind; each call brings it there anew."""
         plan = variant.info.plan
-        objects = [bytes(m.object) for m in variant.modules]
-        return link(objects, exports=[*plan.entries, *plan.signatures])
+        return {
+            part.kind: engine(part.kind).load([bytes(m.object) for m in modules], plan)
+            for part, modules in variant.parts
+            if modules
+        }
 
     def admits(self, sizes: Mapping[str, int]) -> bool:
         """Whether the code is right for these values of the size symbols."""
@@ -178,11 +207,11 @@ class CompiledFxGraph(OutputCode):
         for v, variant in enumerate(self.variants):
             for m, one in enumerate(variant.modules):
                 sections[f"v{v}/m{m}.o"] = bytes(one.object)
-                sections[f"v{v}/m{m}.ll"] = bytes(one.ir)
+                sections[f"v{v}/m{m}.src"] = bytes(one.ir)
         for c, described in enumerate(self.info.calls):
             for g, part in enumerate(self.calls[described.key].graphs):
                 sections[f"c{c}/g{g}"] = part.prepare_for_serialization()
-        compress = [name for name in sections if name == "metadata" or name.endswith(".ll")]
+        compress = [name for name in sections if name == "metadata" or name.endswith(".src")]
         return container.pack(sections, compress=compress)
 
     @classmethod
@@ -206,9 +235,10 @@ class CompiledFxGraph(OutputCode):
         variants = []
         for v, one in enumerate(info.variants):
             modules = []
-            for m, level in enumerate(one.opt_levels):
+            levels = [level for part in one.parts for level in part.opt_levels]
+            for m, level in enumerate(levels):
                 try:
-                    code, ir = sections.pop(f"v{v}/m{m}.o"), sections.pop(f"v{v}/m{m}.ll")
+                    code, ir = sections.pop(f"v{v}/m{m}.o"), sections.pop(f"v{v}/m{m}.src")
                 except KeyError as error:
                     raise ArtifactError(f"the artefact misses its section {error}") from None
                 modules.append(Module(code, ir, level))
@@ -232,7 +262,10 @@ class CompiledFxGraph(OutputCode):
             except Exception as error:
                 raise ArtifactError(f"the launch plan of {self.name} is not valid: {error}") from error
             check_plan(self.info, plan)
-            if plan.entries and not variant.modules:
+            kinds = [part.kind for part in variant.info.parts]
+            if len(set(kinds)) != len(kinds) or not kinds:
+                raise ArtifactError(f"{self.name} has no part, or two, of one backend")
+            if not plan.kinds <= {part.kind for part in variant.info.parts if part.opt_levels}:
                 raise ArtifactError(f"{self.name} has a plan and no code for it")
             missing = [key for key in plan.constants if key not in self.constants]
             if missing:

@@ -30,7 +30,7 @@ class Loaded:
 
     Attributes:
         path: of the package.
-        target: the CPU that the code in use was made for, by LLVM's name.
+        target: what the code in use was made for; a CPU by LLVM's name.
         weights: the model's parameters, buffers and constants by name; see `state` for the tensors.
         ranges: of the sizes that may differ from call to call.
     """
@@ -41,7 +41,7 @@ class Loaded:
         """Links the code of ``graphs``, last of all; a call takes the first of them that fits its sizes.
         ``tensors`` are those weights that are there, of the right dtype and sizes."""
         self.path = path
-        self.target = graphs[0].variant().info.cpu
+        self.target = graphs[0].variant().info.target
         self.weights: Mapping[str, Weight] = MappingProxyType({w.name: w for w in model.weights})
         self.ranges: tuple[Range, ...] = model.ranges
         self._model = model

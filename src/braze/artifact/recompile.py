@@ -1,26 +1,14 @@
-"""Code for this machine out of an artefact's LLVM IR, where it holds none that this machine can run."""
+"""Code for this machine out of an artefact's sources, where it holds none that this machine can run."""
 
 from __future__ import annotations
-
-import os
-import subprocess
-import sys
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Final
 
 import msgspec
 
 from braze.artifact.compiled_graph import CompiledFxGraph, Module, Variant
-from braze.errors import ArtifactError, SignatureError, WorkerError
-from braze.runtime import llvm_worker
-from braze.runtime.processes import describe_exit, last_words, no_processes_reason
-from braze.runtime.target import Target, host_target
+from braze.errors import ArtifactError, SignatureError
+from braze.runtime.engines import engine
 
 __all__ = ["for_this_machine", "recompiled"]
-
-SECONDS: Final = 600
-"""How long LLVM may take."""
 
 
 def for_this_machine(graph: CompiledFxGraph) -> CompiledFxGraph:
@@ -29,88 +17,32 @@ def for_this_machine(graph: CompiledFxGraph) -> CompiledFxGraph:
     try:
         graph.variant()
     except ArtifactError:
-        return recompiled(graph, host_target())
+        return recompiled(graph)
     return graph
 
 
-def recompiled(graph: CompiledFxGraph, target: Target) -> CompiledFxGraph:
-    """``graph`` with code for ``target`` alone, made of the IR of the variant with the narrowest vectors,
-    whose widths it keeps: slower than code that was written for the target, and faster than none.
+def recompiled(graph: CompiledFxGraph) -> CompiledFxGraph:
+    """``graph`` with code for this machine alone, made of the sources of the variant that asks for least.
 
-    LLVM runs in a process of its own, where there can be one. Raises `SignatureError` where the graph is not
-    trusted: IR is a program as well; `WorkerError` where LLVM cannot make code of it.
+    Raises `SignatureError` where the graph is not trusted: a source is a program as well; `WorkerError` where
+    no code can be made of it.
     """
     if not graph.trusted:
         raise SignatureError(f"the code of {graph.name} was not made here and is not signed")
-    old = min(graph.variants, key=lambda variant: variant.info.lanes)
-    objects = _compile([(bytes(m.ir), m.opt_level) for m in old.modules], target)
-    info = msgspec.structs.replace(old.info, cpu=target.cpu, features=target.features)
-    modules = tuple(Module(code, m.ir, m.opt_level) for code, m in zip(objects, old.modules, strict=True))
-    calls = {key: call.of([recompiled(g, target) for g in call.graphs]) for key, call in graph.calls.items()}
+    old = min(graph.variants, key=lambda variant: variant.demands)
+    parts, modules = [], []
+    for part, own in old.parts:
+        made_for, objects = engine(part.kind).adapted(
+            part.made_for, [(bytes(m.ir), m.opt_level) for m in own]
+        )
+        parts.append(msgspec.structs.replace(part, target=made_for.name, traits=dict(made_for.traits)))
+        modules += [Module(code, m.ir, m.opt_level) for code, m in zip(objects, own, strict=True)]
+    info = msgspec.structs.replace(old.info, parts=tuple(parts))
+    calls = {key: call.of([recompiled(g) for g in call.graphs]) for key, call in graph.calls.items()}
     return CompiledFxGraph(
         msgspec.structs.replace(graph.info, variants=(info,)),
-        (Variant(info, modules),),
+        (Variant(info, tuple(modules)),),
         graph.constants,
         {**graph.externs, **calls},
         trusted=True,
     )
-
-
-def _compile(modules: Sequence[tuple[bytes, int]], target: Target) -> list[bytes]:
-    if not modules:
-        return []
-    if no_processes_reason() is not None:
-        return [_compile_here(text, level, target) for text, level in modules]
-    import llvmlite  # noqa: PLC0415  only where there is something to compile
-
-    folder = str(Path(llvmlite.__file__).parent.parent)
-    command = [sys.executable, "-I", "-S", str(Path(llvm_worker.__file__)), folder, str(os.getpid())]
-    jobs = [
-        llvm_worker.pack_frame(
-            [
-                str(number).encode(),
-                target.cpu.encode(),
-                target.features.encode(),
-                str(level).encode(),
-                str(max(level, 1)).encode(),
-                b"object",
-                text,
-            ]
-        )
-        for number, (text, level) in enumerate(modules)
-    ]
-    try:
-        done = subprocess.run(
-            command,
-            input=b"".join(jobs),
-            capture_output=True,
-            timeout=SECONDS,
-            check=False,
-            start_new_session=True,  # a Ctrl-C at the terminal is for the parent
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise WorkerError(f"LLVM could not compile the package for this machine: {error}") from error
-    frames = llvm_worker.FrameReader().feed(done.stdout)
-    objects = [frame[2] for frame in frames[1:] if len(frame) > 2 and frame[1] == b"ok"]
-    if len(objects) != len(modules):
-        told = [frame[2].decode(errors="replace") for frame in frames[1:] if frame[1:2] == [b"error"]]
-        why = told[0] if told else f"{describe_exit(done.returncode)}: {last_words(done.stderr)}"
-        raise WorkerError(
-            f"LLVM could not compile the package for {target.cpu}: {why}",
-            hint="have the package made with the target 'generic' as well",
-        )
-    return objects
-
-
-def _compile_here(text: bytes, level: int, target: Target) -> bytes:
-    try:
-        return llvm_worker.compile_module(
-            text.decode(),
-            cpu=target.cpu,
-            features=target.features,
-            opt_level=level,
-            codegen_level=max(level, 1),
-            emit=frozenset({"object"}),
-        )[0]
-    except (RuntimeError, UnicodeDecodeError) as error:
-        raise WorkerError(f"LLVM could not compile the package for {target.cpu}: {error}") from error

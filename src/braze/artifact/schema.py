@@ -11,6 +11,7 @@ import msgspec
 import torch
 from msgspec import Struct
 
+from braze.runtime.engine import MadeFor
 from braze.runtime.expr import Expr, Symbol
 from braze.runtime.guard import BoolExpr
 from braze.runtime.plan import Arg, Plan
@@ -28,6 +29,7 @@ __all__ = [
     "Metrics",
     "NumberInput",
     "Output",
+    "Part",
     "SymbolRange",
     "TensorInput",
     "TensorOutput",
@@ -37,7 +39,7 @@ __all__ = [
     "Versions",
 ]
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 """Raised with every change of a type in this module or of the launch plan's instructions."""
 
 GraphKind: TypeAlias = Literal["inference", "forward", "backward"]
@@ -168,23 +170,43 @@ class Metrics(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Versions(Struct, frozen=True, forbid_unknown_fields=True):
-    """Who made an artefact."""
+    """Who made an artefact. ``tools``: what the backends that there were compile with."""
 
     braze: str
     torch: str
-    llvmlite: str
+    tools: dict[str, str]
+
+    def named(self) -> dict[str, str]:
+        """Each version by its name."""
+        return {"braze": self.braze, "torch": self.torch, **self.tools}
+
+
+class Part(Struct, frozen=True, forbid_unknown_fields=True):
+    """The code of one backend, ``kind``: what it was made for, by name and by what else the backend says of
+    that; for each of its modules the level of optimisation."""
+
+    kind: str
+    target: str
+    traits: dict[str, str]
+    opt_levels: tuple[Annotated[int, msgspec.Meta(ge=0, le=3)], ...]
+
+    @property
+    def made_for(self) -> MadeFor:
+        return MadeFor(self.kind, self.target, self.traits)
 
 
 class VariantInfo(Struct, frozen=True, forbid_unknown_fields=True):
-    """The code for one CPU: ``cpu`` and ``features`` as LLVM spells them, ``lanes`` the vector width in
-    elements of 32 bits; the launch plan that goes with it; for each of its modules LLVM's level."""
+    """One way to run a graph: the code of each backend that has a part in it, and the launch plan that goes
+    with that. The first part is that of the device on which most of the graph runs."""
 
-    cpu: str
-    features: str
-    lanes: int
+    parts: tuple[Part, ...]
     plan: Plan
     kernels: tuple[KernelInfo, ...]
-    opt_levels: tuple[Annotated[int, msgspec.Meta(ge=0, le=3)], ...]
+
+    @property
+    def target(self) -> str:
+        """What it was made for, for people."""
+        return ", ".join(part.target for part in self.parts)
 
 
 class CallInfo(Struct, frozen=True, forbid_unknown_fields=True):
@@ -217,7 +239,7 @@ class GraphInfo(Struct, frozen=True, forbid_unknown_fields=True):
         lines += [f"  output  {spec}" for spec in self.outputs]
         lines += [f"  guard   {guard}" for guard in self.guards]
         lines += [f"  call    {call.operator} of {len(call.single)} graphs" for call in self.calls]
-        lines += [f"  code    {v.cpu}: {len(v.kernels)} kernels" for v in self.variants]
+        lines += [f"  code    {v.target}: {len(v.kernels)} kernels" for v in self.variants]
         lines += [f"  eager   {fallback}" for fallback in self.metrics.fallbacks]
         return "\n".join(lines)
 

@@ -47,9 +47,9 @@ _TENSOR = re.compile(r"(\w+)\[([\d,\s]*)\]")
 @click.option("--kernel", "name", metavar="NAME", help="Show one kernel only: its name, or its place from 1.")
 @click.option(
     "--show",
-    type=click.Choice(["ir", "plan", "program", "llvm", "asm"]),
+    type=click.Choice(["ir", "plan", "program", "code", "asm"]),
     default="ir",
-    help="With --kernel: bodies, loop plan, program, LLVM IR or assembly.",
+    help="With --kernel: bodies, loop plan, program, the text that Braze wrote, or assembly.",
 )
 def explain(target: str, inputs: tuple[str, ...], grad: bool, name: str | None, show: str) -> None:
     """Compile a function, run it, and show what it became and where its time goes.
@@ -74,7 +74,7 @@ def explain(target: str, inputs: tuple[str, ...], grad: bool, name: str | None, 
         "ir": lambda: kernel.ir,
         "plan": lambda: kernel.loop_plan,
         "program": lambda: kernel.program,
-        "llvm": lambda: kernel.llvm_ir,
+        "code": lambda: kernel.code,
         "asm": kernel.asm,
     }[show]()
     console.print(Text(text), soft_wrap=True)

@@ -25,7 +25,7 @@ from braze.artifact.trees import leaf_paths
 from braze.cache.keyring import KeyRing
 from braze.errors import ArtifactError
 from braze.inspect.render import amount
-from braze.runtime import host
+from braze.runtime.engines import engine
 
 __all__ = ["package"]
 
@@ -146,12 +146,12 @@ def _code(graph: CompiledFxGraph, others: Sequence[CompiledFxGraph]) -> Table:
         size = sum(len(module.object) for one in every for module in one.modules)
         kernels = sum(len(one.info.kernels) for one in every)
         runs = Text("here", "green") if variant is chosen else Text("", "dim")
-        if not host.can_run(variant.target):
+        if not variant.runs_here:
             runs = Text("not on this machine", "dim")
-        bits = f"{variant.info.lanes * 32} bits"
-        _row(table, variant.info.cpu, bits, str(kernels), amount(size, "B"), runs)
+        widths = ", ".join(engine(part.kind).width(part.made_for) for part in variant.info.parts)
+        _row(table, variant.info.target, widths, str(kernels), amount(size, "B"), runs)
     if chosen is None:
-        _row(table, "this machine", "", "", "", Text("compiled from LLVM IR when it is loaded", "yellow"))
+        _row(table, "this machine", "", "", "", Text("compiled from its source when it is loaded", "yellow"))
     if others:
         table.caption = f"in {len(others) + 1} graphs: sizes of 0 or 1 have their own"
         table.caption_justify = "left"
@@ -224,7 +224,7 @@ def _plain(opened: Package, model: Model, graph: CompiledFxGraph) -> dict[str, A
             for path, (kind, sizes, _) in _arguments(model, graph)
         ],
         "ranges": [{"symbol": r.symbol, "lower": r.lower, "upper": r.upper} for r in model.ranges],
-        "targets": [variant.info.cpu for variant in graph.variants],
+        "targets": [variant.info.target for variant in graph.variants],
         "weights": [
             {"name": w.name, "kind": w.kind, "dtype": _dtype(w.dtype), "sizes": list(w.sizes)}
             for w in model.weights

@@ -18,13 +18,14 @@ from braze.artifact.schema import (
     Metrics,
     NumberInput,
     Output,
+    Part,
     TensorInput,
     TensorOutput,
     UnusedInput,
     ValueOutput,
     VariantInfo,
 )
-from braze.codegen.native import NativeCode
+from braze.codegen.backends import Code
 from braze.codegen.plan.build import BuiltPlan
 from braze.compile.fx_compile import CompileRequest
 from braze.compile.guards import GuardWatch
@@ -36,7 +37,6 @@ from braze.ir.layout import Layout
 from braze.runtime.expr import Expr
 from braze.runtime.guard import BoolExpr
 from braze.runtime.plan import Ref
-from braze.runtime.target import Target
 from braze.schedule.schedule import ExternStep, Schedule, externs
 
 __all__ = ["assemble"]
@@ -45,31 +45,20 @@ __all__ = ["assemble"]
 def assemble(
     request: CompileRequest,
     scheduled: Schedule,
-    native: NativeCode,
-    objects: Sequence[bytes],
+    code: Code,
+    modules: Mapping[str, Sequence[Module]],
     built: BuiltPlan,
-    target: Target,
     *,
     guards: GuardWatch,
     fallbacks: Sequence[tuple[Origin, str]],
     mishaps: int,
     seconds: Mapping[str, float],
 ) -> CompiledFxGraph:
-    """The artefact of one compilation, with the code for one CPU; ``objects`` are those of ``native``, and
+    """The artefact of one compilation, with one variant; ``modules`` are those of each part of ``code``, and
     ``guards`` has watched the trace since the compilation began."""
     graph = scheduled.graph
-    modules = tuple(
-        Module(code, text.encode(), level)
-        for code, (text, level) in zip(objects, native.modules, strict=True)
-    )
-    info = VariantInfo(
-        target.cpu,
-        target.features,
-        target.lanes,
-        built.plan,
-        tuple(_kernels(scheduled, native)),
-        tuple(m.opt_level for m in modules),
-    )
+    every = tuple([module for kind in code.parts for module in modules[kind]])
+    info = VariantInfo(tuple(_parts(code, modules)), built.plan, tuple(_kernels(code)))
     calls = {key: call for key, call in built.externs.items() if isinstance(call, GraphCall)}
     inner = [graph for call in calls.values() for graph in call.graphs]
     metrics = Metrics(
@@ -82,7 +71,7 @@ def assemble(
         {
             "graphs": 1,
             "kernels": len(scheduled.kernels) + _sum(inner, "kernels"),
-            "modules": len(modules) + _sum(inner, "modules"),
+            "modules": len(every) + _sum(inner, "modules"),
             "mishaps": mishaps + _sum(inner, "mishaps"),
         },
     )
@@ -107,7 +96,7 @@ def assemble(
     )
     return CompiledFxGraph(
         described,
-        (Variant(info, modules),),
+        (Variant(info, every),),
         CompiledFxGraphConstants(built.constants),
         built.externs,
         trusted=True,
@@ -119,9 +108,17 @@ def _sum(graphs: Sequence[CompiledFxGraph], counter: str) -> int:
     return sum(graph.info.metrics.counters[counter] for graph in graphs)
 
 
-def _kernels(scheduled: Schedule, native: NativeCode) -> Iterator[KernelInfo]:
-    for kernel, code in zip(scheduled.kernels, native.codes, strict=True):
-        yield KernelInfo(kernel.name, code.functions[0], tuple(kernel.nodes), tuple(kernel.sources))
+def _parts(code: Code, modules: Mapping[str, Sequence[Module]]) -> Iterator[Part]:
+    for kind, part in code.parts.items():
+        made_for = part.made_for
+        levels = tuple([module.opt_level for module in modules[kind]])
+        yield Part(kind, made_for.name, dict(made_for.traits), levels)
+
+
+def _kernels(code: Code) -> Iterator[KernelInfo]:
+    for report in code.reports:
+        kernel = report.kernel
+        yield KernelInfo(kernel.name, report.symbol, tuple(kernel.nodes), tuple(kernel.sources))
 
 
 def _extern_calls(scheduled: Schedule) -> Iterator[ExternCall]:

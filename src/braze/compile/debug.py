@@ -13,8 +13,8 @@ written as the compilation goes, so that one that fails leaves everything up to 
       call.py           the Python function made of the plan, where it was made
       fallbacks.txt     what eager PyTorch runs, and why
       summary.txt       counts, and the seconds of each phase
-      driver.ll         the segments, which call the kernels
-      kernels/NAME.*    bodies (txt), loop plan, program, LLVM IR (ll), assembly (s)
+      kernels/NAME.*    bodies (txt), loop plan, program, and, on a CPU, LLVM IR (ll) and assembly (s)
+      driver.ll         on a CPU, the segments, which call the kernels
       error.txt         only where the compilation failed
 """
 
@@ -26,21 +26,21 @@ import traceback
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torch.fx import GraphModule
 
-from braze.codegen.llvm.generate import KernelCode
-from braze.codegen.llvm.pool import compile_ir
-from braze.codegen.native import NativeCode
 from braze.compile.fx_compile import CompileRequest
 from braze.compile.report import GraphReport
 from braze.errors import BrazeError
 from braze.ops.kernel import Kernel
 from braze.runtime.callgen import source_of
-from braze.runtime.target import Target
-from braze.schedule.schedule import Schedule
+from braze.runtime.engines import engine
 
-__all__ = ["DebugFolder", "assembly", "log_compiled", "new_folder", "summary", "temporary"]
+if TYPE_CHECKING:  # whoever only reads files need not load the compiler
+    from braze.codegen.backends import Code
+
+__all__ = ["DebugFolder", "log_compiled", "new_folder", "summary", "temporary"]
 
 _log = logging.getLogger("braze")
 
@@ -51,6 +51,7 @@ class DebugFolder:
 
     def __init__(self, name: str, directory: str | None) -> None:
         self.path: Path | None = None
+        self._code: Code | None = None
         if directory is not None:
             try:
                 self.path = new_folder(Path(directory).expanduser(), name)
@@ -90,18 +91,20 @@ class DebugFolder:
         if self.path is not None:
             self.write(name, "\n".join(map(str, lines)) or none)
 
-    def write_kernels(self, schedule: Schedule, native: NativeCode) -> None:
-        """The kernels up to their LLVM IR, before LLVM has seen it."""
+    def write_kernels(self, code: Code) -> None:
+        """The kernels up to their backend's text, before that is compiled."""
         if self.path is not None:
-            for kernel, code in zip(schedule.kernels, native.codes, strict=True):
-                self._kernel(kernel, code)
-            self.write("driver.ll", native.driver)
-
-    def _kernel(self, kernel: Kernel, code: KernelCode) -> None:
-        self.write(f"kernels/{kernel.name}.txt", _with_sources(kernel))
-        self.write(f"kernels/{kernel.name}.plan", code.plan)
-        self.write(f"kernels/{kernel.name}.program", code.program)
-        self.write(f"kernels/{kernel.name}.ll", code.text)
+            for kind, part in code.parts.items():
+                suffix = engine(kind).source_suffix
+                for report in part.reports:
+                    name = report.kernel.name
+                    self.write(f"kernels/{name}.txt", _with_sources(report.kernel))
+                    self.write(f"kernels/{name}.plan", report.loop_plan)
+                    self.write(f"kernels/{name}.program", report.program())
+                    self.write(f"kernels/{name}.{suffix}", report.code)
+                for file, text in part.files.items():
+                    self.write(file, text)
+            self._code = code
 
     def finish(self, report: GraphReport) -> None:
         """What is known once the graph is compiled."""
@@ -111,24 +114,19 @@ class DebugFolder:
         self.write_lines("fallbacks.txt", report.fallbacks, "nothing runs as eager PyTorch")
         if report.call is not None:
             self.write("call.py", source_of(report.call))
-        for kernel in report.kernels:
-            try:
-                text = assembly(kernel.llvm_ir, kernel.target, report.opt_level)
-            except BrazeError as error:
-                text = f"# {error}"
-            self.write(f"kernels/{kernel.name}.s", text)
+        for kind, part in self._code.parts.items() if self._code is not None else ():
+            for kernel in part.reports:
+                try:
+                    text = kernel.assembly()
+                except BrazeError as error:
+                    text = f"# {error}"
+                self.write(f"kernels/{kernel.kernel.name}.{engine(kind).listing_suffix}", text)
         self.write("summary.txt", summary(report))
 
     def fail(self, error: BaseException) -> None:
         """The compilation ended here."""
         if self.path is not None:
             self.write("error.txt", "".join(traceback.format_exception(error)))
-
-
-def assembly(llvm_ir: str, target: Target, opt_level: int) -> str:
-    """The assembly that LLVM makes of a module. Raises `LLVMError` or `WorkerError`."""
-    future = compile_ir(llvm_ir, cpu=target.cpu, features=target.features, opt_level=opt_level, emit=("asm",))
-    return future.result().asm
 
 
 def summary(report: GraphReport) -> str:

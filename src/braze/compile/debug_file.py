@@ -8,7 +8,7 @@ Each graph gets a folder, under ``debug_dir`` or else a temporary one::
       context.json             versions, PyTorch's switches, log levels, the machine
       answer.txt               specs, guards, counts, seconds; what was said; or the error
       variant0/plan.txt        the launch plan
-      variant0/module0.ll      LLVM IR of each module
+      variant0/module0.ll      the source of each module: LLVM IR, for a CPU
       artifact.braze           the artefact
 
 What is compiled is what the files say, and what runs is the artefact in the file. ``braze replay
@@ -17,6 +17,7 @@ request.txt`` does it again, here or elsewhere.
 
 from __future__ import annotations
 
+import itertools
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,6 +34,7 @@ from braze.compile.messages import Answer, Context, Request, pack_answer, unpack
 from braze.compile.remote_job import answer_to
 from braze.compile.round_trip import through
 from braze.errors import ArtifactError
+from braze.runtime.engines import engine
 
 __all__ = ["DebugFileFxCompile", "read_request", "write_answer", "write_request"]
 
@@ -111,8 +113,11 @@ def write_answer(folder: Path, data: bytes) -> None:
             place = folder / f"variant{v}"
             place.mkdir(exist_ok=True)
             (place / "plan.txt").write_text(f"{variant.info.plan}\n", encoding="utf-8")
-            for m, module in enumerate(variant.modules):
-                (place / f"module{m}.ll").write_bytes(bytes(module.ir))
+            number = itertools.count()
+            for part, modules in variant.parts:
+                suffix = engine(part.kind).source_suffix
+                for module in modules:
+                    (place / f"module{next(number)}.{suffix}").write_bytes(bytes(module.ir))
     (folder / ANSWER).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

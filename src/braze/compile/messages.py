@@ -9,7 +9,8 @@ it is read.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,11 +29,12 @@ from braze.compile.text.printer import print_request
 from braze.compile.workers import state
 from braze.compile.workers.state import TorchState
 from braze.errors import ArtifactError, BrazeError
-from braze.runtime.target import Target, host_target
+from braze.runtime.engine import MadeFor
+from braze.runtime.engines import engine, engines
 
 __all__ = ["Answer", "Context", "Failure", "Request", "pack_answer", "unpack_answer"]
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 """Raised with every change of a type in this module or `braze.compile.capture`."""
 
 _ERRORS: Mapping[str, type[BrazeError]] = {
@@ -43,37 +45,49 @@ _ERRORS: Mapping[str, type[BrazeError]] = {
 
 
 class Host(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The machine that code is for, where the options name no other: see `braze.runtime.target.Target`."""
+    """What one backend makes code for, where the options name nothing else: see
+    `braze.runtime.engine.MadeFor`."""
 
-    cpu: str
-    features: str
-    lanes: int
+    kind: str
+    name: str
+    traits: dict[str, str]
 
-    def target(self) -> Target:
-        return Target(self.cpu, self.features, self.lanes)
+    @property
+    def made_for(self) -> MadeFor:
+        return MadeFor(self.kind, self.name, self.traits)
 
 
 class Context(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a compilation reads besides its request: who asks, PyTorch's switches, the levels of Braze's
-    loggers, and the machine to make code for. The options are in the request's text."""
+    loggers, and the machine to make code for, as each backend sees it. The options are in the request's
+    text."""
 
     schema: int
     versions: Versions
     torch: TorchState
     levels: Levels
-    host: Host
+    hosts: tuple[Host, ...]
 
     @classmethod
     def here(cls) -> Context:
         """That of this moment. Raises ``UnserializableError``."""
-        host = host_target()
+        here = [engine.here() for engine in engines()]
         return cls(
             SCHEMA,
             environment.versions(),
             state.capture(),
             capture.levels(),
-            Host(host.cpu, host.features, host.lanes),
+            tuple([Host(h.kind, h.name, dict(h.traits)) for h in here]),
         )
+
+    @contextmanager
+    def making(self) -> Iterator[None]:
+        """Inside this block code is made for those machines. Raises ``ArtifactError`` for a backend that is
+        not here, and for what describes no machine."""
+        with ExitStack() as stack:
+            for host in self.hosts:
+                stack.enter_context(engine(host.kind).making_for(host.made_for))
+            yield
 
 
 @dataclass(frozen=True)

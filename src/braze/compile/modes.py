@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from braze import config as configuration
-from braze.codegen.llvm.pool import prestart as prestart_llvm
+from braze.codegen.prestart import prestart as prestart_backends
 from braze.compile.background import AsyncFxCompile
 from braze.compile.debug_file import DebugFileFxCompile
 from braze.compile.fx_compile import FxCompile
@@ -30,7 +30,7 @@ MODES: Mapping[str, Callable[[], FxCompile]] = {
 """What makes the strategy of a mode. A new mode is one more line here, and a choice in `braze.config`."""
 
 _IN_WORKERS = frozenset({"out-of-process"})
-"""Modes that compile in compile workers; LLVM runs in processes of these then."""
+"""Modes that compile in compile workers; backends run in these then."""
 
 
 def strategy(config: Config) -> FxCompile:
@@ -49,4 +49,4 @@ def prestart(config: Config) -> None:
         if config.fx_compile_mode in _IN_WORKERS:
             prestart_workers()
         else:
-            prestart_llvm()
+            prestart_backends()

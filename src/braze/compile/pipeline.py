@@ -12,22 +12,22 @@ from contextlib import contextmanager
 
 from braze.artifact.compiled_graph import CompiledFxGraph
 from braze.artifact.graph_call import GraphCall
-from braze.codegen.native import KernelFailure, NativeCode, compile_native
+from braze.codegen.backend import KernelFailure
+from braze.codegen.backends import backend, backends, generate, limits_under
 from braze.codegen.plan.build import build_plan
 from braze.compile.assemble import assemble
 from braze.compile.debug import DebugFolder, log_compiled
 from braze.compile.fx_compile import CompileRequest
 from braze.compile.guards import GuardWatch
 from braze.compile.inner_graphs import calls_of_graphs
-from braze.compile.report import GraphReport, KernelReport, ledger
+from braze.compile.report import GraphReport, ledger
 from braze.errors import WorkerError
 from braze.lowering import families as families  # fills the registry of lowerings
 from braze.lowering.graph import GraphLowering
 from braze.runtime.callgen import CompiledCall, Instrument
-from braze.runtime.target import Target, current_target
-from braze.schedule.schedule import Schedule, schedule
+from braze.schedule.schedule import schedule
 
-__all__ = ["compile_graph"]
+__all__ = ["backend", "backends", "compile_graph"]
 
 MAX_ATTEMPTS = 6
 """How often a graph is compiled again without the nodes of a kernel that could not be."""
@@ -37,7 +37,7 @@ def compile_graph(request: CompileRequest, *, link: bool = True) -> CompiledFxGr
     """Compile one graph in this process. Raises ``BrazeError``.
 
     link: make it callable here, and count it; without, it is for another process, or for one that will load
-        its bytes, and may be for a CPU that this machine has not."""
+        its bytes, and may be for another machine."""
     folder = DebugFolder.of(request)
     forced: dict[str, str] = {}
     mishaps = 0
@@ -79,26 +79,25 @@ def _compile(
         graph = lowering.run()
     folder.write("ir.txt", graph)
     with _timed(seconds, "schedule"):
-        scheduled = schedule(graph)
+        limits = limits_under(config)
+        scheduled = schedule(graph, limits)
     folder.write("schedule.txt", scheduled)
-    target = current_target()
     with _timed(seconds, "generate"):
-        native = compile_native(scheduled, target, config.llvm_opt_level)
-    folder.write_kernels(scheduled, native)
+        code = generate(scheduled, config)
+    folder.write_kernels(code)
     with _timed(seconds, "plan"):
         assumed = watch.assumed(lowering.sizes.condition)
         symbols = lowering.sizes.symbols
-        built = build_plan(scheduled, native.calls, native.errors, request.name, symbols, assumed)
+        built = build_plan(scheduled, code, limits, request.name, symbols, assumed)
     folder.write("plan.txt", built.plan)
-    with _timed(seconds, "llvm"):
-        objects = native.objects()
+    with _timed(seconds, "code"):
+        modules = {kind: part.modules() for kind, part in code.parts.items()}
     compiled = assemble(
         request,
         scheduled,
-        native,
-        objects,
+        code,
+        modules,
         built,
-        target,
         guards=watch,
         fallbacks=lowering.fallbacks,
         mishaps=mishaps,
@@ -117,13 +116,12 @@ def _compile(
         graph,
         scheduled,
         built.plan,
-        _kernel_reports(scheduled, native, target),
+        code.reports,
         compiled.info.metrics.externs,
         compiled.info.metrics.fallbacks,
         seconds,
         compiled.run if link else None,
         rebuild,
-        config.llvm_opt_level,
         tuple(_inner_reports(compiled)),
     )
     compiled.report = report
@@ -146,10 +144,3 @@ def _timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
     start = time.perf_counter()
     yield
     seconds[phase] = time.perf_counter() - start
-
-
-def _kernel_reports(scheduled: Schedule, native: NativeCode, target: Target) -> tuple[KernelReport, ...]:
-    return tuple(
-        KernelReport(k, c.functions[0], c.plan, c.text, target)
-        for k, c in zip(scheduled.kernels, native.codes, strict=True)
-    )

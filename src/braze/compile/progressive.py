@@ -1,5 +1,5 @@
-"""Quick code first, better code later: LLVM's lowest level at once, the level that was asked for in the
-background, from the same IR."""
+"""Quick code first, better code later: each backend's quickest way at once, the usual one in the background,
+from the same sources."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 from braze import config
 from braze.artifact.compiled_graph import CompiledFxGraph, Module, Variant
 from braze.artifact.output_code import OutputCode
-from braze.codegen.llvm.pool import compile_ir
+from braze.artifact.schema import Part
 from braze.compile.failing import described
 from braze.compile.fx_compile import CompileRequest, FxCompile
 from braze.compile.switching import SwitchingCode
@@ -21,68 +21,63 @@ from braze.runtime.ending import busy, start
 
 __all__ = ["ProgressiveFxCompile", "improved"]
 
-QUICK_LEVEL = 0
-BETTER_LEVEL = 2
-"""What LLVM's own passes still find in code that is vectorised already, at two to three times the price."""
-
 _log = logging.getLogger("braze")
 
 
 @dataclass(frozen=True)
 class ProgressiveFxCompile:
-    """Has ``inner`` compile at LLVM's level `QUICK_LEVEL`, and replaces its code when LLVM's workers are done
-    with the same modules at the configured level, or at `BETTER_LEVEL` where that is higher."""
+    """Has ``inner`` compile under each backend's ``quick`` options, and replaces its code when the backends
+    are done with the same modules under those that were asked for."""
 
     inner: FxCompile
 
     def compile(self, request: CompileRequest) -> OutputCode:
-        level = max(request.config.llvm_opt_level, BETTER_LEVEL)
-        quick = replace(request, config=request.config.replace(llvm_opt_level=QUICK_LEVEL))
-        first = self.inner.compile(quick)
+        # the lazy seam: the compiler is needed now
+        from braze.compile.pipeline import backends  # noqa: PLC0415
+
+        quick = request.config
+        for one in backends():
+            quick = one.quick(quick) or quick
+        first = self.inner.compile(replace(request, config=quick))
         if not isinstance(first, CompiledFxGraph) or not first.variant().modules:
             return first
         code = SwitchingCode(first)
         options = request.config
-        if start(f"braze-improve-{first.name}", lambda: _improve(code, first, level, options)) is None:
+        if start(f"braze-improve-{first.name}", lambda: _improve(code, first, options)) is None:
             return first
         return code
 
 
-def _improve(code: SwitchingCode, first: CompiledFxGraph, level: int, options: Config) -> None:
+def _improve(code: SwitchingCode, first: CompiledFxGraph, options: Config) -> None:
     with busy():
         try:
             with config.using(options):
-                better = improved(first, level)
+                better = improved(first, options)
                 better.post_compile(min_parallel_work=options.min_parallel_work)
             code.switch_to(better)
         except Exception as error:
             what = error.what if isinstance(error, BrazeError) else described(error)
             _log.warning("%s keeps its first code: %s", first.name, what)
             return
-        _log.info("%s: code of LLVM's level %d takes over", first.name, level)
+        _log.info("%s: better code takes over", first.name)
 
 
-def improved(graph: CompiledFxGraph, level: int) -> CompiledFxGraph:
-    """The same graph, its modules for this machine compiled again by the LLVM workers at ``level``; the
-    segments' own module, which only calls, stays as it is. Raises ``LLVMError`` and ``WorkerError``."""
+def improved(graph: CompiledFxGraph, options: Config) -> CompiledFxGraph:
+    """The same graph, its modules for this machine compiled again. Raises ``BrazeError``."""
+    # the lazy seam: this is loaded by then
+    from braze.compile.pipeline import backend  # noqa: PLC0415
+
     old = graph.variant()
-    kernels, driver = old.modules[:-1], old.modules[-1]
-    target = old.target
-    jobs = [
-        compile_ir(
-            bytes(m.ir).decode(), cpu=target.cpu, features=target.features, opt_level=max(level, m.opt_level)
-        )
-        for m in kernels
-    ]
-    modules = tuple(
-        Module(job.result().object, m.ir, max(level, m.opt_level))
-        for m, job in zip(kernels, jobs, strict=True)
-    )
-    modules = (*modules, driver)
-    info = msgspec.structs.replace(old.info, opt_levels=tuple(m.opt_level for m in modules))
+    parts: list[Part] = []
+    modules: list[Module] = []
+    for part, own in old.parts:
+        better = backend(part.kind).improved(part.made_for, own, options) if own else own
+        parts.append(msgspec.structs.replace(part, opt_levels=tuple([m.opt_level for m in better])))
+        modules += better
+    info = msgspec.structs.replace(old.info, parts=tuple(parts))
     return replace(
         graph,
         info=msgspec.structs.replace(graph.info, variants=(info,)),
-        variants=(Variant(info, modules),),
+        variants=(Variant(info, tuple(modules)),),
         report=None,
     )

@@ -6,8 +6,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from msgspec.structs import astuple
-
 from braze import config
 from braze._torch import tracing
 from braze.artifact import environment
@@ -18,7 +16,6 @@ from braze.compile.fx_compile import CompileRequest
 from braze.compile.messages import Answer, Failure, Request, pack_answer
 from braze.compile.workers import state
 from braze.errors import BrazeError, ConfigError, FallbackError, UnserializableError
-from braze.runtime.target import making_for
 
 __all__ = ["answer_to", "compile_request", "load_compiler", "other_versions"]
 
@@ -45,6 +42,7 @@ def answer_to(request: Request, debug_dir: str | None = None) -> bytes:
     context = request.context
     if (differing := other_versions(context.versions)) is not None:
         return pack_answer(Answer(refused=f"it was sent to another compiler: {differing}"))
+    making = context.making()
     compile_graph = load_compiler()  # now, and not while somebody listens: its modules make loggers
     refused: str | None = None
     failure: Failure | None = None
@@ -53,7 +51,7 @@ def answer_to(request: Request, debug_dir: str | None = None) -> bytes:
         captured(context.levels) as said,
         state.apply(context.torch),
         tracing.apart(),
-        making_for(context.host.target()),
+        making,
     ):
         try:
             parsed = request.parse()
@@ -80,7 +78,8 @@ def answer_to(request: Request, debug_dir: str | None = None) -> bytes:
 
 def other_versions(theirs: Versions) -> str | None:
     """Where a sender's versions are not those here, in words; None where they are."""
-    pairs = zip(theirs.__struct_fields__, astuple(theirs), astuple(environment.versions()), strict=True)
+    asked, here = theirs.named(), environment.versions().named()
+    pairs = [(name, asked.get(name), here.get(name)) for name in {**asked, **here}]
     return ", ".join(f"{name} {b}, and not {a}" for name, a, b in pairs if a != b) or None
 
 

@@ -18,36 +18,19 @@ from braze.artifact.schema import ExternCall, Fallback, GraphInfo
 from braze.runtime.forks import fork_lock
 
 if TYPE_CHECKING:  # whoever only counts need not load the compiler
+    from braze.codegen.backend import KernelReport
     from braze.ir.graph import Graph
-    from braze.ops.kernel import Kernel
     from braze.runtime.callgen import CompiledCall, Instrument
     from braze.runtime.plan import Plan
-    from braze.runtime.target import Target
     from braze.schedule.schedule import Schedule
 
-__all__ = ["GraphReport", "KernelReport", "Ledger", "Totals", "ledger", "warn_of"]
-
-
-@dataclass(frozen=True)
-class KernelReport:
-    """One kernel: its bodies, how its loops were planned, and the machine's code. ``symbol`` is its function
-    in the object code; kernels that are the same up to names share one."""
-
-    kernel: Kernel
-    symbol: str
-    loop_plan: object
-    llvm_ir: str
-    target: Target
-
-    @property
-    def name(self) -> str:
-        return self.kernel.name
+__all__ = ["GraphReport", "Ledger", "Totals", "ledger", "warn_of"]
 
 
 @dataclass(frozen=True, eq=False)
 class GraphReport:
     """One compiled graph. ``seconds``: how long each phase of its compilation took; ``call``: None where it
-    was not linked; ``opt_level``: LLVM's; ``inner``: the graphs that it chooses from or repeats, whose
+    was not linked; ``inner``: the graphs that it chooses from or repeats, whose
     ``externs`` and ``fallbacks`` are among its own."""
 
     name: str
@@ -61,7 +44,6 @@ class GraphReport:
     seconds: dict[str, float]
     call: CompiledCall | None
     rebuild: Callable[[Instrument | None], CompiledCall] = field(repr=False)
-    opt_level: int = 1
     inner: tuple[GraphReport, ...] = ()
 
     def all_kernels(self) -> int:

@@ -25,7 +25,7 @@ from braze.frontend.as_captured import or_as_captured
 from braze.frontend.dynamo_key import DynamoKey
 from braze.frontend.entries import open_entries
 from braze.runtime.ending import busy
-from braze.runtime.host import check_target
+from braze.runtime.engines import check_options
 
 __all__ = ["MODES", "braze", "make_backend", "register"]
 
@@ -132,7 +132,7 @@ def _configured(
         return _refused(error)
     dynamo.compile_again_unless(configuration.watch(given))
     try:
-        check_target(config)
+        check_options(config)
         with configuration.using(config):
             return compiled(config)
     except ConfigError as error:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import weakref
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 import torch
 
+from braze._torch.devices import HOST
 from braze.ops.dtypes import is_supported
+from braze.runtime.engines import device_types, engine, kind_for
 
 __all__ = ["Forgetful", "can_fuse_on", "disable", "enable", "is_enabled", "remember_to_tell", "unfusable"]
 
@@ -19,9 +21,6 @@ class Forgetful(Protocol):
         """What was prepared may not be used any more."""
         ...
 
-
-KINDS: Final = ("cpu",)
-"""The types of devices that there is a code generator for (`braze.fuser.codegen`)."""
 
 _enabled: dict[str, bool] = {}
 _told: weakref.WeakSet[Forgetful] = weakref.WeakSet()
@@ -42,26 +41,33 @@ def can_fuse_on(device: str | torch.device) -> bool:
     return is_enabled(device)
 
 
-def enable(device: str | torch.device = "cpu") -> None:
+def _fuses(device: str) -> bool:
+    """Whether there is a backend for this type of device that makes fused kernels."""
+    kind = kind_for(device)
+    return kind is not None and engine(kind).fuses
+
+
+def enable(device: str | torch.device = HOST) -> None:
     """Fuse on this type of device (it is the default). Raises ``ValueError`` where Braze has no code
     generator for it."""
     kind = torch.device(device).type
-    if kind not in KINDS:
-        raise ValueError(f"Braze makes no fused kernels for {kind}; it does for {', '.join(KINDS)}")
+    if not _fuses(kind):
+        kinds = ", ".join(filter(_fuses, device_types()))
+        raise ValueError(f"Braze makes no fused kernels for {kind}; it does for {kinds}")
     _enabled[kind] = True
     _tell()
 
 
-def disable(device: str | torch.device = "cpu") -> None:
+def disable(device: str | torch.device = HOST) -> None:
     """Run fused functions by eager operators on this type of device, until `enable`."""
     _enabled[torch.device(device).type] = False
     _tell()
 
 
-def is_enabled(device: str | torch.device = "cpu") -> bool:
+def is_enabled(device: str | torch.device = HOST) -> bool:
     """Whether functions are fused on this type of device: there is a generator, and it is not disabled."""
     kind = torch.device(device).type
-    return kind in KINDS and _enabled.get(kind, True)
+    return _enabled.get(kind, True) and _fuses(kind)
 
 
 def unfusable(value: Any) -> str | None:
@@ -77,7 +83,7 @@ def unfusable(value: Any) -> str | None:
     if not is_supported(value.dtype):
         return f"tensors of {value.dtype} are not fused"
     kind = value.device.type
-    if kind not in KINDS:
+    if not _fuses(kind):
         return f"tensors on {kind} are not fused"
     if not is_enabled(kind):
         return f"the fuser is disabled on {kind}"

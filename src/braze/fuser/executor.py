@@ -16,10 +16,11 @@ import torch
 
 from braze import config as configuration
 from braze._torch import native
+from braze._torch.devices import HOST
 from braze.errors import CodegenError
 from braze.fuser.accounts import counts
 from braze.fuser.arg_spec import ArgSpec, Operand, iteration, pattern
-from braze.fuser.codegen import GENERATORS
+from braze.fuser.codegen import Generator
 from braze.fuser.edges import Elementwise, Given, Joined, Made, Part
 from braze.fuser.elementwise import ElementwiseGraph
 from braze.fuser.fallback import fall_back
@@ -124,7 +125,7 @@ def _whole(function: Elementwise) -> Part:
     return Part(function.graph, *everything)
 
 
-def prepare(function: Elementwise, values: Sequence[Any], *, device: str = "cpu") -> Prepared | str:
+def prepare(function: Elementwise, values: Sequence[Any], *, device: str = HOST) -> Prepared | str:
     """Prepare calls with values like these, compiling kernels if need be; or say why there can be none.
 
     Raises ``ValueError`` where the shapes have nothing in common."""
@@ -156,7 +157,7 @@ def prepare(function: Elementwise, values: Sequence[Any], *, device: str = "cpu"
 
 
 def prepare_into(
-    function: Elementwise, values: Sequence[Any], outputs: Sequence[torch.Tensor], *, device: str = "cpu"
+    function: Elementwise, values: Sequence[Any], outputs: Sequence[torch.Tensor], *, device: str = HOST
 ) -> tuple[Launch, ...] | str:
     """Prepare launches that write to tensors like ``outputs``, one for each result; or say why that cannot
     be: they are of other types or sizes than the results, or these are not computed one by one.
@@ -197,7 +198,7 @@ def _ready(
         len(loops.sizes),
         tuple([next(ins) if kind == "tensor" else kind for kind in graph.kinds]),
         tuple([Operand(d, p) for d, p in zip(graph.dtypes, patterns[len(dtypes) :], strict=True)]),
-        GENERATORS[device].index_bits(max([_extent(g) for g in operands], default=0)),
+        Generator(device).index_bits(max([_extent(g) for g in operands], default=0)),
     )
     kernel = spec_for(graph).kernel(arg_spec)
     if isinstance(kernel, str):

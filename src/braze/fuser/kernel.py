@@ -20,10 +20,12 @@ from braze.fuser.arg_spec import ArgSpec, Iteration
 from braze.fuser.elementwise import ElementwiseGraph
 from braze.fuser.specialize import input_name, number_name, output_name, size_name, stride_name
 from braze.runtime.call_checks import ErrorWords, fails
-from braze.runtime.callgen import TINY_WORK, entry_point
+from braze.runtime.callgen import TINY_WORK
 from braze.runtime.expr import Expr
+from braze.runtime.linker import entry_point
 from braze.runtime.memory import workspaces
 from braze.runtime.plan import (
+    SEGMENTS,
     BindSize,
     CheckRange,
     CheckSizes,
@@ -113,7 +115,7 @@ class FusedKernel:
         self.name = "_".join(["fused", *dict.fromkeys(_words(self._runs))])
         self._errors = ErrorWords(plan.errors)
         self._checked = any(run.checked for run in self._runs)
-        self._linked = code.linked(variant)
+        self._linked = code.loaded(variant).get(SEGMENTS)
         if self._linked is None:
             raise CodegenError("the kernel has no code")
         self._work = [run.work for run in self._runs]
@@ -214,7 +216,7 @@ class FusedKernel:
 
 
 def source_of(code: CompiledFxGraph) -> str:
-    """The LLVM IR of the code for this machine."""
+    """What the code for this machine was made of: LLVM IR, for a CPU."""
     return "\n".join([bytes(module.ir).decode() for module in code.variant().modules])
 
 

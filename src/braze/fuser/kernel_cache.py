@@ -14,7 +14,7 @@ from braze import config as configuration
 from braze.errors import BrazeError, ConfigError
 from braze.fuser.accounts import counts
 from braze.fuser.arg_spec import ArgSpec
-from braze.fuser.codegen import GENERATORS, reason_of
+from braze.fuser.codegen import Generator, reason_of
 from braze.fuser.elementwise import ElementwiseGraph
 from braze.fuser.kernel import FusedKernel
 from braze.fuser.once import OnceMap
@@ -45,7 +45,7 @@ class KernelSpec:
     def _compile(self, spec: ArgSpec) -> FusedKernel | str:
         config = configuration.current()
         try:
-            code = GENERATORS[spec.device].compile(self.graph, spec, config)
+            code = Generator(spec.device).compile(self.graph, spec, config)
             kernel = FusedKernel(self.graph, spec, code, config.min_parallel_work)
         except ConfigError:
             raise

@@ -17,6 +17,7 @@ import torch
 from torch.fx import GraphModule
 
 from braze._torch import shape_envs
+from braze._torch.devices import HOST
 from braze._torch.joint_floats import float_inputs
 from braze._torch.surroundings import FunctionWatch
 from braze._torch.tracing import new_trace
@@ -33,7 +34,7 @@ from braze.frontend.call_capture import CallCapture
 from braze.frontend.views import Views
 from braze.fuser.accounts import counts
 from braze.fuser.arguments import Structure, Unfusable, describe
-from braze.fuser.codegen import GENERATORS, compiled
+from braze.fuser.codegen import Generator, compiled
 from braze.fuser.edges import Elementwise, elementwise
 from braze.fuser.executor import GraphRunner
 from braze.fuser.layout_class import Example, is_number, number_symbol, traceable
@@ -230,7 +231,7 @@ class _Parts:
 
     def _compile(self, request: CompileRequest) -> tuple[tuple[int, ...] | None, ...]:
         request, adapt, strides = with_numbers(request)
-        strategy = GENERATORS["cpu"].strategy(request.config)
+        strategy = Generator(HOST).strategy(request.config)
         code = compiled(request, strategy)
         fallbacks = code.info.metrics.fallbacks
         if fallbacks and not code.variant().info.kernels:

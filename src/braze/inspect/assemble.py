@@ -8,8 +8,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from braze.codegen.program.loop_plan import LoopPlan, StagePlan
-from braze.compile.report import GraphReport, KernelReport
+from braze.compile.report import GraphReport
 from braze.inspect.cost import extern_cost, kernel_cost
 from braze.inspect.explanation import Extern, Graph, Kernel, Memory, Refusal, Work
 from braze.inspect.machine import Machine, roofline
@@ -17,7 +16,7 @@ from braze.inspect.timing import Timing, WatchedGraph
 from braze.ir.buffers import Operation
 from braze.ir.externs import FallbackKernel
 from braze.runtime.expr import Expr
-from braze.runtime.plan import CallExtern, RunSegment
+from braze.runtime.plan import CallExtern, Launch, RunSegment
 from braze.schedule.schedule import externs as scheduled_externs
 
 __all__ = ["all_work", "graph_of", "operator_word", "refusals_of"]
@@ -47,7 +46,7 @@ def _kernels(watched: WatchedGraph, report: GraphReport) -> Iterable[Kernel]:
     places = [
         (position, index, one)
         for position, one in enumerate(report.plan.instructions)
-        if isinstance(one, RunSegment)
+        if isinstance(one, (RunSegment, Launch))
         for index in range(len(one.kernels))
     ]
     for (position, index, segment), kernel in zip(places, report.kernels, strict=True):
@@ -55,23 +54,23 @@ def _kernels(watched: WatchedGraph, report: GraphReport) -> Iterable[Kernel]:
         if not timing.launches:
             continue
         cost = kernel_cost(kernel.kernel, watched.sizes)
-        vector, parallel = _loops(kernel)
+        loops = kernel.loops()
+        parallel = loops.parallel
         if _value(segment.work, watched) < watched.request.config.min_parallel_work:
             parallel = "-"
         yield Kernel(
-            name=kernel.name,
+            name=kernel.kernel.name,
             launches=timing.launches,
             time_us=timing.microseconds,
             bytes=cost.bytes * timing.launches,
             flops=cost.flops * timing.launches,
             operators=tuple(dict.fromkeys(map(operator_word, kernel.kernel.origins))),
             sources=kernel.kernel.sources,
-            names=(kernel.name,),
+            names=(kernel.kernel.name,),
             graph=report.name,
-            vector=vector,
+            vector=loops.vector,
             parallel=parallel,
             report=kernel,
-            opt_level=report.opt_level,
         )
 
 
@@ -161,33 +160,6 @@ def _value(e: Expr, watched: WatchedGraph) -> int:
     """A size as a number; symbols that the inputs do not tell are taken at their lower bounds."""
     known = {s.name: watched.sizes.get(s.name, s.lower) for s in e.free_symbols}
     return e.evaluate(known)
-
-
-def _loops(kernel: KernelReport) -> tuple[str, str]:
-    """The vector loop and the parallel loop of a kernel, from the stage that does most of the work."""
-    plan = kernel.loop_plan
-    assert isinstance(plan, LoopPlan)
-    stages = list(zip(plan.stages, kernel.kernel.stages, strict=True))
-    main, _ = max(stages, key=lambda pair: sum(node.op not in ("load", "constant") for node in pair[1].nodes))
-    if main.vector is None or main.lanes == 1:
-        vector = "scalar"
-    else:
-        vector = f"{main.lanes} x {main.vector.name}"
-    if plan.outer:
-        return vector, ", ".join(v.name for v in plan.outer)
-    return vector, _shared(main)
-
-
-def _shared(stage: StagePlan) -> str:
-    """The loops of a stage that threads share out."""
-    if stage.serial:
-        return "-"
-    names = [v.name for v in stage.loops]
-    if stage.chunk is not None:
-        names.append(stage.chunk.var.name)
-    if stage.vector is not None and (stage.block or (not names and stage.strategy == "pointwise")):
-        names.append(stage.vector.name)
-    return ", ".join(dict.fromkeys(names)) or "-"
 
 
 # -- all graphs -------------------------------------------------------------------------------------------

@@ -9,10 +9,8 @@ from dataclasses import dataclass, field
 from rich.console import Console, RenderableType
 
 from braze.artifact.schema import Fallback
-from braze.codegen.program.build import build_program
-from braze.codegen.program.loop_plan import LoopPlan
-from braze.compile.debug import assembly
-from braze.compile.report import GraphReport, KernelReport
+from braze.codegen.backend import KernelReport
+from braze.compile.report import GraphReport
 from braze.inspect.machine import Machine
 from braze.inspect.render import Rendered
 
@@ -56,8 +54,9 @@ class Work:
 class Kernel(Work):
     """A fused loop nest that Braze made. Kernels with equal code are one entry; ``names`` has them all.
 
-    ``vector``: lanes and the loop that lies on them, such as ``16 x i1``; ``parallel``: the loop whose
-    iterations threads share, ``-`` where one thread runs it; ``graph``: the graph that it is in.
+    ``vector``: the loop that lies on vectors, and how many elements these have, such as ``16 x i1``;
+    ``parallel``: the loop whose iterations threads share, ``-`` where one thread runs it;
+    ``graph``: the graph that it is in.
     """
 
     names: tuple[str, ...]
@@ -65,7 +64,6 @@ class Kernel(Work):
     vector: str
     parallel: str
     report: KernelReport = field(repr=False)
-    opt_level: int = field(repr=False)
 
     @property
     def ir(self) -> str:
@@ -79,19 +77,17 @@ class Kernel(Work):
 
     @property
     def program(self) -> str:
-        """The loops, vector by vector, as pseudo-code; built when it is asked for, since it is large."""
-        plan = self.report.loop_plan
-        assert isinstance(plan, LoopPlan)
-        return str(build_program(self.report.kernel, plan))
+        """The loops, step by step, as pseudo-code; made when it is asked for, since it is large."""
+        return self.report.program()
 
     @property
-    def llvm_ir(self) -> str:
-        """The LLVM IR that Braze wrote."""
-        return self.report.llvm_ir
+    def code(self) -> str:
+        """The text that Braze wrote for the kernel: LLVM IR, for a CPU."""
+        return self.report.code
 
     def asm(self) -> str:
-        """The assembly that LLVM made of it; made when asked for, in some milliseconds."""
-        return assembly(self.report.llvm_ir, self.report.target, self.opt_level)
+        """The assembly that became of that; made when asked for, in some milliseconds."""
+        return self.report.assembly()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ kernels with these two figures (the roofline of S. Williams, A. Waterman, D. Pat
 
 from __future__ import annotations
 
-import ctypes
+import math
 import threading
 import time
 from dataclasses import dataclass
@@ -14,18 +14,13 @@ from typing import Final
 
 import torch
 
-from braze.codegen.llvm.builder import I64, PTR, FunctionBuilder, ModuleBuilder, Type, constant
-from braze.codegen.llvm.pool import compile_ir
-from braze.runtime.linker import LinkedCode, link
-from braze.runtime.target import Target, host_target
+from braze._torch.devices import HOST
+from braze.codegen.backends import backends
 
 __all__ = ["Machine", "measured", "roofline"]
 
 _ARRAY_BYTES: Final = 40 << 20
 _TRIAD_SECONDS: Final = 0.1
-_CHAINS: Final = 12
-_PEAK_TRIPS: Final = 1 << 18
-_PEAK_ROUNDS: Final = 5
 
 
 @dataclass(frozen=True)
@@ -75,52 +70,6 @@ def _bandwidth() -> float:
 
 
 def _peak(threads: int) -> float:
-    """The best of a few rounds of nothing but fused multiply-adds in registers, in every thread at once."""
-    target = host_target()
-    code = _peak_code(target)
-    run = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)(code.address("peak"))
-    flops = 2 * _CHAINS * target.lanes * _PEAK_TRIPS
-    seconds: list[list[float]] = [[] for _ in range(threads)]
-    together = threading.Barrier(threads)
-
-    def work(own: list[float]) -> None:
-        out = ctypes.create_string_buffer(64 + 4 * target.lanes)
-        for _ in range(_PEAK_ROUNDS):
-            try:
-                together.wait()
-            except threading.BrokenBarrierError:
-                return
-            start = time.perf_counter()
-            run(ctypes.addressof(out), _PEAK_TRIPS)
-            own.append(time.perf_counter() - start)
-
-    others = [threading.Thread(target=work, args=(own,)) for own in seconds[1:]]
-    for thread in others:
-        thread.start()
-    try:
-        work(seconds[0])
-    except BaseException:
-        together.abort()  # the others would wait for ever
-        raise
-    for thread in others:
-        thread.join()
-    rounds: list[tuple[float, ...]] = list(zip(*seconds, strict=True))
-    return max(sum([flops / s for s in one]) for one in rounds)
-
-
-def _peak_code(target: Target) -> LinkedCode:
-    """``void peak(float *out, int64 trips)``: as many independent chains as keep two units with a latency of
-    four to six cycles busy. The multiplier is less than one, so that values stay small and normal."""
-    module = ModuleBuilder("peak", vector_bits=max(128, 32 * target.lanes))
-    vector = Type("float", target.lanes)
-    fb = FunctionBuilder(module, "peak", [("out", PTR), ("trips", I64)])
-    start = [constant(vector, 1.0 + k) for k in range(_CHAINS)]
-    with fb.for_range(constant(I64, 0), fb.params["trips"], 1, start, runs=True) as loop:
-        loop.set_next(*[fb.fma(value, 0.5, 1.0) for value in loop.carried])
-    total = loop.results[0]
-    for value in loop.results[1:]:
-        total = fb.fadd(total, value)
-    fb.store(total, fb.params["out"], align=4)
-    fb.ret()
-    made = compile_ir(module.text(), cpu=target.cpu, features=target.features).result()
-    return link([made.object], exports=["peak"])
+    """As a backend measures it that makes code for this machine; infinite where none knows."""
+    known = [b.peak(threads) for b in backends() if HOST in b.engine.devices]
+    return next(filter(None, known), math.inf)

@@ -87,8 +87,8 @@ class TensorBox:
 
     @property
     def device(self) -> torch.device:
-        layout = self.layout
-        return torch.device("cpu") if layout is None else layout.device
+        content = self.content
+        return content.device if isinstance(content, Loops) else content.layout.device
 
     def load(self, dag: Dag, indices: Sequence[ExprLike]) -> Node:
         """The element at ``indices`` (one for each dimension), in the compute type of ``dtype``."""

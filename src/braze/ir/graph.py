@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
+from braze._torch.devices import HOST_DEVICE
 from braze.ir.boxes import ReinterpretView, StorageBox, TensorBox
 from braze.ir.buffers import Buffer, ComputedBuffer, ConstantBuffer, InputBuffer, Operation, Origin, owned
 from braze.ir.externs import ItemRef, MutationOutput, TensorRef, tensor_of
@@ -27,10 +28,15 @@ a look at that."""
 GraphOutput = TensorRef | ItemRef | Expr | None | bool | float | torch.dtype | Any
 
 
+class MixedDevicesError(Exception):
+    """Loops that would read the memory of several devices."""
+
+
 @dataclass(eq=False)
 class Graph:
     """One graph. ``inputs`` are in calling order: tensors, integers (as expressions), or ``None``.
-    ``known_symbols``: the names of the size symbols that have a value when the graph runs so far.
+    ``known_symbols``: the names of the size symbols that have a value when the graph runs so far. ``device``:
+    where loops run that are made now.
 
     ``operations`` is a valid order of execution: an operation comes after those whose results it reads, and
     writes to one storage keep their order.
@@ -43,6 +49,7 @@ class Graph:
     outputs: list[GraphOutput] = field(default_factory=list)
     known_symbols: set[str] = field(default_factory=set)
     current: Origin | None = None
+    device: torch.device = HOST_DEVICE
     _shared: dict[str, set[str]] = field(default_factory=dict, repr=False)
     _given: list[Expr] = field(default_factory=list, repr=False)
     _pending: dict[str, weakref.WeakSet[StorageBox]] = field(default_factory=dict, repr=False)
@@ -115,7 +122,11 @@ class Graph:
 
     # -- loops and boxes --------------------------------------------------------------------------------
     def box(self, loops: Loops, stride_hint: Sizes | None = None) -> TensorBox:
-        """A tensor made of ``loops``. All but pointwise loops are stored at once."""
+        """A tensor made of ``loops``, where what they read lies. All but pointwise loops are stored at once.
+        Raises ``MixedDevicesError``."""
+        device = self.device_of(loops)
+        if loops.device != device:
+            loops = replace(loops, device=device)
         storage = StorageBox(loops, stride_hint, origins=[self.current] if self.current else [])
         box = TensorBox(storage)
         if isinstance(loops, Pointwise):
@@ -124,6 +135,14 @@ class Graph:
         else:
             self.realize(box)
         return box
+
+    def device_of(self, loops: Loops) -> torch.device:
+        """Where loops have to run: where what they read lies, or, where they read nothing, at `device`.
+        Raises ``MixedDevicesError`` where there is no such place."""
+        devices = {self.buffers[name].layout.device for name in self._storages_read(loops.value)}
+        if len(devices) > 1:
+            raise MixedDevicesError(f"it reads memory of {' and '.join(sorted(map(str, devices)))}")
+        return devices.pop() if devices else self.device
 
     def _storages_read(self, root: Node) -> frozenset[str]:
         """The storages that ``root`` loads from; each node is looked at once in the graph's life."""
@@ -191,7 +210,8 @@ class Graph:
         if moved is not None:
             self._pending.get(storage, weakref.WeakSet()).discard(moved)
         self.flush(storage)
-        loops = Pointwise(target.dtype, box.size, box.load(self.dag, loop_indices(box.size)))
+        value = box.load(self.dag, loop_indices(box.size))
+        loops = Pointwise(target.dtype, box.size, value, device=target.device)
         buffer = self.alias_buffer(target, storage)
         origins = [*(box.data.origins if isinstance(box.data, StorageBox) else [])]
         if self.current is not None and self.current not in origins:
@@ -243,10 +263,10 @@ class Graph:
     def _layout_for(self, loops: Loops, hint: Sizes | None) -> Layout:
         size = loops.size
         if hint is not None:
-            candidate = FixedLayout(loops.dtype, size, hint)
+            candidate = FixedLayout(loops.dtype, size, hint, device=loops.device)
             if candidate.is_dense or candidate.is_injective:
                 return candidate
-        return FlexibleLayout(loops.dtype, size, contiguous_strides(size))
+        return FlexibleLayout(loops.dtype, size, contiguous_strides(size), device=loops.device)
 
     def view(self, box: TensorBox, view: BaseView) -> TensorBox:
         """A view: of the memory where strides can express it, else of the values."""
@@ -262,7 +282,7 @@ class Graph:
             self.realize(box)
             return self.view(box, view)
         value = box.load(self.dag, view.indices(loop_indices(view.size)))
-        result = self.box(Pointwise(box.dtype, view.size, value))
+        result = self.box(Pointwise(box.dtype, view.size, value, device=box.device))
         if (
             isinstance(view, REARRANGING)
             and isinstance(box.data, StorageBox)
@@ -309,6 +329,6 @@ class Graph:
         return "\n".join(lines)
 
 
-def layout_like(dtype: torch.dtype, size: Sequence[Expr]) -> FixedLayout:
+def layout_like(dtype: torch.dtype, size: Sequence[Expr], device: torch.device = HOST_DEVICE) -> FixedLayout:
     """A fixed row-major layout."""
-    return FixedLayout(dtype, tuple(size), contiguous_strides(size))
+    return FixedLayout(dtype, tuple(size), contiguous_strides(size), device=device)

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import torch
 
+from braze._torch.devices import HOST_DEVICE, is_host
 from braze.ops.dtypes import SHORT
 from braze.runtime.expr import ONE, ZERO, Expr, as_expr, known_nonnegative, maximum, product
 
 Sizes = tuple[Expr, ...]
-CPU = torch.device("cpu")
 
 
 def contiguous_strides(size: Sequence[Expr]) -> Sizes:
@@ -44,7 +44,7 @@ class Layout:
     size: Sizes
     stride: Sizes
     offset: Expr = ZERO
-    device: torch.device = CPU
+    device: torch.device = HOST_DEVICE
 
     def index(self, indices: Sequence[Expr]) -> Expr:
         """The flat element index of one element."""
@@ -122,7 +122,7 @@ class Layout:
             text += f" strides ({', '.join(map(str, self.stride))})"
         if self.offset != ZERO:
             text += f" + {self.offset}"
-        return text
+        return text if is_host(self.device) else f"{text} on {self.device.type}"
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
+from braze._torch.devices import HOST_DEVICE, is_host
 from braze.ops.dag import Dag, Node
 from braze.ops.dtypes import SHORT
 from braze.ops.kernel import Stage, Store
@@ -39,11 +40,12 @@ def loop_vars(indices: Sequence[Expr]) -> tuple[Symbol, ...]:
 
 @dataclass(frozen=True, eq=False)
 class Loops:
-    """A tensor of ``size`` whose element at ``indices`` is ``value``."""
+    """A tensor of ``size`` on ``device`` whose element at ``indices`` is ``value``."""
 
     dtype: torch.dtype
     size: Sizes
     value: Node
+    device: torch.device = field(default=HOST_DEVICE, kw_only=True)
 
     @property
     def indices(self) -> tuple[Expr, ...]:
@@ -68,7 +70,8 @@ class Loops:
 
     def __str__(self) -> str:
         size = ", ".join(map(str, self.size))
-        return f"{self.kind} {SHORT[self.dtype]}[{size}]\n{print_values([self.value])}"
+        on = "" if is_host(self.device) else f" on {self.device.type}"
+        return f"{self.kind} {SHORT[self.dtype]}[{size}]{on}\n{print_values([self.value])}"
 
 
 @dataclass(frozen=True, eq=False)

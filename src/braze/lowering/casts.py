@@ -52,7 +52,7 @@ def copied(ctx: GraphLowering, x: TensorBox, dtype: torch.dtype | None = None) -
 def to_copy(ctx: GraphLowering, x: TensorBox, **options: Any) -> TensorBox:
     """x in another type or memory format."""
     device = options.get("device")
-    if device is not None and torch.device(device).type != "cpu":
+    if device is not None and torch.device(device).type != x.device.type:
         raise Unsupported(f"a copy to {device}")
     return copied(ctx, x, ctx.out_dtype)
 
@@ -80,7 +80,9 @@ def keep_strides(ctx: GraphLowering) -> None:
     """Raises ``Unsupported`` where a result that keeps its argument's strides, gaps included, is one of the
     graph's, and these symbolic strides may be such that elements share memory: those would not be kept."""
     example = ctx.example
-    layout = FixedLayout(example.dtype, ctx.exprs(example.shape), ctx.exprs(example.stride()))
+    layout = FixedLayout(
+        example.dtype, ctx.exprs(example.shape), ctx.exprs(example.stride()), device=example.device
+    )
     if layout.is_injective:
         return
     here = storage_id(example)

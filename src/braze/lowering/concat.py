@@ -95,15 +95,16 @@ def _chosen(ctx: GraphLowering, pieces: Sequence[TensorBox], dim: int) -> Tensor
 
 def _in_place(ctx: GraphLowering, pieces: Sequence[TensorBox], dim: int) -> TensorBox:
     size, dtype = ctx.out_size, ctx.out_dtype
-    layout = FixedLayout(dtype, size, ctx.exprs(ctx.example.stride()))
+    device = ctx.graph.device
+    layout = FixedLayout(dtype, size, ctx.exprs(ctx.example.stride()), device=device)
     if not layout.is_dense:
-        layout = FixedLayout(dtype, size, contiguous_strides(size))
+        layout = FixedLayout(dtype, size, contiguous_strides(size), device=device)
     buffer = ctx.graph.new_buffer(layout)
     ctx.graph.add_operation(ConcatKernel(ctx.graph.operation_name(), buffer, origins=[ctx.origin]))
     start = ZERO
     for x in pieces:
         offset = layout.offset + start * layout.stride[dim]
-        part = NonOwningLayout(dtype, x.size, layout.stride, offset, storage=buffer.name)
+        part = NonOwningLayout(dtype, x.size, layout.stride, offset, device, storage=buffer.name)
         ctx.graph.realize_into(x, part, buffer.name)
         start = start + x.size[dim]
     return TensorBox.of(buffer)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
+from braze._torch.devices import HOST_DEVICE
 from braze._torch.random_calls import draws
 from braze._torch.shapes import is_symbolic
 from braze._torch.tracing import promised_strides
@@ -42,6 +43,7 @@ from braze.ops import dag as ops_dag
 from braze.ops.dtypes import compute_dtype, is_supported
 from braze.ops.vocabulary import OPS
 from braze.runtime.checks import Check
+from braze.runtime.engines import kind_for
 from braze.runtime.expr import ZERO, Expr, as_expr, known_less, product
 from braze.runtime.guard import BoolExpr, all_of
 from braze.runtime.verify import RESERVED
@@ -96,6 +98,7 @@ class GraphLowering:
         self.node: Node = next(iter(gm.graph.nodes))
         self._env: dict[Node, Any] = {}
         self._position = 0
+        self._devices: dict[torch.device, bool] = {}
         self._in_memory = written_tensors(gm) | tensors_with_views_outside(gm)
 
     # -- the walk ---------------------------------------------------------------------------------------
@@ -110,6 +113,7 @@ class GraphLowering:
             self.node = node
             self.graph.current = Origin(operator_name(node), node.name, source_of(node))
             self.dag.origin = self.graph.current
+            self.graph.device = _device(node)
             try:
                 self._env[node] = getattr(self, f"_{node.op}")(node)
             except BrazeError as error:
@@ -133,10 +137,11 @@ class GraphLowering:
             self.graph.inputs.append(None)
             return None
         if isinstance(value, torch.Tensor):
-            if value.layout is not torch.strided or value.device.type != "cpu":
+            if value.layout is not torch.strided or not self._compiles_for(value.device):
                 raise LoweringError(f"input {node.name} is a {value.layout} tensor on {value.device}")
             # An input starts at its own data pointer, whatever offset it has in its storage.
-            layout = FixedLayout(value.dtype, self.exprs(value.shape), self.exprs(value.stride()))
+            sizes, strides = self.exprs(value.shape), self.exprs(value.stride())
+            layout = FixedLayout(value.dtype, sizes, strides, device=value.device)
             return self.graph.add_input(self._input_name(node), layout, position in self.static_inputs)
         if isinstance(value, (int, torch.SymInt)) and not isinstance(value, bool):
             e = self.sizes.named(value)
@@ -165,7 +170,8 @@ class GraphLowering:
             value = getattr(value, part)
         if not isinstance(value, torch.Tensor):
             return value
-        layout = FixedLayout(value.dtype, self.exprs(value.shape), self.exprs(value.stride()))
+        sizes, strides = self.exprs(value.shape), self.exprs(value.stride())
+        layout = FixedLayout(value.dtype, sizes, strides, device=value.device)
         return self.graph.add_constant(value, layout)
 
     def _call_function(self, node: Node) -> Any:
@@ -265,12 +271,22 @@ class GraphLowering:
         steps = tuple(as_expr(1) if d in dims else step for d, step in enumerate(strides))
         return self.graph.view(self._as_traced(first, steps), ExpandView(box.size, once))
 
+    def _compiles_for(self, device: torch.device) -> bool:
+        """Whether there is a backend for a device; the first one, where there are several of a type."""
+        known = self._devices.get(device)
+        if known is None:
+            known = kind_for(device.type, self.config) is not None and not device.index
+            self._devices[device] = known
+        return known
+
     def _unsupported_types(self, node: Node) -> str | None:
         for value in (node, *node.all_input_nodes):
             for tensor in _tensors(value.meta.get("val")):
+                if tensor.device != self.graph.device:
+                    return f"it has tensors on {tensor.device} and on {self.graph.device}"
                 if not is_supported(tensor.dtype):
                     return f"{tensor.dtype} is not compiled"
-                if tensor.layout is not torch.strided or tensor.device.type != "cpu":
+                if tensor.layout is not torch.strided or not self._compiles_for(tensor.device):
                     return f"{tensor.layout} tensors on {tensor.device} are not compiled"
                 if tensor.is_neg() or tensor.is_conj():  # its memory holds other numbers than it does
                     return "tensors that are negated or conjugated lazily are not compiled"
@@ -477,6 +493,14 @@ def _first(root: ops_dag.Node, limit: int) -> list[ops_dag.Node]:
                 seen[i.id] = i
                 stack.append(i)
     return list(seen.values())
+
+
+def _device(node: Node) -> torch.device:
+    """Where a node's result is made: where that lies, or else what it reads first."""
+    for one in (node, *node.all_input_nodes):
+        for tensor in _tensors(one.meta.get("val")):
+            return tensor.device
+    return HOST_DEVICE
 
 
 def _tensors(value: Any) -> list[torch.Tensor]:

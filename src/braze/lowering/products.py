@@ -44,7 +44,7 @@ def product_by_onednn(ctx: GraphLowering) -> TensorBox | None:
     refs = [ctx.graph.ref(x), ctx.graph.ref(weight), None if bias is None else ctx.graph.ref(bias)]
     if any(r is not None and not _plain(r.layout) for r in refs):
         return None
-    layout = layout_like(x.dtype, ctx.out_size)
+    layout = layout_like(x.dtype, ctx.out_size, x.device)
     if layout.stride != ctx.exprs(ctx.example.stride()):
         return None
     result = Buffer(ctx.graph.buffer_name(), layout)

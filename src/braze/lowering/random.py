@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def _draw(ctx: GraphLowering) -> TensorBox:
     """The seeds of a graph by ATen's own operator, so that a plan can name what it calls."""
     (count,) = ctx.args_of(tuple(ctx.node.args))
-    result = Buffer(ctx.graph.buffer_name(), layout_like(torch.int64, (as_expr(count),)))
+    result = Buffer(ctx.graph.buffer_name(), layout_like(torch.int64, (as_expr(count),), ctx.graph.device))
     kernel = ExternKernelAlloc(
         ctx.graph.operation_name(),
         torch.ops.aten.randint.low,

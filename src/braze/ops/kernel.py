@@ -18,6 +18,7 @@ from typing import Literal
 
 import torch
 
+from braze._torch.devices import HOST
 from braze.ops.dag import Dag, IndirectSymbol, Node, indirect_nodes, loads, topological
 from braze.ops.dtypes import SHORT
 from braze.ops.printer import print_stage
@@ -117,7 +118,8 @@ class BufferArg:
 
 @dataclass(frozen=True)
 class Kernel:
-    """One fused loop nest. ``sizes``: the size symbols that it takes at run time, in order.
+    """One fused loop nest. ``sizes``: the size symbols that it takes at run time, in order. ``device``: the
+    type of device on which it runs, and on which all its buffers lie.
 
     ``origins``: the qualified ATen operators that it fuses, in graph order, ``sources`` the user's lines, and
     ``nodes`` the names of the graph's nodes.
@@ -131,6 +133,7 @@ class Kernel:
     origins: tuple[str, ...] = field(default=(), compare=False)
     sources: tuple[str, ...] = field(default=(), compare=False)
     nodes: tuple[str, ...] = field(default=(), compare=False)
+    device: str = HOST
 
     def buffer(self, name: str) -> BufferArg:
         """The buffer called ``name``. Raises ``KeyError`` if the kernel has none."""
@@ -141,7 +144,8 @@ class Kernel:
 
     def __str__(self) -> str:
         sizes = f"; {', '.join(map(_print_size, self.sizes))}" if self.sizes else ""
-        lines = [f"kernel {self.name}({', '.join(map(str, self.buffers))}{sizes}):"]
+        on = "" if self.device == HOST else f" on {self.device}"
+        lines = [f"kernel {self.name}({', '.join(map(str, self.buffers))}{sizes}){on}:"]
         indent = "  "
         if self.outer:
             lines.append(indent + "for " + ", ".join(f"{v.name} < {v.size}" for v in self.outer) + ":")

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 import torch
 
+from braze._torch.devices import HOST
 from braze.errors import BrazeError, ParseError
 from braze.ops.dag import Dag, Node
 from braze.ops.dtypes import BY_SHORT
@@ -21,7 +22,9 @@ from braze.ops.vocabulary import OPS, REDUCTIONS
 from braze.runtime.expr import Expr, Symbol
 from braze.runtime.expr_parser import expr_from_ast, parse_expr
 
-_HEAD = re.compile(r"kernel (?P<name>[\w.]+)\((?P<buffers>.*?)(?:; (?P<sizes>.*))?\):")
+_HEAD = re.compile(
+    r"kernel (?P<name>[\w.]+)\((?P<buffers>.*?)(?:; (?P<sizes>.*))?\)(?: on (?P<device>\w+))?:"
+)
 _BUFFER = re.compile(r"(?P<role>in|out|inout|local) (?P<name>\w+): (?P<type>\w+)\[(?P<numel>.*)\]")
 _SIZE = re.compile(r"(?P<name>\w+) >= (?P<lower>-?\d+)|(?P<low>-?\d+) <= (?P<bounded>\w+) <= (?P<upper>.*)")
 _WORDS = {"nan": math.nan, "inf": math.inf}
@@ -62,7 +65,7 @@ class _Parser:
         stages = []
         while self.at < len(self.lines):
             stages.append(self._stage())
-        return Kernel(head["name"], outer, tuple(stages), buffers, sizes)
+        return Kernel(head["name"], outer, tuple(stages), buffers, sizes, device=head["device"] or HOST)
 
     def _line(self) -> str:
         return self.lines[self.at] if self.at < len(self.lines) else ""

@@ -38,7 +38,7 @@ def describe_difference(check: CheckTensor, tensor: Any, numbers: Mapping[str, i
         return f"it is no tensor but {type(tensor).__name__}"
     if tensor.dtype is not check.dtype:
         return f"its dtype is {tensor.dtype}, and not {check.dtype}"
-    if (tensor.device.type if check.device == "cpu" else str(tensor.device)) != check.device:
+    if (str(tensor.device) if ":" in check.device else tensor.device.type) != check.device:
         return f"it is on {tensor.device}, and not on {check.device}"
     if tensor.dim() != len(check.sizes):
         return f"it has {tensor.dim()} dimensions, and not {len(check.sizes)}"

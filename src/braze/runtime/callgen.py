@@ -7,7 +7,6 @@ What a call costs beyond its kernels is what stands there.
 
 from __future__ import annotations
 
-import ctypes
 import itertools
 import keyword
 import linecache
@@ -24,15 +23,19 @@ from braze._torch.number_functions import NUMBER_FUNCTIONS
 from braze.errors import LinkError
 from braze.runtime.call_checks import ErrorWords, InputChecker, item
 from braze.runtime.checks import EXCEPTIONS
+from braze.runtime.engines import engine
 from braze.runtime.expr import Expr
-from braze.runtime.linker import LinkedCode
-from braze.runtime.memory import Block, workspaces
+from braze.runtime.kept_views import view_maker
+from braze.runtime.linker import LinkedCode, entry_point
+from braze.runtime.memory import on_device, workspaces
 from braze.runtime.plan import (
+    SEGMENTS,
     Allocate,
     Arg,
     Assert,
     BindItem,
     BindSize,
+    BindStream,
     BindThreads,
     BufferArg,
     CallExtern,
@@ -44,6 +47,7 @@ from braze.runtime.plan import (
     Free,
     Hold,
     Instruction,
+    Launch,
     LoadConstant,
     Pattern,
     Plan,
@@ -59,7 +63,7 @@ from braze.runtime.realign import run_realigned
 from braze.runtime.threads import team_size
 from braze.runtime.verify import verify
 
-__all__ = ["TINY_WORK", "CompiledCall", "Instrument", "build", "entry_point", "source_of"]
+__all__ = ["TINY_WORK", "CompiledCall", "Instrument", "build", "source_of"]
 
 CompiledCall: TypeAlias = Callable[[list[Any]], Sequence[Any]]
 """Takes its arguments in one list, which it empties."""
@@ -69,9 +73,6 @@ Instrument: TypeAlias = Callable[[Event], AbstractContextManager[object]]
 
 TINY_WORK: Final = 2048
 """Work below which a segment keeps the interpreter's lock: letting go of it costs as much as the work."""
-
-_FROM_ADDRESS = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_char_p, ctypes.c_int64)
-_FROM_ADDRESS_LOCKED = ctypes.PYFUNCTYPE(ctypes.c_int64, ctypes.c_char_p, ctypes.c_int64)
 
 _OWN: Final = frozenset(
     "_instrument _known _learn _mismatch _no_memory _profiled _profiling _restride _unexpected".split()
@@ -83,7 +84,7 @@ _numbers = itertools.count()
 
 def build(
     plan: Plan,
-    code: LinkedCode | None = None,
+    code: Mapping[str, Any] | LinkedCode | None = None,
     constants: Mapping[str, torch.Tensor] | None = None,
     *,
     externs: Mapping[str, Callable[..., Any]] | None = None,
@@ -94,7 +95,8 @@ def build(
 
     Args:
         plan: checked by `verify` first.
-        code: exports every entry of the plan; the function keeps it alive. None for a plan without segments.
+        code: what each backend's engine loaded, by kind; or the code of segments alone. It has every entry
+            of the plan, and the function keeps it alive. None for a plan that runs no kernel.
         constants: tensors by the keys of `LoadConstant`.
         externs: callables by the keys of ``python::<key>`` targets.
         instrument: run the kernels of segments one by one, each in ``instrument(event)``; externs as well.
@@ -108,27 +110,19 @@ def build(
     Raises `PlanError`, and `LinkError` where the code lacks an entry or an operator does not exist.
     """
     verify(plan)
-    writer = _Writer(plan, code, constants or {}, externs or {}, min_parallel_work, instrument)
-    function = writer.function()
-    if instrument is None and any(isinstance(i, RunSegment) for i in plan.instructions):
+    loaded = {SEGMENTS: code} if isinstance(code, LinkedCode) else dict(code or {})
+    given = plan, loaded, constants or {}, externs or {}, min_parallel_work
+    function = (writer := _Writer(*given, instrument)).function()
+    if instrument is None and plan.launches:
         profiled: list[CompiledCall] = []
 
         def run_profiled(args: list[Any]) -> Sequence[Any]:
             if not profiled:
-                profiled.append(
-                    _Writer(plan, code, constants or {}, externs or {}, min_parallel_work, _record).function()
-                )
+                profiled.append(_Writer(*given, _record).function())
             return profiled[0](args)
 
         writer.names["_profiled"] = run_profiled
     return function
-
-
-def entry_point(code: LinkedCode, entry: str, *, keep_lock: bool) -> Callable[[bytes, int], int]:
-    """A segment's machine code as a function of its packed arguments and the number of threads (see
-    `plan.RunSegment`); ``code`` has to outlive it. ``keep_lock``: other Python threads wait meanwhile."""
-    make = _FROM_ADDRESS_LOCKED if keep_lock else _FROM_ADDRESS
-    return make(code.address(entry))
 
 
 def source_of(function: CompiledCall) -> str:
@@ -154,7 +148,7 @@ class _Writer:
     def __init__(
         self,
         plan: Plan,
-        code: LinkedCode | None,
+        code: Mapping[str, Any],
         constants: Mapping[str, torch.Tensor],
         externs: Mapping[str, Callable[..., Any]],
         min_parallel_work: int,
@@ -184,7 +178,8 @@ class _Writer:
         self._bound: dict[tuple[str, Any], str] = {}
         self._slices: dict[str, Slice] = {}
         self._workspaces: list[str] = []
-        self._checked = any(isinstance(i, RunSegment) and i.checked for i in plan.instructions)
+        self._lent: list[str] = []
+        self._checked = any(launch.checked for launch in plan.launches)
         self._survey()
 
     # -- what the whole plan tells ----------------------------------------------------------------------
@@ -197,7 +192,7 @@ class _Writer:
         kept_home: dict[str, str] = {}
         for one in self.plan.instructions:
             match one:
-                case RunSegment():
+                case RunSegment() | Launch():
                     for buffer in one.buffers:
                         self._pointer_uses[buffer.name] = self._pointer_uses.get(buffer.name, 0) + 1
                 case CallExtern():
@@ -242,7 +237,7 @@ class _Writer:
         head = self._head()
         for position, one in enumerate(plan.instructions[head:], head):
             self._write(position, one)
-        profiled = self.instrument is None and any(isinstance(i, RunSegment) for i in plan.instructions)
+        profiled = self.instrument is None and bool(plan.launches)
         lines = [f"def {_identifier(plan.name)}(_args_):"]
         if profiled:
             self.names["_profiling"] = native.profiler_enabled
@@ -313,7 +308,11 @@ class _Writer:
     def _check(self, one: CheckTensor) -> list[str]:
         """Lines that raise ``AssertionError`` unless the tensor is as it should be."""
         name = one.tensor
-        device = f"not {name}.is_cpu" if one.device == "cpu" else f"str({name}.device) != {one.device!r}"
+        device = f"{name}.device.type != {one.device!r}"
+        if one.device == "cpu":
+            device = f"not {name}.is_cpu"
+        elif ":" in one.device:
+            device = f"str({name}.device) != {one.device!r}"
         lines = [f"if {name}.dtype is not {self._dtype(one.dtype)} or {device}:", "    raise AssertionError"]
         sizes = [e for e in one.sizes if e is not None]
         strides = [e for e in one.strides if e is not None]
@@ -379,6 +378,10 @@ class _Writer:
                 self._reinterpret(one)
             case RunSegment():
                 self._segment(position, one)
+            case BindStream():
+                self._line(f"{one.out} = {self._bind('stream', engine(one.kind).stream)}()")
+            case Launch():
+                self._launch(position, one)
             case CallExtern():
                 self._extern(position, one)
             case Assert():
@@ -404,6 +407,10 @@ class _Writer:
             self._line(f"{one.out} = {make}({shape}, dtype={dtype}, device={one.device!r})")
 
     def _workspace(self, one: Workspace) -> None:
+        if one.device != "cpu":
+            self._line(f"{one.out} = {self._bind('on_device', on_device)}({one.nbytes}, {one.device!r})")
+            self._lent.append(one.out)
+            return
         self._line(f"{one.out} = _take({one.nbytes})")
         self._workspaces.append(one.out)
         kept = self._kept.get(one.out)
@@ -412,7 +419,7 @@ class _Writer:
         key = object()
         names = ", ".join(view.out for view in kept)
         self.names[f"_{one.out}_key"] = key
-        self.names[f"_{one.out}_views"] = _view_maker(kept, key)
+        self.names[f"_{one.out}_views"] = view_maker(kept, key)
         self._line(f"{names}, = {one.out}.views.get(_{one.out}_key) or _{one.out}_views({one.out})")
         weakref.finalize(self.names[f"_{one.out}_views"], workspaces.forget_views, key).atexit = False
 
@@ -439,6 +446,9 @@ class _Writer:
                 self._workspaces.remove(name)
                 self._line(f"_give({name})")
                 gone.append(name)
+            elif name in self._lent:
+                self._lent.remove(name)
+                gone.append(name)
             elif name in self._slices and name not in self._tensors:
                 continue  # never was a tensor
             elif name not in self._kept_names:
@@ -452,7 +462,7 @@ class _Writer:
         one = self._slices.get(name)
         if one is not None:
             name, extra = one.workspace, one.offset + extra
-        if name in self._workspaces:
+        if name in self._workspaces or name in self._lent:
             base = f"{name}.address"
         elif self._pointer_uses[name] > 1 or name in self.plan.inputs:
             base = f"_p_{name}_"
@@ -468,18 +478,37 @@ class _Writer:
         return base if extra == 0 else f"{base} + {extra}"
 
     def _symbol(self, entry: str, work: Expr) -> str:
-        if self.code is None:
-            raise LinkError(f"plan {self.plan.name} runs {entry!r}, and no code was given")
         tiny = work.constant is not None and work.constant < TINY_WORK
-        return self._bind(_identifier(entry), entry_point(self.code, entry, keep_lock=tiny))
+        return self._bind(_identifier(entry), entry_point(self._code(SEGMENTS), entry, keep_lock=tiny))
+
+    def _code(self, kind: str) -> Any:
+        if kind not in self.code:
+            raise LinkError(f"plan {self.plan.name} runs code of {kind}, and none was given")
+        return self.code[kind]
+
+    def _error_words(self, one: RunSegment | Launch) -> str:
+        """The address to which failed checks are written; for what checks nothing, that of the sink."""
+        if not one.checked:
+            return str(self.errors.sink)
+        if "_failure_ = _errors.take()" not in self.lines:
+            self._line("_failure_ = _errors.take()")
+        return "_failure_.address"
+
+    def _look_for_errors(self, one: RunSegment | Launch) -> None:
+        if one.checked:
+            self._line("if _failure_.words[0]:")
+            self._line("    raise _errors.exception(_failure_)")
+
+    def _launch(self, position: int, one: Launch) -> None:
+        error = self._error_words(one)
+        run = self._bind(_identifier(one.entry), self._code(one.kind).launcher(one.entry))
+        values = [*map(self._pointer, one.buffers), *map(str, one.sizes), error]
+        call = f"{run}({', '.join(values)}, {_bytes_of(one.grid)}, {one.stream})"
+        self._instrumented(Event("kernel", one.kernel, position, 0), call)
+        self._look_for_errors(one)
 
     def _segment(self, position: int, one: RunSegment) -> None:
-        if one.checked:
-            if "_failure_ = _errors.take()" not in self.lines:
-                self._line("_failure_ = _errors.take()")
-            error = "_failure_.address"
-        else:
-            error = str(self.errors.sink)
+        error = self._error_words(one)
         values = [error, *map(self._pointer, one.buffers), *map(str, one.sizes)]
         pack = self.names.setdefault(f"_pack{len(values)}", struct.Struct(f"={len(values)}q").pack)
         assert pack is not None
@@ -499,16 +528,14 @@ class _Writer:
             for index, (kind, name, entry) in enumerate(parts):
                 lines = self._entry(one, entry, "_packed_", "_threads_")
                 self._instrumented(Event(kind, name, position, index), *lines)
-        if one.checked:
-            self._line("if _failure_.words[0]:")
-            self._line("    raise _errors.exception(_failure_)")
+        self._look_for_errors(one)
 
     def _entry(self, one: RunSegment, entry: str, args: str, threads: str) -> list[str]:
         """Lines that call machine code, and what to do where it finds a pointer misaligned."""
         tensors = [
             f"({position}, {buffer.name}), "
             for position, buffer in enumerate(one.buffers, 1)
-            if buffer.name not in self._slices and buffer.name not in self._workspaces
+            if buffer.name not in self._slices and buffer.name not in (*self._workspaces, *self._lent)
         ]
         symbol = self._symbol(entry, one.work)
         again = f"    _realigned({symbol}, _packed_, {threads}, ({''.join(tensors)}))"
@@ -569,25 +596,3 @@ class _Writer:
 def _identifier(name: str) -> str:
     text = "".join(c if c.isascii() and c.isalnum() else "_" for c in name)
     return text if text.isidentifier() and not keyword.iskeyword(text) else f"g{text}"
-
-
-def _view_maker(views: Sequence[Slice | View], key: object) -> Callable[[Block], tuple[torch.Tensor, ...]]:
-    """A function that makes these tensors of a block, and keeps them with it."""
-
-    def ints(values: Sequence[Expr]) -> tuple[int, ...]:
-        return tuple([v.evaluate({}) for v in values])
-
-    def make(block: Block) -> tuple[torch.Tensor, ...]:
-        made: dict[str, torch.Tensor] = {}
-        with torch.inference_mode(False):  # they will be used in every mode
-            for one in views:
-                shape = ints(one.sizes), ints(one.strides)
-                offset = one.offset.evaluate({})
-                if isinstance(one, Slice):
-                    made[one.out] = block.tensor(offset, one.dtype, *shape)
-                else:
-                    made[one.out] = native.reinterpret_tensor(made[one.base], *shape, offset)
-        block.views[key] = tuple(made.values())
-        return tuple(made.values())
-
-    return make

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 
 from braze.config import Config
-from braze.errors import ArtifactError, ConfigError
+from braze.errors import ConfigError
 from braze.runtime.target import Target, named_target
 
-__all__ = ["best", "can_run", "check_target"]
+__all__ = ["can_run", "check_target", "demands", "name"]
 
 # x86-64 psABI 1.0, section 3.1.1, "Processor Architecture": what each level adds, by LLVM's names
 _V2 = frozenset({"cx16", "sahf", "popcnt", "sse3", "sse4.1", "sse4.2", "ssse3"})
@@ -35,26 +35,23 @@ def _host() -> tuple[str, frozenset[str]]:
 
 def can_run(target: Target) -> bool:
     """Whether this machine has everything that code for ``target`` may use."""
-    name, have = _host()
+    own, have = _host()
     wanted = {f[1:] for f in target.features.split(",") if f.startswith("+")}
     level = _LEVELS.get(target.cpu)
-    if level is None and target.cpu != name and not wanted:
+    if level is None and target.cpu != own and not wanted:
         return False  # a CPU's name alone says nothing of what it has
     return wanted | (level or frozenset()) <= have
 
 
-def best(targets: Sequence[Target]) -> int:
-    """The position of the target with the widest vectors, and then the most features, that this machine can
-    run. Raises ``ArtifactError`` if it can run none."""
-    fitting = [
-        (t.lanes, len(_LEVELS.get(t.cpu, ())) + t.features.count("+"), -k)
-        for k, t in enumerate(targets)
-        if can_run(t)
-    ]
-    if not fitting:
-        made_for = ", ".join(t.cpu for t in targets) or "no CPU at all"
-        raise ArtifactError(f"there is code for {made_for}, none of which {_host()[0]} can run")
-    return -max(fitting)[2]
+def demands(target: Target) -> tuple[int, ...]:
+    """How much of a machine code for ``target`` uses: the width of its vectors, and then how many features it
+    names."""
+    return target.lanes, len(_LEVELS.get(target.cpu, ())) + target.features.count("+")
+
+
+def name() -> str:
+    """Of this machine's CPU, as LLVM spells it."""
+    return _host()[0]
 
 
 def check_target(options: Config) -> None:
@@ -62,10 +59,10 @@ def check_target(options: Config) -> None:
     cpu = options.target_cpu
     if cpu is None or cpu in ("host", "generic") or can_run(named_target(cpu)):
         return
-    name, have = _host()
+    own, have = _host()
     here = [level for level, features in _LEVELS.items() if level != "generic" and features <= have]
     raise ConfigError(
         f"option 'target_cpu' is {cpu!r}, and nothing says that this machine can run code for that",
-        hint=f"code that runs here is for: host, generic, {', '.join([*here, name])}; `braze.aot_compile` "
+        hint=f"code that runs here is for: host, generic, {', '.join([*here, own])}; `braze.aot_compile` "
         "makes packages for other CPUs",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -11,7 +12,7 @@ from braze.errors import LinkError
 from braze.runtime.elf import read_symbols
 from braze.runtime.forks import fork_lock
 
-__all__ = ["LinkedCode", "link"]
+__all__ = ["LinkedCode", "entry_point", "link"]
 
 
 class LinkedCode:
@@ -39,6 +40,17 @@ class LinkedCode:
     def exports(self) -> tuple[str, ...]:
         """The exported names, sorted."""
         return tuple(sorted(self._addresses))
+
+
+_FROM_ADDRESS = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_char_p, ctypes.c_int64)
+_FROM_ADDRESS_LOCKED = ctypes.PYFUNCTYPE(ctypes.c_int64, ctypes.c_char_p, ctypes.c_int64)
+
+
+def entry_point(code: LinkedCode, entry: str, *, keep_lock: bool) -> Callable[[bytes, int], int]:
+    """A segment's machine code as a function of its packed arguments and the number of threads (see
+    `plan.RunSegment`); ``code`` has to outlive it. ``keep_lock``: other Python threads wait meanwhile."""
+    make = _FROM_ADDRESS_LOCKED if keep_lock else _FROM_ADDRESS
+    return make(code.address(entry))
 
 
 _numbers = itertools.count()

@@ -14,7 +14,7 @@ import torch
 
 from braze._torch.native import empty_strided_cpu, reinterpret_tensor
 
-__all__ = ["Block", "WorkspacePool", "release", "workspaces"]
+__all__ = ["Block", "WorkspacePool", "on_device", "release", "workspaces"]
 
 _KEPT_BYTES = 1 << 30
 _ROUND = 1 << 16
@@ -28,9 +28,12 @@ class Block:
 
     __slots__ = ("_bases", "address", "nbytes", "views")
 
-    def __init__(self, nbytes: int) -> None:
+    def __init__(self, nbytes: int, device: str | None = None) -> None:
         with torch.inference_mode(False):  # tensors of a kept block are used in every mode
-            data = empty_strided_cpu((nbytes,), (1,), torch.uint8)
+            if device is None:
+                data = empty_strided_cpu((nbytes,), (1,), torch.uint8)
+            else:
+                data = torch.empty((nbytes,), dtype=torch.uint8, device=device)
         self.nbytes = nbytes
         self.address = data.data_ptr()
         self.views: dict[Any, Any] = {}
@@ -45,6 +48,11 @@ class Block:
             with torch.inference_mode(False):
                 base = self._bases[dtype] = self._bases[torch.uint8].view(dtype)
         return reinterpret_tensor(base, sizes, strides, offset // dtype.itemsize)
+
+
+def on_device(nbytes: int, device: str) -> Block:
+    """A block on a device whose own allocator keeps what is freed."""
+    return Block(max(nbytes, 1), device)
 
 
 class WorkspacePool:

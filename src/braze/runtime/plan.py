@@ -19,19 +19,30 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import torch
-from msgspec import Struct
 
 from braze.runtime.checks import Check
 from braze.runtime.expr import ZERO, Expr, ExprLike, Symbol, as_expr
 from braze.runtime.guard import BoolExpr
+from braze.runtime.launches import (
+    SEGMENTS,
+    BindStream,
+    BufferArg,
+    KernelEntry,
+    Launch,
+    RunSegment,
+    signature,
+)
+from braze.runtime.plan_node import Node, listed
 
 __all__ = [
     "ARG_LEAVES",
+    "SEGMENTS",
     "Allocate",
     "Arg",
     "Assert",
     "BindItem",
     "BindSize",
+    "BindStream",
     "BindThreads",
     "BufferArg",
     "CallExtern",
@@ -45,6 +56,7 @@ __all__ = [
     "Hold",
     "Instruction",
     "KernelEntry",
+    "Launch",
     "LoadConstant",
     "Pattern",
     "Plan",
@@ -143,21 +155,12 @@ def exprs(values: Sequence[ExprLike]) -> tuple[Expr, ...]:
     return tuple([as_expr(v) for v in values])
 
 
-def signature(entry: str, buffers: int, sizes: int) -> str:
-    """The second name of a segment's entry, by which the code says how many buffers and sizes it takes."""
-    return f"{entry}.args.{buffers}.{sizes}"
-
-
-def _list(values: Sequence[object]) -> str:
-    return ", ".join("_" if v is None else str(v) for v in values)
-
-
 def _dtype(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
 def _shape(dtype: torch.dtype, sizes: Sequence[object], strides: Sequence[object]) -> str:
-    return f"{_dtype(dtype)}[{_list(sizes)}] stride ({_list(strides)})"
+    return f"{_dtype(dtype)}[{listed(sizes)}] stride ({listed(strides)})"
 
 
 def _arg(value: Arg) -> str:
@@ -172,11 +175,7 @@ def _pattern(value: Pattern) -> str:
     return "_" if value is None else value
 
 
-class _Node(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """A part of a plan: immutable, and stored without what is as always."""
-
-
-class BindSize(_Node, frozen=True, tag="bind_size"):
+class BindSize(Node, frozen=True, tag="bind_size"):
     """``out`` becomes a property of a tensor: its ``size``, ``stride`` (elements) or ``storage_offset``
     (``dim`` unused). Where the property is ``factor*out + rest``, ``out`` is what follows from it; that it is
     no fraction is for the tensor's own check to see."""
@@ -203,7 +202,7 @@ class BindSize(_Node, frozen=True, tag="bind_size"):
         return read if self.factor == 1 else f"{read}//{self.factor}"
 
 
-class BindItem(_Node, frozen=True, tag="bind_item"):
+class BindItem(Node, frozen=True, tag="bind_item"):
     """``out`` becomes the Python number of a one-element tensor or of a number; ``as_int`` makes it an
     integer (``True`` is 1), which expressions may then use."""
 
@@ -215,7 +214,7 @@ class BindItem(_Node, frozen=True, tag="bind_item"):
         return f"{self.out} = {'int' if self.as_int else 'item'}({self.source})"
 
 
-class Compute(_Node, frozen=True, tag="compute"):
+class Compute(Node, frozen=True, tag="compute"):
     """``out`` becomes what a function on numbers (`NUMBER_FUNCTIONS`) gives, as Python computes it. It is no
     integer that expressions may use, until `BindItem` says so."""
 
@@ -227,7 +226,7 @@ class Compute(_Node, frozen=True, tag="compute"):
         return f"{self.out} = {self.function}({', '.join(map(_arg, self.args))})"
 
 
-class Hold(_Node, frozen=True, tag="hold"):
+class Hold(Node, frozen=True, tag="hold"):
     """``out`` becomes a new tensor without dimensions that holds a number."""
 
     out: str
@@ -238,7 +237,7 @@ class Hold(_Node, frozen=True, tag="hold"):
         return f"{self.out} = hold {self.number} as {_dtype(self.dtype)}"
 
 
-class BindThreads(_Node, frozen=True, tag="bind_threads"):
+class BindThreads(Node, frozen=True, tag="bind_threads"):
     """``out`` becomes the number of threads that segments of enough work get in this call. Segments that name
     it use this number; scratch memory can be sized by it."""
 
@@ -248,7 +247,7 @@ class BindThreads(_Node, frozen=True, tag="bind_threads"):
         return f"{self.out} = number of threads"
 
 
-class CheckTensor(_Node, frozen=True, tag="check_tensor"):
+class CheckTensor(Node, frozen=True, tag="check_tensor"):
     """Check a tensor against what the code was made for. None stands for a size or stride that it does not
     rely on. ``origin`` is ``input``, or the operator that was expected to return it like this."""
 
@@ -264,7 +263,7 @@ class CheckTensor(_Node, frozen=True, tag="check_tensor"):
         return f"check {self.tensor}: {_shape(self.dtype, self.sizes, self.strides)} on {self.device}{of}"
 
 
-class CheckRange(_Node, frozen=True, tag="check_range"):
+class CheckRange(Node, frozen=True, tag="check_range"):
     """Check an integer that follows from the inputs: whatever simplified an expression by the bounds of its
     symbol relied on these. None: no bound."""
 
@@ -296,7 +295,7 @@ def range_check(symbol: Symbol) -> CheckRange | None:
     return None if lower is None and upper is None else CheckRange(symbol.name, lower, upper)
 
 
-class CheckSizes(_Node, frozen=True, tag="check_sizes"):
+class CheckSizes(Node, frozen=True, tag="check_sizes"):
     """Check a relation between integers that follow from the inputs, which the trace took for granted."""
 
     condition: BoolExpr
@@ -305,7 +304,7 @@ class CheckSizes(_Node, frozen=True, tag="check_sizes"):
         return f"check {self.condition}"
 
 
-class Restride(_Node, frozen=True, tag="restride"):
+class Restride(Node, frozen=True, tag="restride"):
     """Make sure that a tensor that an operator returned lies in memory as the code after it expects: where
     its strides are others (in elements; those of dimensions of size 1 do not count), it becomes a copy.
     Other sizes are an error. ``origin`` is the operator."""
@@ -317,11 +316,11 @@ class Restride(_Node, frozen=True, tag="restride"):
 
     def __str__(self) -> str:
         return (
-            f"expect {self.tensor}: [{_list(self.sizes)}] stride ({_list(self.strides)}) from {self.origin}"
+            f"expect {self.tensor}: [{listed(self.sizes)}] stride ({listed(self.strides)}) from {self.origin}"
         )
 
 
-class LoadConstant(_Node, frozen=True, tag="load_constant"):
+class LoadConstant(Node, frozen=True, tag="load_constant"):
     """``out`` becomes the constant tensor of that key."""
 
     out: str
@@ -331,7 +330,7 @@ class LoadConstant(_Node, frozen=True, tag="load_constant"):
         return f"{self.out} = constant {self.key!r}"
 
 
-class Allocate(_Node, frozen=True, tag="allocate"):
+class Allocate(Node, frozen=True, tag="allocate"):
     """``out`` becomes a new, uninitialised tensor; strides in elements."""
 
     out: str
@@ -344,18 +343,20 @@ class Allocate(_Node, frozen=True, tag="allocate"):
         return f"{self.out} = allocate {_shape(self.dtype, self.sizes, self.strides)} on {self.device}"
 
 
-class Workspace(_Node, frozen=True, tag="workspace"):
+class Workspace(Node, frozen=True, tag="workspace"):
     """``out`` becomes a block of at least ``nbytes`` bytes, aligned to 64, which holds anything at first. It
     goes back when it is freed, or else when the call returns; nothing in it may outlive that."""
 
     out: str
     nbytes: Expr
+    device: str = "cpu"
 
     def __str__(self) -> str:
-        return f"{self.out} = workspace {self.nbytes} bytes"
+        on = "" if self.device == "cpu" else f" on {self.device}"
+        return f"{self.out} = workspace {self.nbytes} bytes{on}"
 
 
-class Slice(_Node, frozen=True, tag="slice"):
+class Slice(Node, frozen=True, tag="slice"):
     """``out`` becomes a tensor at ``offset`` bytes in a workspace."""
 
     out: str
@@ -370,7 +371,7 @@ class Slice(_Node, frozen=True, tag="slice"):
         return f"{self.out} = {self.workspace}[{self.offset}] as {shape}"
 
 
-class View(_Node, frozen=True, tag="view"):
+class View(Node, frozen=True, tag="view"):
     """``out`` becomes a view of a tensor's storage that begins ``offset`` elements (of the view's dtype)
     after the tensor's own beginning. ``dtype`` None: the tensor's; another one reinterprets the bytes, which
     its own begin must be a multiple of."""
@@ -384,56 +385,11 @@ class View(_Node, frozen=True, tag="view"):
 
     def __str__(self) -> str:
         dtype = "" if self.dtype is None else _dtype(self.dtype)
-        shape = f"{dtype}[{_list(self.sizes)}] stride ({_list(self.strides)})"
+        shape = f"{dtype}[{listed(self.sizes)}] stride ({listed(self.strides)})"
         return f"{self.out} = view {self.base} + {self.offset} as {shape}"
 
 
-class BufferArg(_Node, frozen=True):
-    """A pointer for a segment: where a tensor begins, or ``offset`` bytes after that. A workspace counts as a
-    tensor of bytes."""
-
-    name: str
-    offset: Expr = ZERO
-
-    def __str__(self) -> str:
-        return self.name if self.offset == 0 else f"{self.name} + {self.offset}"
-
-
-class KernelEntry(_Node, frozen=True):
-    """One kernel of a segment: the name people see, and the symbol of a function with the segment's own
-    signature and arguments that runs this kernel alone. Used under a profiler and by `explain`."""
-
-    name: str
-    entry: str
-
-
-class RunSegment(_Node, frozen=True, tag="run_segment"):
-    """Call machine code: ``int64 entry(int64 *args, int64 threads)``.
-
-    ``args[0]`` points to the error words ``int64[4]``: id (0: no error), value, bound, reserved. Then come
-    the buffers' pointers and then the sizes. It returns 0; or, having done nothing, 1 where a buffer does not
-    begin at a multiple of its element's size: it is called again with copies that do. ``work`` decides
-    whether it is worth more than one thread (see ``config.min_parallel_work``). ``checked``: it may write to
-    the error words (otherwise they are not looked at). ``threads``: the name that `BindThreads` gave to the
-    number of threads, where that must be it.
-    """
-
-    entry: str
-    buffers: tuple[BufferArg, ...]
-    sizes: tuple[Expr, ...]
-    work: Expr
-    kernels: tuple[KernelEntry, ...] = ()
-    checked: bool = False
-    threads: str | None = None
-
-    def __str__(self) -> str:
-        sizes = f"; {_list(self.sizes)}" if self.sizes else ""
-        kernels = f" kernels {_list([k.name for k in self.kernels])}" if self.kernels else ""
-        checked = " checked" if self.checked else ""
-        return f"run {self.entry}({_list(self.buffers)}{sizes}) work {self.work}{kernels}{checked}"
-
-
-class CallExtern(_Node, frozen=True, tag="call_extern"):
+class CallExtern(Node, frozen=True, tag="call_extern"):
     """Call an operator by its qualified name (``aten::mm.out``, ``higher_order::cond``), or a Python callable
     that is bound when the plan is loaded (``python::<key>``). ``where`` is the user's line."""
 
@@ -449,7 +405,7 @@ class CallExtern(_Node, frozen=True, tag="call_extern"):
         return f"{out}call {self.target}({', '.join(args)})"
 
 
-class Assert(_Node, frozen=True, tag="assert"):
+class Assert(Node, frozen=True, tag="assert"):
     """Raise an exception (a key of `braze.runtime.checks.EXCEPTIONS`) unless the condition holds."""
 
     condition: BoolExpr
@@ -460,16 +416,16 @@ class Assert(_Node, frozen=True, tag="assert"):
         return f"assert {self.condition}, {self.message!r}"
 
 
-class Free(_Node, frozen=True, tag="free"):
+class Free(Node, frozen=True, tag="free"):
     """These names end here: tensors are let go, a workspace is given back."""
 
     names: tuple[str, ...]
 
     def __str__(self) -> str:
-        return f"free {_list(self.names)}"
+        return f"free {listed(self.names)}"
 
 
-class Return(_Node, frozen=True, tag="return"):
+class Return(Node, frozen=True, tag="return"):
     """The end of the call, with its results."""
 
     values: tuple[Arg, ...]
@@ -493,6 +449,8 @@ Instruction: TypeAlias = (
     | Slice
     | View
     | RunSegment
+    | BindStream
+    | Launch
     | CallExtern
     | Assert
     | Free
@@ -501,7 +459,7 @@ Instruction: TypeAlias = (
 )
 
 
-class Event(_Node, frozen=True):
+class Event(Node, frozen=True):
     """What an instrumented call runs at one moment: a ``kernel``, a whole ``segment`` or an ``extern``, by
     its name, the position of its instruction, and which kernel of a segment it is."""
 
@@ -511,7 +469,7 @@ class Event(_Node, frozen=True):
     index: int
 
 
-class ErrorEntry(_Node, frozen=True):
+class ErrorEntry(Node, frozen=True):
     """The check that machine code means by a positive ``id`` in its error words."""
 
     id: int
@@ -521,7 +479,7 @@ class ErrorEntry(_Node, frozen=True):
         return f"error {self.id}: {self.check.encode()}"
 
 
-class TensorLayout(_Node, frozen=True):
+class TensorLayout(Node, frozen=True):
     """What a tensor of the plan is: strides in elements. Sizes may use numbers that are known only after it
     was made."""
 
@@ -535,7 +493,7 @@ class TensorLayout(_Node, frozen=True):
         return f"{self.name}: {_shape(self.dtype, self.sizes, self.strides)} on {self.device}"
 
 
-class Plan(_Node, frozen=True):
+class Plan(Node, frozen=True):
     """A whole call: the names of its inputs (tensors, numbers, or what an extern takes), the instructions, of
     which the last and no other is a `Return`, and the errors that its segments may report. ``numbers`` are
     those of the inputs that are integers, which expressions may use. ``layouts`` describes, for whoever reads
@@ -554,6 +512,21 @@ class Plan(_Node, frozen=True):
         lines += [f"  {instruction}" for instruction in self.instructions]
         lines += [f"  {error}" for error in self.errors]
         return "\n".join(lines)
+
+    @property
+    def launches(self) -> tuple[RunSegment | Launch, ...]:
+        """The instructions that run kernels, in order."""
+        return tuple([i for i in self.instructions if isinstance(i, (RunSegment, Launch))])
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """The backends whose code it runs."""
+        return frozenset(SEGMENTS if isinstance(i, RunSegment) else i.kind for i in self.launches)
+
+    def launched(self, kind: str) -> tuple[str, ...]:
+        """The entries of a backend that `Launch` runs."""
+        found = [i.entry for i in self.launches if isinstance(i, Launch) and i.kind == kind]
+        return tuple(dict.fromkeys(found))
 
     @property
     def entries(self) -> tuple[str, ...]:

@@ -17,11 +17,13 @@ from braze.runtime.checks import EXCEPTIONS
 from braze.runtime.expr import Expr
 from braze.runtime.guard import BoolExpr
 from braze.runtime.plan import (
+    SEGMENTS,
     Allocate,
     Arg,
     Assert,
     BindItem,
     BindSize,
+    BindStream,
     BindThreads,
     BufferArg,
     CallExtern,
@@ -32,6 +34,7 @@ from braze.runtime.plan import (
     Free,
     Hold,
     Instruction,
+    Launch,
     LoadConstant,
     Pattern,
     Plan,
@@ -57,6 +60,7 @@ RESERVED: Final = frozenset("AssertionError Exception RuntimeError int locals ma
 _SYMBOL: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.$]*")
 _OPERATOR: Final = re.compile(r"[A-Za-z_]\w*::[A-Za-z_]\w*(\.[A-Za-z_]\w*)?", re.ASCII)
 _DEVICE: Final = re.compile(r"[a-z]+(:[0-9]{1,3})?")
+_KIND: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _MOST: Final = 1 << 62
 """No size, stride, offset or number of bytes is as large as this."""
 _MOST_DIMS: Final = 64
@@ -65,8 +69,8 @@ _MOST_DIMS: Final = 64
 @dataclass
 class _Scope:
     """What is known at one point. ``home`` leads from a slice, or a view of one, to its workspace;
-    ``threads`` are numbers of threads; ``extent`` is how many bytes surely follow a tensor's begin, where
-    that is known, and ``dtype`` what they are."""
+    ``threads`` are numbers of threads, ``streams`` those of a backend; ``extent`` is how many bytes
+    surely follow a tensor's begin, where that is known, and ``dtype`` what they are."""
 
     numbers: set[str] = field(default_factory=set)
     objects: set[str] = field(default_factory=set)
@@ -74,6 +78,7 @@ class _Scope:
     home: dict[str, str] = field(default_factory=dict)
     ended: set[str] = field(default_factory=set)
     threads: set[str] = field(default_factory=set)
+    streams: dict[str, str] = field(default_factory=dict)
     extent: dict[str, int] = field(default_factory=dict)
     dtype: dict[str, torch.dtype] = field(default_factory=dict)
 
@@ -262,6 +267,26 @@ def _check_segment(scope: _Scope, one: RunSegment) -> None:
         raise PlanError(f"{one.threads} is no number of threads")
 
 
+def _check_kind(kind: str) -> None:
+    if not _KIND.fullmatch(kind):
+        raise PlanError(f"{kind!r} is no backend")
+
+
+def _check_launch(scope: _Scope, one: Launch) -> None:
+    _check_kind(one.kind)
+    if one.kind == SEGMENTS:
+        raise PlanError(f"the code of {one.kind} runs in segments")
+    if not _SYMBOL.fullmatch(one.entry):
+        raise PlanError(f"{one.entry!r} is no symbol")
+    for buffer in one.buffers:
+        _check_buffer(scope, buffer)
+    _use_exprs(scope, [*one.sizes, one.work])
+    for extent in one.grid:
+        _amount(scope, extent)
+    if one.stream is not None and scope.streams.get(one.stream) != one.kind:
+        raise PlanError(f"{one.stream} is no stream of {one.kind}")
+
+
 def _check_extern(scope: _Scope, one: CallExtern) -> None:
     if not one.target.startswith("python::") and not _OPERATOR.fullmatch(one.target):
         raise PlanError(f"{one.target!r} is no operator's qualified name")
@@ -313,6 +338,7 @@ def _check(scope: _Scope, one: Instruction) -> None:
             _define(scope, one.out)
             _know(scope, one.out, one.dtype, span)
         case Workspace():
+            _check_device(one.device)
             nbytes = _amount(scope, one.nbytes)
             _define(scope, one.out)
             scope.objects.discard(one.out)
@@ -323,6 +349,12 @@ def _check(scope: _Scope, one: Instruction) -> None:
             _check_view(scope, one)
         case RunSegment():
             _check_segment(scope, one)
+        case BindStream():
+            _check_kind(one.kind)
+            _define(scope, one.out)
+            scope.streams[one.out] = one.kind
+        case Launch():
+            _check_launch(scope, one)
         case CallExtern():
             _check_extern(scope, one)
         case Compute():

@@ -15,21 +15,19 @@ from braze.runtime.expr import Expr, Symbol, product
 from braze.schedule.drafts import StageDraft
 from braze.schedule.groups import Group
 from braze.schedule.indexing import linear
+from braze.schedule.limits import Limits
 from braze.schedule.loops import expressions, merge_loops, order_loops, scan_variables
 
-MAX_LOCAL_BYTES = 1 << 18
-"""A row that a kernel keeps for itself is at most this large (bytes); a larger one goes through the
-workspace."""
 
-
-def build_kernel(graph: Graph, group: Group, name: str, private: set[str]) -> Kernel:
-    """The kernel of ``group``. ``private``: storages that nobody outside the group reads."""
+def build_kernel(graph: Graph, group: Group, name: str, private: set[str], limits: Limits) -> Kernel:
+    """The kernel of ``group``. ``private``: storages that nobody outside the group reads; ``limits``: those
+    of the backend."""
     dag = graph.dag
     drafts = [forwarded(dag, stage, private, group.stages[k + 1 :]) for k, stage in enumerate(group.stages)]
     drafts = [d for d in drafts if d.stores]
     outer, drafts = _shaped(dag, group.outer, drafts)
     stages = tuple(Stage(d.vars, d.rvars, tuple(d.stores)) for d in drafts)
-    buffers = _buffers(graph, stages, private, set(outer))
+    buffers = _buffers(graph, stages, private, set(outer), limits)
     loop_symbols = set(outer) | {v for s in stages for v in (*s.vars, *s.rvars)}
     origins = kernel_origins(group)
     return Kernel(
@@ -41,6 +39,7 @@ def build_kernel(graph: Graph, group: Group, name: str, private: set[str]) -> Ke
         tuple(dict.fromkeys(o.operator for o in origins)),
         tuple(dict.fromkeys(o.source for o in origins if o.source)),
         tuple(dict.fromkeys(o.node for o in origins)),
+        group.device.type,
     )
 
 
@@ -129,7 +128,7 @@ def _renamed(
 
 
 def _buffers(
-    graph: Graph, stages: Sequence[Stage], private: set[str], outer: set[Symbol]
+    graph: Graph, stages: Sequence[Stage], private: set[str], outer: set[Symbol], limits: Limits
 ) -> tuple[BufferArg, ...]:
     """The kernel's buffers in order of first use: inputs, then what is written."""
     read, written = referenced(stages)
@@ -142,13 +141,15 @@ def _buffers(
     for name in order:
         buffer = graph.buffers[name]
         role: Role = "inout" if name in read and name in written else "out" if name in written else "in"
-        if role == "inout" and name in private and _row_fits(stages, name, outer, buffer.dtype):
+        if role == "inout" and name in private and _row_fits(stages, name, outer, buffer.dtype, limits):
             role = "local"
         result.append(BufferArg(name, buffer.dtype, role, buffer.layout.extent))
     return tuple(result)
 
 
-def _row_fits(stages: Sequence[Stage], name: str, outer: set[Symbol], dtype: torch.dtype) -> bool:
+def _row_fits(
+    stages: Sequence[Stage], name: str, outer: set[Symbol], dtype: torch.dtype, limits: Limits
+) -> bool:
     """Whether one point of ``outer`` touches so little of the buffer that it can be kept aside."""
     for stage in stages:
         for store in stage.stores:
@@ -158,7 +159,7 @@ def _row_fits(stages: Sequence[Stage], name: str, outer: set[Symbol], dtype: tor
             if form is None:
                 return False
             size = product(v.size for v in stage.vars).constant
-            if size is None or size * dtype.itemsize > MAX_LOCAL_BYTES:
+            if size is None or size * dtype.itemsize > limits.local_bytes:
                 return False
     return bool(outer)
 

@@ -12,14 +12,16 @@ called
 3. *rows*: reductions fuse with what feeds them and what follows them, if the loops that they share
 (``outer``) are
    enough to keep the threads busy, and the rows inside are contiguous in memory and stay in cache.
-4. *kept small*: a kernel has at most ``MAX_BUFFERS`` buffers and ``MAX_STORES`` stores.
+4. *kept small*: a kernel has only so many buffers and stores.
+5. *one device*: a kernel runs on one.
 
-Each refusal is recorded with its reason.
+How many is enough, small or much is the backend's to say (`braze.schedule.limits`). Each refusal is recorded
+with its reason.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from braze.ir.graph import Graph
@@ -28,16 +30,8 @@ from braze.runtime.expr import Expr, Symbol, as_expr
 from braze.schedule.drafts import StageDraft
 from braze.schedule.groups import Group, expand
 from braze.schedule.indexing import Match, linear, match_indices, numel, same_row
+from braze.schedule.limits import Limits
 from braze.schedule.nodes import SchedulerNode
-
-MAX_BUFFERS = 48
-MAX_STORES = 40
-MIN_SHARED_ELEMENTS = 1024
-"""Kernels without a dependency are joined only for a common input of at least this many elements."""
-SMALL_WORK = 1 << 15
-"""Below this many iterations a kernel runs on one thread anyway, so rows need not be many."""
-MIN_ROWS = 8
-"""Otherwise a kernel of rows needs at least this many of them, to be shared among threads."""
 
 
 class Refused(Exception):
@@ -58,10 +52,12 @@ class Refusal:
 
 @dataclass(eq=False)
 class Fuser:
-    """One greedy pass over the nodes of a graph. ``groups`` in order of their first node."""
+    """One greedy pass over the nodes of a graph. ``groups`` in order of their first node; ``limits``: those
+    of the backend for a type of device."""
 
     graph: Graph
     nodes: list[SchedulerNode]
+    limits: Callable[[str], Limits]
     groups: list[Group] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
     _group_of: dict[int, Group] = field(default_factory=dict)
@@ -107,9 +103,10 @@ class Fuser:
                 vertical.setdefault(id(group), group)
         yield from ((g, True) for g in vertical.values())
         seen = set(vertical)
+        least = self.limits(node.device.type).shared_elements
         for storage in sorted(node.reads):
             layout = self.graph.buffers[storage].layout
-            if layout.numel.constant is not None and layout.numel.constant < MIN_SHARED_ELEMENTS:
+            if layout.numel.constant is not None and layout.numel.constant < least:
                 continue
             for group in reversed(self._readers.get(storage, [])[-8:]):
                 if group.stages and id(group) not in seen:
@@ -139,10 +136,13 @@ class Fuser:
         """The group's loops and stages with ``node`` in it. Raises ``Refused``."""
         stage = node.stage
         assert stage is not None
-        if len(group.members) >= MAX_STORES:
-            raise Refused(f"the kernel has {MAX_STORES} stores already")
-        if len(group.reads | group.writes | node.reads | node.writes) > MAX_BUFFERS:
-            raise Refused(f"the kernel would touch more than {MAX_BUFFERS} buffers")
+        if group.device != node.device:
+            raise Refused(f"one runs on {group.device}, the other on {node.device}")
+        limits = self.limits(node.device.type)
+        if len(group.members) >= limits.stores:
+            raise Refused(f"the kernel has {limits.stores} stores already")
+        if len(group.reads | group.writes | node.reads | node.writes) > limits.buffers:
+            raise Refused(f"the kernel would touch more than {limits.buffers} buffers")
         if group.alone or node.keeps_to_itself:
             raise Refused("scans and scatters keep to themselves: their loops are not free to be shared out")
         draft = group.copy()
@@ -320,8 +320,9 @@ class Fuser:
         assert outer is not None
         rows = numel(outer)
         work = max((s.iterations for s in draft.stages), key=lambda e: e.bounds()[0] or 0) * rows
-        small = work.constant is not None and work.constant <= SMALL_WORK
-        if not small and (rows.constant is not None and rows.constant < MIN_ROWS):
+        limits = self.limits(draft.device.type)
+        small = work.constant is not None and work.constant <= limits.small_work
+        if not small and (rows.constant is not None and rows.constant < limits.rows):
             raise Refused(f"only {rows} rows, too few to share among threads")
         inside = outside = 0
         for stage in draft.stages:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
+from braze._torch.devices import HOST_DEVICE
 from braze.ops.dag import Dag
 from braze.runtime.expr import Expr, Symbol
 from braze.schedule.drafts import StageDraft
@@ -15,6 +18,7 @@ class Group:
     """Operations in one kernel, or a single operation that is no kernel (then it has no stages).
 
     ``outer`` is ``None`` while there is one stage, whose loops are all its own. ``alone``: nothing joins it.
+    ``device``: that of all its members.
     """
 
     members: list[SchedulerNode]
@@ -24,6 +28,7 @@ class Group:
     writes: set[str]
     deps: set[int]
     alone: bool = False
+    device: torch.device = HOST_DEVICE
 
     @staticmethod
     def of(node: SchedulerNode) -> Group:
@@ -31,7 +36,8 @@ class Group:
         stage = node.stage
         drafts = [] if stage is None else [StageDraft(stage.vars, stage.rvars, list(stage.stores))]
         alone = node.keeps_to_itself
-        return Group([node], None, drafts, set(node.reads), set(node.writes), set(node.deps), alone)
+        reads, writes, deps = set(node.reads), set(node.writes), set(node.deps)
+        return Group([node], None, drafts, reads, writes, deps, alone, node.device)
 
     @property
     def last(self) -> int:
@@ -54,6 +60,7 @@ class Group:
             set(self.writes),
             set(self.deps),
             self.alone,
+            self.device,
         )
 
     def add(self, node: SchedulerNode) -> None:

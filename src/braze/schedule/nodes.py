@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+import torch
+
+from braze._torch.devices import HOST_DEVICE
 from braze.ir.buffers import ComputedBuffer, InputBuffer, Operation
 from braze.ir.externs import BindSymbol, CheckCondition, ConcatKernel, ExternKernel, FallbackKernel
 from braze.ir.graph import Graph
@@ -22,7 +25,7 @@ from braze.schedule.loops import without_divisions
 @dataclass(eq=False)
 class SchedulerNode:
     """One operation. ``deps``: positions of the nodes that must run before it. ``stage`` for loops, else
-    ``None``."""
+    ``None``; ``device``: where loops run."""
 
     position: int
     op: Operation
@@ -30,6 +33,7 @@ class SchedulerNode:
     writes: frozenset[str]
     deps: set[int] = field(default_factory=set)
     stage: Stage | None = None
+    device: torch.device = HOST_DEVICE
 
     @property
     def keeps_to_itself(self) -> bool:
@@ -56,6 +60,7 @@ def build_nodes(graph: Graph) -> list[SchedulerNode]:
         node = SchedulerNode(len(nodes), op, frozenset(op.reads()), frozenset(op.writes()))
         if isinstance(op, ComputedBuffer):
             node.stage = without_divisions(graph.dag, op.stage)
+            node.device = op.data.device
         for storage in reads:
             node.deps.update(writers.get(storage, ()))
         for storage in writes:

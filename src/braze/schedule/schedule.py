@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from braze.ir.buffers import ComputedBuffer, ConstantBuffer, InputBuffer, Operation
@@ -15,6 +15,7 @@ from braze.runtime.expr import Expr, product
 from braze.schedule.build import build_kernel, kernel_origins
 from braze.schedule.fusion import Fuser, Refusal
 from braze.schedule.groups import Group
+from braze.schedule.limits import Limits
 from braze.schedule.memory import MemoryPlan, plan_memory
 from braze.schedule.nodes import build_nodes
 
@@ -33,23 +34,34 @@ class ScheduledKernel:
 
 @dataclass(frozen=True)
 class Segment:
-    """Kernels that run in one native call."""
+    """Kernels of one device that follow each other, with nothing else in between."""
 
     kernels: tuple[ScheduledKernel, ...]
+
+    @property
+    def device(self) -> str:
+        """The type of device on which they run."""
+        return self.kernels[0].kernel.device
 
     @property
     def work(self) -> Expr:
         """Iterations of all its kernels together: what decides whether threads pay."""
         total = Expr(())
         for item in self.kernels:
-            k = item.kernel
-            rows = product(v.size for v in k.outer)
-            for s in k.stages:
-                total = total + rows * product(v.size for v in (*s.vars, *s.rvars))
+            total = total + work_of(item.kernel)
         return total
 
     def __str__(self) -> str:
         return "segment:\n" + "\n".join("  " + line for k in self.kernels for line in str(k).splitlines())
+
+
+def work_of(kernel: Kernel) -> Expr:
+    """Iterations of a kernel."""
+    total = Expr(())
+    rows = product(v.size for v in kernel.outer)
+    for stage in kernel.stages:
+        total = total + rows * product(v.size for v in (*stage.vars, *stage.rvars))
+    return total
 
 
 @dataclass(frozen=True)
@@ -72,22 +84,26 @@ class Schedule:
     graph: Graph
     steps: tuple[Step, ...]
     memory: MemoryPlan
-    deaths: tuple[tuple[str, ...], ...]
     refusals: tuple[Refusal, ...]
+
+    @property
+    def segments(self) -> list[Segment]:
+        """The steps that run kernels, in order."""
+        return [s for s in self.steps if isinstance(s, Segment)]
 
     @property
     def kernels(self) -> list[Kernel]:
         """Every kernel, in order."""
-        return [k.kernel for s in self.steps if isinstance(s, Segment) for k in s.kernels]
+        return [k.kernel for s in self.segments for k in s.kernels]
 
     def __str__(self) -> str:
         return "\n".join([*map(str, self.steps), str(self.memory)])
 
 
-def schedule(graph: Graph) -> Schedule:
-    """Fuse, order, and plan memory."""
+def schedule(graph: Graph, limits: Callable[[str], Limits]) -> Schedule:
+    """Fuse, order, and plan memory. ``limits``: those of the backend for a type of device."""
     nodes = build_nodes(graph)
-    fuser = Fuser(graph, nodes)
+    fuser = Fuser(graph, nodes, limits)
     groups = ordered(fuser.run())
     private = _private_storages(graph, groups)
     names = _Namer()
@@ -99,16 +115,20 @@ def schedule(graph: Graph) -> Schedule:
         for group in batch:
             if group.stages:
                 own = {s for s, g in private.items() if g is group}
-                kernels[id(group)] = build_kernel(graph, group, names.name(group), own)
+                kernels[id(group)] = build_kernel(
+                    graph, group, names.name(group), own, limits(group.device.type)
+                )
     births, deaths, sizes = _lifetimes(graph, batches, kernels, planned)
     replaced = _replacements(batches, kernels, births, deaths)
-    memory = plan_memory(births, deaths, sizes, replaced)
+    devices = {name: graph.buffers[name].layout.device.type for name in sizes}
+    alignments = {device: limits(device).alignment for device in {*devices.values()}}
+    memory = plan_memory(births, deaths, sizes, alignments, devices, replaced)
     for batch in batches:
         if batch[0].stages:
             steps.append(Segment(_with_barriers(graph, [kernels[id(g)] for g in batch], memory)))
         else:
             steps.append(ExternStep(batch[0].members[0].op))
-    return Schedule(graph, tuple(steps), memory, tuple(map(tuple, deaths)), tuple(fuser.refusals))
+    return Schedule(graph, tuple(steps), memory, tuple(fuser.refusals))
 
 
 def ordered(groups: Sequence[Group]) -> list[Group]:
@@ -133,13 +153,13 @@ def ordered(groups: Sequence[Group]) -> list[Group]:
 
 
 def segmented(groups: Sequence[Group]) -> list[list[Group]]:
-    """Runs of kernels, and externs alone. An extern that needs nothing of the open run is moved before it,
-    so that the run goes on."""
+    """Runs of kernels of one device, and externs alone. An extern that needs nothing of the open run is moved
+    before it, so that the run goes on."""
     batches: list[list[Group]] = []
     open_run: list[Group] | None = None
     for group in groups:
         if group.stages:
-            if open_run is None:
+            if open_run is None or open_run[0].device != group.device:
                 open_run = []
                 batches.append(open_run)
             open_run.append(group)

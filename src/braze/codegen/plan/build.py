@@ -8,13 +8,17 @@ are made where they are first needed and kept until their storage dies.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import torch
 
+from braze._torch.devices import is_host
 from braze._torch.schema import foreign_signature, is_operator
+from braze.codegen.backend import THREADS, Call, KernelCall, SegmentCall
+from braze.codegen.backends import Code
+from braze.codegen.plan.areas import Area, max_size, sum_sizes
 from braze.errors import CodegenError
 from braze.ir.buffers import ConstantBuffer, InputBuffer
 from braze.ir.externs import (
@@ -41,17 +45,17 @@ from braze.runtime.plan import (
     Assert,
     BindItem,
     BindSize,
+    BindStream,
     BindThreads,
     BufferArg,
     CallExtern,
     CheckSizes,
     CheckTensor,
     Compute,
-    ErrorEntry,
     Free,
     Hold,
     Instruction,
-    KernelEntry,
+    Launch,
     LoadConstant,
     Plan,
     Ref,
@@ -66,8 +70,9 @@ from braze.runtime.plan import (
     range_check,
 )
 from braze.runtime.unknowns import Unknown, unknown_in
+from braze.schedule.limits import Limits
 from braze.schedule.memory import aligned
-from braze.schedule.schedule import ExternStep, Schedule, Segment
+from braze.schedule.schedule import ExternStep, Schedule, Segment, work_of
 
 WORKSPACE = "workspace"
 SCRATCH = "scratch"
@@ -83,25 +88,8 @@ ROW_MAJOR = frozenset(
 """Operators whose results are row-major whatever their arguments are. Those of others are looked at: an
 operator may give other strides than its fake version says, or than it would give for the arguments of the
 trace."""
-THREADS = Symbol("threads", 1)
-"""How many threads segments get: what sizes scratch memory that each thread has a part of."""
-
-
 _Given: TypeAlias = tuple[Expr, str, int, TensorProperty]
 """An integer that a call brings: its expression, a tensor, a dimension, which property of it."""
-
-
-@dataclass(frozen=True)
-class SegmentCall:
-    """How a segment is called: see ``RunSegment``. ``buffers`` are storages, or numbers of ``scratch`` areas
-    that the segment needs for itself while it runs (sizes in bytes, over size symbols and ``THREADS``)."""
-
-    entry: str
-    buffers: tuple[str | int, ...]
-    sizes: tuple[Symbol, ...]
-    scratch: tuple[Expr, ...]
-    kernels: tuple[KernelEntry, ...]
-    checked: bool
 
 
 @dataclass(frozen=True)
@@ -115,24 +103,25 @@ class BuiltPlan:
 
 def build_plan(
     schedule: Schedule,
-    calls: Sequence[SegmentCall],
-    errors: Sequence[ErrorEntry],
+    code: Code,
+    limits: Callable[[str], Limits],
     name: str,
     symbols: Mapping[str, Symbol],
     conditions: Sequence[BoolExpr],
 ) -> BuiltPlan:
-    """The launch plan of ``schedule``; ``calls`` are those of its segments, in order.
+    """The launch plan of ``schedule``, for the code that the backends made; ``limits``: those of the backend
+    for a type of device.
 
     The bounds of ``symbols``, and ``conditions``, are what the trace assumed of sizes: the plan checks each
     as soon as it knows these. Raises ``CodegenError`` where a size cannot be found among the inputs."""
-    builder = _Builder(schedule, list(calls), name, symbols, list(conditions))
-    return builder.build(tuple(errors))
+    return _Builder(schedule, code, limits, name, symbols, list(conditions)).build()
 
 
 @dataclass(eq=False)
 class _Builder:
     schedule: Schedule
-    calls: list[SegmentCall]
+    code: Code
+    limits: Callable[[str], Limits]
     name: str
     symbols: Mapping[str, Symbol]
     conditions: list[BoolExpr]
@@ -145,50 +134,76 @@ class _Builder:
     layouts: list[TensorLayout] = field(default_factory=list)
     numbers: dict[str, str] = field(default_factory=dict)
     taken: set[str] = field(default_factory=set)
+    areas: dict[tuple[str, str], str] = field(default_factory=dict)
     late: set[int] = field(default_factory=set)
+    streams: dict[str, str] = field(default_factory=dict)
 
     @property
     def graph(self) -> Graph:
         return self.schedule.graph
 
-    def build(self, errors: tuple[ErrorEntry, ...]) -> BuiltPlan:
+    def build(self) -> BuiltPlan:
         self.taken.update(self.graph.buffers, self.symbols, self.graph.known_symbols)
         inputs, numbers = self._inputs()
         self._constants()
-        needed = [sum_sizes(c.scratch) for c in self.calls]
-        if any(THREADS in size.free_symbols for size in needed):
-            self.out.append(BindThreads(THREADS.name))
-            self.known.add(THREADS.name)
-        # one area serves all segments but those whose need is known only later: these get one of their own
-        areas = {
-            WORKSPACE: self.schedule.memory.size,
-            SCRATCH: max_size(list(filter(self._known_size, needed))),
-        }
-        self.late = {k for k, size in enumerate(needed) if not self._known_size(size)}
-        calls = iter(enumerate(self.calls))
+        self._threads()
+        waiting = list(self._wanted_areas())
+        segments = iter(zip(self.code.calls, self.code.kinds, strict=True))
+        counted = itertools.count()
         last = self._last_uses()
         for k, step in enumerate(self.schedule.steps):
-            for area, nbytes in list(areas.items()):
-                if self._known_size(nbytes):
-                    del areas[area]
-                    if nbytes != ZERO or self._is_addressed(area):
-                        self.out.append(Workspace(area, nbytes))
+            for area in [a for a in waiting if self._known_size(a.nbytes)]:
+                waiting.remove(area)
+                self.out.append(Workspace(area.name, area.nbytes, area.device))
             if isinstance(step, Segment):
-                self._segment(step, *next(calls))
+                calls, kind = next(segments)
+                for call in calls:
+                    self._call_kernels(step, call, kind, next(counted))
             else:
                 self._extern(step)
             self._free(last.get(k, ()))
         self.out.append(Return(tuple(self._output(o) for o in self.graph.outputs)))
-        plan = Plan(self.name, tuple(inputs), tuple(self.out), errors, tuple(numbers), tuple(self.layouts))
+        plan = Plan(
+            self.name,
+            tuple(inputs),
+            tuple(self.out),
+            self.code.errors,
+            tuple(numbers),
+            tuple(self.layouts),
+        )
         return BuiltPlan(plan, self.constants, self.externs)
 
-    def _is_addressed(self, area: str) -> bool:
-        """Whether segments get addresses in an area, be they of nothing."""
-        return (
-            bool(self.schedule.memory.offsets)
-            if area == WORKSPACE
-            else any(c.scratch for k, c in enumerate(self.calls) if k not in self.late)
-        )
+    # -- memory that the call lends ---------------------------------------------------------------------
+    def _threads(self) -> None:
+        """Where scratch memory depends on how many threads there are, that has to be known first."""
+        every = [size for calls in self.code.calls for call in calls for size in call.scratch]
+        if any(THREADS in size.free_symbols for size in every):
+            self.out.append(BindThreads(THREADS.name))
+            self.known.add(THREADS.name)
+
+    def _wanted_areas(self) -> Iterator[Area]:
+        """On each device the workspace, and one area of scratch memory, which serves all calls but those
+        whose need is known only later: these get one of their own."""
+        memory = self.schedule.memory
+        needed: dict[str, list[Expr]] = {}
+        for segment, calls in zip(self.schedule.segments, self.code.calls, strict=True):
+            for call in calls:
+                size = sum_sizes(call.scratch, self.limits(segment.device).alignment)
+                if not self._known_size(size):
+                    self.late.add(id(call))
+                elif call.scratch:
+                    needed.setdefault(segment.device, []).append(size)
+        for device in dict.fromkeys([*memory.sizes, *needed]):
+            if device in memory.sizes:
+                yield Area(self._area(WORKSPACE, device), device, memory.sizes[device])
+            if device in needed:
+                yield Area(self._area(SCRATCH, device), device, max_size(needed[device]))
+
+    def _area(self, stem: str, device: str) -> str:
+        """The name of the workspace, or of the scratch memory, on a device."""
+        if (stem, device) not in self.areas:
+            self.areas[stem, device] = stem if is_host(device) else self._fresh(stem)
+        return self.areas[stem, device]
 
     # -- the beginning ----------------------------------------------------------------------------------
     def _inputs(self) -> tuple[list[str], list[str]]:
@@ -313,37 +328,65 @@ class _Builder:
 
     def _pointer(self, storage: str) -> BufferArg:
         offset = self.schedule.memory.offsets.get(storage)
-        return BufferArg(storage) if offset is None else BufferArg(WORKSPACE, offset)
+        if offset is None:
+            return BufferArg(storage)
+        return BufferArg(self._area(WORKSPACE, self._device(storage)), offset)
 
-    def _segment(self, segment: Segment, number: int, call: SegmentCall) -> None:
-        scratch = f"{SCRATCH}{number}" if number in self.late else SCRATCH
-        areas: list[Expr] = []
+    def _device(self, storage: str) -> str:
+        return self.graph.buffers[storage].layout.device.type
+
+    def _call_kernels(self, segment: Segment, call: Call, kind: str, number: int) -> None:
+        device = segment.device
+        alignment = self.limits(device).alignment
+        late = id(call) in self.late
+        scratch = f"{SCRATCH}{number}" if late else self._area(SCRATCH, device)
+        places: list[Expr] = []
         running = ZERO
         for size in call.scratch:
-            areas.append(running)
-            running = running + aligned(size)
+            places.append(running)
+            running = running + aligned(size, alignment)
         pointers: list[BufferArg] = []
         for item in call.buffers:
             if isinstance(item, int):
-                pointers.append(BufferArg(scratch, areas[item]))
+                pointers.append(BufferArg(scratch, places[item]))
             else:
                 self._allocate(item)
                 pointers.append(self._pointer(item))
-        if number in self.late:
-            self.out.append(Workspace(scratch, running))
-        self.out.append(
-            RunSegment(
-                call.entry,
-                tuple(pointers),
-                tuple(s.expr for s in call.sizes),
-                segment.work,
-                call.kernels,
-                call.checked,
-                THREADS.name if THREADS.name in self.known else None,
-            )
-        )
-        if number in self.late:
+        if late:
+            self.out.append(Workspace(scratch, running, device))
+        if isinstance(call, SegmentCall):
+            self.out.append(self._run(segment, call, tuple(pointers)))
+        else:
+            self.out.append(self._launch(call, tuple(pointers), kind))
+        if late:
             self.out.append(Free((scratch,)))
+
+    def _run(self, segment: Segment, call: SegmentCall, pointers: tuple[BufferArg, ...]) -> RunSegment:
+        return RunSegment(
+            call.entry,
+            pointers,
+            tuple(s.expr for s in call.sizes),
+            segment.work,
+            call.kernels,
+            call.checked,
+            THREADS.name if THREADS.name in self.known else None,
+        )
+
+    def _launch(self, call: KernelCall, pointers: tuple[BufferArg, ...], kind: str) -> Launch:
+        if call.streamed and kind not in self.streams:
+            self.streams[kind] = self._fresh("stream")
+            self.out.append(BindStream(self.streams[kind], kind))
+        return Launch(
+            kind,
+            call.entry,
+            call.kernel.name,
+            pointers,
+            call.sizes,
+            work_of(call.kernel),
+            call.grid,
+            self.streams[kind] if call.streamed else None,
+            call.checked,
+        )
 
     def _extern(self, step: ExternStep) -> None:
         op = step.op
@@ -490,7 +533,8 @@ class _Builder:
             self.out.append(View(name, storage, layout.size, layout.stride, layout.offset, dtype))
         else:
             begin = offset + layout.offset * layout.dtype.itemsize
-            self.out.append(Slice(name, WORKSPACE, begin, layout.dtype, layout.size, layout.stride))
+            area = self._area(WORKSPACE, base.device.type)
+            self.out.append(Slice(name, area, begin, layout.dtype, layout.size, layout.stride))
         return name
 
     def _free(self, storages: Sequence[str]) -> None:
@@ -515,23 +559,6 @@ def _geometry(layout: Layout) -> tuple[tuple[TensorProperty, tuple[Expr, ...]], 
 
 def _same_geometry(a: Layout, b: Layout) -> bool:
     return a.size == b.size and a.has_strides(b.stride) and a.offset == b.offset and a.dtype is b.dtype
-
-
-def max_size(sizes: Sequence[Expr]) -> Expr:
-    """The greatest of some sizes in bytes; their sum where they cannot be compared."""
-    constants = [s.constant for s in sizes if s.constant is not None]
-    total = Expr(()) + (max(constants) if constants else 0)
-    for s in dict.fromkeys(s for s in sizes if s.constant is None):
-        total = total + s
-    return total
-
-
-def sum_sizes(sizes: Sequence[Expr]) -> Expr:
-    """The bytes that areas of these sizes take one after another."""
-    total = ZERO
-    for s in sizes:
-        total = total + aligned(s)
-    return total
 
 
 def _storable(leaf: Any) -> bool:

@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from braze.compile.remote_job import compile_request
-from braze.runtime.llvm_worker import compile_module
-from braze.runtime.target import host_target
 
 __all__ = ["JOBS", "echo", "warm"]
 
@@ -22,22 +20,15 @@ def echo(payload: bytes) -> bytes:
 
 
 def warm() -> None:
-    """Load torch, the compiler, and LLVM, which runs in this process."""
+    """Load torch, the compiler, and what backends need in this process."""
     import torch  # noqa: PLC0415  the parent imports this module too, for the table alone
 
     # the lazy seam: a worker is there to have the compiler loaded
-    from braze.compile.pipeline import compile_graph  # noqa: PLC0415, F401
+    from braze.compile.pipeline import backends  # noqa: PLC0415
 
     torch.set_num_threads(1)
-    host = host_target()
-    compile_module(
-        "define void @warm() {\n  ret void\n}\n",
-        cpu=host.cpu,
-        features=host.features,
-        opt_level=1,
-        codegen_level=1,
-        emit=frozenset({"object"}),
-    )
+    for backend in backends():
+        backend.warm()
 
 
 JOBS: Mapping[str, Callable[[bytes], bytes]] = {"compile": compile_request, "echo": echo}

@@ -1,100 +1,111 @@
-"""From the segments of a schedule to linkable object code: kernels and driver, compiled by the LLVM
-workers."""
+"""From segments to linkable object code: kernels and driver, compiled by the LLVM workers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import cached_property
 
+from braze.artifact.compiled_graph import Module
+from braze.codegen.backend import THREADS, KernelFailure, SegmentCall
 from braze.codegen.llvm.generate import KernelCode, generate
 from braze.codegen.llvm.pool import CompiledObject, compile_ir
+from braze.codegen.llvm.report import NativeReport
 from braze.codegen.llvm.segment import DriverSegment, KernelCall, driver_module
-from braze.codegen.plan.build import THREADS, SegmentCall
-from braze.errors import BrazeError, CodegenError
+from braze.errors import BrazeError
 from braze.ops.kernel import Kernel
+from braze.runtime import cpu_engine
 from braze.runtime.checks import Check
+from braze.runtime.engine import MadeFor
 from braze.runtime.expr import Expr, Symbol
 from braze.runtime.plan import ErrorEntry, KernelEntry
 from braze.runtime.target import Target
-from braze.schedule.schedule import Schedule, Segment
+from braze.schedule.schedule import Segment
 
-__all__ = ["KernelFailure", "NativeCode", "compile_native"]
-
-
-class KernelFailure(CodegenError):
-    """One kernel could not be turned into machine code. ``kernel`` is that kernel."""
-
-    def __init__(self, kernel: Kernel, error: Exception) -> None:
-        what = str(error) if isinstance(error, BrazeError) else f"{type(error).__name__}: {error}"
-        super().__init__(
-            f"code generation failed: {what}",
-            node=kernel.name,
-            where=kernel.sources[0] if kernel.sources else None,
-        )
-        self.kernel = kernel
+__all__ = ["NativeCode", "compile_native"]
 
 
 @dataclass(frozen=True)
 class NativeCode:
-    """``codes``: one for each kernel of the schedule, in order. ``modules`` (LLVM IR, and LLVM's level for
-    it) and ``objects``: one for each distinct kernel, and the driver's last."""
+    """See `braze.codegen.backend.Generated`. ``codes``: one for each of ``kernels``, in order. ``texts``
+    (LLVM IR, and LLVM's level for it) and ``futures``: one for each distinct kernel, the driver's last."""
 
-    calls: tuple[SegmentCall, ...]
+    target: Target
+    opt_level: int
+    kernels: tuple[Kernel, ...]
+    calls: tuple[tuple[SegmentCall], ...]
     errors: tuple[ErrorEntry, ...]
     codes: tuple[KernelCode, ...]
-    modules: tuple[tuple[str, int], ...]
+    texts: tuple[tuple[str, int], ...]
     futures: tuple[tuple[Kernel | None, Future[CompiledObject]], ...]
 
     @property
-    def driver(self) -> str:
-        """The IR of the segments, which call the kernels; empty where there are none."""
-        return self.modules[-1][0] if self.modules else ""
+    def made_for(self) -> MadeFor:
+        return cpu_engine.made_for(self.target)
 
-    def objects(self) -> list[bytes]:
-        """Wait for the object code. Raises ``KernelFailure``, or ``LLVMError`` or ``WorkerError`` for the
-        driver."""
-        done: list[bytes] = []
-        for kernel, future in self.futures:
+    @property
+    def files(self) -> Mapping[str, str]:
+        """The driver: the segments, which call the kernels."""
+        return {"driver.ll": self.texts[-1][0] if self.texts else ""}
+
+    @cached_property
+    def reports(self) -> tuple[NativeReport, ...]:
+        return tuple(
+            [
+                NativeReport(
+                    kernel, code.functions[0], code.plan, code.text, self.target, self.opt_level
+                )
+                for kernel, code in zip(self.kernels, self.codes, strict=True)
+            ]
+        )
+
+    def modules(self) -> tuple[Module, ...]:
+        """Raises ``KernelFailure``, or ``LLVMError`` or ``WorkerError`` for the driver."""
+        done: list[Module] = []
+        for (kernel, future), (text, level) in zip(self.futures, self.texts, strict=True):
             try:
-                done.append(future.result().object)
+                done.append(Module(future.result().object, text.encode(), level))
             except BrazeError as error:
                 if kernel is None:
                     raise
                 raise KernelFailure(kernel, error) from error
-        return done
+        return tuple(done)
 
 
-def compile_native(schedule: Schedule, target: Target, opt_level: int) -> NativeCode:
+def compile_native(
+    segments: Sequence[Segment], target: Target, opt_level: int, first_error: int = 1
+) -> NativeCode:
     """Generate code for every kernel and start compiling it. Each kernel is sent off as soon as its text is
     there; equal texts are compiled once. Raises ``KernelFailure``."""
     futures: dict[str, tuple[Kernel | None, Future[CompiledObject]]] = {}
     codes: list[KernelCode] = []
-    calls: list[SegmentCall] = []
+    calls: list[tuple[SegmentCall]] = []
     drivers: list[DriverSegment] = []
     errors: list[ErrorEntry] = []
-    for step in schedule.steps:
-        if not isinstance(step, Segment):
-            continue
+    for segment in segments:
         own: list[KernelCode] = []
-        for item in step.kernels:
+        for item in segment.kernels:
             code = _generate(item.kernel, target)
             own.append(code)
             if code.text not in futures:
                 job = compile_ir(code.text, cpu=target.cpu, features=target.features, opt_level=opt_level)
                 futures[code.text] = (item.kernel, job)
         codes += own
-        call, driver = _segment(step, own, len(drivers), errors)
-        calls.append(call)
+        call, driver = _segment(segment, own, len(drivers), errors, first_error)
+        calls.append((call,))
         drivers.append(driver)
     waiting = list(futures.values())
-    modules = [(text, opt_level) for text in futures]
+    texts = [(text, opt_level) for text in futures]
     if drivers:
         text = driver_module(drivers)
         job = compile_ir(text, cpu=target.cpu, features=target.features, opt_level=0)
         waiting.append((None, job))
-        modules.append((text, 0))
-    return NativeCode(tuple(calls), tuple(errors), tuple(codes), tuple(modules), tuple(waiting))
+        texts.append((text, 0))
+    kernels = tuple([item.kernel for segment in segments for item in segment.kernels])
+    return NativeCode(
+        target, opt_level, kernels, tuple(calls), tuple(errors), tuple(codes), tuple(texts), tuple(waiting)
+    )
 
 
 def _generate(kernel: Kernel, target: Target) -> KernelCode:
@@ -105,7 +116,7 @@ def _generate(kernel: Kernel, target: Target) -> KernelCode:
 
 
 def _segment(
-    segment: Segment, codes: Sequence[KernelCode], number: int, errors: list[ErrorEntry]
+    segment: Segment, codes: Sequence[KernelCode], number: int, errors: list[ErrorEntry], first_error: int
 ) -> tuple[SegmentCall, DriverSegment]:
     """How the plan calls a segment, and how the driver passes it on."""
     buffers: dict[str | int, int] = {}
@@ -127,7 +138,7 @@ def _segment(
         own_scratch = None
         if code.scratch_shared.terms or code.scratch_thread.terms:
             own_scratch, area = buffers[area], area + 1
-        base = len(errors)
+        base = first_error - 1 + len(errors)
         errors += [ErrorEntry(base + i + 1, Check.decode(c)) for i, c in enumerate(code.checks)]
         kernels.append(
             KernelCall(
