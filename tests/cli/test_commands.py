@@ -42,7 +42,7 @@ braze explain work:step --kernel 1
 braze explain work.py:step --kernel 1 --show ir
 braze explain work.py:step --kernel 1 --show plan
 braze explain work.py:step --kernel 1 --show program
-braze explain work.py:step --kernel 1 --show llvm
+braze explain work.py:step --kernel 1 --show code
 braze explain work.py:step --kernel 1 --show asm
 braze replay request.txt
 braze replay request.txt --strict --out stages --seed 4

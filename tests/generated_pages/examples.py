@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch.fx import GraphModule
 
+from braze import config
+from braze.codegen.backends import generate, limits_under
 from braze.codegen.llvm.generate import KernelCode
-from braze.codegen.native import compile_native
+from braze.codegen.llvm.native import NativeCode
 from braze.codegen.plan.build import build_plan
 from braze.config import Config
 from braze.ir.graph import Graph
@@ -18,7 +20,6 @@ from braze.lowering.graph import GraphLowering
 from braze.ops.kernel import Kernel
 from braze.runtime.callgen import source_of
 from braze.runtime.plan import Plan
-from braze.runtime.target import named_target
 from braze.schedule.schedule import Schedule, schedule
 from tests.lowering.execute import trace
 
@@ -58,9 +59,14 @@ def compiled(function: Example, target: str, rows: int = 2048, columns: int = 10
     gm = trace(function, torch.empty(rows, columns))
     lowering = GraphLowering(gm, Config())
     graph = lowering.run()
-    scheduled = schedule(graph)
-    native = compile_native(scheduled, named_target(target), OPT_LEVEL)
-    built = build_plan(scheduled, native.calls, native.errors, function.__name__, lowering.sizes.symbols, ())
+    options = Config().replace(target_cpu=target, llvm_opt_level=OPT_LEVEL)
+    limits = limits_under(options)
+    scheduled = schedule(graph, limits)
+    with config.using(options):
+        code = generate(scheduled, options)
+    (native,) = code.parts.values()
+    assert isinstance(native, NativeCode)
+    built = build_plan(scheduled, code, limits, function.__name__, lowering.sizes.symbols, ())
     kernels = tuple(scheduled.kernels)
     python = inspect.getsource(function)
     return Compiled(python, gm, graph, scheduled, kernels, native.codes, built.plan)

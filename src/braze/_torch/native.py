@@ -19,7 +19,7 @@ from braze.errors import ResultMismatchError
 
 __all__ = [
     "assert_size_stride",
-    "empty_strided_cpu",
+    "empty_strided_here",
     "fast_operator",
     "find_operator",
     "native_address",
@@ -35,7 +35,7 @@ __all__ = [
 
 _guards = cast(Any, _dynamo.guards)
 
-empty_strided_cpu = cast(
+empty_strided_here = cast(
     "Callable[[Sequence[int], Sequence[int], torch.dtype], torch.Tensor]", _guards._empty_strided_cpu
 )
 """An uninitialised CPU tensor of these sizes, strides (in elements) and dtype; half the time of

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from braze._torch.devices import in_host_memory
 from braze.artifact.call_sizes import SizesOfCall, out_of_range
 from braze.artifact.model_info import Given, Model, Parameters, Range
 from braze.artifact.schema import GraphInfo, Input, NumberInput, TensorInput
@@ -223,7 +224,7 @@ class Checks:
 
 
 def _lies_in_memory(value: Any) -> bool:
-    return isinstance(value, torch.Tensor) and value.layout is torch.strided and value.device.type == "cpu"
+    return isinstance(value, torch.Tensor) and value.layout is torch.strided and in_host_memory(value)
 
 
 def _places(items: Mapping[int, Input]) -> Iterable[tuple[int, int | None, Symbol]]:

@@ -16,7 +16,9 @@ import msgspec
 import torch
 from msgspec.msgpack import Ext
 
+from braze._torch.devices import HOST
 from braze.errors import ArtifactError, UnserializableError
+from braze.runtime.engines import device_types
 from braze.runtime.expr import Expr, Symbol, as_expr
 from braze.runtime.expr_parser import parse_expr
 from braze.runtime.guard import BoolExpr, parse_guard
@@ -45,7 +47,7 @@ _MEMORY_FORMATS: Mapping[str, torch.memory_format] = {
         torch.preserve_format,
     )
 }
-_DEVICE_TYPES = frozenset({"cpu", "cuda", "meta", "xpu", "mps"})
+_DEVICE_TYPES = frozenset({HOST, "cuda", "meta", "xpu", "mps"})
 
 
 def encode(value: object) -> tuple[bytes, frozenset[Symbol]]:
@@ -150,7 +152,7 @@ def _named(table: Mapping[str, T], what: str) -> Callable[[bytes, Mapping[str, S
 
 def _device(data: bytes, _: Mapping[str, Symbol]) -> torch.device:
     kind, _colon, index = data.decode("ascii").partition(":")
-    if kind not in _DEVICE_TYPES or (index and not (index.isdigit() and len(index) < 4)):
+    if kind not in {*_DEVICE_TYPES, *device_types()} or (index and not (index.isdigit() and len(index) < 4)):
         raise ValueError(f"no device {data.decode('ascii')!r}")
     return torch.device(kind, int(index)) if index else torch.device(kind)
 

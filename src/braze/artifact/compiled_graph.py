@@ -33,7 +33,7 @@ from braze.artifact.schema import (
 )
 from braze.errors import ArtifactError, InternalError, SignatureError, UnserializableError
 from braze.runtime.callgen import CompiledCall, Instrument, build
-from braze.runtime.engines import device_types, engine, kind_for
+from braze.runtime.engines import device_types, engine, is_known, kind_for
 from braze.runtime.expr import Symbol
 from braze.runtime.guard import BoolExpr
 from braze.runtime.verify import verify
@@ -70,8 +70,10 @@ class Variant:
 
     @property
     def runs_here(self) -> bool:
-        """Whether this machine can run all of it. Raises ``ArtifactError`` where its backend is not here."""
-        return all(engine(part.kind).runs(part.made_for) for part in self.info.parts)
+        """Whether this process, on this machine, can run all of it. Raises ``ArtifactError`` for a part that
+        describes nothing."""
+        parts = self.info.parts
+        return all(is_known(part.kind) and engine(part.kind).runs(part.made_for) for part in parts)
 
     @property
     def demands(self) -> tuple[tuple[int, ...], ...]:

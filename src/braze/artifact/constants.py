@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final, TypeAlias, cast
 import msgspec
 import torch
 
+from braze._torch.devices import HOST, in_host_memory
 from braze.errors import ArtifactError, InputMismatchError, UnserializableError
 
 __all__ = ["BoundByName", "CompiledFxGraphConstants"]
@@ -202,7 +203,7 @@ def _unstorable(tensor: torch.Tensor) -> str | None:
         return f"it is a {type(tensor).__name__}"
     if tensor.layout is not torch.strided:
         return f"its layout is {tensor.layout}"
-    if tensor.device.type != "cpu":
+    if not in_host_memory(tensor):
         return f"it is on {tensor.device}"
     name = _name(tensor.dtype)
     if name not in _NATIVE and name not in _CARRIED:
@@ -250,7 +251,7 @@ def _bound(name: BoundByName, tensor: Any) -> torch.Tensor:
     if not isinstance(tensor, torch.Tensor):
         raise InputMismatchError(f"{what}it is a {type(tensor).__name__}")
     for property, have, want in (
-        ("device", tensor.device.type, "cpu"),
+        ("device", tensor.device.type, HOST),
         ("layout", tensor.layout, torch.strided),
         ("dtype", _name(tensor.dtype), name.dtype),
         ("sizes", tuple(tensor.shape), name.sizes),

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from braze._torch import serde
+from braze._torch.devices import HOST
 from braze._torch.integers import LEAST
 from braze.artifact.graph_call import GRAPHS_OF, GraphCall
 from braze.errors import UnserializableError
@@ -213,7 +214,7 @@ def _layouts(plan: Plan) -> dict[str, TensorLayout]:
                 base = found.get(one.base)
                 dtype: torch.dtype | None = one.dtype or (base.dtype if base else None)
                 if dtype is not None:
-                    device = base.device if base else "cpu"
+                    device = base.device if base else HOST
                     found[one.out] = TensorLayout(one.out, dtype, one.sizes, one.strides, device)
             case _:
                 pass

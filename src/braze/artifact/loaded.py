@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from braze._torch.autograd import grad_enabled, set_grad_enabled, without_autocast
+from braze._torch.devices import HOST
 from braze.artifact.call_arguments import Checks, Signature, argument_paths
 from braze.artifact.compiled_graph import CompiledFxGraph
 from braze.artifact.model_info import Model, Range, Weight
@@ -165,7 +166,7 @@ class Loaded:
         checks.resolve(leaves)
         if self._others and checks.too_small(leaves):
             checks, run = self._chosen(leaves)
-        if torch.is_autocast_enabled("cpu"):
+        if torch.is_autocast_enabled(HOST):
             with without_autocast():  # the program's own types are what its code was made for
                 return self._call(leaves, checks, run)
         return self._call(leaves, checks, run)
@@ -232,7 +233,7 @@ def _fitting(weight: Weight, tensor: Any) -> torch.Tensor:
             hint="pass tensors by name, as a state dict has them",
         )
     for what, have, want in (
-        ("device", tensor.device.type, "cpu"),
+        ("device", tensor.device.type, HOST),
         ("layout", tensor.layout, torch.strided),
         ("dtype", tensor.dtype, weight.dtype),
         ("sizes", tuple(tensor.shape), weight.sizes),

@@ -11,6 +11,7 @@ import msgspec
 import torch
 from msgspec import Struct
 
+from braze._torch.devices import HOST
 from braze.runtime.engine import MadeFor
 from braze.runtime.expr import Expr, Symbol
 from braze.runtime.guard import BoolExpr
@@ -75,7 +76,7 @@ class TensorInput(Struct, frozen=True, forbid_unknown_fields=True, tag="tensor",
     mutated: bool = False
     expanded: tuple[int, ...] = ()
     overlaps: bool = False
-    device: str = "cpu"
+    device: str = HOST
 
     def __str__(self) -> str:
         words = [w for w, on in (("static", self.static), ("mutated", self.mutated)) if on]
@@ -112,7 +113,7 @@ class TensorOutput(Struct, frozen=True, forbid_unknown_fields=True, tag="tensor"
     sizes: tuple[Expr, ...]
     strides: tuple[Expr, ...]
     input: int | None = None
-    device: str = "cpu"
+    device: str = HOST
 
     def __str__(self) -> str:
         alias = "" if self.input is None else f" in the memory of input {self.input}"

@@ -16,6 +16,7 @@ import msgspec
 import torch
 from msgspec import Struct
 
+from braze._torch.devices import in_host_memory
 from braze.artifact.archive import Buffer
 from braze.errors import ArtifactError, UnserializableError
 
@@ -84,7 +85,7 @@ def pack_weights(tensors: Mapping[str, torch.Tensor]) -> list[Buffer]:
 
 def _flat(name: str, tensor: torch.Tensor) -> torch.Tensor:
     plain = type(tensor) in (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
-    if not plain or tensor.layout is not torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
+    if not plain or tensor.layout is not torch.strided or not in_host_memory(tensor) or tensor.is_quantized:
         kind = f"{type(tensor).__name__} of layout {tensor.layout} on {tensor.device}"
         raise UnserializableError(f"the weight {name!r} cannot be stored: it is a {kind}")
     tensor = tensor.detach().resolve_conj().resolve_neg().contiguous()

@@ -1,9 +1,9 @@
 """What a code generator gets, and what it gives: the interface between the compiler and a backend.
 
-A backend makes code for the kernels of one type of device, or of several. It gets the segments of a schedule
-whose kernels run there, and gives code that nobody else looks into, how the launch plan calls it, and a
-report of each kernel for people. Its other half, the engine, runs that code (`braze.runtime.engine`). How to add
-one is told in ``docs/backends.md``.
+A backend makes code for the kernels of one type of device, or of several. It gets the segments of a
+schedule whose kernels run there, and gives code that nobody else looks into, how the launch plan calls it,
+and a report of each kernel for people. Its other half, the engine, runs that code (`braze.runtime.engine`).
+How to add one is told in ``docs/backends.md``.
 """
 
 from __future__ import annotations

@@ -27,17 +27,18 @@ __all__ = ["Code", "backend", "backend_for", "backends", "generate", "limits_und
 _backends: dict[str, Backend] = {CPU_BACKEND.kind: CPU_BACKEND}
 
 
-def register(backend: Backend) -> None:
-    """Make a backend and its engine known: what a module does once, when it is imported. Raises
+def register(backend: Backend, *, module: str) -> None:
+    """Make a backend and its engine known: what ``module`` does once, when it is imported, as compile workers
+    do too. Raises
     ``InternalError`` where its kind, or one of its devices, has a backend already."""
-    engines.add(backend.engine)
+    engines.add(backend.engine, module)
     _backends[backend.kind] = backend
 
 
 @contextmanager
-def registered(backend: Backend) -> Iterator[None]:
+def registered(backend: Backend, *, module: str) -> Iterator[None]:
     """A backend that is known inside this block, for every thread: for tests."""
-    register(backend)
+    register(backend, module=module)
     try:
         yield
     finally:

@@ -16,6 +16,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind
 
 from braze._torch import export, shapes, tracing
+from braze._torch.devices import in_host_memory
 from braze.artifact.compiled_graph import CompiledFxGraph
 from braze.artifact.extern_nodes import extern_nodes
 from braze.artifact.model_info import Given, Model, Range, Slot, Weight, WeightKind
@@ -236,7 +237,7 @@ def _tensor_of(program: ExportedProgram, name: str) -> torch.Tensor:
 def _place(tensor: torch.Tensor) -> Any:
     """Equal for tensors that are one and the same memory."""
     if (
-        tensor.device.type != "cpu"
+        not in_host_memory(tensor)
         or not tensor.numel()
         or type(tensor) not in (torch.Tensor, torch.nn.Parameter)
     ):

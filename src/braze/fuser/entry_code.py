@@ -14,6 +14,7 @@ import torch
 from braze import config
 from braze._torch import native, surroundings
 from braze._torch.autograd import grad_enabled
+from braze._torch.devices import HOST
 from braze.fuser.arguments import Structure, conditions, describe, literal
 from braze.fuser.entries import Entry, Subject
 from braze.fuser.executor import Prepared, write_call
@@ -179,10 +180,10 @@ class EntryCode:
         # nor a nested one: asked for its sizes, it would end the process
         tests += [f"not {paths[k]}.is_nested" for k in apart]
         tests += [f"_like({', '.join([paths[k] for k in apart])})", "not _modes()"]
-        if torch.is_autocast_enabled("cpu"):
+        if torch.is_autocast_enabled(HOST):
             text.constant("_autocast_dtype", torch.get_autocast_dtype)
-            text.constant("_known_autocast", torch.get_autocast_dtype("cpu"))
-            tests.append("_autocast_dtype('cpu') is _known_autocast")
+            text.constant("_known_autocast", torch.get_autocast_dtype(HOST))
+            tests.append(f"_autocast_dtype({HOST!r}) is _known_autocast")
         text.constant("_options", config.watch(self.subject.options).checker())
         tests += ["_forward_mode._current_level < 0", "_options()"]
         tests.append(f"_default_dtype() is {default}")

@@ -305,14 +305,14 @@ def _relay(value: Any, strides: Ints | None) -> Any:
     """A tensor with these strides; itself where none are asked for."""
     if strides is None:
         return value
-    return native.empty_strided_cpu(tuple(value.shape), strides, value.dtype).copy_(value)
+    return native.empty_strided_here(tuple(value.shape), strides, value.dtype).copy_(value)
 
 
 def write_call(text: Generated, prepared: Prepared, values: Sequence[str], indent: str = "") -> list[str]:
     """Statements that make the outputs of a prepared call and launch its kernels; expressions for its
     results. ``values``: expressions for the function's inputs."""
     names = [f"_out{k}" for k in range(len(prepared.made))]
-    text.constant("_empty", native.empty_strided_cpu)
+    text.constant("_empty", native.empty_strided_here)
     for name, (dtype, (sizes, strides)) in zip(names, prepared.made, strict=True):
         shape, steps, kind = (f"{name}_{word}" for word in ("shape", "strides", "dtype"))
         text.names.update({shape: sizes, steps: strides, kind: dtype})

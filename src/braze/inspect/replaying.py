@@ -12,6 +12,7 @@ import torch
 
 from braze import config
 from braze._torch import shapes, tracing
+from braze._torch.devices import in_host_memory
 from braze.artifact.compiled_graph import CompiledFxGraph
 from braze.artifact.output_code import OutputCode
 from braze.artifact.schema import GraphInfo
@@ -150,7 +151,7 @@ def _like(value: Any, generator: torch.Generator) -> Any:
 
 def _tensor_like(value: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Normally distributed numbers; integers are 0 or 1, which are indices of most things."""
-    if value.device.type != "cpu" or value.layout is not torch.strided:
+    if not in_host_memory(value) or value.layout is not torch.strided:
         raise BrazeError(f"an input is a {value.layout} tensor on {value.device}")
     sizes, strides = [_number(n) for n in value.shape], [_number(n) for n in value.stride()]
     offset, dtype = _number(value.storage_offset()), value.dtype

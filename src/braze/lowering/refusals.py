@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from braze._torch.devices import in_host_memory
 from braze._torch.schema import bind, is_operator
 from braze._torch.shapes import true_if_known
 from braze.lowering import refusal_rules as rules
@@ -36,7 +37,7 @@ def refusal(
     if not found and packet not in FIRST and packet not in PROMOTED:
         return None
     tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
-    if any(t.device.type != "cpu" for t in tensors):
+    if not all(map(in_host_memory, tensors)):
         return None
     reason = _lacking(packet, tensors)
     if reason is None and found:

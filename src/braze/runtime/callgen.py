@@ -165,7 +165,7 @@ class _Writer:
         self.checker = InputChecker(plan)
         self.names: dict[str, Any] = {
             "_code": code,
-            "_empty": native.empty_strided_cpu,
+            "_empty": native.empty_strided_here,
             "_same": native.assert_size_stride,
             "_view": native.reinterpret_tensor,
             "_team": team_size,

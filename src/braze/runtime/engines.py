@@ -13,22 +13,40 @@ from braze.errors import ArtifactError, ConfigError, InternalError
 from braze.runtime.cpu_engine import CPU_ENGINE
 from braze.runtime.engine import Engine
 
-__all__ = ["add", "check_options", "device_types", "engine", "engines", "kind_for", "remove"]
+__all__ = [
+    "add",
+    "check_options",
+    "device_types",
+    "engine",
+    "engines",
+    "is_known",
+    "kind_for",
+    "modules",
+    "remove",
+]
 
 _engines: dict[str, Engine] = {CPU_ENGINE.kind: CPU_ENGINE}
+_modules: dict[str, str] = {}
 
 
-def add(engine: Engine) -> None:
-    """Make an engine known. Raises ``InternalError`` where its kind, or one of its devices, has one."""
+def add(engine: Engine, module: str) -> None:
+    """Make an engine known, and the module that does so when it is imported. Raises ``InternalError`` where
+    its kind, or one of its devices, has one."""
     taken = [e.kind for e in _engines.values() if e.kind == engine.kind or {*e.devices} & {*engine.devices}]
     if taken:
         raise InternalError(f"there is the backend {taken[0]!r} for what the backend {engine.kind!r} does")
     _engines[engine.kind] = engine
+    _modules[engine.kind] = module
 
 
 def remove(kind: str) -> None:
     """Forget an engine: for tests, which add some of their own."""
-    del _engines[kind]
+    del _engines[kind], _modules[kind]
+
+
+def modules() -> tuple[str, ...]:
+    """What another process has to import to know the same engines, and their backends."""
+    return tuple(_modules.values())
 
 
 def engines() -> Iterator[Engine]:
@@ -45,6 +63,11 @@ def engine(kind: str) -> Engine:
             hint="import the package that it belongs to",
         )
     return found
+
+
+def is_known(kind: str) -> bool:
+    """Whether there is an engine for a kind of code."""
+    return kind in _engines
 
 
 def kind_for(device: str, options: Config | None = None) -> str | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from braze._torch.native import empty_strided_cpu, reinterpret_tensor
+from braze._torch.native import empty_strided_here, reinterpret_tensor
 
 __all__ = ["Block", "WorkspacePool", "on_device", "release", "workspaces"]
 
@@ -31,7 +31,7 @@ class Block:
     def __init__(self, nbytes: int, device: str | None = None) -> None:
         with torch.inference_mode(False):  # tensors of a kept block are used in every mode
             if device is None:
-                data = empty_strided_cpu((nbytes,), (1,), torch.uint8)
+                data = empty_strided_here((nbytes,), (1,), torch.uint8)
             else:
                 data = torch.empty((nbytes,), dtype=torch.uint8, device=device)
         self.nbytes = nbytes

@@ -53,9 +53,7 @@ class NativeCode:
     def reports(self) -> tuple[NativeReport, ...]:
         return tuple(
             [
-                NativeReport(
-                    kernel, code.functions[0], code.plan, code.text, self.target, self.opt_level
-                )
+                NativeReport(kernel, code.functions[0], code.plan, code.text, self.target, self.opt_level)
                 for kernel, code in zip(self.kernels, self.codes, strict=True)
             ]
         )

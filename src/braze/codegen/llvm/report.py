@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from braze.codegen.backend import Loops
+from braze.codegen.llvm.pool import compile_ir
 from braze.codegen.program.build import build_program
 from braze.codegen.program.loop_plan import LoopPlan, StagePlan
-from braze.codegen.llvm.pool import compile_ir
 from braze.ops.kernel import Kernel
 from braze.runtime.target import Target
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
+from braze._torch.devices import in_host_memory
 from braze._torch.fakes import is_plain
 from braze.errors import UnserializableError
 
@@ -21,7 +22,7 @@ def as_stored(tensor: torch.Tensor) -> torch.Tensor:
     `UnserializableError` for what holds no plain numbers in memory."""
     if not is_plain(tensor) or hasattr(tensor, "fake_mode"):
         raise UnserializableError(f"a constant is a {type(tensor).__name__}, which has no numbers to store")
-    if tensor.layout is not torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
+    if tensor.layout is not torch.strided or tensor.is_quantized or not in_host_memory(tensor):
         raise UnserializableError(f"a constant is a {tensor.layout} tensor on {tensor.device}")
     if not _can_have(tensor.shape, tensor.stride()):
         raise UnserializableError(f"a constant has the strides {tuple(tensor.stride())}")

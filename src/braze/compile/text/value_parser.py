@@ -13,6 +13,7 @@ import torch
 from torch.fx import Node
 
 from braze._torch import shape_envs
+from braze._torch.devices import HOST_DEVICE
 from braze._torch.fakes import make_fake
 from braze.compile.text.expression_parser import parse_condition, parse_expression
 from braze.compile.text.lexer import Cursor, Token
@@ -246,7 +247,7 @@ class ValueParser:
             self.cursor.fail(f"there is no element type {word.text!r}", word)
         self.cursor.require("[")
         size = self._sizes("]")
-        stride, offset, device = contiguous_strides(size), 0, torch.device("cpu")
+        stride, offset, device = contiguous_strides(size), 0, HOST_DEVICE
         if self.cursor.accept("strides"):
             self.cursor.require("(")
             start = self.cursor.token

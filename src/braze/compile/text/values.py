@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
+from braze._torch.devices import HOST_DEVICE
 from braze._torch.fakes import is_plain
 from braze._torch.shape_envs import raw_expression
 from braze.compile.text.expressions import ExpressionPrinter
@@ -24,7 +25,6 @@ from braze.errors import UnserializableError
 
 __all__ = ["ValuePrinter", "contiguous_strides", "quoted"]
 
-_CPU = torch.device("cpu")
 _KINDS = ((torch.SymInt, "int"), (torch.SymFloat, "float"), (torch.SymBool, "bool"))
 
 
@@ -148,7 +148,7 @@ class ValuePrinter:
             text += f" strides ({self.sizes(stride)})"
         if offset != 0:
             text += f" offset {self.sizes((offset,))}"
-        return text if device == _CPU else f"{text} @{device}"
+        return text if device == HOST_DEVICE else f"{text} @{device}"
 
     def sizes(self, values: Sequence[Any]) -> str:
         """Integers and expressions, with commas."""

@@ -17,6 +17,7 @@ from braze.compile.workers import launch
 from braze.compile.workers.frames import Frame, FrameError, FrameReader, Kind, pack
 from braze.compile.workers.worker import Setup
 from braze.errors import WorkerError
+from braze.runtime import engines
 from braze.runtime.processes import describe_exit, enlarge_pipe, last_words
 
 __all__ = ["Job", "JobFuture", "WorkerProcess"]
@@ -122,7 +123,12 @@ class WorkerProcess:
             for fd in theirs:
                 os.close(fd)
         self.pid = self._process.pid
-        self._queue(pack(Kind.SETUP, body=msgspec.msgpack.encode(Setup(os.getpid(), jobs, memory_mb))))
+        self._queue(
+            pack(
+                Kind.SETUP,
+                body=msgspec.msgpack.encode(Setup(os.getpid(), jobs, memory_mb, engines.modules())),
+            )
+        )
 
     @property
     def idle(self) -> bool:

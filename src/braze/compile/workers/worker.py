@@ -38,11 +38,13 @@ _EXIT_BAD_FRAME = 72
 
 class Setup(msgspec.Struct, frozen=True):
     """The body of the first frame to a worker: the process id of its parent, the module with the table of
-    jobs, and how many MiB of address space it may take beyond what it has once it is warm."""
+    jobs, how many MiB of address space it may take beyond what it has once it is warm, and the modules of the
+    backends that its parent has."""
 
     parent: int
     jobs: str
     memory_mb: int
+    backends: tuple[str, ...] = ()
 
 
 class Hello(msgspec.Struct, frozen=True):
@@ -68,6 +70,8 @@ def main() -> NoReturn:
     config.seal()
     module = importlib.import_module(setup.jobs)
     jobs: Mapping[str, JobFn] = module.JOBS
+    for backend in setup.backends:
+        importlib.import_module(backend)
     module.warm()
     _bound_memory(setup.memory_mb << 20)
     try:

@@ -11,6 +11,7 @@ import torch
 from torch.fx import GraphModule, Node
 
 from braze._torch import tracing
+from braze._torch.devices import in_host_memory
 from braze._torch.shapes import same_layout
 from braze.frontend.passes.builder import NodeBuilder
 from braze.frontend.passes.effects import aliases_output
@@ -114,7 +115,7 @@ def _shape(node: Node) -> list[int] | None:
     """The node's shape where it is known, and the strides are those of a fresh tensor."""
     value = node.meta["val"]
     shape = list(value.shape)
-    if not all(type(s) is int for s in shape) or value.device.type != "cpu":
+    if not all(type(s) is int for s in shape) or not in_host_memory(value):
         return None
     if node.target in (aten._to_copy.default, aten.clone.default) and not value.is_contiguous():
         return None

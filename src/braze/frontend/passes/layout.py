@@ -21,6 +21,7 @@ import torch
 from torch.fx import GraphModule, Node
 
 from braze._torch import schema, tracing
+from braze._torch.devices import in_host_memory
 from braze.frontend.passes.builder import NodeBuilder
 
 __all__ = ["run"]
@@ -92,7 +93,7 @@ def _suits(node: Any) -> bool:
     transposed = node.args[6] if node.target is aten.convolution.default else node.args[7]
     for image in images:
         value = image.meta.get("val") if isinstance(image, Node) else None
-        if not isinstance(value, torch.Tensor) or value.ndim != 4 or value.device.type != "cpu":
+        if not isinstance(value, torch.Tensor) or value.ndim != 4 or not in_host_memory(value):
             return False
         if any(not isinstance(n, int) for n in value.shape):
             return False

@@ -14,6 +14,7 @@ import torch
 from torch.fx import GraphModule, Node
 
 from braze._torch import schema
+from braze._torch.devices import in_host_memory
 from braze.frontend.passes.builder import NodeBuilder
 from braze.ir import prims
 from braze.lowering.refusals import refusal
@@ -32,7 +33,7 @@ def run(gm: GraphModule) -> bool:
     draws = _Draws(gm)
     for node in found:
         arguments = schema.bind(node.target, node.args, node.kwargs)
-        if arguments.get("generator") is not None or not _is_cpu_float_or_int(node):
+        if arguments.get("generator") is not None or not _is_float_or_int_here(node):
             continue
         if refusal(node.target, *torch.fx.node.map_arg((node.args, node.kwargs), _value)) is not None:
             continue
@@ -59,10 +60,10 @@ def _value(node: Node) -> Any:
     return node.meta.get("val")
 
 
-def _is_cpu_float_or_int(node: Node) -> bool:
+def _is_float_or_int_here(node: Node) -> bool:
     values = node.meta["val"]
     tensors = values if isinstance(values, (tuple, list)) else (values,)
-    return all(t.device.type == "cpu" and not t.is_complex() for t in tensors)
+    return all(in_host_memory(t) and not t.is_complex() for t in tensors)
 
 
 class _Draws:
