@@ -23,6 +23,7 @@ from braze.cache.keyring import KeyRing
 from braze.cache.paths import keyring_folder
 from braze.cache.remote import configured
 from braze.cache.store import open_store
+from braze.codegen.backends import registered
 from braze.codegen.llvm import pool as llvm_pool
 from braze.compile import background, debug_file, modes, out_of_process, pipeline
 from braze.compile.fx_compile import CompileRequest
@@ -37,6 +38,8 @@ from braze.frontend.backend import make_backend
 from braze.inspect import stats
 from tests.cache.stores import put
 from tests.cache.test_remote import KEY, Moody
+from tests.codegen.numpy_backend import registering_name
+from tests.codegen.numpy_backend.backend import NUMPY
 from tests.compile.workers import light_jobs
 
 X = torch.linspace(-1, 1, 4000)
@@ -269,6 +272,14 @@ def _target_cpu(folder: Path) -> None:
     assert part.traits["features"] == ""
 
 
+def _device_backends(folder: Path) -> None:
+    with registered(NUMPY, module=registering_name):
+        (part,) = _code(device_backends="cpu=numpy").variant().info.parts
+        assert part.kind == "numpy"
+    (part,) = _code().variant().info.parts
+    assert part.kind == "cpu"
+
+
 def _vector_width(folder: Path) -> None:
     assert "<4 x float>" in _ir(_code(vector_width=4))
     assert "x float>" not in _ir(_code(vector_width=1))
@@ -283,6 +294,7 @@ EFFECTS: dict[str, Callable[[Path], None]] = {
     "compile_timeout": _compile_timeout,
     "compile_workers": _compile_workers,
     "debug_dir": _debug_dir,
+    "device_backends": _device_backends,
     "emulate_precision_casts": _emulate_precision_casts,
     "fallback_random": _fallback_random,
     "fx_compile_mode": _fx_compile_mode,

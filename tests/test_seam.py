@@ -17,7 +17,8 @@ WORDS = re.compile(
 )
 
 OWN_ROOMS = ("codegen/llvm/", "codegen/program/", "runtime/", "_torch/")
-"""The backend itself, with its programs; its engine; where PyTorch's names are translated."""
+"""The backend itself, with its programs; its engine, and what runs its code; and where PyTorch's own names
+are translated."""
 
 ALLOWED = {
     "config.py": "options are for users, who choose a CPU and a level of LLVM's",

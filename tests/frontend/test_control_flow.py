@@ -29,7 +29,6 @@ from braze.compile.fx_compile import CompileRequest
 from braze.compile.pipeline import compile_graph
 from braze.errors import ArtifactError, BrazeWarning, SignatureError
 from braze.frontend.backend import make_backend
-from braze.runtime.target import host_target
 
 
 @pytest.fixture(autouse=True)
@@ -237,7 +236,7 @@ def test_a_package_is_compiled_for_another_machine(tmp_path: Path) -> None:
     path = braze.aot_compile(
         torch.export.export(Module(nested), (INPUTS[0],)), tmp_path / "model.pt2", "generic"
     )
-    graph = recompiled(open_package(path).graph(trusted=True), host_target())
+    graph = recompiled(open_package(path).graph(trusted=True))
     graph.post_compile()
     for x in INPUTS:
         torch.testing.assert_close(graph.run([x])[0], nested(x))

@@ -10,6 +10,7 @@ import torch
 from torch.fx import GraphModule
 
 from braze import config
+from braze.codegen.backend import KernelReport
 from braze.codegen.backends import generate, limits_under
 from braze.codegen.llvm.generate import KernelCode
 from braze.codegen.llvm.native import NativeCode
@@ -23,9 +24,8 @@ from braze.runtime.plan import Plan
 from braze.schedule.schedule import Schedule, schedule
 from tests.lowering.execute import trace
 
-__all__ = ["OPT_LEVEL", "Compiled", "compiled", "gelu", "softmax_of_norm", "softmax_rows", "source_of"]
+__all__ = ["Compiled", "compiled", "gelu", "softmax_of_norm", "softmax_rows", "source_of"]
 
-OPT_LEVEL = Config().llvm_opt_level
 Example = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -51,6 +51,7 @@ class Compiled:
     schedule: Schedule
     kernels: tuple[Kernel, ...]
     codes: tuple[KernelCode, ...]
+    reports: tuple[KernelReport, ...]
     plan: Plan
 
 
@@ -59,7 +60,7 @@ def compiled(function: Example, target: str, rows: int = 2048, columns: int = 10
     gm = trace(function, torch.empty(rows, columns))
     lowering = GraphLowering(gm, Config())
     graph = lowering.run()
-    options = Config().replace(target_cpu=target, llvm_opt_level=OPT_LEVEL)
+    options = Config().replace(target_cpu=target)
     limits = limits_under(options)
     scheduled = schedule(graph, limits)
     with config.using(options):
@@ -69,4 +70,4 @@ def compiled(function: Example, target: str, rows: int = 2048, columns: int = 10
     built = build_plan(scheduled, code, limits, function.__name__, lowering.sizes.symbols, ())
     kernels = tuple(scheduled.kernels)
     python = inspect.getsource(function)
-    return Compiled(python, gm, graph, scheduled, kernels, native.codes, built.plan)
+    return Compiled(python, gm, graph, scheduled, kernels, native.codes, code.reports, built.plan)

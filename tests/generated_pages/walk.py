@@ -5,9 +5,7 @@ from __future__ import annotations
 
 import re
 
-from braze.compile.debug import assembly
-from braze.runtime.target import named_target
-from tests.generated_pages.examples import OPT_LEVEL, Compiled, Example, compiled, gelu, softmax_of_norm
+from tests.generated_pages.examples import Compiled, Example, compiled, gelu, softmax_of_norm
 
 __all__ = ["page", "without_assembly"]
 
@@ -33,7 +31,8 @@ def page() -> str:
 def _walk(title: str, function: Example) -> list[str]:
     made = compiled(function, TARGET)
     (code,) = made.codes
-    text = assembly(code.text, named_target(TARGET), OPT_LEVEL)
+    (report,) = made.reports
+    text = report.assembly()
     name = code.functions[0]
     return [
         f"## {title}\n",

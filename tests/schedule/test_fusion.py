@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -11,12 +12,16 @@ import torch.nn.functional as F
 
 from braze.artifact.output_code import OpaqueCode
 from braze.codegen.backends import limits_under
+from braze.codegen.llvm.backend import LIMITS
 from braze.compile.fx_compile import CompileRequest
 from braze.frontend.backend import make_backend
 from braze.lowering import families as families
 from braze.lowering.graph import GraphLowering
+from braze.schedule.fusion import Fuser
+from braze.schedule.nodes import build_nodes
 from braze.schedule.reference import ReferenceRun
-from braze.schedule.schedule import Schedule, Segment, schedule
+from braze.schedule.schedule import Schedule, Segment, schedule, segmented
+from tests.compile.requests import request_of
 
 
 class Reference:
@@ -198,3 +203,25 @@ def test_the_schedule_prints_as_it_runs() -> None:
     assert "for i0 < 8:" in text
     assert "reduce.max" in text
     assert "workspace of" in text
+
+
+def test_nothing_is_fused_across_devices() -> None:
+    request = request_of(lambda x: (x.sin() + 1, x.cos() * 2), torch.randn(64, 64))
+    lowering = GraphLowering(request.gm, request.config, visible_outputs=request.visible_outputs)
+    graph = lowering.run()
+    limits = limits_under(request.config)
+    assert len(Fuser(graph, build_nodes(graph), limits).run()) == 1
+    nodes = build_nodes(graph)
+    nodes[1].device = torch.device("meta")
+    one, two = Fuser(graph, nodes, lambda device: LIMITS).run()
+    assert (one.device.type, two.device.type) == ("cpu", "meta")
+    assert len(segmented([one, two])) == 2
+
+
+def test_how_much_is_fused_is_the_backends_to_say() -> None:
+    request = request_of(lambda x: (x.sin() + 1, x.cos() * 2), torch.randn(64, 64))
+    lowering = GraphLowering(request.gm, request.config, visible_outputs=request.visible_outputs)
+    graph = lowering.run()
+    for changed, kernels in ({}, 1), ({"stores": 1}, 2), ({"buffers": 2}, 2), ({"shared_elements": 9999}, 2):
+        answers = dataclasses.replace(LIMITS, **changed)
+        assert len(schedule(graph, lambda device, answers=answers: answers).kernels) == kernels

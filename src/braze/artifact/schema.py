@@ -40,7 +40,7 @@ __all__ = [
     "Versions",
 ]
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 """Raised with every change of a type in this module or of the launch plan's instructions."""
 
 GraphKind: TypeAlias = Literal["inference", "forward", "backward"]

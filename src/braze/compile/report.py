@@ -30,8 +30,8 @@ __all__ = ["GraphReport", "Ledger", "Totals", "ledger", "warn_of"]
 @dataclass(frozen=True, eq=False)
 class GraphReport:
     """One compiled graph. ``seconds``: how long each phase of its compilation took; ``call``: None where it
-    was not linked; ``inner``: the graphs that it chooses from or repeats, whose ``externs`` and ``fallbacks``
-    are among its own."""
+    was not linked; ``inner``: the graphs that it chooses from or repeats, whose
+    ``externs`` and ``fallbacks`` are among its own."""
 
     name: str
     kind: str

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -17,6 +18,7 @@ from braze.compile.fx_compile import CompileRequest
 from braze.compile.in_process import InProcessFxCompile
 from braze.compile.out_of_process import OutOfProcessFxCompile
 from braze.compile.workers.pool import CompilePool
+from braze.errors import FallbackError
 from braze.frontend.decompositions import decompositions
 from braze.runtime.callgen import source_of
 from tests.codegen.numpy_backend import device, on_device
@@ -45,11 +47,13 @@ def normalised(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, ...]:
 GRAPHS: tuple[Callable[..., Any], ...] = (softmax, pointwise, reductions, normalised)
 
 
-def request_of(function: Callable[..., Any], number: int, **options: Any) -> CompileRequest:
-    """A function of two matrices on the device as a request."""
+def request_of(
+    function: Callable[..., Any], number: int, devices: tuple[str, str] = (DEVICE, DEVICE), **options: Any
+) -> CompileRequest:
+    """A function of two matrices on these devices as a request."""
     mode = FakeTensorMode()
     with mode:
-        example = tuple([torch.empty(6, 8, device=DEVICE) for _ in range(2)])
+        example = tuple([torch.empty(6, 8, device=one) for one in devices])
         gm = make_fx(function, decompositions(config.current()))(*example)
     for node, value in zip(gm.graph.find_nodes(op="placeholder"), example, strict=True):
         node.meta["val"] = value
@@ -59,6 +63,41 @@ def request_of(function: Callable[..., Any], number: int, **options: Any) -> Com
     options = config.current().replace(strict=True, **options)
     count = len(output.args[0])
     return CompileRequest(gm, example, frozenset(), count, options, "inference", number)
+
+
+def mixed(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Two halves that have nothing to do with each other, with something in between on each side."""
+    return tuple([aten.add.Tensor(aten.sum.dim_IntList(aten.sin.default(z), [0]), 1) for z in (x, y)])
+
+
+def check_mixed() -> None:
+    """A graph on two devices: a segment, a workspace and a part of the code for each."""
+    code = InProcessFxCompile().compile(request_of(mixed, 20, devices=("cpu", DEVICE)))
+    assert isinstance(code, CompiledFxGraph), code
+    assert sorted(part.kind for part in code.variant().info.parts) == ["cpu", "numpy"]
+    assert {s.device for s in code.report.schedule.segments} == {"cpu", DEVICE}  # type: ignore[attr-defined]
+    loaded = CompiledFxGraph.after_deserialization(code.prepare_for_serialization(), trusted=True)
+    loaded.post_compile()
+    x, y = torch.randn(6, 8), torch.randn(6, 8)
+    for one in (code, loaded):
+        here, there = one.run([x, device.to_device(y)])
+        torch.testing.assert_close(here, mixed(x, y)[0])
+        torch.testing.assert_close(there.array, mixed(x, y)[1])
+
+
+def check_no_kernel_reads_both() -> None:
+    """A number in this process's memory beside a matrix on the device: an operator of PyTorch's job."""
+    mode = FakeTensorMode()
+    with mode:
+        example = torch.empty(6, 8, device=DEVICE), torch.empty(())
+        gm = make_fx(aten.add.Tensor)(*example)
+    for node, value in zip(gm.graph.find_nodes(op="placeholder"), example, strict=True):
+        node.meta["val"] = value
+    (output,) = gm.graph.find_nodes(op="output")
+    output.args = ((output.args[0],),)
+    options = config.current().replace(strict=True)
+    with pytest.raises(FallbackError, match="it has tensors on cpu and on npy"):
+        InProcessFxCompile().compile(CompileRequest(gm, example, frozenset(), 1, options, "inference", 30))
 
 
 def check(code: Any, function: Callable[..., Any]) -> None:
@@ -87,6 +126,8 @@ def main() -> None:
             loaded = CompiledFxGraph.after_deserialization(code.prepare_for_serialization(), trusted=True)
             loaded.post_compile()
             check(loaded, function)
+        check_mixed()
+        check_no_kernel_reads_both()
         with CompilePool(workers=1) as pool:
             code = OutOfProcessFxCompile(pool).compile(request_of(softmax, 10))
             assert code.report is None, "it was compiled in this process"
