@@ -13,7 +13,19 @@ from braze.inspect.fuzz.program import Argument, Group, Name, Product, Size
 if TYPE_CHECKING:
     from braze.inspect.fuzz.draft import Draft, Variable
 
-__all__ = ["At", "Dims", "Either", "Fixed", "Int", "OneOf", "Order", "Scalar", "Shape", "Splits"]
+__all__ = [
+    "At",
+    "ByGradients",
+    "Dims",
+    "Either",
+    "Fixed",
+    "Int",
+    "OneOf",
+    "Order",
+    "Scalar",
+    "Shape",
+    "Splits",
+]
 
 
 @dataclass(frozen=True)
@@ -79,6 +91,18 @@ class Either:
     def draw(self, draft: Draft, earlier: Sequence[Argument]) -> Argument:
         first, *others = self.operands
         chosen = first if not others or draft.rng.random() < 0.5 else draft.rng.choice(others)
+        return chosen.draw(draft, earlier)
+
+
+@dataclass(frozen=True)
+class ByGradients:
+    """One operand where gradients are taken, and another one elsewhere."""
+
+    gradients: Operand
+    elsewhere: Operand
+
+    def draw(self, draft: Draft, earlier: Sequence[Argument]) -> Argument:
+        chosen = self.gradients if draft.mode == "gradients" else self.elsewhere
         return chosen.draw(draft, earlier)
 
 

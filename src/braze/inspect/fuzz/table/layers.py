@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from braze.inspect.fuzz.numbers import Dims, Either, Fixed, OneOf, Scalar
+from braze.inspect.fuzz.numbers import ByGradients, Dims, Either, Fixed, OneOf, Scalar
 from braze.inspect.fuzz.operands import FLOAT, Index, Like, Matching, Operand, T, finite
 from braze.inspect.fuzz.operators import Operator, Rounding
 
@@ -11,8 +11,9 @@ __all__ = ["ROWS"]
 _FLOATS = T(FLOAT)
 _SOME = T(FLOAT, rank=(1, 4))
 _REDUCTION = OneOf(("mean", "sum", "none"))
-# (what infinite weights make of gradients, infinities or NaN, is a matter of the formula)
+# (what infinite weights make of these, infinities or NaN, is a matter of the formula: docs/fuzz.md)
 _LAST = Either((Matching(((0, -1),), check=finite), Fixed(None)))
+_ANY_LAST = Either((ByGradients(Matching(((0, -1),), check=finite), Matching(((0, -1),))), Fixed(None)))
 _CHANNELS = Either((Matching(((0, 1),), check=finite), Fixed(None)))
 _TORN = frozenset({"relu6", "elu", "selu", "celu", "hardswish", "hardshrink", "softshrink"})
 _UNIT = T(FLOAT, domain="unit", check=finite)
@@ -83,7 +84,7 @@ ROWS: tuple[Operator, ...] = (
         "loose",
         weight=0.6,
     ),
-    Operator("rms_norm", "F.rms_norm({0}, ({0}.shape[-1],), {1}, 1e-5)", (_SOME, _LAST), "same", "loose"),
+    Operator("rms_norm", "F.rms_norm({0}, ({0}.shape[-1],), {1}, 1e-5)", (_SOME, _ANY_LAST), "same", "loose"),
     Operator(
         "group_norm", "F.group_norm({0}, {1})", (T(FLOAT, rank=(2, 4)), OneOf((1, 1, 2, 3))), "same", "loose"
     ),
