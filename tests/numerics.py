@@ -1,8 +1,8 @@
-"""The one numerical rule, where tests look for it; it is `braze.inspect.numerics`."""
+"""The one numerical rule, where tests look for it; it is `braze.ops.numerics`."""
 
 from __future__ import annotations
 
-from braze.inspect.numerics import (
+from braze.ops.numerics import (
     FACTOR,
     TOLERANCES,
     Disagreement,

@@ -25,7 +25,7 @@ from braze.cache.remote import configured
 from braze.cache.store import open_store
 from braze.codegen.backends import registered
 from braze.codegen.llvm import pool as llvm_pool
-from braze.compile import background, debug_file, modes, out_of_process, pipeline
+from braze.compile import background, debug_file, modes, out_of_process, pipeline, verifying
 from braze.compile.fx_compile import CompileRequest
 from braze.compile.in_process import InProcessFxCompile
 from braze.compile.switching import SwitchingCode
@@ -36,6 +36,7 @@ from braze.errors import BrazeWarning, WorkerError
 from braze.frontend import backend as frontend
 from braze.frontend.backend import make_backend
 from braze.inspect import stats
+from braze.ops.kernel import Kernel
 from tests.cache.stores import put
 from tests.cache.test_remote import KEY, Moody
 from tests.codegen.numpy_backend import registering_name
@@ -285,6 +286,23 @@ def _vector_width(folder: Path) -> None:
     assert "x float>" not in _ir(_code(vector_width=1))
 
 
+def _verify(folder: Path) -> None:
+    """A kernel that runs under it is interpreted as well."""
+    with pytest.MonkeyPatch.context() as patch:
+        seen: list[str] = []
+        interpreted = verifying.interpret
+
+        def noted(kernel: Kernel, *rest: Any) -> None:
+            seen.append(kernel.name)
+            interpreted(kernel, *rest)
+
+        patch.setattr(verifying, "interpret", noted)
+        for verify in (False, True):
+            torch._dynamo.reset()
+            torch.compile(lambda x: x + 1, backend="braze", options={"verify": verify})(torch.randn(3))
+            assert len(seen) == verify
+
+
 EFFECTS: dict[str, Callable[[Path], None]] = {
     "cache": _cache,
     "cache_dir": _cache,
@@ -308,6 +326,7 @@ EFFECTS: dict[str, Callable[[Path], None]] = {
     "strict": _strict,
     "target_cpu": _target_cpu,
     "vector_width": _vector_width,
+    "verify": _verify,
 }
 
 

@@ -121,6 +121,12 @@ class Config:
         compiling=True,
         env="BRAZE_DEBUG",
     )
+    verify: bool = _option(
+        False,
+        "Run every kernel through the reference interpreter as well, compare, and raise at the first "
+        "difference. Slow; nothing is cached meanwhile.",
+        compiling=True,
+    )
     emulate_precision_casts: bool = _option(
         False,
         "Round values of half types after every operator, as eager does, instead of keeping float32 inside "

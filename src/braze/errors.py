@@ -102,6 +102,12 @@ class InputMismatchError(BrazeError, ValueError):
     default_hint = "call the function through torch.compile, which compiles again for inputs of another kind"
 
 
+class VerifyError(BrazeError, RuntimeError):
+    """Under ``config.verify``: a kernel's code did not do what the kernel says."""
+
+    default_hint = "this is a defect of Braze: please report it with the folder that shows it"
+
+
 class ResultMismatchError(BrazeError, RuntimeError):
     """An operator returned another tensor than its trace said: other sizes, another type or device. Its fake
     implementation is wrong, or the data is not what the program promises (`torch._check`)."""

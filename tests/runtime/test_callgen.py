@@ -4,7 +4,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
 import pytest
@@ -549,7 +549,7 @@ def test_instrument_sees_every_kernel_and_extern(code) -> None:
     seen: list[Event] = []
 
     @contextmanager
-    def watch(event: Event) -> Iterator[None]:
+    def watch(event: Event, _values: Sequence[int]) -> Iterator[None]:
         start = time.perf_counter()
         yield
         assert time.perf_counter() > start
@@ -654,6 +654,6 @@ def test_names_of_a_plan_never_meet_those_of_generated_code(code) -> None:
             Return(tuple(map(Ref, names))),
         ),
     )
-    for function in (build(plan, code), build(plan, code, instrument=lambda event: nullcontext())):
+    for function in (build(plan, code), build(plan, code, instrument=lambda event, values: nullcontext())):
         found = function([torch.zeros(8) for _ in names])
         assert [t.sum().item() for t in found] == [0.0] + [8.0] * (len(names) - 1)

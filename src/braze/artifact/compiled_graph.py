@@ -152,12 +152,18 @@ class CompiledFxGraph(OutputCode):
         return {key: call for key, call in self.externs.items() if isinstance(call, GraphCall)}
 
     # -- into the process -------------------------------------------------------------------------------
-    def post_compile(self, module: object = None, *, min_parallel_work: int | None = None) -> None:
-        """See `OutputCode`. Raises ``SignatureError`` where the code is not trusted, ``ArtifactError`` where
-        none of it runs on this machine, ``LinkError``, and ``InputMismatchError`` for constants that are
-        bound by name and not in ``module``."""
+    def post_compile(
+        self,
+        module: object = None,
+        *,
+        min_parallel_work: int | None = None,
+        instrument: Instrument | None = None,
+    ) -> None:
+        """See `OutputCode`; ``instrument`` as in `bind`. Raises ``SignatureError`` where the code is not
+        trusted, ``ArtifactError`` where none of it runs on this machine, ``LinkError``, and
+        ``InputMismatchError`` for constants that are bound by name and not in ``module``."""
         if self._run is None:
-            self._run = self.bind(None, module, min_parallel_work=min_parallel_work)
+            self._run = self.bind(instrument, module, min_parallel_work=min_parallel_work)
 
     def bind(
         self,

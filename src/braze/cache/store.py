@@ -357,9 +357,9 @@ _shared_lock = threading.Lock()
 
 
 def open_store(config: Config) -> Store | None:
-    """The store that these options name, or None if ``config.cache`` is false. All calls in a process that
-    name the same folder get the same object, with the limit of the latest call."""
-    if not config.cache:
+    """The store that these options name, or None if ``config.cache`` is false, or kernels are verified. All
+    calls in a process that name the same folder get the same object, with the limit of the latest call."""
+    if not config.cache or config.verify:
         return None
     folder = cache_folder(config)
     limit = config.cache_size_mb * 1_000_000

@@ -17,6 +17,7 @@ from braze.runtime.expr import Symbol
 
 if TYPE_CHECKING:  # whoever only starts a backend's processes need not load the compiler
     from braze.artifact.compiled_graph import Module
+    from braze.codegen.program.program import Program
     from braze.config import Config
     from braze.ops.kernel import Kernel
     from braze.runtime.engine import Engine, MadeFor
@@ -121,6 +122,15 @@ class KernelReport(Protocol):
 
     def program(self) -> str:
         """Those steps as pseudo-code, made when asked for; empty where the backend has no such thing."""
+        ...
+
+    def program_data(self) -> Program | None:
+        """Those steps, to be run by their interpreter; None where the backend has no such thing."""
+        ...
+
+    def memory(self, values: Sequence[int]) -> tuple[Mapping[str, int], Mapping[str, int]] | None:
+        """Of the addresses and sizes of a call, in the order of the launch plan's instruction: those of the
+        kernel's buffers and size symbols, by name. None where the memory is not this process's."""
         ...
 
     def loops(self) -> Loops:

@@ -21,6 +21,7 @@ from braze.compile.fx_compile import CompileRequest
 from braze.compile.guards import GuardWatch
 from braze.compile.inner_graphs import calls_of_graphs
 from braze.compile.report import GraphReport, ledger
+from braze.compile.verifying import KernelVerifier
 from braze.errors import WorkerError
 from braze.lowering import families as families  # fills the registry of lowerings
 from braze.lowering.graph import GraphLowering
@@ -105,7 +106,8 @@ def _compile(
     )
     if link:
         with _timed(seconds, "link"):
-            compiled.post_compile(min_parallel_work=config.min_parallel_work)
+            verifier = KernelVerifier(code.reports, folder.path) if config.verify else None
+            compiled.post_compile(min_parallel_work=config.min_parallel_work, instrument=verifier)
 
     def rebuild(instrument: Instrument | None) -> CompiledCall:
         return compiled.bind(instrument, min_parallel_work=config.min_parallel_work)

@@ -24,7 +24,7 @@ from braze.compile.in_process import InProcessFxCompile
 from braze.compile.remote_job import other_versions
 from braze.compile.workers import state
 from braze.errors import BrazeError
-from braze.inspect.numerics import difference
+from braze.ops.numerics import difference
 
 __all__ = ["Compared", "Replay", "replay"]
 

@@ -91,7 +91,7 @@ class WatchedGraph:
             self._instrumented = self.report.rebuild(self._span)
         return self._instrumented(inputs)
 
-    def _span(self, event: Event) -> AbstractContextManager[object]:
+    def _span(self, event: Event, _values: Sequence[int]) -> AbstractContextManager[object]:
         return _Span(event, self.rounds[-1].spans)
 
     @property

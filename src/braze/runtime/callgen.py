@@ -68,8 +68,9 @@ __all__ = ["TINY_WORK", "CompiledCall", "Instrument", "build", "source_of"]
 CompiledCall: TypeAlias = Callable[[list[Any]], Sequence[Any]]
 """Takes its arguments in one list, which it empties."""
 
-Instrument: TypeAlias = Callable[[Event], AbstractContextManager[object]]
-"""Makes the context in which a kernel or an extern runs, to time it or to show it under its name."""
+Instrument: TypeAlias = Callable[[Event, Sequence[int]], AbstractContextManager[object]]
+"""Makes the context in which a kernel or an extern runs, to time it, to show it under its name, or to look at
+what it does. It is given the addresses and sizes that a kernel is called with, in the order of the call."""
 
 TINY_WORK: Final = 2048
 """Work below which a segment keeps the interpreter's lock: letting go of it costs as much as the work."""
@@ -97,10 +98,9 @@ def build(
         plan: checked by `verify` first.
         code: what each backend's engine loaded, by kind; or the code of segments alone. It has every entry
             of the plan, and the function keeps it alive. None for a plan that runs no kernel.
-        constants: tensors by the keys of `LoadConstant`.
-        externs: callables by the keys of ``python::<key>`` targets.
-        instrument: run the kernels of segments one by one, each in ``instrument(event)``; externs as well.
-        min_parallel_work: work from which a segment gets `team_size` threads instead of one.
+        constants: tensors by the keys of `LoadConstant`. externs: callables by the keys of ``python::<key>``
+        targets. instrument: run the kernels of segments one by one, each in ``instrument(event, values)``;
+        externs as well. min_parallel_work: work from which a segment gets `team_size` threads instead of one.
 
     Returns a function that may be called from several threads at once, and inside itself. Externs run in the
     grad mode of the caller, so that has to be one without gradients. Under a profiler every kernel shows
@@ -130,7 +130,7 @@ def source_of(function: CompiledCall) -> str:
     return str(cast(Any, function).source)
 
 
-def _record(event: Event) -> AbstractContextManager[object]:
+def _record(event: Event, _values: Sequence[int]) -> AbstractContextManager[object]:
     return native.record_function(event.name)
 
 
@@ -504,7 +504,7 @@ class _Writer:
         run = self._bind(_identifier(one.entry), self._code(one.kind).launcher(one.entry))
         values = [*map(self._pointer, one.buffers), *map(str, one.sizes), error]
         call = f"{run}({', '.join(values)}, {_bytes_of(one.grid)}, {one.stream})"
-        self._instrumented(Event("kernel", one.kernel, position, 0), call)
+        self._instrumented(Event("kernel", one.kernel, position, 0), f"({', '.join(values)},)", call)
         self._look_for_errors(one)
 
     def _segment(self, position: int, one: RunSegment) -> None:
@@ -512,7 +512,8 @@ class _Writer:
         values = [error, *map(self._pointer, one.buffers), *map(str, one.sizes)]
         pack = self.names.setdefault(f"_pack{len(values)}", struct.Struct(f"={len(values)}q").pack)
         assert pack is not None
-        args = f"_pack{len(values)}({', '.join(values)})"
+        pack_all = f"_pack{len(values)}"
+        args = f"{pack_all}({', '.join(values)})"
         work = one.work.constant
         team = one.threads or "_team()"
         if work is None:
@@ -522,12 +523,13 @@ class _Writer:
         if self.instrument is None:
             self.lines += self._entry(one, one.entry, f"_packed_ := {args}", threads)
         else:
-            self._line(f"_packed_ = {args}")
+            self._line(f"_values_ = ({', '.join(values)},)")
+            self._line(f"_packed_ = {pack_all}(*_values_)")
             self._line(f"_threads_ = {threads}")
             parts = [("kernel", k.name, k.entry) for k in one.kernels] or [("segment", one.entry, one.entry)]
             for index, (kind, name, entry) in enumerate(parts):
                 lines = self._entry(one, entry, "_packed_", "_threads_")
-                self._instrumented(Event(kind, name, position, index), *lines)
+                self._instrumented(Event(kind, name, position, index), "_values_", *lines)
         self._look_for_errors(one)
 
     def _entry(self, one: RunSegment, entry: str, args: str, threads: str) -> list[str]:
@@ -541,12 +543,12 @@ class _Writer:
         again = f"    _realigned({symbol}, _packed_, {threads}, ({''.join(tensors)}))"
         return [f"if {symbol}({args}, {threads}):", again]
 
-    def _instrumented(self, event: Event, *lines: str) -> None:
+    def _instrumented(self, event: Event, values: str, *lines: str) -> None:
         if self.instrument is None:
             self.lines += lines
             return
         self.names["_instrument"] = self.instrument
-        self._line(f"with _instrument({self._bind('event', event)}):")
+        self._line(f"with _instrument({self._bind('event', event)}, {values}):")
         self.lines += [f"    {line}" for line in lines]
 
     # -- externs ----------------------------------------------------------------------------------------
@@ -556,7 +558,7 @@ class _Writer:
         unused: list[str] = []
         if one.outs is not None:
             call = f"{self._pattern(one.outs, unused)} = {call}"
-        self._instrumented(Event("extern", one.target, position, 0), call)
+        self._instrumented(Event("extern", one.target, position, 0), "()", call)
         if unused:
             self._line(f"del {', '.join(unused)}")
 

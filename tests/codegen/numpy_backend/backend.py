@@ -113,6 +113,18 @@ class Report:
     def program(self) -> str:
         return ""
 
+    def program_data(self) -> None:
+        return None
+
+    def memory(self, values: Sequence[int]) -> tuple[Mapping[str, int], Mapping[str, int]]:
+        """A launch has the buffers of its kernel in order, then its sizes."""
+        buffers = [b.name for b in self.kernel.buffers if b.role != "local"]
+        sizes = [s.name for s in self.kernel.sizes]
+        return (
+            dict(zip(buffers, values, strict=False)),
+            dict(zip(sizes, values[len(buffers) :], strict=False)),
+        )
+
     def loops(self) -> Loops:
         return Loops("array", "-")
 

@@ -26,7 +26,7 @@ from braze.compile.switching import SwitchingCode
 from braze.compile.workers.pool import CompilePool
 from braze.errors import ArtifactError, ConfigError, InternalError
 from braze.fuser import is_enabled
-from braze.inspect.numerics import assert_agrees, in_float64
+from braze.ops.numerics import assert_agrees, in_float64
 from braze.runtime import engines
 from tests.codegen.numpy_backend import registering_name
 from tests.codegen.numpy_backend.backend import LAUNCHED, NUMPY

@@ -28,7 +28,8 @@ __all__ = ["NativeCode", "compile_native"]
 
 @dataclass(frozen=True)
 class NativeCode:
-    """See `braze.codegen.backend.Generated`. ``codes``: one for each of ``kernels``, in order. ``texts``
+    """See `braze.codegen.backend.Generated`. ``codes`` and ``places`` (of arguments): one for
+    each of ``kernels``, in order. ``texts``
     (LLVM IR, and LLVM's level for it) and ``futures``: one for each distinct kernel, the driver's last."""
 
     target: Target
@@ -37,6 +38,7 @@ class NativeCode:
     calls: tuple[tuple[SegmentCall], ...]
     errors: tuple[ErrorEntry, ...]
     codes: tuple[KernelCode, ...]
+    places: tuple[tuple[int, ...], ...]
     texts: tuple[tuple[str, int], ...]
     futures: tuple[tuple[Kernel | None, Future[CompiledObject]], ...]
 
@@ -53,8 +55,10 @@ class NativeCode:
     def reports(self) -> tuple[NativeReport, ...]:
         return tuple(
             [
-                NativeReport(kernel, code.functions[0], code.plan, code.text, self.target, self.opt_level)
-                for kernel, code in zip(self.kernels, self.codes, strict=True)
+                NativeReport(
+                    kernel, code.functions[0], code.plan, code.text, self.target, self.opt_level, places
+                )
+                for kernel, code, places in zip(self.kernels, self.codes, self.places, strict=True)
             ]
         )
 
@@ -101,8 +105,17 @@ def compile_native(
         waiting.append((None, job))
         texts.append((text, 0))
     kernels = tuple([item.kernel for segment in segments for item in segment.kernels])
+    places = tuple([(*call.buffers, *call.sizes) for driver in drivers for call in driver.kernels])
     return NativeCode(
-        target, opt_level, kernels, tuple(calls), tuple(errors), tuple(codes), tuple(texts), tuple(waiting)
+        target,
+        opt_level,
+        kernels,
+        tuple(calls),
+        tuple(errors),
+        tuple(codes),
+        places,
+        tuple(texts),
+        tuple(waiting),
     )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from braze.codegen.backend import Loops
 from braze.codegen.llvm.pool import compile_ir
 from braze.codegen.program.build import build_program
 from braze.codegen.program.loop_plan import LoopPlan, StagePlan
+from braze.codegen.program.program import Program
 from braze.ops.kernel import Kernel
 from braze.runtime.target import Target
 
@@ -25,10 +27,25 @@ class NativeReport:
     code: str
     target: Target
     opt_level: int
+    places: tuple[int, ...]
+    """Where its buffers, and then its sizes, stand in the arguments of its segment."""
 
     def program(self) -> str:
         """The loops, vector by vector."""
-        return str(build_program(self.kernel, self.loop_plan))
+        return str(self.program_data())
+
+    def program_data(self) -> Program:
+        """The same, as data."""
+        return build_program(self.kernel, self.loop_plan)
+
+    def memory(self, values: Sequence[int]) -> tuple[Mapping[str, int], Mapping[str, int]]:
+        """By the places of its arguments."""
+        buffers = [b.name for b in self.kernel.buffers if b.role != "local"]
+        own = [values[place] for place in self.places]
+        return (
+            dict(zip(buffers, own, strict=False)),
+            dict(zip([s.name for s in self.kernel.sizes], own[len(buffers) :], strict=True)),
+        )
 
     def assembly(self) -> str:
         """What LLVM makes of it. Raises ``LLVMError`` or ``WorkerError``."""

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 
 from braze.inspect.fuzz.execute import Outcome
-from braze.inspect.numerics import difference, difference_in_kind, within_factor
+from braze.ops.numerics import difference, difference_in_kind, within_factor
 
 __all__ = ["Kind", "Leaf", "Problem", "aliases", "leaf_at", "leaves_of", "problems", "unmatched", "words_of"]
 

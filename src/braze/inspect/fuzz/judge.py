@@ -23,7 +23,7 @@ from braze.inspect.fuzz import packages
 from braze.inspect.fuzz.compare import Problem, leaf_at, problems, unmatched, words_of
 from braze.inspect.fuzz.execute import Function, Outcome, backend_function, function_of, reference, run
 from braze.inspect.fuzz.program import Program
-from braze.inspect.numerics import FACTOR, scaled_errors
+from braze.ops.numerics import FACTOR, scaled_errors
 
 __all__ = ["Fault", "Settings", "Status", "Verdict", "judge", "runs_eagerly"]
 

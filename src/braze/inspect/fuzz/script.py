@@ -14,7 +14,7 @@ _HEAD = """\
 {IMPORTS}import torch
 import torch.nn.functional as F
 
-{BRAZE}from braze.inspect.numerics import assert_agrees, in_float64
+{BRAZE}from braze.ops.numerics import assert_agrees, in_float64
 """
 
 _FILLED = '''
