@@ -53,8 +53,10 @@ def _part(title: str, language: str, text: str) -> list[str]:
 
 
 def _fx(made: Compiled) -> str:
-    lines = made.fx.code.strip().splitlines()
-    return "\n".join(line.split(";")[0].rstrip() for line in lines)
+    lines = [line.split(";")[0].rstrip() for line in made.fx.code.strip().splitlines()]
+    parts = [line.partition(" = ") for line in lines]
+    # releases of torch differ in how they write keyword arguments
+    return "\n".join(f"{name}{sign}{call.replace(' = ', '=')}" for name, sign, call in parts)
 
 
 def _hot_block(llvm_ir: str) -> str:

@@ -132,26 +132,27 @@ class _Row:
         """The first element, and the mean difference from it."""
         return self._sum(self._difference, self._mean)
 
-    def _lost(self, differences: Node, i: Indices) -> Node:
-        """What the mean lost when it was rounded, times ``root``."""
-        difference = self._over(differences, self.n * self.scale / self.root)
-        rounded = _scaled_difference(self.d, self._mean(differences, i), self._first(i), self.root)
-        return self.d.op("sub", difference, rounded)
-
     def variance(self, mean: TensorBox, correction: float, finish: Callable[[Node], Node]) -> TensorBox:
-        """The mean square of the deviations from the rounded mean, less the square of what that lost."""
+        """The mean square of the deviations from the mean, less the square of what the mean lost when it was
+        rounded: both sums in one pass, the corrected two-pass algorithm. Source: Chan, Golub, LeVeque:
+        Algorithms for computing the sample variance (1983)."""
         d = self.d
-        lost = self._sum(self._difference, self._lost)
 
         def square(i: Indices, x: Node) -> Node:
             deviation = _scaled_difference(d, x, mean.load(d, i), self.root)
             return d.op("mul", deviation, deviation)
 
-        def variance(squares: Node, i: Indices) -> Node:
-            excess = lost.load(d, i)
-            excess = d.op("mul", d.op("mul", excess, excess), d.constant(self.n, self.dtype))
-            excess = d.op("minimum", excess, d.constant(torch.finfo(self.dtype).max, self.dtype))  # inf - inf
-            rest = d.op("maximum", d.op("sub", squares, excess), d.constant(0, self.dtype))
+        def variance(squares: Node, _: Indices) -> Node:
+            rest = squares
+            if squares.op == "reduction":
+                (deviation, _same), rvars = squares.args[0].args, squares.attrs[2]
+                assert isinstance(rvars, tuple)
+                total = d.reduction("sum", [deviation], rvars)
+                excess = self._over(d.op("mul", total, total), self.n)
+                excess = d.op(
+                    "minimum", excess, d.constant(torch.finfo(self.dtype).max, self.dtype)
+                )  # inf - inf
+                rest = d.op("maximum", d.op("sub", squares, excess), d.constant(0, self.dtype))
             divisor = max(self.n - correction, 0.0) * self.root * self.root
             return finish(self._over(rest, divisor))
 
