@@ -15,6 +15,7 @@ from torch.export import Dim, export
 import braze
 from braze.artifact.package import open_package
 from braze.errors import InputMismatchError, PackageError
+from braze.frontend import small_sizes
 
 
 class Program(torch.nn.Module):
@@ -191,3 +192,26 @@ def test_a_declared_size_that_cannot_be_served_is_said_beforehand(
     monkeypatch.setattr(small_sizes, "prepare", prepare)
     with pytest.raises(PackageError, match=r"shape\[0\] = 1, which its range has: it is Monday"):
         braze.aot_compile(source, tmp_path / "model.pt2", targets="host")
+
+
+def test_sizes_that_do_not_fit_are_tried_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not with every combination of the sizes that have nothing to do with them."""
+    tried: list[Any] = []
+    looked = small_sizes.export.surely_fails
+
+    def counted(condition: Any, values: Any) -> bool:
+        tried.append((condition, tuple(sorted(values.items()))))
+        return looked(condition, values)
+
+    monkeypatch.setattr(small_sizes.export, "surely_fails", counted)
+    args = (torch.randn(5, 5), torch.zeros(5, 5, dtype=torch.int64), torch.randn(5, 5), torch.randn(5, 5))
+
+    def body(self: Any, x: torch.Tensor, index: torch.Tensor, y: torch.Tensor, z: torch.Tensor) -> Any:
+        return torch.zeros_like(x).scatter_add(-1, index, x), y - z, torch.dot(y[0], z[:, 0])
+
+    shapes = {"args": tuple({0: Dim.AUTO, 1: Dim.AUTO} for _ in args)}
+    loaded = braze.aot_load(
+        braze.aot_compile(export(Program(body), args, dynamic_shapes=shapes), tmp_path / "p.pt2", "host")
+    )
+    assert loaded(*args)[1].equal(args[2] - args[3])
+    assert len(tried) < 3000, len(tried)

@@ -11,7 +11,7 @@ graph of its own.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -32,6 +32,8 @@ MAX_TRACES: Final = 40
 """For sizes that were declared ..."""
 MAX_UNDECLARED: Final = 8
 """... and for those that were not: programs with many sizes take long to trace."""
+MAX_EXAMPLES: Final = 20_000
+"""Sizes that are tried as an example of a region."""
 MAX_GRAPHS: Final = 12
 """Graphs of one package: more are more than the sizes of 0 and 1 of any model that people deploy."""
 
@@ -84,6 +86,22 @@ def served_by(
     return _Cover(export.recalled(program), config, compiled).run()
 
 
+class _Condition:
+    """What the program assumes of its sizes, with what is known of it for some of them."""
+
+    def __init__(self, condition: Any) -> None:
+        self.condition = condition
+        self.names = frozenset(s.name for s in condition.free_symbols)
+        self._known: dict[tuple[tuple[str, int], ...], bool] = {}
+
+    def fails(self, example: Mapping[str, int]) -> bool:
+        """Whether it holds for none of the sizes of which some are ``example``, as far as can be seen."""
+        given = tuple((name, example[name]) for name in sorted(self.names) if name in example)
+        if given not in self._known:
+            self._known[given] = export.surely_fails(self.condition, dict(given))
+        return self._known[given]
+
+
 class _Cover:
     def __init__(
         self, program: ExportedProgram, config: Config, compiled: Callable[[Prepared], CompiledFxGraph]
@@ -91,7 +109,7 @@ class _Cover:
         self.config, self.compiled = config, compiled
         self.symbols = _small_symbols(program)
         self.facts: dict[str, SymbolFacts] = {}
-        self.conditions: list[Any] = []
+        self.conditions: list[_Condition] = []
         self.program = program
         if self.symbols:
             # a copy that knows what the program does, and not what its first trace here will have added
@@ -101,7 +119,7 @@ class _Cover:
             known = shape_envs.symbols_by_name(env)
             self.facts = {name: shape_envs.facts_of(env, s) for name, s in known.items()}
             names = [name for name, fact in self.facts.items() if fact.hint is not None]
-            self.conditions = export.conditions_on(env, names)
+            self.conditions = [_Condition(c) for c in export.conditions_on(env, names)]
         self.main = prepare(program, config)
 
     def run(self) -> Served:
@@ -185,11 +203,8 @@ class _Cover:
             most = fact.upper
             fitting = [n for n in wanted if (least is None or n >= least) and (most is None or n <= most)]
             choices.append(list(dict.fromkeys(fitting)))
-        for values in itertools.islice(itertools.product(*choices), 20_000):
-            example = dict(zip(names, values, strict=True))
-            if not any(export.surely_fails(c, example) for c in self.conditions):
-                break
-        else:
+        example = self._example(names, choices)
+        if example is None:
             return None
         found: dict[str, SymbolFacts | int] = {}
         for name, fact in self.facts.items():
@@ -201,6 +216,31 @@ class _Cover:
             elif name in example:
                 found[name] = replace(fact, hint=example[name])
         return found
+
+    def _example(self, names: Sequence[str], choices: Sequence[Sequence[int]]) -> dict[str, int] | None:
+        """The first of the choices, the last name's changing fastest, that the program's conditions allow as
+        far as can be seen; None where there is none, or none is found soon."""
+        example: dict[str, int] = {}
+        left = MAX_EXAMPLES
+
+        def found(position: int) -> bool:
+            nonlocal left
+            if position == len(names):
+                return not any(c.fails(example) for c in self.conditions)
+            name = names[position]
+            for value in choices[position]:
+                left -= 1
+                if left < 0:
+                    break
+                example[name] = value
+                # those that this size completes: what fails is not tried with every size that follows
+                complete = (c for c in self.conditions if name in c.names and c.names <= example.keys())
+                if not any(c.fails(example) for c in complete) and found(position + 1):
+                    return True
+            example.pop(name, None)
+            return False
+
+        return example if found(0) else None
 
     def _decided(
         self, region: _Region, facts: Mapping[str, SymbolFacts | int], prepared: Prepared
@@ -245,7 +285,7 @@ class _Cover:
     def _may_be(self, region: _Region, values: Mapping[str, int]) -> bool:
         """Whether the program may be called with these sizes."""
         example = {**region.fixed, **values}
-        return not any(export.surely_fails(c, example) for c in self.conditions)
+        return not any(c.fails(example) for c in self.conditions)
 
     def _give_up(self, region: _Region, why: Exception | str) -> None:
         """Raise where a region was declared, and the program itself runs for it."""
