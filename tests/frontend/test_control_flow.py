@@ -193,6 +193,29 @@ def test_a_graph_inside_that_cannot_be_compiled_runs_as_eager(monkeypatch: pytes
     assert "injected" in str(one.message) and one.filename == __file__
 
 
+def dropped(x: torch.Tensor) -> torch.Tensor:
+    def trained(x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.dropout(x, 0.5, True) * 2
+
+    return torch.cond(x.sum() > 0, trained, lambda x: nn.functional.layer_norm(x, (5,)), (x,))
+
+
+def test_graphs_inside_are_simplified_as_others_are() -> None:
+    """So that random numbers are drawn in kernels, or are eager's."""
+    compiled = torch.compile(dropped, backend="braze", options={"strict": True})
+    kept = compiled(INPUTS[0])
+    torch.testing.assert_close(kept, torch.where(kept == 0, 0, INPUTS[0] * 4))
+    assert 0 < (kept == 0).sum() < kept.numel()
+    torch.testing.assert_close(compiled(INPUTS[1]), dropped(INPUTS[1]))
+    torch.compiler.reset()
+    exact = torch.compile(dropped, backend="braze", options={"strict": True, "fallback_random": True})
+    results = []
+    for function in (exact, dropped):
+        torch.manual_seed(3)
+        results.append(function(INPUTS[0]))
+    torch.testing.assert_close(*results, rtol=0, atol=0)
+
+
 def test_only_the_branch_that_is_taken_runs() -> None:
     def program(x: torch.Tensor, i: torch.Tensor) -> torch.Tensor:
         return torch.cond(x.sum() > 0, lambda x, i: x[i], lambda x, i: x[:2] * 2, (x, i))

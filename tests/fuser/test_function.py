@@ -383,8 +383,9 @@ def fallback(function: Any, *args: Any) -> str:
     """The reason for which a call fell back, having warned of it once."""
     before = dict(braze.fuser.stats().fallbacks)
     with braze.config.patch(strict=False):
-        with pytest.warns(BrazeWarning, match="runs as eager PyTorch"):
+        with pytest.warns(BrazeWarning, match="runs as eager PyTorch") as said:
             check(function, *args, times=1)
+        assert [one.filename for one in said if one.category is BrazeWarning] == [check.__code__.co_filename]
         check(function, *args, times=2)
     after = braze.fuser.stats().fallbacks
     (reason,) = [r for r in after if after[r] != before.get(r, 0)]

@@ -11,6 +11,7 @@ from braze import notices
 from braze._torch import dynamo, tracing
 from braze._torch.random_calls import describe_replays
 from braze.compile.failing import described, place_of
+from braze.compile.inner_graphs import graphs_inside, returns_a_tuple
 from braze.config import Config
 from braze.errors import ConfigError
 from braze.frontend.passes import constants, cse, dce, layout, random, views
@@ -46,14 +47,19 @@ JOINT: tuple[tuple[str, Pass], ...] = (("equal", lambda gm, config: cse.run(gm))
 
 
 def run_passes(gm: GraphModule, config: Config, passes: Sequence[tuple[str, Pass]] | None = None) -> None:
-    """Simplify `gm` in place. What it computes, mutates and returns stays the same; the order of its
-    mutations too. A pass that fails is left out, with one warning, and what it had begun is undone.
-    ``passes``: others than `PASSES`."""
+    """Simplify `gm`, and the graphs inside of it, in place. What it computes, mutates and returns stays the
+    same; the order of its mutations too. A pass that fails is left out, with one warning, and what it had
+    begun is undone. ``passes``: others than `PASSES`."""
     left = list(PASSES if passes is None else passes)
     before = tracing.Remembered(gm)
     while not all(_has_run(one, gm, config, left) for one in tuple(left)):
         # the others begin anew: the graph is known as it was before the first of them
         before.restore(gm)
+    if passes is None:
+        for inner in graphs_inside(gm):
+            with returns_a_tuple(inner):
+                tracing.keep_promised_strides(inner)
+                run_passes(inner, config)
 
 
 def _has_run(one: tuple[str, Pass], gm: GraphModule, config: Config, left: list[tuple[str, Pass]]) -> bool:
