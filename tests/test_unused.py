@@ -83,9 +83,9 @@ def fields(tree: ast.Module) -> Iterator[str]:
             for part in node.body:
                 if isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name):
                     yield part.target.id
-        elif isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == "self":
-            if isinstance(node.ctx, ast.Store):
-                yield node.attr
+        own = isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == "self"
+        if own and isinstance(node.ctx, ast.Store):
+            yield node.attr
 
 
 def read(tree: ast.Module) -> Iterator[str]:
