@@ -31,10 +31,7 @@ ALLOWED = {
     "unusable_reason": "why there are no workers",
     # to find faults with
     "ReferenceRun": "a schedule without any backend",
-    "parse_kernel": "kernels as people write them down",
-    "run_program": "a program without any backend",
     "scratch_bytes": "what a kernel needs, to run it alone",
-    "verify_program": "what a program has to fulfil",
     # to go
     "fptosi_sat": "an instruction of the builder's",
 }
