@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from braze.ir import views
-from braze.ir.layout import contiguous_strides, from_example
+from braze.ir.layout import contiguous_strides
 from braze.ir.loops import loop_indices
 from braze.ir.views import BaseView
 from braze.runtime.expr import Symbol, as_expr
+from tests.ir.layouts import layout_of
 
 
 def sizes(*n: int) -> tuple:
@@ -52,7 +53,7 @@ def test_a_view_is_what_torch_makes_of_it(view: BaseView, fn: object, shape: tup
     base = torch.arange(math.prod(shape)).reshape(shape)
     expected = fn(base)  # type: ignore[operator]
     assert torch.equal(gathered(base, view), expected)
-    layout = view.layout(from_example(torch.int64, shape, base.stride()))
+    layout = view.layout(layout_of(torch.int64, shape, base.stride()))
     assert layout is not None
     ints = [tuple(e.constant for e in part) for part in (layout.size, layout.stride)]
     strided = torch.as_strided(base, *ints, layout.offset.constant)
@@ -78,7 +79,7 @@ def test_a_reshape_of_strided_memory_has_a_layout_only_if_torch_has_a_view(
 ) -> None:
     base = torch.arange(24).reshape(2, 3, 4).permute(order)
     view = views.View(sizes(*target), sizes(*base.shape))
-    layout = view.layout(from_example(torch.int64, base.shape, base.stride()))
+    layout = view.layout(layout_of(torch.int64, base.shape, base.stride()))
     try:
         expected = base.view(target)
     except RuntimeError:

@@ -6,7 +6,7 @@ from typing import Final
 
 import torch
 
-__all__ = ["HOST", "HOST_DEVICE", "in_host_memory", "is_host", "type_of"]
+__all__ = ["HOST", "HOST_DEVICE", "in_host_memory", "is_host"]
 
 HOST: Final = "cpu"
 """The type of the device whose memory this process reads and writes itself."""
@@ -22,8 +22,3 @@ def in_host_memory(value: torch.Tensor) -> bool:
 def is_host(device: torch.device | str) -> bool:
     """The same for a device."""
     return torch.device(device).type == HOST
-
-
-def type_of(device: str) -> str:
-    """``cuda`` for ``cuda:1``."""
-    return device.partition(":")[0]

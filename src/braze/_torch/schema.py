@@ -33,7 +33,6 @@ class Argument:
 
     name: str
     type: str
-    keyword_only: bool
     default: object
     has_default: bool
     alias: frozenset[str]
@@ -136,7 +135,6 @@ def _argument(argument: Any) -> Argument:
     return Argument(
         name=argument.name,
         type=str(argument.type),
-        keyword_only=bool(getattr(argument, "kwarg_only", False)),
         default=argument.default_value if argument.has_default_value() else None,
         has_default=bool(argument.has_default_value()),
         alias=frozenset() if alias is None else frozenset(alias.before_set) | frozenset(alias.after_set),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
 import torch
@@ -16,7 +15,6 @@ from braze._torch.integers import LEAST
 from braze._torch.shape_envs import values_in_trace, whole_number
 
 __all__ = [
-    "RuntimeAssert",
     "Size",
     "bounds_in",
     "bounds_of",
@@ -31,7 +29,6 @@ __all__ = [
     "is_symbolic",
     "is_unbacked",
     "range_of",
-    "runtime_asserts",
     "same_layout",
     "same_size",
     "shape_env_of",
@@ -177,23 +174,6 @@ def is_of_tracing(error: BaseException) -> bool:
 def decides_by_data(error: BaseException) -> bool:
     """Whether an exception says that a trace has to know a number that only the running graph knows."""
     return isinstance(error, shapes.GuardOnDataDependentSymNode)
-
-
-@dataclass(frozen=True)
-class RuntimeAssert:
-    """Something that the trace assumed of data-dependent sizes. `condition` is a sympy boolean."""
-
-    condition: Any
-    message: str
-
-
-def runtime_asserts(env: ShapeEnv) -> list[RuntimeAssert]:
-    """What the graph must check while it runs, because it could not be guarded before."""
-    return [
-        RuntimeAssert(deferred.expr, str(deferred.msg))
-        for for_symbol in env.deferred_runtime_asserts.values()
-        for deferred in for_symbol
-    ]
 
 
 def same_size(a: Size, b: Size) -> bool:

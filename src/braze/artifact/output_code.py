@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, TypeAlias
 
 from braze.errors import UnserializableError
@@ -23,7 +22,7 @@ class OutputCode(ABC):
     """A compiled graph, from the compiler's hands, a worker's answer, the cache or a package.
 
     Its life: made, or read by `after_deserialization`; `post_compile` makes it callable in this process; then
-    ``run`` is called. `prepare_for_serialization` and `write_to_disk` may come at any time."""
+    ``run`` is called. `prepare_for_serialization` may come at any time."""
 
     name: str
 
@@ -59,12 +58,6 @@ class OutputCode(ABC):
     @abstractmethod
     def prepare_for_serialization(self) -> bytes:
         """The artefact. Raises ``UnserializableError``, which says what in it cannot leave the process."""
-
-    def write_to_disk(self, path: str | Path) -> int:
-        """Write the artefact to a file; its bytes. Raises ``UnserializableError`` and ``OSError``."""
-        data = self.prepare_for_serialization()
-        Path(path).write_bytes(data)
-        return len(data)
 
 
 class OpaqueCode(OutputCode):

@@ -9,7 +9,7 @@ import torch
 
 from braze._torch.devices import HOST_DEVICE, is_host
 from braze.ops.dtypes import SHORT
-from braze.runtime.expr import ONE, ZERO, Expr, as_expr, known_nonnegative, maximum, product
+from braze.runtime.expr import ONE, ZERO, Expr, known_nonnegative, maximum, product
 
 Sizes = tuple[Expr, ...]
 
@@ -23,17 +23,6 @@ def contiguous_strides(size: Sequence[Expr]) -> Sizes:
         if s.constant != 0:
             running = running * s
     return tuple(reversed(strides))
-
-
-def strides_in_order(size: Sequence[Expr], order: Sequence[int]) -> Sizes:
-    """Dense strides with ``order`` listing the dimensions from innermost to outermost."""
-    strides: list[Expr] = [ONE] * len(size)
-    running = ONE
-    for dim in order:
-        strides[dim] = running
-        if size[dim].constant != 0:
-            running = running * size[dim]
-    return tuple(strides)
 
 
 @dataclass(frozen=True)
@@ -173,10 +162,3 @@ def stride_order(size: Sequence[Expr], stride: Sequence[Expr]) -> list[int]:
         if known_nonnegative(stride[dims[a]] - stride[dims[a + 1]] - 1):
             dims[a], dims[a + 1] = dims[a + 1], dims[a]
     return dims
-
-
-def from_example(
-    dtype: torch.dtype, size: Sequence[Expr | int], stride: Sequence[Expr | int], offset: Expr | int = 0
-) -> FixedLayout:
-    """A fixed layout from ints or expressions."""
-    return FixedLayout(dtype, tuple(map(as_expr, size)), tuple(map(as_expr, stride)), as_expr(offset))

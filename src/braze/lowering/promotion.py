@@ -60,12 +60,6 @@ def _combine(higher: torch.dtype | None, lower: torch.dtype | None) -> torch.dty
     return torch.promote_types(higher, lower)
 
 
-def float_type(*operands: Operand | None) -> torch.dtype:
-    """The same for operations that are done in floating point whatever they are given."""
-    dtype = result_type(*operands)
-    return dtype if is_float(dtype) else default_dtype()
-
-
 def number(ctx: GraphLowering, value: Scalar, dtype: torch.dtype) -> Node:
     """A number as a value of type ``dtype``."""
     if isinstance(value, Node):

@@ -24,9 +24,7 @@ def widened(kernel: Kernel) -> Kernel | None:
     stages = []
     for stage in kernel.stages:
         for node in stage.nodes:
-            if node.op in _RANDOM or (
-                node.op == "bitcast" and is_float(node.dtype) != is_float(node.args[0].dtype)
-            ):
+            if node.op in _RANDOM or (node.op == "bitcast" and _of_bits(node)):
                 return None
             if node.id not in done:
                 done[node.id] = _wide(dag, node, done)
@@ -37,6 +35,7 @@ def widened(kernel: Kernel) -> Kernel | None:
 
 
 def _of_bits(node: Node) -> bool:
+    """Whether a value is looked at as bits, or bits as a value, which is another one in another type."""
     return is_float(node.dtype) != is_float(node.args[0].dtype)
 
 

@@ -13,7 +13,6 @@ __all__ = [
     "Decomposition",
     "Table",
     "computation",
-    "computation_dtype",
     "rounded",
 ]
 
@@ -21,11 +20,6 @@ Decomposition: TypeAlias = Callable[..., Any]
 Table: TypeAlias = dict[Any, Decomposition]
 
 HALF_TYPES = (torch.float16, torch.bfloat16)
-
-
-def computation_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype in which arithmetic on `dtype` is done: float32 for the half types, itself otherwise."""
-    return torch.float32 if dtype in HALF_TYPES else dtype
 
 
 def rounded(x: Tensor, dtype: torch.dtype) -> Tensor:
