@@ -37,11 +37,11 @@ def prepared(program: Program, buffers: dict[str, torch.Tensor], sizes: dict[str
     engine: llvm.ExecutionEngine = compile_module(code.text)
     errors = (ctypes.c_int64 * 4)()
     (name,) = code.functions
-    types = [ctypes.c_void_p] * (1 + len(code.buffers)) + [ctypes.c_int64] * len(code.sizes)
+    types = [ctypes.c_void_p] * (1 + len(code.buffers)) + [ctypes.c_int64] * len(code.program.sizes)
     function = ctypes.CFUNCTYPE(None, *types, ctypes.c_void_p, *[ctypes.c_int64] * 3)(
         engine.get_function_address(name)
     )
-    given = [buffers[b].data_ptr() for b in code.buffers] + [sizes[s] for s in code.sizes]
+    given = [buffers[b].data_ptr() for b in code.buffers] + [sizes[s.name] for s in code.program.sizes]
 
     def call() -> None:
         function(ctypes.addressof(errors), *given, None, 0, 0, 1)

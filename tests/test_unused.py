@@ -30,10 +30,7 @@ ALLOWED = {
     "unbound": "what a package still needs",
     "unusable_reason": "why there are no workers",
     # to find faults with
-    "ReferenceRun": "a schedule without any backend",
     "scratch_bytes": "what a kernel needs, to run it alone",
-    # to go
-    "fptosi_sat": "an instruction of the builder's",
 }
 """Functions and classes that the package does not name itself, and what they are for."""
 

@@ -19,9 +19,9 @@ from braze.lowering import families as families
 from braze.lowering.graph import GraphLowering
 from braze.schedule.fusion import Fuser
 from braze.schedule.nodes import build_nodes
-from braze.schedule.reference import ReferenceRun
 from braze.schedule.schedule import Schedule, Segment, schedule, segmented
 from tests.compile.requests import request_of
+from tests.schedule.reference import ReferenceRun
 
 
 class Reference:

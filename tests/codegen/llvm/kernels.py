@@ -33,7 +33,7 @@ def execute(
     scratch = torch.full((nbytes + 64,), 0x5A, dtype=torch.uint8)
     aligned = scratch.data_ptr() + (-scratch.data_ptr()) % 64
     for name in code.functions:
-        types = [ctypes.c_void_p] * (1 + len(code.buffers)) + [ctypes.c_int64] * len(code.sizes)
+        types = [ctypes.c_void_p] * (1 + len(code.buffers)) + [ctypes.c_int64] * len(code.program.sizes)
         types += [ctypes.c_void_p] + [ctypes.c_int64] * 3
         function = ctypes.CFUNCTYPE(None, *types)(engine.get_function_address(name))
 
@@ -41,7 +41,7 @@ def execute(
             function(  # type: ignore[operator]
                 ctypes.addressof(errors),
                 *[buffers[b].data_ptr() for b in code.buffers],
-                *[sizes[s] for s in code.sizes],
+                *[sizes[s.name] for s in code.program.sizes],
                 aligned,
                 100,
                 tid,

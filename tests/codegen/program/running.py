@@ -26,11 +26,9 @@ def code_of(program: Program) -> KernelCode:
         program,
         tuple(b.name for b in program.buffers),
         tuple(b.dtype.itemsize for b in program.buffers),
-        tuple(s.name for s in program.sizes),
         rendered.scratch.shared,
         rendered.scratch.thread,
         program.checks,
-        True,
     )
 
 

@@ -28,11 +28,11 @@ _PLACEHOLDER = "braze_kernel"
 class KernelCode:
     """The code of one kernel.
 
-    ``functions``: the phases' symbols, each of the renderer's interface. ``text``: the module. ``buffers``
-    and ``sizes``: the kernel's own names, in argument order; ``itemsizes``: for each buffer the bytes of an
+    ``functions``: the phases' symbols, each of the renderer's interface. ``text``: the module. ``buffers``:
+    the names of its buffers, in argument order; ``itemsizes``: for each buffer the bytes of an
     element, a multiple of which its address has to be. ``scratch_shared + nt * scratch_thread`` bytes of
     scratch are needed (expressions over the sizes). ``checks[k]`` is the check whose failure is reported as
-    id ``errbase + k + 1``. ``parallel``: more than one thread can be of use.
+    id ``errbase + k + 1``.
     """
 
     name: str
@@ -42,11 +42,9 @@ class KernelCode:
     program: Program
     buffers: tuple[str, ...]
     itemsizes: tuple[int, ...]
-    sizes: tuple[str, ...]
     scratch_shared: Expr
     scratch_thread: Expr
     checks: tuple[str, ...]
-    parallel: bool
 
 
 def generate(kernel: Kernel, target: Target | int, masks: bool | None = None) -> KernelCode:
@@ -72,11 +70,9 @@ def generate(kernel: Kernel, target: Target | int, masks: bool | None = None) ->
         program,
         tuple(b.name for b in program.buffers),
         tuple(b.dtype.itemsize for b in program.buffers),
-        tuple(s.name for s in program.sizes),
         rendered.scratch.shared,
         rendered.scratch.thread,
         program.checks,
-        any(not s.serial for s in plan.stages),
     )
 
 

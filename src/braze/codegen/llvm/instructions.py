@@ -302,8 +302,3 @@ class InstructionEmitter:
     def ctpop(self, a: Value) -> Value:
         """Number of one bits in each lane."""
         return self.intrinsic("llvm.ctpop", a.type, (a,))
-
-    def fptosi_sat(self, value: Value, elem: str) -> Value:
-        """Float to signed integer, saturating, 0 for NaN. Slow on vectors (one lane after another)."""
-        ret = value.type.with_elem(elem)
-        return self.intrinsic("llvm.fptosi.sat", ret, (value,), f"{ret.suffix}.{value.type.suffix}")
