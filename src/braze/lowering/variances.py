@@ -15,7 +15,7 @@ from braze.lowering.reductions import Space, count
 from braze.lowering.registry import Unsupported, lowers
 from braze.ops.dag import Dag, Node, cost
 from braze.ops.dtypes import compute_dtype, is_float
-from braze.runtime.expr import ZERO, Expr
+from braze.runtime.expr import ZERO, Expr, known_positive
 
 if TYPE_CHECKING:
     from braze.lowering.graph import GraphLowering
@@ -71,20 +71,36 @@ def _var_and_mean(
 def _in_strips(
     space: Space, correction: float, dtype: torch.dtype, finish: Callable[[Node], Node]
 ) -> tuple[Callable[[], TensorBox], TensorBox]:
+    """Halves of what the elements differ by from the first one are reduced, so that merging the strips' means
+    loses nothing of large numbers either. Where there may be no element, they are reduced as they are."""
     d = space.ctx.dag
     divisor = count(space.ctx, space.numel, dtype, correction)
+    shifted = known_positive(space.numel)
+    at = loop_indices(space.size)
+
+    def operand(i: Indices, r: Indices) -> list[Node]:
+        x = space.element(i, r, dtype)
+        return [_scaled_difference(d, x, _first(space, i, dtype), 0.5) if shifted else x]
 
     def component(which: int, finish: Callable[[Node], Node]) -> TensorBox:
-        return space.reduce(
-            "welford",
-            dtype,
-            lambda i, r: [space.element(i, r, dtype)],
-            component=which,
-            cls=WelfordReduction,
-            finish=finish,
-        )
+        return space.reduce("welford", dtype, operand, component=which, cls=WelfordReduction, finish=finish)
 
-    return lambda: component(1, lambda v: finish(d.op("truediv", v, divisor))), component(0, lambda v: v)
+    def mean(v: Node) -> Node:
+        return d.op("fma", v, d.constant(2, dtype), _first(space, at, dtype)) if shifted else v
+
+    def variance(v: Node) -> Node:
+        v = d.op("truediv", v, divisor)
+        return finish(d.op("mul", v, d.constant(4, dtype)) if shifted else v)
+
+    return lambda: component(1, variance), component(0, mean)
+
+
+def _first(space: Space, i: Indices, dtype: torch.dtype) -> Node:
+    """The first element of a row, or 0 where it is not finite."""
+    d = space.ctx.dag
+    v = space.element(i, [ZERO] * len(space.ranges), dtype)
+    finite = d.op("lt", d.op("abs", v), d.constant(math.inf, dtype))
+    return d.where(finite, v, d.constant(0, dtype))
 
 
 class _Row:
@@ -111,22 +127,15 @@ class _Row:
             finish=lambda v: finish(v, at),
         )
 
-    def _first(self, i: Indices) -> Node:
-        """The first element, or 0 where it is not finite."""
-        d = self.d
-        v = self.space.element(i, [ZERO] * len(self.space.ranges), self.dtype)
-        finite = d.op("lt", d.op("abs", v), d.constant(math.inf, self.dtype))
-        return d.where(finite, v, d.constant(0, self.dtype))
-
     def _difference(self, i: Indices, x: Node) -> Node:
-        return _scaled_difference(self.d, x, self._first(i), self.scale)
+        return _scaled_difference(self.d, x, _first(self.space, i, self.dtype), self.scale)
 
     def _over(self, v: Node, divisor: float) -> Node:
         return self.d.op("truediv", v, self.d.constant(divisor, self.dtype))
 
     def _mean(self, differences: Node, i: Indices) -> Node:
         half = self._over(differences, 2 * self.n * self.scale)
-        return self.d.op("fma", half, self.d.constant(2, self.dtype), self._first(i))
+        return self.d.op("fma", half, self.d.constant(2, self.dtype), _first(self.space, i, self.dtype))
 
     def mean(self) -> TensorBox:
         """The first element, and the mean difference from it."""
