@@ -73,6 +73,11 @@ def until_small(x: torch.Tensor) -> torch.Tensor:
     return x + step
 
 
+def counted(x: torch.Tensor) -> torch.Tensor:
+    """A loop over a number of Python's."""
+    return while_loop(lambda i, y: i < 4, lambda i, y: (i + 1, y.sin() + i), (0, x))[1]
+
+
 @torch.compiler.nested_compile_region
 def _region(x: torch.Tensor) -> torch.Tensor:
     return (x.sin() + 1).mean(-1, keepdim=True) * x
@@ -95,7 +100,7 @@ def running(x: torch.Tensor) -> torch.Tensor:
     return rows + carry
 
 
-PROGRAMS = [by_sum, by_size, nested, until_small, regions, each_row, each_column, running]
+PROGRAMS = [by_sum, by_size, nested, until_small, counted, regions, each_row, each_column, running]
 DIFFERENTIABLE = [by_sum, by_size, nested, regions, each_row, running]
 INPUTS = [torch.linspace(-2, 3, 20).reshape(4, 5), torch.linspace(-3, 0.5, 20).reshape(4, 5)]
 

@@ -6,7 +6,7 @@ the tensors between them are. Nothing of Braze reads it back: the launch plan is
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -87,7 +87,7 @@ class _Writer:
             inner = _Writer(graph.info.variants[0].plan, self.hints, graph.calls)
             arguments.insert(place, inner.graph(f"{of.name}_{number}", of.single[number]))
         encoded = [self._argument(leaf) for leaf in _leaves(arguments)]
-        outputs = self._outputs(call.outs)
+        outputs = self._outputs(_tensors_in(call.outs, self.layouts))
         name = next(_names(outputs), of.name)
         return serde.graph_call_node(name, of.operator, encoded, outputs, call.where)
 
@@ -179,6 +179,13 @@ class _Writer:
         name = self._fresh(f"{given.name}_filled")
         self.layouts[name] = TensorLayout(name, layout.dtype, layout.sizes, layout.strides, layout.device)
         return self._tensor(name)
+
+
+def _tensors_in(pattern: Pattern, known: Collection[str]) -> Pattern:
+    """A pattern of results with None for the numbers among them."""
+    if isinstance(pattern, tuple):
+        return tuple([_tensors_in(p, known) for p in pattern])
+    return pattern if pattern in known else None
 
 
 def _leaves(value: Any) -> Iterator[Any]:

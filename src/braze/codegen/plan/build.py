@@ -460,7 +460,8 @@ class _Builder:
                 self._learned(symbol)
         if not isinstance(op, ExternKernelOut) and op.qualified_name not in ROW_MAJOR:
             for result in op.results:
-                self._look_at(op, result.name, result.layout)
+                if not isinstance(result, NumberBuffer):
+                    self._look_at(op, result.name, result.layout)
 
     def _look_at(self, op: ExternKernel, name: str, layout: Layout) -> None:
         """Compare a result with what its trace says of it."""
