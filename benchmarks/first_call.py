@@ -180,7 +180,7 @@ def _sections(payload: bytes) -> Mapping[str, memoryview]:
 
 
 def _part(section: str) -> str:
-    return {"o": "code", "ll": "ir"}.get(section.rpartition(".")[2], section)
+    return {"o": "code", "src": "ir"}.get(section.rpartition(".")[2], section)
 
 
 def _stored(content: bytes, *, packed: bool) -> int:

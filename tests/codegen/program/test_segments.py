@@ -8,11 +8,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+from braze.codegen.backends import limits_under
 from braze.codegen.llvm.generate import generate
 from braze.codegen.llvm.segment import KernelCall, segment_program
 from braze.codegen.program.grammar import Barrier
 from braze.codegen.program.interpreter import run_program
 from braze.codegen.program.program import Program
+from braze.config import Config
 from braze.ops.interpreter import interpret
 from braze.schedule.schedule import Segment, schedule
 from tests.lowering.execute import lower, trace
@@ -23,7 +25,7 @@ Function = Callable[[torch.Tensor], object]
 def segment_of(function: Function, x: torch.Tensor) -> tuple[Segment, list[KernelCall]]:
     """The one segment that a function becomes, and its kernels called with arguments by position."""
     graph, fallbacks = lower(trace(function, x))
-    (segment,) = schedule(graph).steps
+    (segment,) = schedule(graph, limits_under(Config())).steps
     assert not fallbacks and isinstance(segment, Segment)
     places: dict[str, int] = {}
     calls = []
