@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional
 
 import braze
+from braze import notices
 from braze.errors import BrazeWarning, ConfigError, FallbackError
 from tests.fuser.compare import check, made
 
@@ -395,7 +396,9 @@ def fallback(function: Any, *args: Any) -> str:
     return reason
 
 
-def test_reasons_for_falling_back() -> None:
+def test_reasons_for_falling_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notices, "_said", set())  # other tests' functions may have the same names
+
     class Thing:
         scale = 2
 
