@@ -32,8 +32,10 @@ __all__ = [
 
 @dataclass
 class Frame:
-    """What the stages of one kernel share. ``registers``: the local buffers that are one value for each outer
-    point, and ``locals`` these values, by name and by copy; ``scratch``: memory of the kernel's own."""
+    """What the stages of one kernel share. ``rows``: its local buffers, of which ``registers`` are one value
+    for each outer point, and ``locals`` these values, by name and by copy; ``scratch``: memory of the
+    kernel's own.
+    """
 
     b: Builder
     kernel: Kernel
