@@ -19,11 +19,12 @@ THE_GUARD = (
     "braze.config:",
     "braze.notices:",
     "braze.runtime.ending:",  # its threads are known before anything is compiled in them
-    "braze.runtime.host:check_target",  # the options are looked at first
+    "braze.runtime.engines:check_options",  # the options are looked at first
     "braze.compile.failing:",
     "braze.frontend.as_captured:",
     "braze.frontend.backend:",
     "braze._torch.dynamo:",
+    "braze._torch.hidden:",  # what runs as captured is hidden, too
     "braze.artifact.autograd_call:guarded_backward",  # put around what was compiled, or is not
     "braze._torch.aot:boxed",
     "braze._torch.tracing:promised_strides",  # the last resort needs them

@@ -13,7 +13,7 @@ from braze import config
 from braze.artifact import container
 from braze.artifact.compiled_graph import CompiledFxGraph
 from braze.cache.store import open_store
-from braze.compile.progressive import BETTER_LEVEL
+from braze.codegen.llvm.backend import BETTER_LEVEL
 from braze.compile.workers.pool import CompilePool
 from tests.models import strategies, zoo
 from tests.models.strategies import HITS, NOISY, Asked, Cell, Reference
