@@ -160,3 +160,13 @@ def test_emulated_casts_give_eagers_bits(dtype: torch.dtype) -> None:
         same(have, want)
     # it is the option that does it
     assert any(not torch.equal(a, b) for a, b in zip(compiled(chain)(x, y), chain(x, y)))
+
+
+@pytest.mark.parametrize("eps", [1e-6, 1e-3, 0.25])
+@pytest.mark.parametrize("dtype", HALF_TYPES, ids=str)
+def test_the_bounds_of_a_logit_are_of_the_type(dtype: torch.dtype, eps: float) -> None:
+    """1 - 1e-6 is 1 in half types, and the logit of 1 infinite."""
+    x = torch.tensor([-1.0, 0.0, 0.5, 1.0, 2.0, torch.nan]).to(dtype)
+    torch.testing.assert_close(
+        compiled(lambda x: torch.logit(x, eps))(x), torch.logit(x, eps), rtol=0.02, atol=1e-3, equal_nan=True
+    )

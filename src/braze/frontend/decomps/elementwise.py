@@ -189,9 +189,10 @@ def full_like(
 def logit(x: Tensor, eps: float | None = None) -> Tensor:
     """log(x / (1 - x)), of x clamped to [eps, 1 - eps] where eps is given."""
     dtype = x.dtype if x.is_floating_point() else torch.get_default_dtype()
-    wide = computation(x.to(dtype))
+    x = x.to(dtype)
     if eps is not None:
-        wide = torch.clamp(wide, eps, 1 - eps)
+        x = torch.clamp(x, eps, 1 - eps)  # in the type of x: in half types, 1 - eps may be 1
+    wide = computation(x)
     return torch.log(wide / (1 - wide)).to(dtype)
 
 
