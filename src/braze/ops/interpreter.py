@@ -8,7 +8,8 @@ loop.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 
 import torch
@@ -229,15 +230,7 @@ class _Evaluation:
                 raise InternalError(f"{atom} is neither a loop of this stage nor a size", node=self.where)
             return self.full(self.run_.sizes[atom.name], torch.int64)
         parts = [self.index(p) for p in atom.parts]
-        if isinstance(atom, FloorDiv):
-            return torch.div(parts[0], parts[1], rounding_mode="floor")
-        if isinstance(atom, Mod):
-            return torch.remainder(parts[0], parts[1])
-        pick = torch.minimum if isinstance(atom, Min) else torch.maximum
-        result = parts[0]
-        for part in parts[1:]:
-            result = pick(result, part)
-        return result
+        return combined(atom, parts)
 
     # -- memory -----------------------------------------------------------------------------------------
     def address(self, buffer: str, e: Expr, mask: Node | None, access: str) -> tuple[Tensor, Tensor]:
@@ -279,3 +272,12 @@ class _Evaluation:
             memory[index[active]] = value[active]
         else:
             memory.index_add_(0, index[active], value[active])
+
+
+def combined(atom: Atom, parts: Sequence[Tensor]) -> Tensor:
+    """A floor division, remainder, minimum or maximum of integers."""
+    if isinstance(atom, FloorDiv):
+        return torch.div(parts[0], parts[1], rounding_mode="floor")
+    if isinstance(atom, Mod):
+        return torch.remainder(parts[0], parts[1])
+    return functools.reduce(torch.minimum if isinstance(atom, Min) else torch.maximum, parts)

@@ -10,7 +10,7 @@ to a failed check's id, and which thread of how many this is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,7 +24,6 @@ from braze.codegen.llvm.sharing import share
 from braze.codegen.program.grammar import (
     LANE,
     Assign,
-    Barrier,
     Bind,
     Check,
     Const,
@@ -40,6 +39,7 @@ from braze.codegen.program.grammar import (
     Tail,
     Var,
     bodies,
+    phases,
 )
 from braze.codegen.program.program import Program, Scratch
 from braze.errors import InternalError
@@ -85,21 +85,10 @@ def render(program: Program, module: ModuleBuilder, name: str) -> Rendered:
     """Add the phases of ``program`` to ``module``, under names that begin with ``name``."""
     need = scratch_of(program.scratch)
     functions = []
-    for phase, body in enumerate(_phases(program.body)):
+    for phase, body in enumerate(phases(program.body)):
         functions.append(f"{name}_{phase}")
         _Phase(program, need, module, functions[-1]).run(body)
     return Rendered(tuple(functions), need)
-
-
-def _phases(body: Sequence[Statement]) -> Iterator[list[Statement]]:
-    current: list[Statement] = []
-    for statement in body:
-        if isinstance(statement, Barrier):
-            yield current
-            current = []
-        else:
-            current.append(statement)
-    yield current
 
 
 class _Phase:

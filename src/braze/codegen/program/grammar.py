@@ -30,6 +30,7 @@ runs the whole program, but for what is shared; ``barrier`` stands outside loops
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -61,6 +62,7 @@ __all__ = [
     "ValueSymbol",
     "Var",
     "bodies",
+    "phases",
     "walk",
 ]
 
@@ -286,4 +288,15 @@ def walk(body: list[Statement]) -> list[Statement]:
         inner = bodies(statement)
         if inner:
             out += walk(inner)
+    return out
+
+
+def phases(body: Sequence[Statement]) -> list[list[Statement]]:
+    """What runs from one barrier to the next."""
+    out: list[list[Statement]] = [[]]
+    for statement in body:
+        if isinstance(statement, Barrier):
+            out.append([])
+        else:
+            out[-1].append(statement)
     return out

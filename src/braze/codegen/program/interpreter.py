@@ -18,7 +18,6 @@ from braze.codegen.program.grammar import (
     LANE,
     Along,
     Assign,
-    Barrier,
     Bind,
     Call,
     Check,
@@ -35,30 +34,21 @@ from braze.codegen.program.grammar import (
     Tail,
     ValueSymbol,
     Var,
+    phases,
 )
 from braze.codegen.program.program import Program
 from braze.errors import InternalError
 from braze.ops import scalar
 from braze.ops.dtypes import SHORT
+from braze.ops.interpreter import combined
 from braze.runtime import checks
-from braze.runtime.expr import Atom, Expr, FloorDiv, Min, Mod, Symbol
+from braze.runtime.expr import Atom, Expr, Symbol
 
-__all__ = ["phases", "run_program"]
+__all__ = ["run_program"]
 
 Tensor = torch.Tensor
 NOTHING: Mapping[str, Program] = {}
 _GARBAGE = 0x5A
-
-
-def phases(body: Sequence[Statement]) -> list[list[Statement]]:
-    """What runs from one barrier to the next."""
-    out: list[list[Statement]] = [[]]
-    for statement in body:
-        if isinstance(statement, Barrier):
-            out.append([])
-        else:
-            out[-1].append(statement)
-    return out
 
 
 def run_program(
@@ -246,15 +236,7 @@ class _Thread:
             start = self.symbols[atom]
             return start + along.offset + torch.arange(along.lanes) if atom == along.symbol else start
         parts = [self.lanes(p, along) for p in atom.parts]
-        if isinstance(atom, FloorDiv):
-            return torch.div(parts[0], parts[1], rounding_mode="floor")
-        if isinstance(atom, Mod):
-            return torch.remainder(parts[0], parts[1])
-        pick = torch.minimum if isinstance(atom, Min) else torch.maximum
-        result = parts[0]
-        for part in parts[1:]:
-            result = pick(result, part)
-        return result
+        return combined(atom, parts)
 
     # -- memory -------------------------------------------------------------------------------------------
     def _place(self, s: Load | Store) -> tuple[Tensor, Tensor, Tensor]:

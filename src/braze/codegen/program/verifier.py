@@ -34,9 +34,9 @@ from braze.codegen.program.grammar import (
     ValueSymbol,
     Var,
     bodies,
+    phases,
     walk,
 )
-from braze.codegen.program.interpreter import phases
 from braze.codegen.program.program import Program
 from braze.errors import InternalError
 from braze.ops.dtypes import is_float, is_integer
