@@ -19,7 +19,7 @@ from braze.ops.kernel import Kernel
 from braze.runtime.expr import Expr, as_expr
 from braze.runtime.target import Target
 
-__all__ = ["KernelCode", "generate", "scratch_bytes"]
+__all__ = ["KernelCode", "code_of", "generate", "scratch_bytes"]
 
 _PLACEHOLDER = "braze_kernel"
 
@@ -57,13 +57,17 @@ def generate(kernel: Kernel, target: Target | int, masks: bool | None = None) ->
         if b.dtype not in SHORT:
             raise CodegenError(f"no machine code for elements of {b.dtype}", node=kernel.name)
     plan = plan_kernel(kernel, lanes, masks)
-    program = build_program(kernel, plan)
-    module = ModuleBuilder(_PLACEHOLDER, vector_bits=max(128, 32 * lanes))
+    return code_of(build_program(kernel, plan), plan)
+
+
+def code_of(program: Program, plan: LoopPlan) -> KernelCode:
+    """The code of a program; ``plan`` is what it was built from."""
+    module = ModuleBuilder(_PLACEHOLDER, vector_bits=max(128, 32 * program.lanes))
     rendered = render(program, module, _PLACEHOLDER)
     text = module.text()
     name = "k_" + hashlib.sha256(text.encode()).hexdigest()[:20]
     return KernelCode(
-        kernel.name,
+        program.name,
         tuple(f.replace(_PLACEHOLDER, name) for f in rendered.functions),
         text.replace(_PLACEHOLDER, name),
         plan,
