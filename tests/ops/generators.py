@@ -507,3 +507,13 @@ def cases(specials: bool = False) -> st.SearchStrategy[Case]:
         scans(specials),
         scatters(specials),
     )
+
+
+KINDS = {
+    "pointwise": pointwise,
+    "reductions": reductions,
+    "rows": rows,
+    "scans": scans,
+    "scatters": scatters,
+}
+"""Strategies for random kernels; each takes whether values may be special."""

@@ -12,17 +12,9 @@ from hypothesis import strategies as st
 from braze.codegen.llvm.generate import generate
 from braze.ops.interpreter import interpret
 from tests.codegen.llvm.kernels import check_guards, execute, guarded
-from tests.ops import generators
-from tests.ops.generators import Case, compare
+from tests.ops.generators import KINDS, Case, compare
 
 EXAMPLES = int(os.environ.get("BRAZE_FUZZ_EXAMPLES", "25"))
-KINDS = {
-    "pointwise": generators.pointwise,
-    "reductions": generators.reductions,
-    "rows": generators.rows,
-    "scans": generators.scans,
-    "scatters": generators.scatters,
-}
 
 
 @pytest.mark.parametrize("kind", KINDS)

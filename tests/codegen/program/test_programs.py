@@ -17,17 +17,9 @@ from braze.codegen.program.verifier import verify_program
 from braze.ops.interpreter import interpret
 from braze.ops.kernel import Kernel
 from tests.codegen.llvm.kernels import check_guards, guarded
-from tests.ops import generators
-from tests.ops.generators import Case, compare
+from tests.ops.generators import KINDS, Case, compare
 
 EXAMPLES = int(os.environ.get("BRAZE_FUZZ_EXAMPLES", "15"))
-KINDS = {
-    "pointwise": generators.pointwise,
-    "reductions": generators.reductions,
-    "rows": generators.rows,
-    "scans": generators.scans,
-    "scatters": generators.scatters,
-}
 
 
 def program_of(kernel: Kernel, lanes: int, masks: bool) -> Program:
