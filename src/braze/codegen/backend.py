@@ -120,12 +120,9 @@ class KernelReport(Protocol):
         """The text that the backend wrote."""
         ...
 
-    def program(self) -> str:
-        """Those steps as pseudo-code, made when asked for; empty where the backend has no such thing."""
-        ...
-
-    def program_data(self) -> Program | None:
-        """Those steps, to be run by their interpreter; None where the backend has no such thing."""
+    def program(self) -> Program | None:
+        """Those steps as data, which prints as pseudo-code, made when asked for; None where the backend has
+        no such thing."""
         ...
 
     def memory(self, values: Sequence[int]) -> tuple[Mapping[str, int], Mapping[str, int]] | None:

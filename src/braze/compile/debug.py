@@ -100,7 +100,7 @@ class DebugFolder:
                     name = report.kernel.name
                     self.write(f"kernels/{name}.txt", _with_sources(report.kernel))
                     self.write(f"kernels/{name}.plan", report.loop_plan)
-                    self.write(f"kernels/{name}.program", report.program())
+                    self.write(f"kernels/{name}.program", report.program() or "")
                     self.write(f"kernels/{name}.{suffix}", report.code)
                 for file, text in part.files.items():
                     self.write(file, text)

@@ -32,12 +32,15 @@ from braze.ops.kernel import Kernel
 from braze.ops.numerics import difference, within_factor
 from braze.ops.parser import parse_kernel
 from braze.ops.widened import widened
+from braze.runtime.checks import EXCEPTIONS
 from braze.runtime.plan import Event
 from braze.schedule.schedule import ScheduledKernel, Segment
 
 __all__ = ["KernelVerifier", "again"]
 
 Memory = dict[str, torch.Tensor]
+FAILED_CHECKS = tuple(set(EXCEPTIONS.values()))
+"""What the interpreters raise where a check of the kernel's fails; all else is a defect, and goes through."""
 _SCRIPT = '''"""The kernel in this folder once more, by both interpreters, on what it was called with."""
 
 from pathlib import Path
@@ -68,7 +71,7 @@ class KernelVerifier:
         """What is wrong with the program of a kernel as it stands, once for each."""
         name = report.kernel.name
         if name not in self._broken:
-            program = report.program_data()
+            program = report.program()
             try:
                 if program is not None:
                     verify_program(program)
@@ -113,7 +116,7 @@ class KernelVerifier:
             "found.txt": found,
             "kernel.txt": str(report.kernel),
             "plan.txt": str(report.loop_plan),
-            "program.txt": report.program(),
+            "program.txt": str(report.program() or ""),
             "code.txt": report.code,
             "sizes.json": json.dumps(dict(sizes)),
             "again.py": _SCRIPT,
@@ -156,8 +159,8 @@ def _found(kernel: Kernel, actual: Memory, before: Memory, sizes: Mapping[str, i
         interpret(kernel, expected, sizes)
     except BrazeError:
         raise
-    except Exception:
-        return None  # a check fails, and the call raises it
+    except FAILED_CHECKS:
+        return None  # and the call raises it
     exact: Memory | None = None
     for b in kernel.buffers:
         if b.role not in ("out", "inout"):
@@ -185,7 +188,7 @@ def _in_float64(kernel: Kernel, before: Memory, sizes: Mapping[str, int]) -> Mem
 
 def _judged(report: KernelReport, before: Memory, sizes: Mapping[str, int]) -> tuple[str, str | None]:
     """Which of the steps from a kernel to its code is wrong, and what is wrong with the program, if it is."""
-    program = report.program_data()
+    program = report.program()
     if program is None:
         return "the code differs from the kernel", None
     actual = _copied(before)
@@ -193,8 +196,8 @@ def _judged(report: KernelReport, before: Memory, sizes: Mapping[str, int]) -> t
         run_program(program, actual, sizes, 2)
     except BrazeError as error:
         return "the program differs from the kernel", error.what
-    except Exception:
-        return "the code differs from the program", None  # a check fails, in both
+    except FAILED_CHECKS:
+        return "the code differs from the program", None  # which fails in both
     found = _found(report.kernel, actual, before, sizes)
     if found is None:
         return "the code differs from the program", None

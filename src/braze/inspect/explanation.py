@@ -78,7 +78,7 @@ class Kernel(Work):
     @property
     def program(self) -> str:
         """The loops, step by step, as pseudo-code; made when it is asked for, since it is large."""
-        return self.report.program()
+        return str(self.report.program() or "")
 
     @property
     def code(self) -> str:

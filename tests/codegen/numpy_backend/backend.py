@@ -110,10 +110,7 @@ class Report:
     def loop_plan(self) -> object:
         return f"arrays for each of {[str(v.size) for v in self.kernel.outer]}"
 
-    def program(self) -> str:
-        return ""
-
-    def program_data(self) -> None:
+    def program(self) -> None:
         return None
 
     def memory(self, values: Sequence[int]) -> tuple[Mapping[str, int], Mapping[str, int]]:

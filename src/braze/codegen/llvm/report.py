@@ -30,12 +30,8 @@ class NativeReport:
     places: tuple[int, ...]
     """Where its buffers, and then its sizes, stand in the arguments of its segment."""
 
-    def program(self) -> str:
+    def program(self) -> Program:
         """The loops, vector by vector."""
-        return str(self.program_data())
-
-    def program_data(self) -> Program:
-        """The same, as data."""
         return build_program(self.kernel, self.loop_plan)
 
     def memory(self, values: Sequence[int]) -> tuple[Mapping[str, int], Mapping[str, int]]:
