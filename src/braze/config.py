@@ -500,6 +500,7 @@ class Watch:
         def check(_: object = None) -> bool:
             return (patched() or _base) is known or same(current())
 
+        check()  # what holds now is known already when the first call asks
         return check
 
 
