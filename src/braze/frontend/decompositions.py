@@ -171,6 +171,48 @@ _RESULTS: Mapping[Any, tuple[layouts.Rule | None, ...]] = {
 """Rules for results, in order, where the decomposition by itself, or the fake version of an operator that is
 kept whole, would give them other strides than the operator does, or another type."""
 
+_BROADCAST: Mapping[Any, layouts.Rule] = {
+    **dict.fromkeys(
+        (
+            aten.add.Tensor,
+            aten.atan2.default,
+            aten.bitwise_and.Tensor,
+            aten.bitwise_left_shift.Tensor,
+            aten.bitwise_or.Tensor,
+            aten.bitwise_right_shift.Tensor,
+            aten.bitwise_xor.Tensor,
+            aten.clamp_max.Tensor,
+            aten.clamp_min.Tensor,
+            aten.div.Tensor,
+            aten.eq.Tensor,
+            aten.fmax.default,
+            aten.fmin.default,
+            aten.fmod.Tensor,
+            aten.ge.Tensor,
+            aten.gt.Tensor,
+            aten.hypot.default,
+            aten.igamma.default,
+            aten.igammac.default,
+            aten.le.Tensor,
+            aten.lt.Tensor,
+            aten.maximum.default,
+            aten.minimum.default,
+            aten.mul.Tensor,
+            aten.ne.Tensor,
+            aten.nextafter.default,
+            aten.pow.Tensor_Tensor,
+            aten.remainder.Tensor,
+            aten.sub.Tensor,
+            aten.true_divide.Tensor,
+        ),
+        _elementwise(0, 1),
+    ),
+    aten.where.self: layouts.of_where,
+}
+"""The same for what is kept whole, mostly, and whose fake versions lie otherwise than eager's only where an
+operand is not row-major or is repeated: half types, and other types than the first, are converted at another
+time."""
+
 
 def decompositions(config: Config) -> Table:
     """Operator -> decomposition, for one compile. The caller must not change it.
@@ -200,6 +242,8 @@ def _table() -> Table:
     wanted = {op: fn for op, fn in table.items() if _is_wanted(op)}
     for op in _RESULTS:
         wanted.setdefault(op, layouts.whole(op))
+    for op in _BROADCAST:
+        wanted[op] = layouts.whole_unless_plain(op, wanted.get(op))
     for op in SIZED:  # to learn of sizes what the rules have to know, while the trace may still guard them
         wanted.setdefault(op, _kept)
     return wanted
@@ -213,7 +257,7 @@ def _guarded(operator: Any, decomposition: Decomposition, strict: bool) -> Decom
     """The decomposition, with results that lie as the operator's do (`_RESULTS`). It leaves alone what eager
     PyTorch refuses, what it refuses itself, what it fails at, and what only the running graph can decide:
     eager then raises its own error, or knows better."""
-    rules = _RESULTS.get(operator, ())
+    rules = _RESULTS.get(operator, ()) or tuple(filter(None, [_BROADCAST.get(operator)]))
 
     @functools.wraps(decomposition)
     def decompose(*args: Any, **kwargs: Any) -> Any:

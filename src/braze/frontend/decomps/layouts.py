@@ -29,10 +29,12 @@ __all__ = [
     "of_index",
     "of_ldexp",
     "of_roll",
+    "of_where",
     "promoted",
     "promoted_list",
     "same_as",
     "whole",
+    "whole_unless_plain",
 ]
 
 Size: TypeAlias = "int | torch.SymInt"
@@ -57,10 +59,18 @@ def elementwise(*positions: int) -> Rule:
         operands = [args[k] for k in positions if k < len(args) and isinstance(args[k], Tensor)]
         dtype = result.dtype
         if dtype is torch.bool:
-            dtype = functools.reduce(torch.promote_types, [x.dtype for x in operands])
+            dtype = functools.reduce(torch.result_type, operands[1:], operands[0])
         return _ordered(result, _elementwise_order(operands, result.shape, dtype))
 
     return rule
+
+
+def of_where(args: Sequence[Any], result: Tensor) -> Tensor:
+    """As other elementwise operators, but the condition counts as it lies."""
+    condition, *values = args
+    strides = [_aligned(condition, condition.stride(), result.shape)]
+    strides += [_aligned(x, _strides_as(x, result.dtype), result.shape) for x in values]
+    return _ordered(result, _order_by(strides, result.shape))
 
 
 def format_of(position: int) -> Rule:
@@ -219,6 +229,20 @@ def whole(operator: Any) -> Decomposition:
     return itself
 
 
+def whole_unless_plain(operator: Any, decomposition: Decomposition | None = None) -> Decomposition:
+    """The same, for an elementwise operator whose fake version lies right for row-major operands; where there
+    is a decomposition that takes some calls apart, for the others."""
+    itself = whole(operator)
+
+    def decompose(*args: Any, **kwargs: Any) -> Any:
+        found = NotImplemented if decomposition is None else decomposition(*args, **kwargs)
+        if found is NotImplemented and not all(_is_plain(x) for x in args if isinstance(x, Tensor)):
+            return itself(*args, **kwargs)
+        return found
+
+    return decompose
+
+
 def _ordered(result: Tensor, order: Sequence[int]) -> Tensor:
     """The result with dense strides in an order of its dimensions, outermost first."""
     if result.ndim < 2 or _has_order(result, order):
@@ -264,18 +288,21 @@ def _elementwise_order(operands: Sequence[Tensor], size: Sizes, dtype: torch.dty
     """Dimensions, outermost first, of arithmetic in a type. Each is moved outwards past those that lie inside
     of it in memory."""
     rank = len(size)
-    if all(x.ndim == rank and is_row_major(x) for x in operands):
+    if all(_is_plain(x) for x in operands) or all(_has_size(x, size) and is_row_major(x) for x in operands):
         return list(range(rank))
-    strides = [
-        _aligned(x, x.stride() if x.dtype is dtype else _strides_of_copy(x), size)
-        for x in operands
-        if x.ndim <= rank
-    ]
+    strides = [_aligned(x, _strides_as(x, dtype), size) for x in operands if x.ndim <= rank]
     return _order_by(strides, size)
 
 
-def _strides_of_copy(x: Tensor) -> Sequence[Size]:
-    """The strides of a copy that keeps the order of the dimensions as far as they have one."""
+def _has_size(x: Tensor, size: Sizes) -> bool:
+    return x.ndim == len(size) and all(same_size(n, m) for n, m in zip(x.shape, size))
+
+
+def _strides_as(x: Tensor, dtype: torch.dtype) -> Sequence[Size]:
+    """The strides of x as a tensor of a type: its own, or those of a copy that keeps the order of the
+    dimensions as far as they have one."""
+    if x.dtype is dtype:
+        return x.stride()
     strides: list[Size] = [1] * x.ndim
     running: Size = 1
     for dim in reversed(_order_by([x.stride()], x.shape)):
