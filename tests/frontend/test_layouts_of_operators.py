@@ -169,7 +169,19 @@ COMPILED: dict[str, tuple[Callable[..., Any], tuple[torch.Tensor, ...]]] = {
         lambda x, y: torch.logical_or(x, y),
         (torch.tensor([1, 0, 1]).view(3, 1).expand(3, 4), LAYOUTS["permuted matrix"]),
     ),
+    "flip": (lambda x: torch.flip(x, (0, 2)), (LAYOUTS["gaps"].transpose(0, 1),)),
+    "products of flips, whose strides of size 1 decide": (
+        lambda x: torch.einsum("ij,kj->ki", torch.roll(x.flip(1), 0), x.flip(1)),
+        (MEMORY[:2].as_strided((2, 1), (1, 2)),),
+    ),
     "logsigmoid": (F.logsigmoid, (P,)),
+    "an image of one channel, filled by a mask that lies otherwise": (
+        lambda x, m: F.conv2d(x.masked_fill(m, 0.0), X[:, :1, :3, None].view(2, 1, 3, 1), padding=1),
+        (
+            MEMORY[:24].view(2, 1, 4, 3),
+            torch.zeros(24, dtype=torch.bool).as_strided((2, 1, 4, 3), (12, 1, 3, 1)),
+        ),
+    ),
     "soft_margin_loss": (lambda x, y: F.soft_margin_loss(x, y, reduction="none"), (P.half(), X.half())),
     "binary_cross_entropy": (lambda x, y: F.binary_cross_entropy(x, y, reduction="none"), (X, P)),
     "index": (lambda x, i: x[i], (X, INDEX)),

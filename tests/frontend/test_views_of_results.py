@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._pytree import tree_leaves
 
 from tests.numerics import assert_agrees
 from tests.support import compile_with
@@ -65,6 +66,29 @@ def test_memory_that_is_returned_under_two_types(dynamic: bool) -> None:
     assert_agrees(results, expected)
     results[0].zero_(), expected[0].zero_()
     assert_agrees(results, expected)
+
+
+AS_INTEGERS: dict[str, Callable[[torch.Tensor], Any]] = {
+    "whole": lambda x: x.view(torch.int32),
+    "from the second": lambda x: x.view(torch.int32)[1:],
+    "the second half": lambda x: x.view(torch.int32).chunk(2)[1],
+    "a half of columns": lambda x: x.view(2, -1).view(torch.int32).chunk(2, 1)[1],
+    "one": lambda x: x.view(torch.int32).unbind()[1],
+    "the last piece": lambda x: torch.split(x.view(torch.int32), [1, x.shape[0] - 1])[1],
+    "through another width": lambda x: x.view(torch.int64).view(torch.int32).chunk(2)[1],
+    "of a half": lambda x: x.chunk(2)[1].view(torch.int32),
+    "beside another": lambda x: (x.view(torch.int32).chunk(2)[1], x[1:]),
+}
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("name", AS_INTEGERS)
+def test_memory_of_an_input_that_is_returned_as_another_type(name: str, dynamic: bool) -> None:
+    fn, x = AS_INTEGERS[name], torch.randn(8)
+    found, expected = compile_with(fn, "braze", strict=True, dynamic=dynamic)(x), fn(x)
+    assert_agrees(found, expected)
+    for one, other in zip(tree_leaves(found), tree_leaves(expected), strict=True):
+        assert one.data_ptr() == other.data_ptr()
 
 
 def test_a_size_that_is_1_by_a_guard_is_dropped() -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import fx
 
 from braze._torch.native import storage_id
 from braze.ir import views as ir_views
@@ -239,6 +240,8 @@ def as_strided(
 @lowers(aten.view.dtype)
 def view_dtype(ctx: GraphLowering, x: TensorBox, dtype: torch.dtype) -> Any:
     """The same bits as another type of the same width."""
+    if _shows_whose_it_is(ctx):
+        return call_fallback(ctx, "its memory is returned as another type")
     if dtype.itemsize != x.dtype.itemsize:
         raise Unsupported("a view as a type of another width")
 
@@ -248,13 +251,17 @@ def view_dtype(ctx: GraphLowering, x: TensorBox, dtype: torch.dtype) -> Any:
 
     if torch.bool in (dtype, x.dtype):
         raise Unsupported("the bits of booleans")
-    if _is_returned_twice(ctx):
-        return call_fallback(ctx, "its memory is returned under two types")
     return ctx.pointwise(x.size, dtype, value)
 
 
-def _is_returned_twice(ctx: GraphLowering) -> bool:
-    """Whether several results of the graph share the current node's memory: the caller can see that."""
-    here = storage_id(ctx.example)
-    returned = [n.meta.get("val") for n in ctx.gm.graph.output_node().all_input_nodes]
-    return sum(isinstance(v, torch.Tensor) and storage_id(v) == here for v in returned) > 1
+def _shows_whose_it_is(ctx: GraphLowering) -> bool:
+    """Whether the caller can see that the current node shares memory: with an input, or among results."""
+    here, graph = storage_id(ctx.example), ctx.gm.graph
+    returned = _sharing(here, graph.output_node().all_input_nodes)
+    return returned > 1 or (returned == 1 and _sharing(here, graph.find_nodes(op="placeholder")) > 0)
+
+
+def _sharing(storage: int, nodes: Iterable[fx.Node]) -> int:
+    """How many nodes' tensors have this storage."""
+    values = [n.meta.get("val") for n in nodes]
+    return sum(isinstance(v, torch.Tensor) and storage_id(v) == storage for v in values)

@@ -30,6 +30,7 @@ __all__ = [
     "of_ldexp",
     "of_roll",
     "of_where",
+    "preserved",
     "promoted",
     "promoted_list",
     "same_as",
@@ -71,6 +72,12 @@ def of_where(args: Sequence[Any], result: Tensor) -> Tensor:
     strides = [_aligned(condition, condition.stride(), result.shape)]
     strides += [_aligned(x, _strides_as(x, result.dtype), result.shape) for x in values]
     return _ordered(result, _order_by(strides, result.shape))
+
+
+def preserved(position: int) -> Rule:
+    """As `empty_like` lies: without gaps, in the order of the argument's strides, those of dimensions of size
+    1 included."""
+    return lambda args, result: _ordered(result, _order_by([args[position].stride()], result.shape))
 
 
 def format_of(position: int) -> Rule:
@@ -245,7 +252,7 @@ def whole_unless_plain(operator: Any, decomposition: Decomposition | None = None
 
 def _ordered(result: Tensor, order: Sequence[int]) -> Tensor:
     """The result with dense strides in an order of its dimensions, outermost first."""
-    if result.ndim < 2 or _has_order(result, order):
+    if result.ndim < 2 or _has_order(result, order, exactly=True):
         return result
     back = sorted(range(len(order)), key=order.__getitem__)
     return result.permute(list(order)).clone(memory_format=torch.contiguous_format).permute(back)
@@ -256,11 +263,12 @@ def is_row_major(x: Tensor) -> bool:
     return _has_order(x, range(x.ndim))
 
 
-def _has_order(x: Tensor, order: Sequence[int]) -> bool:
-    """Whether the strides are dense ones in this order, as far as can be seen without a guard."""
+def _has_order(x: Tensor, order: Sequence[int], *, exactly: bool = False) -> bool:
+    """Whether the strides are dense ones in this order, as far as can be seen without a guard; exactly: those
+    of dimensions of size 1 as well, by which convolutions tell memory formats apart."""
     running: Size = 1
     for dim in reversed(order):
-        if same_size(x.shape[dim], 1):
+        if same_size(x.shape[dim], 1) and not exactly:
             continue
         if not same_size(x.stride(dim), running):
             return same_size(x.numel(), 0)
