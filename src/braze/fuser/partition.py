@@ -13,6 +13,7 @@ from torch.fx.passes.operator_support import OperatorSupportBase
 
 from braze._torch.schema import is_operator, operator_info
 from braze._torch.surroundings import acts_on_elements
+from braze.frontend.decompositions import takes_apart
 from braze.fuser.canonical import canonical
 from braze.fuser.interface import register_fusion, run_fusion
 from braze.lowering import families as families  # fills the registry of lowerings
@@ -106,7 +107,7 @@ class _Fusable(OperatorSupportBase):
             info = operator_info(target)
             if info.mutates or info.is_view or info.random or info.data_dependent:
                 return False
-            return target not in EXTERNS and lowering_of(target) is not None
+            return target not in EXTERNS and (lowering_of(target) is not None or takes_apart(target))
         if target in _VIEWS:
             return False
         name = target if isinstance(target, str) else getattr(target, "__name__", "")
