@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch._dispatch.python import enable_python_dispatcher
 from torch.func import functionalize
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -46,9 +47,10 @@ def trace(fn: Callable[..., Any], *inputs: Any, symbolic: bool = False) -> Graph
         return _listed(fn(*args))
 
     traced = functools.partial(make_fx, decomposition_table=decompositions(Config()), tracing_mode=mode)
-    gm = traced(functionalize(flat))(*inputs)
-    if any(map(_writes, gm.graph.nodes)):  # in what a composition of PyTorch's is taken apart into
-        gm = traced(functionalize(gm))(*inputs)
+    with enable_python_dispatcher():  # as AOTAutograd does: what PyTorch composes in Python is taken apart
+        gm = traced(functionalize(flat))(*inputs)
+        if any(map(_writes, gm.graph.nodes)):  # in what a composition of PyTorch's is taken apart into
+            gm = traced(functionalize(gm))(*inputs)
     gm.graph.eliminate_dead_code()
     return gm
 
