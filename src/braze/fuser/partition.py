@@ -27,6 +27,8 @@ _ROWWISE = frozenset(
     """.split()
 )
 """Functions that reduce or normalise, by name."""
+_PRODUCTS = frozenset("mv addmv dot vdot _addmm_activation _euclidean_dist".split())
+"""Matrix products, by name, that have a decomposition."""
 _OF_SHAPES = frozenset("size shape dim ndim numel stride dtype device getattr getitem len".split())
 _WRITING = frozenset(
     "setitem iadd isub imul itruediv ifloordiv imod ipow iand ior ixor ilshift irshift imatmul".split()
@@ -107,7 +109,9 @@ class _Fusable(OperatorSupportBase):
             info = operator_info(target)
             if info.mutates or info.is_view or info.random or info.data_dependent:
                 return False
-            return target not in EXTERNS and (lowering_of(target) is not None or takes_apart(target))
+            if target in EXTERNS or target.overloadpacket.__name__ in _PRODUCTS:
+                return False
+            return lowering_of(target) is not None or takes_apart(target)
         if target in _VIEWS:
             return False
         name = target if isinstance(target, str) else getattr(target, "__name__", "")
