@@ -109,7 +109,7 @@ class _Fusable(OperatorSupportBase):
             info = operator_info(target)
             if info.mutates or info.is_view or info.random or info.data_dependent:
                 return False
-            if target in EXTERNS or target.overloadpacket.__name__ in _PRODUCTS:
+            if target in EXTERNS or str(target).split(".")[1] in _PRODUCTS:
                 return False
             return lowering_of(target) is not None or takes_apart(target)
         if target in _VIEWS:
