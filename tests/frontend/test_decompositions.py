@@ -271,6 +271,7 @@ def test_extrema_with_positions(operator: Any) -> None:
     for keepdim in (False, True):
         compare(operator.dim, x, 1, keepdim)
         compare(operator.dim, x.to(torch.int64), 0, keepdim)
+        compare(operator.dim, x > 1, 1, keepdim)
     compare(operator.default, x)
     compare(operator.default, x[0])
     compare(operator.default, torch.tensor(4))
@@ -279,6 +280,15 @@ def test_extrema_with_positions(operator: Any) -> None:
 def test_means() -> None:
     compare(aten.mean.default, torch.randn(3, 4))
     compare(aten.mean.default, torch.randn(()))
+
+
+def test_an_operator_that_is_defined_later_is_taken_apart_from_then_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    late = aten.sin.default  # stands for `prims.fma`, which Dynamo defines when a program first needs it
+    assert late not in decompositions(Config())
+    monkeypatch.setattr("braze._torch.decomps.multiply_add", lambda: late)
+    assert late in decompositions(Config())
 
 
 def test_what_is_kept_is_not_in_the_table() -> None:

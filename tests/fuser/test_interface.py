@@ -152,6 +152,24 @@ def test_fuse_graph_of_aten_operators() -> None:
     assert_agrees(list(fused(*inputs)), list(gm(*inputs)))
 
 
+def test_fuse_graph_takes_operators_that_are_decomposed() -> None:
+    def f(x: torch.Tensor) -> torch.Tensor:
+        y = aten._softmax.default(aten.gelu.default(aten.clamp_min.default(x, 0.5)), 1, False)
+        return aten.mv.default(aten.sgn.default(aten.rsub.Scalar(y, 1)), x[0])
+
+    aten = torch.ops.aten
+    x = torch.randn(3, 4)
+    gm = symbolic_trace(f)
+    fused = braze.fuser.fuse_graph(gm)
+    (node,) = [m for m in fused.modules() if isinstance(m, FusionNode)]
+    names = str(node.graph)
+    assert (
+        all(name in names for name in ("softmax", "gelu", "clamp_min", "sgn", "rsub")) and "mv" not in names
+    )
+    with braze.config.patch(strict=True):
+        assert_agrees(fused(x), gm(x))
+
+
 def test_fuse_graph_moves_nothing_across_what_is_written() -> None:
     def f(x: torch.Tensor) -> torch.Tensor:
         s = x.sin() * 2

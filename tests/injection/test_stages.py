@@ -131,7 +131,7 @@ def test_each_decomposition_may_fail(kind: type[Exception], monkeypatch: pytest.
     def broken(*args: Any, **kwargs: Any) -> Any:
         raise kind("injected")
 
-    for operator in tables._table():
+    for operator in tables._table(None):
         kept = tables._guarded(operator, broken, strict=False)
         assert kept() is NotImplemented
         (text,) = said
@@ -148,7 +148,7 @@ def test_each_decomposition_may_fail(kind: type[Exception], monkeypatch: pytest.
 
 
 def test_every_entry_of_the_table_is_guarded() -> None:
-    guarded = tables._guarded(next(iter(tables._table())), lambda: None, strict=True)
+    guarded = tables._guarded(next(iter(tables._table(None))), lambda: None, strict=True)
     for decompose in tables._guarded_table(False).values():
         assert decompose.__code__ is guarded.__code__
 

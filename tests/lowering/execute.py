@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch._dispatch.python import enable_python_dispatcher
 from torch.func import functionalize
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import braze.lowering.families  # noqa: F401  fills the registry
 from braze._torch.number_functions import NUMBER_FUNCTIONS
+from braze._torch.schema import is_operator, operator_info
 from braze.config import Config
 from braze.frontend.decompositions import decompositions
 from braze.ir.buffers import ComputedBuffer, ConstantBuffer, InputBuffer
@@ -43,11 +46,20 @@ def trace(fn: Callable[..., Any], *inputs: Any, symbolic: bool = False) -> Graph
     def flat(*args: Any) -> Any:
         return _listed(fn(*args))
 
-    gm = make_fx(functionalize(flat), decomposition_table=decompositions(Config()), tracing_mode=mode)(
-        *inputs
-    )
+    traced = functools.partial(make_fx, decomposition_table=decompositions(Config()), tracing_mode=mode)
+    with enable_python_dispatcher():  # as AOTAutograd does: what PyTorch composes in Python is taken apart
+        gm = traced(functionalize(flat))(*inputs)
+        if any(map(_writes, gm.graph.nodes)):  # in what a composition of PyTorch's is taken apart into
+            gm = traced(functionalize(gm))(*inputs)
     gm.graph.eliminate_dead_code()
     return gm
+
+
+def _writes(node: Node) -> bool:
+    """Whether a node writes to a tensor that is no input of the graph."""
+    if not is_operator(node.target) or not operator_info(node.target).mutates:
+        return False
+    return isinstance(node.args[0], Node) and node.args[0].op != "placeholder"
 
 
 def lower(gm: GraphModule, **options: Any) -> tuple[Graph, list[str]]:

@@ -12,6 +12,7 @@ import braze
 from braze.compile.fx_compile import CompileRequest
 from braze.compile.pipeline import compile_graph
 from braze.config import Config
+from braze.frontend.decompositions import decompositions
 
 OURS = """
     buf0 buf1 buf2 buf3 buf4 buf5 const0 const3 op0 op1 in0 in1 input0 input1 input3 out0 unused0 unused1
@@ -46,7 +47,7 @@ def examples() -> list[torch.Tensor]:
 def compiled_with(names: Sequence[str], mode: str) -> list[torch.Tensor]:
     """What the compiled graph gives whose three tensors have these names."""
     inputs = examples()
-    gm = make_fx(several, tracing_mode=mode)(*inputs)
+    gm = make_fx(several, decompositions(Config()), tracing_mode=mode)(*inputs)
     placeholders = gm.graph.find_nodes(op="placeholder")
     tensors = [node for node in placeholders if isinstance(node.meta["val"], torch.Tensor)]
     for node, name in zip(tensors, names, strict=True):

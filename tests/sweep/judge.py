@@ -126,7 +126,7 @@ def sweep(
         if "decomposition" in levels and op in table():
             for sample in samples:
                 _decomposed(swept, sample)
-        if "lowering" in levels and (op in LOWERINGS or str(op) in LOWERINGS):
+        if "lowering" in levels and op in LOWERINGS:
             _lowered(swept, samples)
 
 

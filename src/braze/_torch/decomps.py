@@ -25,7 +25,7 @@ def table_of(operators: Iterable[Any]) -> dict[Any, Callable[..., Any]]:
 
 
 def multiply_add() -> Any | None:
-    """``prims.fma(a, b, c)``, which Dynamo writes for some optimisers since torch 2.12; None where there is
-    none."""
+    """``prims.fma(a, b, c)``, which Dynamo writes for some optimisers since torch 2.12, and defines when it
+    first does; None until then."""
     packet = getattr(torch.ops.prims, "fma", None)
     return None if packet is None else packet.default

@@ -33,7 +33,7 @@ from braze.frontend.decomps import (
 from braze.frontend.decomps.common import Decomposition, Table
 from braze.lowering.refusals import SIZED, refusal
 
-__all__ = ["KEPT", "decompositions"]
+__all__ = ["KEPT", "decompositions", "takes_apart"]
 
 aten = torch.ops.aten
 
@@ -222,16 +222,21 @@ def decompositions(config: Config) -> Table:
 
     None of them raises what Python or PyTorch raises: an operator whose decomposition fails stays whole, with
     one warning; in strict mode that is a ``FallbackError``."""
-    return _guarded_table(config.strict)
+    return _guarded_table(config.strict, torch_decomps.multiply_add())
 
 
 @functools.cache
-def _guarded_table(strict: bool) -> Table:
-    return {op: _guarded(op, fn, strict) for op, fn in _table().items()}
+def _guarded_table(strict: bool, multiply_add: Any | None) -> Table:
+    return {op: _guarded(op, fn, strict) for op, fn in _table(multiply_add).items()}
+
+
+def takes_apart(operator: Any) -> bool:
+    """Whether there is a decomposition of an operator, one that does more than to say how results lie."""
+    return operator in _taken_apart(torch_decomps.multiply_add())
 
 
 @functools.cache
-def _table() -> Table:
+def _taken_apart(multiply_add: Any | None) -> Table:
     table = torch_decomps.core_table()
     table.update(torch_decomps.table_of(_ALSO))
     for own in (activations, elementwise, indexing, losses, norms, reductions):
@@ -239,10 +244,14 @@ def _table() -> Table:
     sampler = aten.grid_sampler_2d.default
     if sampler in table:
         table[sampler] = sampling.grid_sampler_2d(table[sampler])
-    multiply_add = torch_decomps.multiply_add()
     if multiply_add is not None:
         table[multiply_add] = elementwise.multiply_add
-    wanted = {op: fn for op, fn in table.items() if _is_wanted(op)}
+    return {op: fn for op, fn in table.items() if _is_wanted(op)}
+
+
+@functools.cache
+def _table(multiply_add: Any | None) -> Table:
+    wanted = dict(_taken_apart(multiply_add))
     for op in _RESULTS:
         wanted.setdefault(op, layouts.whole(op))
     for op in _BROADCAST:

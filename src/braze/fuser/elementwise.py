@@ -30,12 +30,9 @@ _ALSO_POINTWISE = frozenset(
         aten._to_copy.default,
         aten.clone.default,
         aten.alias.default,
-        aten.detach.default,
         aten.lift_fresh_copy.default,
         aten.where.self,
         aten.full_like.default,
-        aten.zeros_like.default,
-        aten.ones_like.default,
     }
 )
 _OF_NUMBERS = frozenset(

@@ -13,6 +13,7 @@ from torch.fx.passes.operator_support import OperatorSupportBase
 
 from braze._torch.schema import is_operator, operator_info
 from braze._torch.surroundings import acts_on_elements
+from braze.frontend.decompositions import takes_apart
 from braze.fuser.canonical import canonical
 from braze.fuser.interface import register_fusion, run_fusion
 from braze.lowering import families as families  # fills the registry of lowerings
@@ -26,6 +27,8 @@ _ROWWISE = frozenset(
     """.split()
 )
 """Functions that reduce or normalise, by name."""
+_PRODUCTS = frozenset("mv addmv dot vdot _addmm_activation _euclidean_dist".split())
+"""Matrix products, by name, that have a decomposition."""
 _OF_SHAPES = frozenset("size shape dim ndim numel stride dtype device getattr getitem len".split())
 _WRITING = frozenset(
     "setitem iadd isub imul itruediv ifloordiv imod ipow iand ior ixor ilshift irshift imatmul".split()
@@ -106,7 +109,9 @@ class _Fusable(OperatorSupportBase):
             info = operator_info(target)
             if info.mutates or info.is_view or info.random or info.data_dependent:
                 return False
-            return target not in EXTERNS and lowering_of(target) is not None
+            if target in EXTERNS or str(target).split(".")[1] in _PRODUCTS:
+                return False
+            return lowering_of(target) is not None or takes_apart(target)
         if target in _VIEWS:
             return False
         name = target if isinstance(target, str) else getattr(target, "__name__", "")

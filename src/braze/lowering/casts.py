@@ -8,7 +8,6 @@ import torch
 
 from braze._torch.native import storage_id
 from braze._torch.prims import prims
-from braze._torch.shapes import same_layout
 from braze.ir.boxes import TensorBox
 from braze.ir.layout import FixedLayout
 from braze.lowering.registry import Unsupported, lowers
@@ -61,13 +60,6 @@ def to_copy(ctx: GraphLowering, x: TensorBox, **options: Any) -> TensorBox:
 def convert_element_type(ctx: GraphLowering, x: TensorBox, dtype: torch.dtype) -> TensorBox:
     """x in another type."""
     return copied(ctx, x, dtype)
-
-
-@lowers(aten.contiguous.default)
-def contiguous(ctx: GraphLowering, x: TensorBox, *, memory_format: Any = None) -> TensorBox:
-    """x in a memory format: itself, where it is in that format already."""
-    argument: Any = ctx.node.args[0]
-    return x if same_layout(argument.meta["val"], ctx.example) else copied(ctx, x)
 
 
 @lowers(aten.clone.default, aten.lift_fresh_copy.default)

@@ -129,8 +129,8 @@ def signbit(ctx: GraphLowering, x: TensorBox) -> TensorBox:
     return ctx.elementwise(value, x, compute=x.dtype, exact=True)
 
 
-@lowers(aten.where.self, aten.where.ScalarOther, aten.where.ScalarSelf, aten.where.Scalar)
-def where(ctx: GraphLowering, condition: TensorBox, a: Operand, b: Operand) -> TensorBox:
+@lowers(aten.where.self)
+def where(ctx: GraphLowering, condition: TensorBox, a: TensorBox, b: TensorBox) -> TensorBox:
     """a where the condition holds, b elsewhere."""
     size, dtype = ctx.out_size, ctx.out_dtype
 
@@ -139,9 +139,3 @@ def where(ctx: GraphLowering, condition: TensorBox, a: Operand, b: Operand) -> T
         return ctx.dag.where(holds, operand(ctx, a, i, size, dtype), operand(ctx, b, i, size, dtype))
 
     return ctx.pointwise(size, dtype, value)
-
-
-@lowers(aten.masked_fill.Scalar, aten.masked_fill.Tensor)
-def masked_fill(ctx: GraphLowering, x: TensorBox, mask: TensorBox, value: Operand) -> TensorBox:
-    """``value`` where the mask holds, x elsewhere."""
-    return where(ctx, mask, value, x)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,7 +13,7 @@ from braze.lowering.promotion import Scalar, number
 from braze.lowering.registry import Unsupported, lowers
 from braze.ops.dag import Node
 from braze.ops.dtypes import compute_dtype, integer_limits, is_float
-from braze.runtime.expr import Expr, ExprLike, as_expr
+from braze.runtime.expr import Expr, as_expr
 
 if TYPE_CHECKING:
     from braze.lowering.graph import GraphLowering
@@ -53,10 +52,10 @@ def _held(ctx: GraphLowering, value: Expr, dtype: torch.dtype) -> Node:
     return converted(ctx, d.to_dtype(d.check(wide, fits, ctx.check(RuntimeError, text)), compute), dtype)
 
 
-@lowers(aten.full.default, aten.full_like.default, aten.new_full.default)
-def full(ctx: GraphLowering, shape: Any, value: Scalar, *rest: Any, **options: Any) -> TensorBox:
-    """Every element ``value``; of ``new_full`` the arguments are a tensor, a shape and the value."""
-    return filled(ctx, rest[0] if ctx.node.target is aten.new_full.default else value)
+@lowers(aten.full.default, aten.full_like.default)
+def full(ctx: GraphLowering, shape: Any, value: Scalar, **options: Any) -> TensorBox:
+    """Every element ``value``."""
+    return filled(ctx, value)
 
 
 @lowers(aten.scalar_tensor.default, prims.scalar_tensor.default)
@@ -69,22 +68,11 @@ def scalar_tensor(ctx: GraphLowering, value: Scalar, **options: Any) -> TensorBo
     aten.empty.memory_format,
     aten.empty_strided.default,
     aten.empty_permuted.default,
-    aten.empty_like.default,
-    aten.new_empty.default,
     aten.new_empty_strided.default,
-    aten.zeros.default,
-    aten.zeros_like.default,
-    aten.new_zeros.default,
 )
-def zeros(ctx: GraphLowering, *args: Any, **options: Any) -> TensorBox:
-    """Zeros, also where eager leaves memory as it finds it: no reader can tell, and no run differs."""
+def empty(ctx: GraphLowering, *args: Any, **options: Any) -> TensorBox:
+    """Zeros where eager leaves memory as it finds it: no reader can tell, and no run differs."""
     return filled(ctx, 0)
-
-
-@lowers(aten.ones.default, aten.ones_like.default, aten.new_ones.default)
-def ones(ctx: GraphLowering, *args: Any, **options: Any) -> TensorBox:
-    """Ones."""
-    return filled(ctx, 1)
 
 
 @lowers(aten.arange.start_step)
@@ -120,39 +108,3 @@ def iota(ctx: GraphLowering, length: Scalar, *, start: Scalar, step: Scalar, **o
         ctx.out_dtype,
         lambda i: ctx.dag.index_expr(i[0] * _whole(step) + _whole(start), ctx.out_dtype),
     )
-
-
-@lowers(aten.eye.default, aten.eye.m)
-def eye(ctx: GraphLowering, *args: Any, **options: Any) -> TensorBox:
-    """Ones on the diagonal, zeros elsewhere."""
-    d, dtype = ctx.dag, compute_dtype(ctx.out_dtype)
-
-    def value(i: tuple[Expr, ...]) -> Node:
-        on = d.op("eq", d.index_expr(i[0]), d.index_expr(i[1]))
-        return d.where(on, d.constant(1, dtype), d.constant(0, dtype))
-
-    return ctx.pointwise(ctx.out_size, ctx.out_dtype, value)
-
-
-def _triangle(ctx: GraphLowering, x: TensorBox, diagonal: ExprLike, lower: bool) -> TensorBox:
-    d = ctx.dag
-
-    def value(i: Sequence[Expr]) -> Node:
-        distance = d.index_expr(i[-1] - i[-2] - diagonal)
-        kept = d.op("le" if lower else "ge", distance, d.constant(0, torch.int64))
-        v = x.load(d, i)
-        return d.where(kept, v, d.constant(0, v.dtype))
-
-    return ctx.pointwise(x.size, x.dtype, value)
-
-
-@lowers(aten.tril.default)
-def tril(ctx: GraphLowering, x: TensorBox, diagonal: ExprLike = 0) -> TensorBox:
-    """x on and below the diagonal, 0 above."""
-    return _triangle(ctx, x, diagonal, lower=True)
-
-
-@lowers(aten.triu.default)
-def triu(ctx: GraphLowering, x: TensorBox, diagonal: ExprLike = 0) -> TensorBox:
-    """x on and above the diagonal, 0 below."""
-    return _triangle(ctx, x, diagonal, lower=False)

@@ -15,9 +15,7 @@ calls_whole(_MATMUL, aten.addmm.default, out=aten.addmm.out, instead=product_by_
 calls_whole(_MATMUL, aten.bmm.default, out=aten.bmm.out)
 calls_whole(_MATMUL, aten.baddbmm.default, out=aten.baddbmm.out)
 calls_whole(_MATMUL, aten._int_mm.default, out=aten._int_mm.out)
-calls_whole(
-    _MATMUL, aten.linear.default, aten.mkldnn_rnn_layer.default, aten.addbmm.default, aten._trilinear.default
-)
+calls_whole(_MATMUL, aten.mkldnn_rnn_layer.default, aten.addbmm.default, aten._trilinear.default)
 
 calls_whole(
     "a convolution: oneDNN's blocked kernels",
@@ -31,7 +29,6 @@ calls_whole(
     aten._scaled_dot_product_flash_attention_for_cpu_backward.default,
     aten._scaled_dot_product_fused_attention_overrideable.default,
     aten._scaled_dot_product_fused_attention_overrideable_backward.default,
-    aten.scaled_dot_product_attention.default,
 )
 
 calls_whole(
@@ -40,13 +37,10 @@ calls_whole(
     aten.max_pool2d_with_indices_backward.default,
     aten.max_pool3d_with_indices.default,
     aten.max_pool3d_with_indices_backward.default,
-    aten.avg_pool1d.default,
     aten.avg_pool2d.default,
     aten.avg_pool2d_backward.default,
     aten.avg_pool3d.default,
     aten.avg_pool3d_backward.default,
-    aten.adaptive_avg_pool1d.default,
-    aten._adaptive_avg_pool2d.default,
     aten._adaptive_avg_pool2d_backward.default,
     aten._adaptive_avg_pool3d.default,
     aten._adaptive_avg_pool3d_backward.default,

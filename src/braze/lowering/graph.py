@@ -32,7 +32,6 @@ from braze.lowering.calls import (
     written_tensors,
 )
 from braze.lowering.casts import held
-from braze.lowering.inplace import in_place
 from braze.lowering.promotion import Operand, operand
 from braze.lowering.refusals import refusal
 from braze.lowering.registry import EXTERNS, Unsupported, lowering_of
@@ -197,7 +196,7 @@ class GraphLowering:
         inner = self.inner.get(node.name)
         if inner is not None:
             return self.fallback(inner) if isinstance(inner, str) else call_graphs(self, inner)
-        lowering = lowering_of(node.target) or in_place(node.target)
+        lowering = lowering_of(node.target)
         if lowering is None:
             return self.fallback("no lowering for this operator")
         reason = self.forced.get(node.name) or self._unsupported_types(node)
@@ -371,9 +370,9 @@ class GraphLowering:
             value = held(self, value, dtype)
         return self.graph.box(Pointwise(dtype, size, value))
 
-    def box(self, loops: Loops, which: int = 0) -> TensorBox:
-        """A tensor made of ``loops``, laid out like the current node's result number ``which``."""
-        example = _tensors(self.example)[which]
+    def box(self, loops: Loops) -> TensorBox:
+        """A tensor made of ``loops``, laid out like the current node's (first) result."""
+        example = _tensors(self.example)[0]
         fits = example.dim() == len(loops.size)
         return self.graph.box(loops, self.exprs(example.stride()) if fits else None)
 

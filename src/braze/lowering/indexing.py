@@ -13,7 +13,7 @@ from braze.ir.views import View
 from braze.lowering.casts import copied
 from braze.lowering.registry import Unsupported, lowers
 from braze.lowering.tables import known_index
-from braze.ops.dag import Node, loads
+from braze.ops.dag import Node
 from braze.ops.dtypes import is_integer
 from braze.ops.ranges import value_range
 from braze.runtime.expr import ONE, ZERO, Expr, known_positive
@@ -37,19 +37,15 @@ def checked(
     *,
     wrap: bool,
     error: type[BaseException],
-    trusted: bool = False,
 ) -> Expr:
-    """``index`` as an index into ``size`` elements, checked. Raises ``Unsupported`` where there may be none.
-
-    ``trusted``: the caller's graph vouches for the range, which is believed where no memory is read for
-    the index.
-    """
+    """``index`` as an index into ``size`` elements, checked. Raises ``Unsupported`` where there may be no
+    elements."""
     if not known_positive(size):
         raise Unsupported("an index into a dimension that may be empty")
     known = known_index(ctx.dag, index, size, wrap=wrap)
     if known is not None:
         return known
-    if (trusted and not loads([index])) or _fits(index, size):
+    if _fits(index, size):
         return ctx.dag.indirect(index, size)
     return ctx.dag.check_index(index, size, wrap=wrap, error=ctx.check(error))
 
@@ -82,9 +78,7 @@ class AdvancedIndex:
     of them stood if they are next to each other, else in front.
     """
 
-    def __init__(
-        self, ctx: GraphLowering, size: Sizes, indices: Sequence[TensorBox | None], trusted: bool = False
-    ) -> None:
+    def __init__(self, ctx: GraphLowering, size: Sizes, indices: Sequence[TensorBox | None]) -> None:
         self.ctx = ctx
         self.source_size = size
         self.tensors = {d: t for d, t in enumerate(indices) if t is not None}
@@ -92,7 +86,6 @@ class AdvancedIndex:
             raise Unsupported("an index without tensors")
         for tensor in self.tensors.values():
             require_integers(tensor)
-        self.trusted = trusted
         self.broadcast = ctx.sizes.broadcast([t.size for t in self.tensors.values()])
         dims = list(self.tensors)
         adjacent = dims == list(range(dims[0], dims[0] + len(dims)))
@@ -112,25 +105,15 @@ class AdvancedIndex:
                 result.append(next(rest))
                 continue
             at = self.ctx.broadcast_load(tensor, inner, self.broadcast)
-            result.append(checked(self.ctx, at, size, wrap=True, error=IndexError, trusted=self.trusted))
+            result.append(checked(self.ctx, at, size, wrap=True, error=IndexError))
         return result
-
-
-def _index(ctx: GraphLowering, x: TensorBox, indices: Sequence[TensorBox | None], trusted: bool) -> TensorBox:
-    plan = AdvancedIndex(ctx, x.size, indices, trusted)
-    return ctx.pointwise(plan.size, x.dtype, lambda i: x.load(ctx.dag, plan.positions(i)))
 
 
 @lowers(aten.index.Tensor)
 def index_tensor(ctx: GraphLowering, x: TensorBox, indices: Sequence[TensorBox | None]) -> TensorBox:
     """x[indices]."""
-    return _index(ctx, x, indices, trusted=False)
-
-
-@lowers(aten._unsafe_index.Tensor)
-def unsafe_index(ctx: GraphLowering, x: TensorBox, indices: Sequence[TensorBox | None]) -> TensorBox:
-    """x[indices] where the indices are known to be in range."""
-    return _index(ctx, x, indices, trusted=True)
+    plan = AdvancedIndex(ctx, x.size, indices)
+    return ctx.pointwise(plan.size, x.dtype, lambda i: x.load(ctx.dag, plan.positions(i)))
 
 
 @lowers(aten.index_select.default)

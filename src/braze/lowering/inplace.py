@@ -12,7 +12,7 @@ from braze._torch.schema import is_operator, operator_info
 from braze.ir.boxes import TensorBox
 from braze.ir.loops import Pointwise, loop_indices
 from braze.lowering.casts import converted, held
-from braze.lowering.registry import Lowering, lowering_of, lowers
+from braze.lowering.registry import lowers
 
 if TYPE_CHECKING:
     from braze.lowering.graph import GraphLowering
@@ -64,31 +64,3 @@ def _leaves(node: Node) -> bool:
         or (is_operator(user.target) and operator_info(user.target).is_view and _leaves(user))
         for user in node.users
     )
-
-
-def in_place(target: Any) -> Lowering | None:
-    """The lowering of ``add_`` and its like, by that of ``add``; ``None`` where there is no such pair."""
-    functional = _functional(target)
-    compute = None if functional is None else lowering_of(functional)
-    if compute is None:
-        return None
-    if torch.Tag.inplace_view in target.tags:  # `squeeze_` and the like change the shape and write nothing
-        return compute
-
-    def lowering(ctx: GraphLowering, x: TensorBox, *args: Any, **kwargs: Any) -> TensorBox:
-        return written(ctx, x, compute(ctx, x, *args, **kwargs), moves=True)
-
-    return lowering
-
-
-def _functional(target: Any) -> Any:
-    if not is_operator(target):
-        return None
-    arguments = operator_info(target).arguments
-    if [k for k, a in enumerate(arguments) if a.written] != [0]:
-        return None
-    name, _, overload = str(target).removeprefix("aten.").partition(".")
-    if not name.endswith("_") or name.endswith("__"):
-        return None
-    packet = getattr(aten, name[:-1], None)
-    return getattr(packet, overload, None)

@@ -50,12 +50,6 @@ def sub(ctx: GraphLowering, a: Operand, b: Operand, alpha: Scalar = 1) -> Tensor
     )
 
 
-@lowers(aten.rsub.Tensor, aten.rsub.Scalar)
-def rsub(ctx: GraphLowering, a: Operand, b: Operand, alpha: Scalar = 1) -> TensorBox:
-    """b - alpha * a."""
-    return sub(ctx, b, a, alpha)
-
-
 @lowers(aten.mul.Tensor, aten.mul.Scalar)
 def mul(ctx: GraphLowering, a: Operand, b: Operand) -> TensorBox:
     """a * b; of booleans: and."""
@@ -102,12 +96,6 @@ def div_mode(ctx: GraphLowering, a: Operand, b: Operand, *, rounding_mode: str |
     return _divided(ctx, name, a, b)
 
 
-@lowers(aten.floor_divide.default, aten.floor_divide.Scalar)
-def floor_divide(ctx: GraphLowering, a: Operand, b: Operand) -> TensorBox:
-    """The quotient rounded towards minus infinity."""
-    return _divided(ctx, "floordiv", a, b)
-
-
 @lowers(aten.remainder.Tensor, aten.remainder.Scalar, aten.remainder.Scalar_Tensor)
 def remainder(ctx: GraphLowering, a: Operand, b: Operand) -> TensorBox:
     """The remainder with the sign of the divisor."""
@@ -148,7 +136,7 @@ def abs_(ctx: GraphLowering, x: TensorBox) -> TensorBox:
     return ctx.elementwise(lambda v: ctx.dag.op("abs", v), x, compute=ctx.out_dtype)
 
 
-@lowers(aten.sign.default, aten.sgn.default)
+@lowers(aten.sign.default)
 def sign(ctx: GraphLowering, x: TensorBox) -> TensorBox:
     """-1, 0 or 1 (0 for NaN)."""
     d = ctx.dag
@@ -169,18 +157,6 @@ def reciprocal(ctx: GraphLowering, x: TensorBox) -> TensorBox:
     return ctx.elementwise(
         lambda v: ctx.dag.op("truediv", ctx.dag.constant(1, v.dtype), v), x, compute=ctx.out_dtype
     )
-
-
-@lowers(aten.square.default)
-def square(ctx: GraphLowering, x: TensorBox) -> TensorBox:
-    """x * x."""
-    return ctx.elementwise(lambda v: ctx.dag.op("mul", v, v), x, compute=ctx.out_dtype)
-
-
-@lowers("prims.fma.default")  # Dynamo defines it when it first needs it
-def fma(ctx: GraphLowering, a: Operand, b: Operand, c: Operand) -> TensorBox:
-    """a * b + c, rounded once."""
-    return ctx.elementwise(lambda x, y, z: ctx.dag.op("fma", x, y, z), a, b, c, compute=ctx.out_dtype)
 
 
 def _extremum(name: str) -> Callable[..., TensorBox]:
@@ -237,15 +213,12 @@ def _at_most(ctx: GraphLowering, v: Node, high: Operand, bound: Node) -> Node:
     return _bounded(ctx, v, bound, "gt") if by_number else ctx.dag.op("minimum", v, bound)
 
 
-@lowers(aten.clamp.default, aten.clamp.Tensor, aten.hardtanh.default)
+@lowers(aten.clamp.default, aten.clamp.Tensor)
 def clamp(
     ctx: GraphLowering, x: TensorBox, low: Operand | None = None, high: Operand | None = None, **bounds: Any
 ) -> TensorBox:
     """min(max(x, low), high); NaN stays, and a NaN bound gives NaN."""
-    low = bounds.get("min", bounds.get("min_val", low))
-    high = bounds.get("max", bounds.get("max_val", high))
-    if ctx.node.target is aten.hardtanh.default:
-        low, high = (-1.0 if low is None else low), (1.0 if high is None else high)
+    low, high = bounds.get("min", low), bounds.get("max", high)
     given = [b for b in (low, high) if b is not None]
 
     def value(v: Node, *rest: Node) -> Node:
@@ -255,18 +228,6 @@ def clamp(
         return v if high is None else _at_most(ctx, v, high, nodes.pop(0))
 
     return ctx.elementwise(value, x, *given, compute=ctx.out_dtype)
-
-
-@lowers(aten.clamp_min.default, aten.clamp_min.Tensor)
-def clamp_min(ctx: GraphLowering, x: TensorBox, low: Operand) -> TensorBox:
-    """max(x, low)."""
-    return ctx.elementwise(lambda v, b: _at_least(ctx, v, low, b), x, low, compute=ctx.out_dtype)
-
-
-@lowers(aten.clamp_max.default, aten.clamp_max.Tensor)
-def clamp_max(ctx: GraphLowering, x: TensorBox, high: Operand) -> TensorBox:
-    """min(x, high)."""
-    return ctx.elementwise(lambda v, b: _at_most(ctx, v, high, b), x, high, compute=ctx.out_dtype)
 
 
 @lowers(aten.relu.default)
@@ -368,38 +329,6 @@ def pow_tensor(ctx: GraphLowering, x: Operand, exponent: TensorBox) -> TensorBox
     if isinstance(x, (int, float)) and x == 2:
         return ctx.elementwise(lambda e: d.op("exp2", e), exponent, compute=ctx.out_dtype)
     return ctx.elementwise(lambda v, e: d.op("pow", v, e), x, exponent, compute=ctx.out_dtype)
-
-
-@lowers(aten.addcmul.default)
-def addcmul(ctx: GraphLowering, x: TensorBox, a: TensorBox, b: TensorBox, *, value: Scalar = 1) -> TensorBox:
-    """x + value * a * b."""
-    d = ctx.dag
-    return ctx.elementwise(
-        lambda v, p, q: d.op("add", v, d.op("mul", d.op("mul", p, q), number(ctx, value, v.dtype))),
-        x,
-        a,
-        b,
-        compute=ctx.out_dtype,
-    )
-
-
-@lowers(aten.lerp.Scalar, aten.lerp.Tensor)
-def lerp(ctx: GraphLowering, start: TensorBox, end: TensorBox, weight: Operand) -> TensorBox:
-    """start + weight * (end - start), from whichever end is nearer, as eager does."""
-    d = ctx.dag
-
-    def value(a: Node, b: Node, w: Node) -> Node:
-        distance = d.op("sub", b, a)
-        low = d.op("add", a, d.op("mul", w, distance))
-        high = d.op("sub", b, d.op("mul", distance, d.op("sub", d.constant(1, w.dtype), w)))
-        return d.where(d.op("lt", d.op("abs", w), d.constant(0.5, w.dtype)), low, high)
-
-    if isinstance(weight, TensorBox):
-        return ctx.elementwise(value, start, end, weight, compute=ctx.out_dtype)
-    scalar = weight  # not rounded to a half type
-    return ctx.elementwise(
-        lambda a, b: value(a, b, number(ctx, scalar, a.dtype)), start, end, compute=ctx.out_dtype
-    )
 
 
 def _binary_float(name: str) -> Callable[..., TensorBox]:

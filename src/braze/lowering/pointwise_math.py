@@ -1,4 +1,4 @@
-"""Elementwise functions of one floating-point argument, rounding, and activations that arrive whole."""
+"""Elementwise functions of one floating-point argument, and rounding."""
 
 from __future__ import annotations
 
@@ -67,14 +67,6 @@ def round_decimals(ctx: GraphLowering, x: TensorBox, *, decimals: int) -> Tensor
     return ctx.elementwise(value, x, compute=x.dtype, exact=True)
 
 
-@lowers(aten.frac.default)
-def frac(ctx: GraphLowering, x: TensorBox) -> TensorBox:
-    """x - trunc(x)."""
-    return ctx.elementwise(
-        lambda v: ctx.dag.op("sub", v, ctx.dag.op("trunc", v)), x, compute=x.dtype, exact=True
-    )
-
-
 @lowers(aten.angle.default)
 def angle(ctx: GraphLowering, x: TensorBox) -> TensorBox:
     """The angle of a real number: pi where it is negative, 0 elsewhere; NaN stays."""
@@ -87,33 +79,6 @@ def angle(ctx: GraphLowering, x: TensorBox) -> TensorBox:
         return d.where(d.op("isnan", v), v, flat)
 
     return ctx.elementwise(value, x, compute=ctx.out_dtype, exact=True)
-
-
-def gelu_value(ctx: GraphLowering, v: Node, approximate: str = "none") -> Node:
-    """x * Phi(x), or its approximation by tanh."""
-    d = ctx.dag
-
-    def c(k: float) -> Node:
-        return d.constant(k, v.dtype)
-
-    half = d.op("mul", v, c(0.5))
-    if approximate == "tanh":
-        cube = d.op("mul", d.op("mul", v, v), v)
-        inner = d.op("mul", c(math.sqrt(2 / math.pi)), d.op("add", v, d.op("mul", c(0.044715), cube)))
-        return d.op("mul", half, d.op("add", c(1), d.op("tanh", inner)))
-    return d.op("mul", half, d.op("add", c(1), d.op("erf", d.op("mul", v, c(math.sqrt(0.5))))))
-
-
-@lowers(aten.gelu.default)
-def gelu(ctx: GraphLowering, x: TensorBox, *, approximate: str = "none") -> TensorBox:
-    """x * Phi(x)."""
-    return ctx.elementwise(lambda v: gelu_value(ctx, v, approximate), x, compute=x.dtype)
-
-
-@lowers(aten.silu.default)
-def silu(ctx: GraphLowering, x: TensorBox) -> TensorBox:
-    """x * sigmoid(x)."""
-    return ctx.elementwise(lambda v: ctx.dag.op("mul", v, ctx.dag.op("sigmoid", v)), x, compute=x.dtype)
 
 
 _ERFCX_TERMS = 16

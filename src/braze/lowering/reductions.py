@@ -43,13 +43,12 @@ def reduced(
     component: int = 0,
     cls: type[Reduction] = Reduction,
     finish: Callable[[Node], Node] = lambda v: v,
-    which: int = 0,
 ) -> TensorBox:
     """A tensor of ``size``, each element reduced over ``ranges``: ``fn(indices, reduced indices)`` gives the
     operands of the reduction (one; value and position for argmax and argmin), ``finish`` what is stored of
     its value.
 
-    It is the current node's result number ``which``. Where ``ranges`` holds one element or none, nothing is
+    Where ``ranges`` holds one element or none, nothing is
     reduced.
     """
     d = ctx.dag
@@ -62,7 +61,7 @@ def reduced(
         value = operands[-1] if component == 0 else d.constant((0, 0, 1)[component], operands[0].dtype)
     else:
         value = d.to_dtype(finish(d.reduction(kind, operands, rvars, component)), compute_dtype(dtype))
-        return ctx.box(cls(dtype, size, value, ranges, kind), which)
+        return ctx.box(cls(dtype, size, value, ranges, kind))
     return ctx.pointwise(size, dtype, lambda i: finish(value))
 
 
@@ -114,11 +113,8 @@ class Space:
         component: int = 0,
         cls: type[Reduction] = Reduction,
         finish: Callable[[Node], Node] = lambda v: v,
-        which: int = 0,
     ) -> TensorBox:
-        """The reduction of ``fn``'s operands, with ``finish`` applied to its value; the current node's
-        result number
-        ``which``."""
+        """The reduction of ``fn``'s operands, with ``finish`` applied to its value."""
         return reduced(
             self.ctx,
             kind,
@@ -129,7 +125,6 @@ class Space:
             component=component,
             cls=cls,
             finish=finish,
-            which=which,
         )
 
     def require_elements(self) -> None:
@@ -153,12 +148,6 @@ def sum_dim(
 ) -> TensorBox:
     """The sum over some dimensions; half types accumulate in float32, integers in int64."""
     return _accumulated(ctx, "sum", x, dims, keepdim)
-
-
-@lowers(aten.sum.default)
-def sum_all(ctx: GraphLowering, x: TensorBox, *, dtype: Any = None) -> TensorBox:
-    """The sum of all elements."""
-    return _accumulated(ctx, "sum", x, None, False)
 
 
 @lowers(aten.prod.default)
@@ -199,12 +188,6 @@ def mean_dim(
     )
 
 
-@lowers(aten.mean.default)
-def mean_all(ctx: GraphLowering, x: TensorBox, *, dtype: Any = None) -> TensorBox:
-    """The mean of all elements."""
-    return mean_dim(ctx, x, None)
-
-
 def _extremum(ctx: GraphLowering, kind: str, x: TensorBox, dims: Any, keepdim: bool) -> TensorBox:
     space = Space(ctx, x, dims, keepdim)
     space.require_elements()
@@ -218,19 +201,6 @@ def _make_extremum(kind: str) -> None:
     def dims(ctx: GraphLowering, x: TensorBox, dims: Any = (), keepdim: bool = False) -> TensorBox:
         return _extremum(ctx, kind, x, dims, keepdim)
 
-    def everything(ctx: GraphLowering, x: TensorBox) -> TensorBox:
-        return _extremum(ctx, kind, x, None, False)
-
-    def with_indices(
-        ctx: GraphLowering, x: TensorBox, dim: int, keepdim: bool = False
-    ) -> tuple[TensorBox, TensorBox]:
-        space = Space(ctx, x, dim, keepdim)
-        space.require_elements()
-        if x.dtype is torch.bool:
-            raise Unsupported("the position of an extremum among booleans")
-        values = space.reduce(kind, x.dtype, lambda i, r: [space.element(i, r)])
-        return values, _position(space, "arg" + kind, which=1)
-
     def arg(ctx: GraphLowering, x: TensorBox, dim: int | None = None, keepdim: bool = False) -> TensorBox:
         space = Space(ctx, x, dim, keepdim)
         space.require_elements()
@@ -239,12 +209,10 @@ def _make_extremum(kind: str) -> None:
         return _position(space, "arg" + kind)
 
     lowers(getattr(aten, "a" + kind).default)(dims)
-    lowers(getattr(aten, kind).default)(everything)
-    lowers(getattr(aten, kind).dim)(with_indices)
     lowers(getattr(aten, "arg" + kind).default)(arg)
 
 
-def _position(space: Space, kind: str, which: int = 0) -> TensorBox:
+def _position(space: Space, kind: str) -> TensorBox:
     d = space.ctx.dag
     return space.reduce(
         kind,
@@ -253,7 +221,6 @@ def _position(space: Space, kind: str, which: int = 0) -> TensorBox:
             held(space.ctx, space.element(i, r), space.x.dtype),
             d.index_expr(space.flat_position(r)),
         ],
-        which=which,
     )
 
 
@@ -261,17 +228,10 @@ _make_extremum("max")
 _make_extremum("min")
 
 
-def _quantifier(kind: str) -> Callable[..., TensorBox]:
-    def lowering(ctx: GraphLowering, x: TensorBox, dims: Any = None, keepdim: bool = False) -> TensorBox:
-        space = Space(ctx, x, dims, keepdim)
-        return space.reduce(
-            kind, ctx.out_dtype, lambda i, r: [nonzero(ctx, held(ctx, space.element(i, r), x.dtype))]
-        )
-
-    lowering.__doc__ = f"Whether {kind} elements are not 0."
-    return lowering
-
-
-for _kind in ("any", "all"):
-    _packet = getattr(aten, _kind)
-    lowers(_packet.default, _packet.dim, _packet.dims)(_quantifier(_kind))
+@lowers(aten.any.default, aten.any.dim, aten.any.dims)
+def any_(ctx: GraphLowering, x: TensorBox, dims: Any = None, keepdim: bool = False) -> TensorBox:
+    """Whether any elements are not 0."""
+    space = Space(ctx, x, dims, keepdim)
+    return space.reduce(
+        "any", ctx.out_dtype, lambda i, r: [nonzero(ctx, held(ctx, space.element(i, r), x.dtype))]
+    )

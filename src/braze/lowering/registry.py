@@ -11,8 +11,9 @@ Lowering = Callable[..., Any]
 F = TypeVar("F", bound=Lowering)
 
 LOWERINGS: dict[Any, Lowering] = {}
-"""Operator (an ``OpOverload``, its name where nobody may have defined it yet, or one of ``braze.ir.prims``)
--> function ``(ctx, *args, **kwargs)`` that returns a TensorBox, an Expr, or a tuple or list of them."""
+"""Operator (an ``OpOverload``, or one of ``braze.ir.prims``) -> function ``(ctx, *args, **kwargs)`` that
+returns a TensorBox, an Expr, or a tuple or list of them. No operator that a decomposition always takes apart
+is among them."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def calls_whole(reason: str, *operators: Any, out: Any = None, instead: Lowering
 
 def lowering_of(target: Any) -> Lowering | None:
     """The lowering of a node's target."""
-    return LOWERINGS.get(target) or LOWERINGS.get(str(target))
+    return LOWERINGS.get(target)
 
 
 class Unsupported(Exception):

@@ -156,7 +156,7 @@ def _slices(
     return scattered(ctx, x, source.size, positions, value, accumulate=accumulate)
 
 
-@lowers(aten.index_put.default, aten._unsafe_index_put.default)
+@lowers(aten.index_put.default)
 def index_put(
     ctx: GraphLowering,
     x: TensorBox,
@@ -167,7 +167,7 @@ def index_put(
     """x with ``values``, broadcast, written at ``x[indices]``, or added to it."""
     if any(t is not None and t.dtype is torch.bool for t in indices):
         return _masked_put(ctx, x, indices, values, accumulate)
-    plan = AdvancedIndex(ctx, x.size, indices, trusted=ctx.node.target is aten._unsafe_index_put.default)
+    plan = AdvancedIndex(ctx, x.size, indices)
 
     def value(i: Sequence[Expr], dtype: torch.dtype) -> Node:
         return operand(ctx, values, i, plan.size, dtype)

@@ -37,13 +37,13 @@ if TYPE_CHECKING:
 aten = torch.ops.aten
 
 
-@lowers(aten.alias.default, aten.detach.default, aten.lift_fresh.default, aten.lift.default)
+@lowers(aten.alias.default)
 def same(ctx: GraphLowering, x: TensorBox) -> TensorBox:
     """x itself."""
     return x
 
 
-@lowers(aten.view.default, aten._unsafe_view.default, aten.reshape.default)
+@lowers(aten.view.default, aten.reshape.default)
 def view(ctx: GraphLowering, x: TensorBox, size: Any) -> TensorBox:
     """The same elements in row-major order under another shape."""
     if ctx.out_size == x.size:
@@ -60,22 +60,6 @@ def permute(ctx: GraphLowering, x: TensorBox, dims: Sequence[int]) -> TensorBox:
     return ctx.graph.view(x, ir_views.PermuteView(tuple(x.size[d] for d in order), order))
 
 
-@lowers(aten.t.default)
-def t(ctx: GraphLowering, x: TensorBox) -> TensorBox:
-    """The transpose of a matrix; vectors stay."""
-    return permute(ctx, x, (1, 0)) if x.ndim == 2 else x
-
-
-@lowers(aten.transpose.int)
-def transpose(ctx: GraphLowering, x: TensorBox, dim0: int, dim1: int) -> TensorBox:
-    """Two dimensions exchanged."""
-    if x.ndim == 0:
-        return x
-    order = list(range(x.ndim))
-    order[dim0], order[dim1] = order[dim1], order[dim0]
-    return permute(ctx, x, order)
-
-
 @lowers(aten.expand.default)
 def expand(ctx: GraphLowering, x: TensorBox, size: Any, *, implicit: bool = False) -> TensorBox:
     """Dimensions of size 1 repeated without copying."""
@@ -87,15 +71,12 @@ def expand(ctx: GraphLowering, x: TensorBox, size: Any, *, implicit: bool = Fals
     return ctx.graph.view(x, ir_views.ExpandView(ctx.out_size, tuple(old)))
 
 
-@lowers(aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims)
-def squeeze(ctx: GraphLowering, x: TensorBox, dims: int | Sequence[int] | None = None) -> TensorBox:
-    """Without (the given) dimensions of size 1."""
-    if dims is None:
-        dims = range(x.ndim)
-    wanted = [dims] if isinstance(dims, int) else list(dims)
-    dropped = tuple(sorted({d % x.ndim for d in wanted if x.size[d].constant == 1})) if x.ndim else ()
+@lowers(aten.squeeze.dims)
+def squeeze(ctx: GraphLowering, x: TensorBox, dims: Sequence[int]) -> TensorBox:
+    """Without those of the given dimensions that are of size 1."""
+    dropped = tuple(sorted({d % x.ndim for d in dims if x.size[d].constant == 1})) if x.ndim else ()
     if x.ndim - len(dropped) != len(ctx.out_size):  # a size that is 1 by what the trace guards
-        dropped = tuple(sorted({d % x.ndim for d in wanted if ctx.sizes.in_trace(x.size[d]) == 1}))
+        dropped = tuple(sorted({d % x.ndim for d in dims if ctx.sizes.in_trace(x.size[d]) == 1}))
     if not dropped:
         return x
     size = tuple(s for d, s in enumerate(x.size) if d not in dropped)
@@ -173,29 +154,6 @@ def position(ctx: GraphLowering, index: ExprLike, size: Expr) -> Expr:
     if checked:
         return mod(e + size, size)
     raise Unsupported(f"an index {e} that may be of either sign")
-
-
-@lowers(aten.split.Tensor)
-def split(ctx: GraphLowering, x: TensorBox, length: ExprLike, dim: int = 0) -> list[TensorBox]:
-    """Equal parts of a dimension, the last one shorter where it does not divide."""
-    return split_with_sizes(ctx, x, [part.shape[dim] for part in ctx.example], dim)
-
-
-@lowers(aten.split_with_sizes.default)
-def split_with_sizes(ctx: GraphLowering, x: TensorBox, sizes: Sequence[Any], dim: int = 0) -> list[TensorBox]:
-    """Parts of a dimension, of the given sizes."""
-    dim %= x.ndim
-    parts, start = [], ZERO
-    for length in ctx.exprs(sizes):
-        parts.append(sliced(ctx, x, dim, start, length))
-        start = start + length
-    return parts
-
-
-@lowers(aten.unbind.int)
-def unbind(ctx: GraphLowering, x: TensorBox, dim: int = 0) -> list[TensorBox]:
-    """Every element of a dimension as a tensor."""
-    return [select(ctx, x, dim, k) for k in range(len(ctx.example))]
 
 
 @lowers(aten.diagonal.default)

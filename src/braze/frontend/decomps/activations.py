@@ -89,7 +89,7 @@ def elu(x: Tensor, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 
 def hardtanh(x: Tensor, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
     """x between the two bounds; these are truncated for integers, as eager does."""
     if not x.is_floating_point():
-        return torch.clamp(x, int(min_val), int(max_val))
+        return torch.clamp(x, math.trunc(min_val), math.trunc(max_val))
     return torch.clamp(x, min_val, max_val)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import torch
@@ -69,13 +70,18 @@ def _category(dtype: torch.dtype) -> int:
     return 0 if dtype is torch.bool else 1
 
 
+def _is_one(value: Any) -> bool:
+    """Whether a number is 1, and known to be."""
+    return isinstance(value, (int, float, complex)) and value == 1
+
+
 def addcmul(x: Tensor, first: Tensor, second: Tensor, *, value: float = 1) -> Tensor:
     """x + value * first * second. For integers the value is one, too: eager cuts it off."""
     dtype = _result_dtype(x, first, second)
     if not (dtype.is_floating_point or dtype.is_complex):
-        value = int(value)
+        value = math.trunc(value)
     product = computation(first) * computation(second)
-    scaled = product if value == 1 else product * value
+    scaled = product if _is_one(value) else product * value
     return (computation(x) + scaled).to(dtype)
 
 
@@ -84,28 +90,28 @@ def addcdiv(x: Tensor, first: Tensor, second: Tensor, *, value: float = 1) -> An
     if not all(t.is_floating_point() for t in (x, first, second)):
         return NotImplemented
     dtype = _result_dtype(x, first, second)
-    numerator = computation(first) if value == 1 else computation(first) * value
+    numerator = computation(first) if _is_one(value) else computation(first) * value
     return (computation(x) + numerator / computation(second)).to(dtype)
 
 
 def add(x: Any, other: Any, *, alpha: Any = 1) -> Any:
     """x + alpha * other, where `other` is a number that only the running graph knows: the product apart,
     because PyTorch's pass that makes tensors of such numbers forgets ``alpha``."""
-    if not isinstance(other, torch.SymFloat) or (isinstance(alpha, (int, float)) and alpha == 1):
+    if not isinstance(other, torch.SymFloat) or _is_one(alpha):
         return NotImplemented
     return x + other * alpha
 
 
 def sub(x: Any, other: Any, *, alpha: Any = 1) -> Any:
     """x - alpha * other, likewise."""
-    if not isinstance(other, torch.SymFloat) or (isinstance(alpha, (int, float)) and alpha == 1):
+    if not isinstance(other, torch.SymFloat) or _is_one(alpha):
         return NotImplemented
     return x - other * alpha
 
 
 def rsub(x: Tensor, other: Any, alpha: Any = 1) -> Any:
     """other - alpha * x."""
-    if isinstance(other, torch.SymFloat) and not (isinstance(alpha, (int, float)) and alpha == 1):
+    if isinstance(other, torch.SymFloat) and not _is_one(alpha):
         return other - x * alpha
     return torch.sub(other, x, alpha=alpha)
 
@@ -115,11 +121,13 @@ def multiply_add(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
     return a * b + c
 
 
-def lerp(x: Tensor, end: Tensor, weight: Tensor | float) -> Any:
+def lerp(x: Tensor, end: Tensor, weight: Any) -> Any:
     """x + weight * (end - x), computed from the nearer end, as eager does, so that weight 1 gives `end`
     exactly."""
     start, stop = computation(x), computation(end)
     span = stop - start
+    if isinstance(weight, torch.SymFloat):  # which end is nearer, only the running graph knows
+        weight = aten.scalar_tensor.default(weight, dtype=start.dtype)
     if not isinstance(weight, Tensor):
         near = abs(weight) < 0.5
         return (start + span * weight if near else stop - span * (1 - weight)).to(x.dtype)

@@ -14,18 +14,19 @@ __all__ = ["TABLE"]
 aten = torch.ops.aten
 
 
-def max_dim(x: Tensor, dim: int, keepdim: bool = False) -> Any:
+def max_dim(x: Tensor, dim: int, keepdim: bool = False) -> tuple[Tensor, Tensor]:
     """Greatest values along a dimension and their first positions; NaN counts as greatest."""
-    if x.dtype is torch.bool:
-        return NotImplemented
-    return torch.amax(x, dim, keepdim=keepdim), torch.argmax(x, dim, keepdim=keepdim)
+    return torch.amax(x, dim, keepdim=keepdim), torch.argmax(_counted(x), dim, keepdim=keepdim)
 
 
-def min_dim(x: Tensor, dim: int, keepdim: bool = False) -> Any:
+def min_dim(x: Tensor, dim: int, keepdim: bool = False) -> tuple[Tensor, Tensor]:
     """Least values along a dimension and their first positions; NaN counts as least."""
-    if x.dtype is torch.bool:
-        return NotImplemented
-    return torch.amin(x, dim, keepdim=keepdim), torch.argmin(x, dim, keepdim=keepdim)
+    return torch.amin(x, dim, keepdim=keepdim), torch.argmin(_counted(x), dim, keepdim=keepdim)
+
+
+def _counted(x: Tensor) -> Tensor:
+    """x, of a type in which positions are looked for: eager has no such kernel for booleans alone."""
+    return x.to(torch.uint8) if x.dtype is torch.bool else x
 
 
 def max_all(x: Tensor) -> Tensor:
