@@ -149,7 +149,7 @@ def test_each_decomposition_may_fail(kind: type[Exception], monkeypatch: pytest.
 
 def test_every_entry_of_the_table_is_guarded() -> None:
     guarded = tables._guarded(next(iter(tables._table(None))), lambda: None, strict=True)
-    for decompose in tables._guarded_table(False).values():
+    for decompose in tables._guarded_table(False, None).values():
         assert decompose.__code__ is guarded.__code__
 
 

@@ -73,6 +73,13 @@ def test_out_of_range(fn: Any, index: int, error: type[Exception]) -> None:
         run(fn, X, bad)
 
 
+@pytest.mark.parametrize("width", [1, 2, 3, 40])
+def test_sums_of_rows_that_are_looked_up(width: int) -> None:
+    table, at = torch.randn(7, width), torch.randint(-7, 7, (37,))
+    check(lambda x, i: x[i].sum(-1), table, at)
+    check(lambda x, i: F.embedding(i % 7, x).amax(-1) + x[i, 0], table.bfloat16(), at)
+
+
 def test_a_mask_guards_an_index() -> None:
     def fn(x: torch.Tensor, i: torch.Tensor) -> torch.Tensor:
         return torch.cat([x[i], x], 0)[: i.shape[0]] * 2

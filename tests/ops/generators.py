@@ -209,21 +209,24 @@ class Maker:
         return self._fetch(dtype, (flat % k) * width + flat // k, width * k)
 
     def _load_indirect(self, loops: Sequence[Symbol], dtype: torch.dtype) -> Node:
-        """Through an index that is loaded: checked, or clamped and vouched for."""
-        n, stride = self.pick((1, 5, 64)), self.pick((1, 2))
-        points = self.numel(loops)
+        """Through an index that is loaded, an element each or a row: checked, or clamped and vouched for."""
+        n = self.pick((1, 5, 64))
+        inner = min(len(loops), self.pick((0, 0, 1, 2)))
+        outer, row = loops[: len(loops) - inner], loops[len(loops) - inner :]
+        stride: Expr = self.numel(row) * self.pick((1, 2))
+        points = self.numel(outer)
         generator = torch.Generator().manual_seed(self.draw(st.integers(0, 2**16)))
         count = points.evaluate(self.sizes)
         positions = torch.randint(-n, n, (count,), generator=generator)
         name = self.buffer("in", torch.int64, points, positions)
-        position = self.dag.load(name, self.row_major(loops), torch.int64)
+        position = self.dag.load(name, self.row_major(outer), torch.int64)
         if self.chance(50):
             index = self.dag.check_index(position, n, wrap=True, error=INDEX_CHECK)
         else:
             low, high = self.dag.constant(0, torch.int64), self.dag.constant(n - 1, torch.int64)
             clamped = self.dag.op("minimum", self.dag.op("maximum", position, low), high)
             index = self.dag.indirect(clamped, n)
-        return self._fetch(dtype, index * stride, as_expr(n * stride))
+        return self._fetch(dtype, index * stride + self.row_major(row), stride * n)
 
     def _load_padded(self, loops: Sequence[Symbol], dtype: torch.dtype) -> Node:
         """Shifted, with a mask where the shift leaves the buffer."""
@@ -405,6 +408,8 @@ def reductions(draw: Any, specials: bool = False) -> Case:
     m = Maker(draw, specials=specials)
     kept = tuple(m.loop(f"i{k}", (*OUTER_SIZES, 17)) for k in range(draw(st.integers(0, 2))))
     rvars = m.loops("r", 0, draw(st.integers(1, 2)))
+    if kept and m.chance(30):  # so short that the vector lies along a kept loop
+        rvars = (m.loop("r0", (1, 2, 3)),)
     pool: list[Node] = []
     stores: list[Store] = []
     for _ in range(draw(st.integers(1, 3))):

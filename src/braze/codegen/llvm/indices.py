@@ -309,6 +309,8 @@ class Indices:
 
     def prepare(self, buffer: str, e: Expr) -> None:
         """Compute now as much of an address as has values."""
+        if any(isinstance(s, ValueSymbol) and s.var.lanes > 1 for s in e.free_symbols):
+            return  # a gather has an address in every lane
         terms = tuple([t for t in e.terms if t[0] and self._is_bound(t[0])])
         if terms:
             self._pointer(buffer, Expr(terms))

@@ -362,7 +362,7 @@ def _strip(
         here = None if n is None else -(-n // step)
         if here is None or trips * here > most:
             return Strip(var, max(1, most // trips) * step)
-        trips *= here
+        trips *= max(1, here)  # none where the loop is empty
     return None
 
 
