@@ -248,13 +248,19 @@ def view_dtype(ctx: GraphLowering, x: TensorBox, dtype: torch.dtype) -> Any:
 
     if torch.bool in (dtype, x.dtype):
         raise Unsupported("the bits of booleans")
-    if _is_returned_twice(ctx):
-        return call_fallback(ctx, "its memory is returned under two types")
+    if _is_seen_twice(ctx):
+        return call_fallback(ctx, "the caller has its memory under two types")
     return ctx.pointwise(x.size, dtype, value)
 
 
-def _is_returned_twice(ctx: GraphLowering) -> bool:
-    """Whether several results of the graph share the current node's memory: the caller can see that."""
+def _is_seen_twice(ctx: GraphLowering) -> bool:
+    """Whether results of the graph share the current node's memory with each other or with an input: the
+    caller can see that."""
     here = storage_id(ctx.example)
-    returned = [n.meta.get("val") for n in ctx.gm.graph.output_node().all_input_nodes]
-    return sum(isinstance(v, torch.Tensor) and storage_id(v) == here for v in returned) > 1
+
+    def sharing(nodes: Sequence[Any]) -> int:
+        values = [n.meta.get("val") for n in nodes]
+        return sum(isinstance(v, torch.Tensor) and storage_id(v) == here for v in values)
+
+    returned = sharing(ctx.gm.graph.output_node().all_input_nodes)
+    return returned > 1 or (returned > 0 and sharing(ctx.gm.graph.find_nodes(op="placeholder")) > 0)
