@@ -32,6 +32,7 @@ from braze._torch.shapes import shape_env_of
 from braze._torch.tracing import copied
 
 __all__ = [
+    "RaisesInside",
     "Walked",
     "checks_of",
     "conditions_on",
@@ -391,6 +392,10 @@ def walked(
     return Walked(runner.shapes, mode.shape_env)
 
 
+class RaisesInside(Exception):
+    """An operator does not take such sizes, in a graph inside of the program, which may not run for them."""
+
+
 class _Noting(Interpreter):
     """Runs a graph and notes the shape of each value."""
 
@@ -399,7 +404,12 @@ class _Noting(Interpreter):
         self.shapes: dict[str, Any] = {}
 
     def run_node(self, n: Node) -> Any:
-        value = super().run_node(n)
+        try:
+            value = super().run_node(n)
+        except Exception as error:
+            if isinstance(n.target, torch._ops.HigherOrderOperator):
+                raise RaisesInside(str(error)) from error
+            raise
         self.shapes[n.name] = [_sizes_and_strides(v) for v in value] if n.op == "output" else _shapes(value)
         return value
 

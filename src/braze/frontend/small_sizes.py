@@ -31,13 +31,13 @@ __all__ = ["Case", "Served", "served_by"]
 
 MAX_TRACES: Final = 40
 """For sizes that were declared ..."""
-MAX_UNDECLARED: Final = 16
+MAX_UNDECLARED: Final = 12
 """... and for those that were not: programs with many sizes take long to trace."""
 MAX_CORNERS: Final = 64
 """Combinations of 0, 1 and more that are tried to learn whether a program runs for any."""
 MAX_EXAMPLES: Final = 20_000
 """Sizes that are tried as an example of a region."""
-MAX_GRAPHS: Final = 16
+MAX_GRAPHS: Final = 12
 """Graphs of one package: more are more than the sizes of 0 and 1 of any model that people deploy."""
 
 
@@ -209,7 +209,10 @@ class _Cover:
         large = self._probed(region, {})
         if isinstance(large, Exception):
             corners = [c for c in self._corners(region) if isinstance(self._probed(region, c), export.Walked)]
-            return bool(corners) and next(iter(corners[0]))
+            if not corners:
+                self._give_up(region, large)
+                return False
+            return next(iter(corners[0]))
         walked = self._walked(facts)
         if isinstance(walked, export.Walked):
             split = self._decided(region, facts, walked.env)
@@ -441,7 +444,8 @@ class _Cover:
 
     def _runs(self, region: _Region) -> bool:
         """Whether the operators of the program as it was exported have results for the sizes of a region."""
-        return not isinstance(self._probed(region, {}), Exception)
+        found = self._probed(region, {})
+        return isinstance(found, export.RaisesInside) or not isinstance(found, Exception)
 
 
 def _examples(facts: Mapping[str, SymbolFacts | int]) -> dict[str, int]:
