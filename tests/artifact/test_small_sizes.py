@@ -319,6 +319,19 @@ def test_a_size_that_the_trace_made_a_number_is_said(tmp_path: Path) -> None:
         braze.aot_compile(source, tmp_path / "model.pt2", targets="host")
 
 
+def test_a_position_out_of_the_data_in_nothing(tmp_path: Path) -> None:
+    source = export(
+        Program(lambda self, x, i: x[i[0].item()] + 1),
+        (torch.randn(4), torch.tensor([1])),
+        dynamic_shapes=(({0: Dim("n", min=0)}, None),),
+    )
+    path = braze.aot_compile(source, tmp_path / "model.pt2", targets="host", options={"strict": True})
+    loaded = braze.aot_load(path)
+    for size in (0, 1, 4):
+        for index in (0, -1, 3):
+            agree(loaded, source.module(), torch.randn(size), torch.tensor([index]))
+
+
 def test_a_branch_that_does_not_take_a_declared_size(tmp_path: Path) -> None:
     """The program takes it where that branch does not run, and no graph can be made of both."""
 
