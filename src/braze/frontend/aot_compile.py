@@ -81,8 +81,9 @@ def aot_compile(
                 f"the package works for sizes with {' and '.join(added)} only", BrazeWarning, stacklevel=2
             )
         if served.without:
+            shown = [*served.without[:6], *(["others of these"] if len(served.without) > 6 else [])]
             warnings.warn(
-                f"the package does not work for sizes with {' or '.join(served.without)}: it takes too many"
+                f"the package does not work for sizes with {' or '.join(shown)}: it takes too many"
                 " graphs to tell all small sizes apart; those that are declared come first",
                 BrazeWarning,
                 stacklevel=2,
