@@ -230,3 +230,36 @@ def test_what_takes_functions_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(PackageError, match=r"calls torch\.ops\.higher_order\.hints_wrapper") as caught:
         braze.aot_compile(source, tmp_path / "model.pt2", targets="host")
     assert caught.value.hint and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("dims", [None, {0: AUTO}])
+def test_a_result_that_is_an_argument_under_another_type_shares_its_memory(tmp_path: Path, dims: Any) -> None:
+    class Bits(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> Any:
+            bits = x.view(torch.int32)
+            return bits.t(), bits + 1
+
+    source = export(Bits(), (torch.randn(4, 6),), dynamic_shapes=(dims,))
+    loaded = braze.aot_load(braze.aot_compile(source, tmp_path / "model.pt2", targets=("host",)))
+    x = torch.randn(4, 6)
+    for found, expected in zip(loaded(x), source.module()(x), strict=True):
+        torch.testing.assert_close(found, expected)
+        assert (found.data_ptr() == x.data_ptr()) == (expected.data_ptr() == x.data_ptr())
+
+
+def test_arguments_that_share_memory_in_the_example(tmp_path: Path) -> None:
+    """One is written to, and they are of two types: PyTorch's own tracing finds no base for both."""
+
+    class Writes(torch.nn.Module):
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> Any:
+            x.clamp_(-3, 0)
+            return y + 1, x * 2
+
+    memory = torch.arange(-4, 4)
+    source = export(Writes(), (memory[1:5], memory.view(torch.int32)[:6]))
+    loaded = braze.aot_load(braze.aot_compile(source, tmp_path / "model.pt2", targets=("host",)))
+    ours, theirs = torch.arange(-4, 0), torch.arange(-4, 0)
+    other = torch.arange(6, dtype=torch.int32)
+    for found, expected in zip(loaded(ours, other), source.module()(theirs, other), strict=True):
+        torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(ours, theirs)

@@ -14,7 +14,7 @@ from torch.export import Dim, export
 
 import braze
 from braze.artifact.package import open_package
-from braze.errors import InputMismatchError, PackageError
+from braze.errors import BrazeWarning, InputMismatchError, PackageError
 from braze.frontend import small_sizes
 
 
@@ -215,3 +215,133 @@ def test_sizes_that_do_not_fit_are_tried_once(tmp_path: Path, monkeypatch: pytes
     )
     assert loaded(*args)[1].equal(args[2] - args[3])
     assert len(tried) < 3000, len(tried)
+
+
+TWO = {0: Dim.AUTO, 1: Dim.AUTO}
+
+
+def loaded_and_module(body: Callable[..., Any], args: Any, shapes: Any, folder: Path) -> tuple[Any, Any]:
+    source = export(Program(body), args, dynamic_shapes={"args": shapes})
+    return braze.aot_load(braze.aot_compile(source, folder / "model.pt2", "host")), source.module()
+
+
+def test_sizes_that_cannot_be_small_do_not_hide_others(tmp_path: Path) -> None:
+    """Each size by itself is tried: what the program refuses for one says nothing of the others."""
+
+    def body(self: Any, x: torch.Tensor, y: torch.Tensor, z: torch.Tensor) -> Any:
+        return x.amax(1), y.squeeze(-1), F.l1_loss(z, z + 1, reduction="none")
+
+    def args(a: int, b: int, c: int, d: int, e: int) -> tuple[torch.Tensor, ...]:
+        return torch.randn(a, b), torch.randn(3, c), torch.randn(d, e)
+
+    loaded, module = loaded_and_module(body, args(4, 5, 3, 3, 8), (TWO, {1: Dim.AUTO}, TWO), tmp_path)
+    sizes = [
+        (4, 5, 1, 3, 8),
+        (4, 5, 2, 7, 0),
+        (4, 0, 3, 3, 8),
+        (0, 5, 3, 3, 8),
+        (4, 5, 0, 2, 2),
+        (0, 1, 1, 0, 0),
+    ]
+    for given in sizes:
+        agree(loaded, module, *args(*given))
+
+
+def test_a_replicated_border_of_nothing(tmp_path: Path) -> None:
+    def body(self: Any, x: torch.Tensor, y: torch.Tensor, z: torch.Tensor) -> Any:
+        padded = F.pad(x, (3, 0), mode="replicate")
+        return padded, padded @ y, z * 2
+
+    def args(n: int, m: int, k: int) -> tuple[torch.Tensor, ...]:
+        return torch.randn(16, n), torch.randn(n + 3, m), torch.randn(k)
+
+    shapes = ({1: Dim.AUTO}, TWO, {0: Dim.AUTO})
+    loaded, module = loaded_and_module(body, args(17, 2, 4), shapes, tmp_path)
+    for given in ((5, 0, 0), (33, 33, 33), (0, 2, 2), (1, 1, 0)):
+        agree(loaded, module, *args(*given))
+
+
+def test_results_lie_as_the_programs_do_for_small_sizes_of_others(tmp_path: Path) -> None:
+    """Which of two strides is the greater is not known where a size may be 0."""
+    transposed = torch.randn(5, 2).t()
+
+    def body(self: Any, x: torch.Tensor, y: torch.Tensor) -> Any:
+        return torch.logical_or(x, x > 0), y + 1
+
+    loaded, module = loaded_and_module(body, (transposed, torch.randn(4, 3)), (TWO, TWO), tmp_path)
+    for n, m in ((4, 3), (0, 3), (1, 0), (0, 0)):
+        for rows, columns in ((2, 5), (16, 2), (1, 7)):
+            args = torch.randn(columns, rows).t(), torch.randn(n, m)
+            expected, found = module(*args), loaded(*args)
+            torch.testing.assert_close(found, expected)
+            assert found[0].stride() == expected[0].stride()
+
+
+def test_relations_of_derived_sizes_are_refused_alike(tmp_path: Path) -> None:
+    def body(self: Any, x: torch.Tensor, y: torch.Tensor) -> Any:
+        return x.repeat_interleave(2, 0) * y
+
+    loaded, module = loaded_and_module(
+        body, (torch.randn(3), torch.randn(6)), ({0: Dim.AUTO}, {0: Dim.AUTO}), tmp_path
+    )
+    for n in (0, 1, 2, 5):
+        agree(loaded, module, torch.randn(n), torch.randn(2 * n))
+
+
+def test_a_decomposition_does_not_narrow_a_package(tmp_path: Path) -> None:
+    """The mean over cells is one of two kernels when taken apart, by whether the sizes divide."""
+    loaded, module = loaded_and_module(
+        lambda self, x: F.adaptive_avg_pool2d(x, (2, 2)),
+        (torch.randn(2, 1, 4, 4),),
+        ({3: Dim.AUTO},),
+        tmp_path,
+    )
+    for width in (4, 7, 5, 1):
+        agree(loaded, module, torch.randn(2, 1, 4, width))
+
+
+def test_what_is_not_served_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(small_sizes, "MAX_GRAPHS", 1)
+    dims = (({0: Dim.AUTO},),)
+    source = export(Program(ONE["squeezed"]), (torch.randn(5, 4, 6),), dynamic_shapes=dims)
+    with pytest.warns(BrazeWarning, match=r"does not work for sizes with .*shape\[0\] = 0"):
+        braze.aot_compile(source, tmp_path / "model.pt2", targets="host")
+
+
+def test_a_size_that_the_trace_made_a_number_is_said(tmp_path: Path) -> None:
+    """The program asks for less than 3, and so runs for 1."""
+    source = export(
+        Program(lambda self, x: x * 2 if x.shape[0] - 1 < 2 else x),
+        (torch.randn(2),),
+        dynamic_shapes=(({0: Dim.AUTO},),),
+    )
+    with pytest.warns(BrazeWarning, match=r"works for sizes with .* == 2 only"):
+        braze.aot_compile(source, tmp_path / "model.pt2", targets="host")
+
+
+def test_a_position_out_of_the_data_in_nothing(tmp_path: Path) -> None:
+    source = export(
+        Program(lambda self, x, i: x[i[0].item()] + 1),
+        (torch.randn(4), torch.tensor([1])),
+        dynamic_shapes=(({0: Dim("n", min=0)}, None),),
+    )
+    path = braze.aot_compile(source, tmp_path / "model.pt2", targets="host", options={"strict": True})
+    loaded = braze.aot_load(path)
+    for size in (0, 1, 4):
+        for index in (0, -1, 3):
+            agree(loaded, source.module(), torch.randn(size), torch.tensor([index]))
+
+
+def test_a_branch_that_does_not_take_a_declared_size(tmp_path: Path) -> None:
+    """The program takes it where that branch does not run, and no graph can be made of both."""
+
+    def inner(self: Any, x: torch.Tensor) -> torch.Tensor:
+        return torch.cond(x.sum() > 1, lambda x: x.amax((0, 1)), lambda x: x.sum((0, 1)), (x,))
+
+    def body(self: Any, x: torch.Tensor) -> Any:
+        return torch.cond(x.sum() > 0, lambda x: inner(self, x), lambda x: x.sum((0, 1)), (x,))
+
+    source = export(Program(body), (torch.randn(5, 4, 6),), dynamic_shapes=(({0: Dim("n", min=0, max=9)},),))
+    assert source.module()(torch.randn(0, 4, 6)).shape == (6,)
+    with pytest.raises(PackageError, match=r"cannot be compiled for .*shape\[0\] = 0"):
+        braze.aot_compile(source, tmp_path / "model.pt2", targets="host")

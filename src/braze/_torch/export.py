@@ -3,10 +3,12 @@ input."""
 
 from __future__ import annotations
 
+import functools
 import logging
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, cast
 
 import sympy
@@ -18,35 +20,90 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, ExportGraphSignature, InputKind, OutputKind
 from torch.fx import GraphModule, Interpreter, Node
 from torch.fx.experimental import _config
-from torch.fx.experimental.symbolic_shapes import ShapeEnv
+from torch.fx.experimental.symbolic_shapes import PropagateUnbackedSymInts, ShapeEnv
 from torch.utils._pytree import tree_map
 
 from braze._torch import shape_envs
 from braze._torch.effect_tokens import call_plainly
 from braze._torch.integers import LEAST
+from braze._torch.native import storage_id
 from braze._torch.shape_envs import SymbolFacts
 from braze._torch.shapes import shape_env_of
 from braze._torch.tracing import copied
 
 __all__ = [
+    "RaisesInside",
+    "Walked",
+    "checks_of",
     "conditions_on",
     "decomposed",
     "env_of",
+    "narrowed",
     "rebased",
     "recalled",
-    "shapes_differ",
+    "results_of",
     "sizes_as_they_come",
     "surely_fails",
     "value_range",
+    "walked",
+    "worded",
 ]
 
 
-def decomposed(program: ExportedProgram, decompositions: Mapping[Any, Callable[..., Any]]) -> ExportedProgram:
+def decomposed(
+    program: ExportedProgram, decompositions: Mapping[Any, Callable[..., Any]]
+) -> tuple[ExportedProgram, list[Any]]:
     """`program` in terms of operators that are not in the table and are no mere compositions of others:
-    `torch.export` keeps the latter, which AOTAutograd takes apart."""
+    `torch.export` keeps the latter, which AOTAutograd takes apart. Beside it what that took for granted of
+    sizes, which the program itself does not: sympy booleans.
+
+    A decomposition that goes one way for some sizes and another for others is left out, if the operator
+    serves both as it is."""
     table: dict[Any, Any] = {op: utils._get_decomp_for_cia(op) for op in utils._collect_all_valid_cia_ops()}
     table.update(decompositions)
-    program = _with_checks_kept(program)
+    program = _with_memory_apart(_with_checks_kept(program))
+    env = env_of(program)
+    if env is None:
+        return _run_decompositions(program, table), []
+    spare = rebased(program, {})
+    deciding: dict[Any, None] = {}
+    watched = {op: _watched(op, function, env, deciding) for op, function in decompositions.items()}
+    known = set(_conditions_in(env))
+    made = _run_decompositions(program, {**table, **watched})
+    assumed = [c for c in _conditions_in(env) if c not in known]
+    if deciding and assumed:
+        env = env_of(spare)
+        assert env is not None
+        known = set(_conditions_in(env))
+        wide = _run_decompositions(spare, {op: f for op, f in table.items() if op not in deciding})
+        fewer = [c for c in _conditions_in(env) if c not in known]
+        if len(fewer) < len(assumed):
+            made, assumed = wide, fewer
+    # that sizes are 2 or more, or differ, is what small sizes are traced again for
+    return made, [c for c in assumed if isinstance(c, sympy.Eq)]
+
+
+def _conditions_in(env: ShapeEnv) -> list[Any]:
+    return conditions_on(env, [name for name in shape_envs.symbols_by_name(env) if name.startswith("s")])
+
+
+def _watched(
+    operator: Any, decomposition: Callable[..., Any], env: ShapeEnv, deciding: dict[Any, None]
+) -> Callable[..., Any]:
+    """The decomposition, which enters its operator where it, and none inside of it, adds a guard."""
+
+    @functools.wraps(decomposition)
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        before, inside = shape_envs.mark_guards(env), len(deciding)
+        result = decomposition(*args, **kwargs)
+        if len(deciding) == inside and shape_envs.guards_added(env, before):
+            deciding[operator] = None
+        return result
+
+    return watched
+
+
+def _run_decompositions(program: ExportedProgram, table: dict[Any, Any]) -> ExportedProgram:
     with torch.no_grad(), warnings.catch_warnings():
         # PyTorch's own copying of the program uses what PyTorch says is deprecated
         warnings.simplefilter("ignore", FutureWarning)
@@ -90,6 +147,34 @@ def _with_checks_kept(program: ExportedProgram) -> ExportedProgram:
     return _with_graph(program, gm, program.range_constraints)
 
 
+def _with_memory_apart(program: ExportedProgram) -> ExportedProgram:
+    """`program`, whose inputs share memory with none before them: where one that is written to does in the
+    example, PyTorch's tracing looks for a base that they are views of, and may find that they have none."""
+    seen: set[int] = set()
+    shared: dict[str, FakeTensor] = {}
+    for node in program.graph.find_nodes(op="placeholder"):
+        value = node.meta.get("val")
+        if isinstance(value, FakeTensor) and value.layout is torch.strided:
+            if storage_id(value) in seen:
+                shared[node.name] = value
+            seen.add(storage_id(value))
+    if not shared:
+        return program
+    gm = copied(program.graph_module)
+    for node in gm.graph.find_nodes(op="placeholder"):
+        if node.name in shared:
+            value = shared[node.name]
+            with value.fake_mode:
+                node.meta["val"] = torch.empty_strided(
+                    value.shape,
+                    value.stride(),
+                    dtype=value.dtype,
+                    device=value.device,
+                    requires_grad=value.requires_grad,
+                )
+    return _with_graph(program, gm, program.range_constraints)
+
+
 def _with_graph(
     program: ExportedProgram,
     gm: GraphModule,
@@ -127,19 +212,29 @@ def recalled(program: ExportedProgram) -> ExportedProgram:
     made = rebased(program, {})
     if hasattr(program, "_guards_code"):
         made._guards_code = program._guards_code
-    checks = getattr(made.module(), "_guards_fn", None)
-    values = [
-        spec.arg.value if isinstance(spec.arg, ConstantArgument) else node.meta.get("val")
-        for node, spec in zip(
-            made.graph.find_nodes(op="placeholder"), made.graph_signature.input_specs, strict=True
-        )
-        if spec.kind is InputKind.USER_INPUT
-    ]
+    checks = checks_of(made)
+    values = _given(made)
     mode = next((value.fake_mode for value in values if isinstance(value, FakeTensor)), None)
     if checks is not None and mode is not None:
         with mode, torch.no_grad():
             checks(*values)  # what holds for the example becomes a guard
     return made
+
+
+def checks_of(program: ExportedProgram) -> Callable[..., Any] | None:
+    """What the program's own module calls with its arguments before it runs: raises ``AssertionError`` for
+    those that it refuses. None where it checks nothing."""
+    return getattr(program.module(), "_guards_fn", None)
+
+
+def _given(program: ExportedProgram) -> list[Any]:
+    """What the trace had for the arguments."""
+    specs = program.graph_signature.input_specs
+    return [
+        spec.arg.value if isinstance(spec.arg, ConstantArgument) else node.meta.get("val")
+        for node, spec in zip(program.graph.find_nodes(op="placeholder"), specs, strict=True)
+        if spec.kind is InputKind.USER_INPUT
+    ]
 
 
 def conditions_on(env: ShapeEnv, names: Collection[str]) -> list[Any]:
@@ -224,22 +319,84 @@ def rebased(program: ExportedProgram, facts: Mapping[str, SymbolFacts | int]) ->
     return _with_graph(program, made, {} if facts else ranges)
 
 
-def shapes_differ(program: ExportedProgram, sizes: Mapping[str, int]) -> bool:
-    """Whether, for these values of all symbols, some tensor of `program` has another shape than its trace
-    says. Runs it on tensors without memory, and raises what its operators raise for such sizes."""
-    fixed = rebased(program, sizes)
+@dataclass(frozen=True)
+class Walked:
+    """What running a program on tensors without memory found. ``shapes``: by node, the shapes of its tensors,
+    nested as they are: integers, or sympy expressions over the program's symbols; those of results have
+    strides, too. ``env``: what the run assumed of the symbols, None where there are none."""
+
+    shapes: Mapping[str, Any]
+    env: ShapeEnv | None
+
+    def at(self, sizes: Mapping[str, int]) -> dict[str, Any]:
+        """The shapes for these values of symbols, with None for sizes that depend on data."""
+        known: dict[Any, int | None] = {}
+
+        def value(size: Any) -> Any:
+            if isinstance(size, list):
+                return [value(one) for one in size]
+            if not isinstance(size, sympy.Basic):
+                return size
+            if size not in known:
+                given = {s: sympy.Integer(sizes[s.name]) for s in size.free_symbols if s.name in sizes}
+                try:
+                    number = size.subs(given, simultaneous=True).doit()
+                except ArithmeticError:  # a division by 0
+                    number = None
+                known[size] = int(number) if isinstance(number, sympy.Integer) else None
+            return known[size]
+
+        return {
+            name: [_seen(value(one)) for one in shape] if name == "output" else value(shape)
+            for name, shape in self.shapes.items()
+        }
+
+
+def _seen(result: Any) -> Any:
+    """Sizes and strides of a result, less the strides that nobody can tell."""
+    if not isinstance(result, list) or not result or not isinstance(result[0], list):
+        return result
+    sizes, strides = result
+    if 0 in sizes:
+        return [sizes]
+    return [sizes, [None if size == 1 else stride for size, stride in zip(sizes, strides, strict=True)]]
+
+
+def results_of(gm: GraphModule) -> Walked:
+    """The shapes and strides of a graph's results as its trace has them."""
+    results: Any = gm.graph.output_node().args[0]
+    values = [one.meta.get("val") if isinstance(one, Node) else one for one in results]
+    return Walked({"output": [_sizes_and_strides(value) for value in values]}, None)
+
+
+def walked(
+    program: ExportedProgram,
+    facts: Mapping[str, SymbolFacts | int],
+    checks: Callable[..., Any] | None = None,
+) -> Walked:
+    """Run `program` on tensors without memory, over the symbols and numbers that `rebased` makes of
+    ``facts``. ``checks``: what `checks_of` the program found, for inputs of numbers only. Raises what its
+    operators, or these, raise for such sizes."""
+    fixed = rebased(program, facts)
     traced = list(fixed.graph.nodes)
     values = [node.meta.get("val") for node in traced if node.op == "placeholder"]
     mode = next((v.fake_mode for v in values if isinstance(v, FakeTensor)), None)
     if mode is None:
-        return False
+        return Walked({}, None)
     with _quiet(), mode, torch.no_grad():
-        runner = _Runner(fixed.graph_module)
+        if checks is not None:
+            checks(*_given(fixed))
+        symbolic = any(isinstance(f, SymbolFacts) and f.hint is not None for f in facts.values())
+        runner = (_NotingSymbols if symbolic else _Noting)(fixed.graph_module)
         runner.run(*values)
-    return any(_shapes(node.meta.get("val")) != runner.shapes.get(node.name) for node in traced)
+    return Walked(runner.shapes, mode.shape_env)
 
 
-class _Runner(Interpreter):
+class RaisesInside(Exception):
+    """An operator does not take such sizes, in a graph inside of the program, which may not run for them."""
+
+
+class _Noting(Interpreter):
     """Runs a graph and notes the shape of each value."""
 
     def __init__(self, gm: GraphModule) -> None:
@@ -247,17 +404,36 @@ class _Runner(Interpreter):
         self.shapes: dict[str, Any] = {}
 
     def run_node(self, n: Node) -> Any:
-        value = super().run_node(n)
-        self.shapes[n.name] = _shapes(n.meta.get("val")) if n.op == "output" else _shapes(value)
+        try:
+            value = super().run_node(n)
+        except Exception as error:
+            if isinstance(n.target, torch._ops.HigherOrderOperator):
+                raise RaisesInside(str(error)) from error
+            raise
+        self.shapes[n.name] = [_sizes_and_strides(v) for v in value] if n.op == "output" else _shapes(value)
         return value
 
 
+class _NotingSymbols(_Noting, PropagateUnbackedSymInts):
+    """The same, where a size that depends on data is that of the trace."""
+
+
+def _sizes_and_strides(value: Any) -> Any:
+    if isinstance(value, torch.Tensor) and value.layout is torch.strided:
+        return [[_written(n) for n in numbers] for numbers in (value.shape, value.stride())]
+    return _shapes(value)
+
+
+def _written(number: Any) -> Any:
+    return number if isinstance(number, int) else shape_envs.raw_expression(number)
+
+
 def _shapes(value: Any) -> Any:
-    """The shapes of a value's tensors, with None for sizes that depend on data."""
+    """The shapes of a value's tensors."""
     if isinstance(value, (list, tuple)):
         return [_shapes(one) for one in value]
     if isinstance(value, torch.Tensor):
-        return [n if isinstance(n, int) else None for n in value.shape]
+        return [_written(n) for n in value.shape]
     return None
 
 
@@ -282,6 +458,31 @@ def _quiet() -> Iterator[None]:
 
 def _nothing(record: logging.LogRecord) -> bool:
     return False
+
+
+def narrowed(program: ExportedProgram) -> list[str]:
+    """Sizes that were to differ, of which the program asks for a range that has one number from 2 on: its
+    trace has that number, and its own module takes 0 and 1, too. As ``L['x'].size()[0] == 2``."""
+    env = env_of(program)
+    sources = getattr(env, "var_to_sources", None) or {}
+    if env is None:
+        return []
+    equal = {s for g in env.guards if isinstance(g.expr, sympy.Eq) for s in g.expr.free_symbols}
+    return [
+        f"{sources[symbol][0].name} == {env.replace(symbol)}"
+        for symbol in shape_envs.symbols_by_name(env).values()
+        if symbol not in equal and sources.get(symbol) and env.replace(symbol).is_Integer
+    ]
+
+
+def worded(condition: Any, names: Mapping[str, str]) -> str:
+    """A condition over these names of symbols, as Python has it."""
+    named = condition.subs(
+        {s: sympy.Symbol(names.get(s.name, s.name), integer=True) for s in condition.free_symbols}
+    )
+    signs = {sympy.Eq: "==", sympy.Ne: "!="}
+    sign = signs.get(type(named))
+    return str(named) if sign is None else f"{named.lhs} {sign} {named.rhs}"
 
 
 def value_range(constraint: Any) -> tuple[int, int | None]:

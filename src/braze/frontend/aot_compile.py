@@ -71,12 +71,22 @@ def aot_compile(
     program, path, names = program_of(program), output_path(path), targets_of(targets)
     config, weights = config_of(options), flag("weights", weights)
     try:
+        fixed = export.narrowed(program)
         served = served_by(program, config, lambda prepared: _compile(prepared, names, config))
         cases = served.cases
-        added = {str(_by_names(g, c.prepared.names)): None for c in cases for g in c.graph.info.guards}
+        added = dict.fromkeys((*fixed, *served.prepared.assumed))
+        added.update({str(_by_names(g, c.prepared.names)): None for c in cases for g in c.graph.info.guards})
         if added:
             warnings.warn(
                 f"the package works for sizes with {' and '.join(added)} only", BrazeWarning, stacklevel=2
+            )
+        if served.without:
+            shown = [*served.without[:6], *(["others of these"] if len(served.without) > 6 else [])]
+            warnings.warn(
+                f"the package does not work for sizes with {' or '.join(shown)}: it takes too many"
+                " graphs to tell all small sizes apart; those that are declared come first",
+                BrazeWarning,
+                stacklevel=2,
             )
         model, tensors = _describe(served)
         (data, nodes), *others = [_stored(case) for case in cases]

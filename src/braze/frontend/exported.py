@@ -32,12 +32,14 @@ __all__ = ["Prepared", "parameters_of", "prepare"]
 @dataclass(frozen=True)
 class Prepared:
     """A program whose mutations are `copy_` nodes, and its graph, ready to be compiled. ``names``: how one
-    would write the sizes that symbols stand for."""
+    would write the sizes that symbols stand for; ``assumed``: what the graph takes for granted of sizes and
+    the program itself does not, as one would write it."""
 
     program: ExportedProgram
     gm: GraphModule
     inputs: tuple[Any, ...]
     names: Mapping[str, str]
+    assumed: tuple[str, ...] = ()
 
     @property
     def signature(self) -> list[tuple[InputKind, object]]:
@@ -58,7 +60,9 @@ class Prepared:
 
 def prepare(program: ExportedProgram, config: Config) -> Prepared:
     """The graph that is compiled, as AOTAutograd would make it for inference."""
-    program = export.decomposed(program, decompositions(config))
+    given = [node.meta.get("val") for node in program.graph.find_nodes(op="placeholder")]
+    before = _names_of_sizes(program, given)
+    program, assumed = export.decomposed(program, decompositions(config))
     gm = tracing.copied(program.graph_module)
     placeholders = gm.graph.find_nodes(op="placeholder")
     for node, spec in zip(placeholders, program.graph_signature.input_specs, strict=True):
@@ -88,7 +92,7 @@ def prepare(program: ExportedProgram, config: Config) -> Prepared:
             f"this program holds only for sizes with {unsaid[0]}, which a package cannot check",
             hint="write the condition with integers, or export the program without it",
         )
-    return Prepared(program, gm, inputs, names)
+    return Prepared(program, gm, inputs, names, tuple(export.worded(c, {**before, **names}) for c in assumed))
 
 
 def _refuse_functions(gm: GraphModule) -> None:

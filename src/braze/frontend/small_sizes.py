@@ -11,6 +11,7 @@ graph of its own.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -30,8 +31,10 @@ __all__ = ["Case", "Served", "served_by"]
 
 MAX_TRACES: Final = 40
 """For sizes that were declared ..."""
-MAX_UNDECLARED: Final = 8
+MAX_UNDECLARED: Final = 12
 """... and for those that were not: programs with many sizes take long to trace."""
+MAX_CORNERS: Final = 64
+"""Combinations of 0, 1 and more that are tried to learn whether a program runs for any."""
 MAX_EXAMPLES: Final = 20_000
 """Sizes that are tried as an example of a region."""
 MAX_GRAPHS: Final = 12
@@ -50,11 +53,13 @@ class Case:
 class Served:
     """``cases``: what serves a program's sizes, the graph for large ones first; ``prepared``: the program as
     it was traced for those; ``least``: by symbol, the least size that one of the graphs takes, where that is
-    not what ``prepared`` says."""
+    not what ``prepared`` says; ``without``: sizes that were not declared, and that none of them takes
+    although the program does, as one would write them."""
 
     prepared: Prepared
     cases: tuple[Case, ...]
     least: Mapping[str, int]
+    without: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -110,6 +115,7 @@ class _Cover:
         self.symbols = _small_symbols(program)
         self.facts: dict[str, SymbolFacts] = {}
         self.conditions: list[_Condition] = []
+        self.checks: Callable[..., Any] | None = None
         self.program = program
         if self.symbols:
             # a copy that knows what the program does, and not what its first trace here will have added
@@ -120,20 +126,21 @@ class _Cover:
             self.facts = {name: shape_envs.facts_of(env, s) for name, s in known.items()}
             names = [name for name, fact in self.facts.items() if fact.hint is not None]
             self.conditions = [_Condition(c) for c in export.conditions_on(env, names)]
+            self.checks = export.checks_of(program)
         self.main = prepare(program, config)
+        self.traces = 0
+        self.without: list[str] = []
+        self.probed: dict[tuple[tuple[str, int], ...], export.Walked | Exception] = {}
 
     def run(self) -> Served:
         found: list[Case] = []
         least: dict[str, int] = {}
         serves_all = False
-        traces = 0
         regions = list(self._regions())
         while regions:
+            regions.sort(key=lambda region: len(region.fixed))  # those that are called first, if not all fit
             region = regions.pop(0)
-            traces += 1
-            declared = any(self.symbols[n][1] for n in (*region.fixed, *region.least) if n in self.symbols)
-            most = MAX_TRACES if declared else MAX_UNDECLARED
-            if traces > most or len(found) >= MAX_GRAPHS:
+            if len(found) >= MAX_GRAPHS:
                 self._give_up(region, "it takes too many graphs to tell them apart")
                 continue
             outcome = self._attempt(region)
@@ -149,7 +156,7 @@ class _Cover:
                     found.append(outcome)
         if not serves_all:
             found.insert(0, Case(self.main, self.compiled(self.main)))
-        return Served(self.main, tuple(found), least)
+        return Served(self.main, tuple(found), least, tuple(self.without))
 
     def _regions(self) -> Iterator[_Region]:
         """All sizes but those that the program's own trace serves."""
@@ -162,32 +169,161 @@ class _Cover:
             yield _Region({name: 0}, least)
 
     def _attempt(self, region: _Region) -> Case | str | None:
-        """The graph for a region; the symbol by which it has to be split; None where nobody can call it."""
+        """The graph for a region; the symbol by which it has to be split; None where nobody can call it, or
+        it is given up."""
         facts = self._facts(region)
         if facts is None:
             return None
-        names = [name for name, fact in facts.items() if isinstance(fact, SymbolFacts)]
-        try:
-            with export.sizes_as_they_come():
-                split = self._other_shapes(region)
-                if split is not None:
-                    return split
+        with export.sizes_as_they_come():
+            looked = self._looked(region, facts)
+            if looked is not True:
+                return looked or None
+            declared = any(self.symbols[n][1] for n in (*region.fixed, *region.least) if n in self.symbols)
+            self.traces += 1
+            if self.traces > (MAX_TRACES if declared else MAX_UNDECLARED):
+                self._give_up(region, "it takes too many graphs to tell them apart")
+                return None
+            try:
                 prepared = prepare(export.rebased(self.program, facts), self.config)
                 if prepared.signature != self.main.signature:
                     raise PackageError("the program has other constants for these sizes")
-                split = self._decided(region, facts, prepared)
+                env = shapes.shape_env_of(prepared.inputs)
+                split = self._decided(region, facts, env) or self._laid_otherwise(region, facts, prepared)
                 graph = None if split else self.compiled(prepared)
-            split = split or self._decided(region, facts, prepared)
-        except Exception as error:  # whatever PyTorch's tracing raises: the program's own, among others
-            open_ = [name for name, least in region.least.items() if least < 2 and name in names]
-            if open_:
-                return open_[0]
-            self._give_up(region, error)
-            return None
+                split = split or self._decided(region, facts, env)
+            except Exception as error:  # whatever PyTorch's tracing raises: the program's own, among others
+                open_ = [name for name, least in region.least.items() if least < 2 and name in facts]
+                if open_:
+                    return open_[0]
+                self._give_up(region, error)
+                return None
         if split is not None:
             return split
         assert graph is not None
         return Case(prepared, graph)
+
+    # -- what can be seen without tracing it again ---------------------------------------------------------
+    def _looked(self, region: _Region, facts: Mapping[str, SymbolFacts | int]) -> str | bool:
+        """The symbol by which a region has to be split, or else whether one graph may serve it: False where
+        the program runs for none of its sizes."""
+        large = self._probed(region, {})
+        if isinstance(large, Exception):
+            corners = [c for c in self._corners(region) if isinstance(self._probed(region, c), export.Walked)]
+            if not corners:
+                self._give_up(region, large)
+                return False
+            return next(iter(corners[0]))
+        walked = self._walked(facts)
+        if isinstance(walked, export.Walked):
+            split = self._decided(region, facts, walked.env)
+            if split is not None:
+                return split
+        for corner in self._marked(region):
+            if isinstance(self._probed(region, corner), Exception):
+                return next(iter(self._least_corner(region, corner, walked)))
+        if self._misses(region, walked):  # no size by itself is at fault: decisions depend on some
+            split = self._undecided(region)
+            if split is not None:
+                return split
+        for corner in self._marked(region):
+            if self._differs(region, corner, walked):
+                return next(iter(self._least_corner(region, corner, walked)))
+        return True
+
+    def _walked(
+        self, facts: Mapping[str, SymbolFacts | int], checks: Callable[..., Any] | None = None
+    ) -> export.Walked | Exception:
+        """The program run over symbols and numbers, or what it raises."""
+        try:
+            return export.walked(self.program, facts, checks)
+        except Exception as error:  # whatever an operator raises for arguments that it does not take
+            return error
+
+    def _probed(self, region: _Region, corner: Mapping[str, int]) -> export.Walked | Exception | None:
+        """The program run over numbers: those of the region, of a corner of it, and larger ones for the
+        rest; or what it raises. None where no sizes are like that."""
+        facts = self._facts(_Region({**region.fixed, **corner}, self._others(region, corner)))
+        if facts is None:
+            return None
+        sizes = _examples(facts)
+        key = tuple(sizes.items())
+        if key not in self.probed:
+            given = {n: sizes.get(n, fact) for n, fact in facts.items()}
+            self.probed[key] = self._walked(given, self.checks)
+        return self.probed[key]
+
+    def _others(self, region: _Region, corner: Mapping[str, int]) -> dict[str, int]:
+        return {n: max(low, 2) for n, low in region.least.items() if n not in corner}
+
+    def _open(self, region: _Region) -> dict[str, int]:
+        """The symbols of a region that may be 0 or 1, and their least values."""
+        return {name: low for name, low in region.least.items() if low < 2 and name in self.facts}
+
+    def _marked(self, region: _Region) -> Iterator[dict[str, int]]:
+        """Corners that show most: each symbol by itself, and all at once."""
+        small = self._open(region)
+        for name, low in small.items():
+            for value in range(low, 2):
+                yield {name: value}
+        if len(small) > 1:
+            yield small
+            if not all(small.values()):
+                yield dict.fromkeys(small, 1)
+
+    def _corners(self, region: _Region) -> Iterator[dict[str, int]]:
+        """All corners, where there are not too many of them, those of few symbols first."""
+        small = self._open(region)
+        choices = [range(low, 3) for low in small.values()]
+        if math.prod(map(len, choices)) > MAX_CORNERS:
+            yield from self._marked(region)
+            return
+        every = [
+            {name: value for name, value in zip(small, values, strict=True) if value < 2}
+            for values in itertools.product(*choices)
+        ]
+        yield from sorted(filter(None, every), key=len)
+
+    def _differs(self, region: _Region, corner: Mapping[str, int], walked: export.Walked | Exception) -> bool:
+        """Whether in a corner the program raises, or some tensor has another shape than it has in the whole
+        region, as `squeeze` gives it."""
+        found = self._probed(region, corner)
+        if found is None or isinstance(found, Exception):
+            return found is not None
+        if isinstance(walked, Exception):
+            return False
+        facts = self._facts(_Region({**region.fixed, **corner}, self._others(region, corner)))
+        sizes = _examples(facts or {})
+        return found.at({}) != walked.at(sizes)
+
+    def _misses(self, region: _Region, walked: export.Walked | Exception) -> bool:
+        """Whether the program does not run over a region's symbols, or its results then lie in another way
+        than they do for large sizes."""
+        return isinstance(walked, Exception) or self._differs(region, {}, walked)
+
+    def _least_corner(
+        self, region: _Region, corner: dict[str, int], walked: export.Walked | Exception
+    ) -> dict[str, int]:
+        """The same with no more symbols than are needed for the difference."""
+        for name in list(corner):
+            fewer = {n: v for n, v in corner.items() if n != name}
+            if fewer and self._differs(region, fewer, walked):
+                corner = fewer
+        return corner
+
+    def _undecided(self, region: _Region) -> str | None:
+        """A symbol that may not be 0 or 1 for the program to run over symbols; None where it is no use."""
+        least = dict(region.least)
+        needed: list[str] = []
+        for name, low in self._open(region).items():
+            facts = self._facts(_Region(region.fixed, {**least, name: 2}))
+            if facts is None:
+                continue
+            if self._misses(_Region(region.fixed, {**least, name: 2}), self._walked(facts)):
+                least[name] = 2
+            else:
+                least[name] = low
+                needed.append(name)
+        return needed[0] if needed else None
 
     def _facts(self, region: _Region) -> dict[str, SymbolFacts | int] | None:
         """What is known of each symbol in a region, with examples that fit each other; None if none do."""
@@ -242,12 +378,9 @@ class _Cover:
 
         return example if found(0) else None
 
-    def _decided(
-        self, region: _Region, facts: Mapping[str, SymbolFacts | int], prepared: Prepared
-    ) -> str | None:
-        """A symbol for whose least value the trace does not hold, though the program may; None if there is
+    def _decided(self, region: _Region, facts: Mapping[str, SymbolFacts | int], env: Any) -> str | None:
+        """A symbol for whose small values a trace does not hold, though the program may; None if there is
         none."""
-        env = shapes.shape_env_of(prepared.inputs)
         if env is None:
             return None
         known = shape_envs.symbols_by_name(env)
@@ -259,27 +392,30 @@ class _Cover:
         hints = {name: fact.hint for name, fact in facts.items() if isinstance(fact, SymbolFacts)}
         for condition in export.conditions_on(env, list(hints)):
             used: list[str] = [s.name for s in condition.free_symbols]
-            for values in itertools.product(*[_values(name, small, hints) for name in used]):
-                example = dict(zip(used, values, strict=True))
+            choices = itertools.product(*[_values(name, small, hints) for name in used])
+            examples = [dict(zip(used, values, strict=True)) for values in choices]
+            # one small size alone shows which it is
+            for example in sorted(examples, key=lambda e: sum(n < 2 for n in e.values())):
                 chosen = [name for name in used if example[name] < 2 and name in small]
                 if chosen and export.surely_fails(condition, example) and self._may_be(region, example):
                     return chosen[0]
         return None
 
-    def _other_shapes(self, region: _Region) -> str | None:
-        """A symbol for whose least value some tensor has another shape than the program's trace says, as
-        `squeeze` gives it; None if there is none."""
-        small = {name: low for name, low in region.least.items() if low < 2 and name in self.facts}
-        for one in [*[{name: low} for name, low in small.items()], *([small] if len(small) > 1 else [])]:
-            others = {n: max(low, 2) for n, low in region.least.items() if n not in one}
-            facts = self._facts(_Region({**region.fixed, **one}, others))
-            if facts is None:
+    def _laid_otherwise(
+        self, region: _Region, facts: Mapping[str, SymbolFacts | int], prepared: Prepared
+    ) -> str | None:
+        """A symbol of a result that does not lie as the program's trace for large sizes has it, because the
+        order of strides is not known for small ones; None if there is none."""
+        sizes, small = _examples(facts), self._open(region)
+        here, main = export.results_of(prepared.gm), export.results_of(self.main.gm)
+        results = zip(here.at(sizes)["output"], main.at(sizes)["output"], main.shapes["output"], strict=True)
+        for mine, theirs, symbolic in results:
+            if mine == theirs or not theirs or theirs[:1] != mine[:1]:
                 continue
-            try:
-                if export.shapes_differ(self.program, _examples(facts)):
-                    return next(iter(one))
-            except Exception:  # the program itself does not run for such sizes
-                return next(iter(one))
+            for number in itertools.chain.from_iterable(symbolic):
+                for symbol in getattr(number, "free_symbols", ()):
+                    if symbol.name in small:
+                        return str(symbol.name)
         return None
 
     def _may_be(self, region: _Region, values: Mapping[str, int]) -> bool:
@@ -288,12 +424,18 @@ class _Cover:
         return not any(c.fails(example) for c in self.conditions)
 
     def _give_up(self, region: _Region, why: Exception | str) -> None:
-        """Raise where a region was declared, and the program itself runs for it."""
-        declared = [name for name in region.fixed if self.symbols[name][1]]
-        if not declared or (isinstance(why, Exception) and not self._runs(region)):
+        """Raise where a region was declared, and the program itself runs for it; note one that was not."""
+        if isinstance(why, Exception) and not self._runs(region):
             return
         names = self.main.names
-        sizes = " and ".join(f"{names.get(name, name)} = {region.fixed[name]}" for name in region.fixed)
+        written = [f"{names.get(name, name)} = {value}" for name, value in region.fixed.items()]
+        written += [
+            f"{names.get(name, name)} = 1" for name, low in region.least.items() if low == 1 and not written
+        ]
+        sizes = " and ".join(written)
+        if not any(self.symbols[name][1] for name in region.fixed):
+            self.without += [sizes] if sizes else []
+            return
         reason = why.what if isinstance(why, BrazeError) else str(why).partition("\n")[0]
         raise PackageError(
             f"this program cannot be compiled for {sizes}, which its range has: {reason}",
@@ -302,13 +444,8 @@ class _Cover:
 
     def _runs(self, region: _Region) -> bool:
         """Whether the operators of the program as it was exported have results for the sizes of a region."""
-        facts = self._facts(region)
-        assert facts is not None
-        try:
-            export.shapes_differ(self.program, _examples(facts))
-        except Exception:  # whatever an operator raises for arguments that it does not take
-            return False
-        return True
+        found = self._probed(region, {})
+        return isinstance(found, export.RaisesInside) or not isinstance(found, Exception)
 
 
 def _examples(facts: Mapping[str, SymbolFacts | int]) -> dict[str, int]:

@@ -152,7 +152,8 @@ def position(ctx: GraphLowering, index: ExprLike, size: Expr) -> Expr:
     if known_less(e, 0):
         return e + size
     if checked:
-        return mod(e + size, size)
+        # of no elements there is no position, and the check lets nothing pass
+        return ZERO if size == ZERO else mod(e + size, size)
     raise Unsupported(f"an index {e} that may be of either sign")
 
 

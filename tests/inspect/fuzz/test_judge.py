@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 import torch
 from torch._dynamo.backends import registry
+from torch.export import ExportedProgram
 
 from braze import config
+from braze.errors import InputMismatchError, PackageError
+from braze.inspect.fuzz import packages
 from braze.inspect.fuzz.compare import problems
 from braze.inspect.fuzz.execute import Outcome, function_of, make_inputs, reference, run
 from braze.inspect.fuzz.generate import MODES
@@ -49,6 +52,30 @@ def test_what_agrees(mode: str) -> None:
     one = program([x], [statement("a", "sin", "x"), statement("b", "softmax", "a", 1)], "b", "a", mode=mode)  # type: ignore[arg-type]
     verdict = judge(one, Settings(strict=True))
     assert verdict.status == "agrees" and not verdict.fallbacks and verdict.graphs > 0
+
+
+@pytest.mark.parametrize("torch_refuses", [False, True])
+def test_what_cannot_be_packed_is_pytorchs_fault_where_it_refuses_too(
+    monkeypatch: pytest.MonkeyPatch, torch_refuses: bool
+) -> None:
+    def refused(*args: Any, **kwargs: Any) -> Any:
+        raise PackageError("it is Monday")
+
+    monkeypatch.setattr(packages, "packed", refused)
+    if torch_refuses:
+        monkeypatch.setattr(ExportedProgram, "run_decompositions", refused)
+    one = program([tensor("x", (4,), (3,), (2,))], [statement("a", "sin", "x")], "a", mode="package")
+    verdict = judge(one, Settings())
+    assert verdict.status == ("discarded" if torch_refuses else "fault")
+    assert "it is Monday" in (verdict.why or str(verdict.fault))
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+def test_a_package_may_refuse_what_was_said_beforehand(narrow: bool) -> None:
+    package = packages.Packed(len, (), 1, narrow)
+    assert package.may_refuse(InputMismatchError("size 0 of x has to be at least 2, and is 1")) == narrow
+    assert package.may_refuse(InputMismatchError("the program writes to x, which shares memory with y"))
+    assert not package.may_refuse(RuntimeError("shares memory with")) and not package.may_refuse(None)
 
 
 def test_what_both_refuse() -> None:

@@ -144,24 +144,29 @@ def _judged_package(program: Program, settings: Settings) -> Verdict:
         source = packages.exported(program)
     except Exception as error:  # PyTorch has no program to make a package of
         return Verdict("discarded", None, f"torch.export refuses it: {words_of(error)}")
+    module = source.module()
     try:
         package = packages.packed(source, strict=settings.strict)
     except Exception as error:
+        if packages.is_refused_by_torch(source):
+            return Verdict("discarded", None, f"run_decompositions refuses it: {words_of(error)}")
         return Verdict("fault", Fault("raises", "aot_compile", words_of(error)))
     for op, reason in package.fallbacks:
         if settings.strict or _DEFECT.search(reason):
             kind = "fallback" if settings.strict else "defect"
             return Verdict("fault", Fault(kind, op, f"{op}: {' '.join(reason.split())}"))
-    status, fault, why = _compared(program, source.module(), package.function)
+    status, fault, why = _compared(program, module, package)
     return Verdict(status, fault, why, package.fallbacks, package.graphs)
 
 
-def _compared(program: Program, module: Function, package: Function) -> tuple[Status, Fault | None, str]:
+def _compared(
+    program: Program, module: Function, package: packages.Packed
+) -> tuple[Status, Fault | None, str]:
     theirs = [run(module, program, call) for call in range(program.calls)]
     for call in range(program.calls):
-        ours = run(package, program, call)
+        ours = run(package.function, program, call)
         found = [(call, problem, ours) for problem in problems(ours, theirs[call])]
-        if found and not packages.is_told_apart(ours.error):
+        if found and not package.may_refuse(ours.error):
             return _arbitrated(program, found, theirs)
     errors = [outcome.error for outcome in theirs if outcome.error is not None]
     return ("both raise", None, words_of(errors[0])) if len(errors) == len(theirs) else ("agrees", None, "")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,21 +15,30 @@ from torch.export import Dim, ExportedProgram, export
 
 from braze.artifact.aot_load import aot_load
 from braze.artifact.package import open_package
-from braze.errors import InputMismatchError
+from braze.errors import BrazeWarning, InputMismatchError
 from braze.frontend.aot_compile import aot_compile
 from braze.inspect.fuzz.execute import Function, function_of, make_inputs
 from braze.inspect.fuzz.program import Program, Tensor
 
-__all__ = ["Packed", "dims_of", "exported", "is_told_apart", "packed"]
+__all__ = ["Packed", "dims_of", "exported", "is_refused_by_torch", "packed"]
 
 
 @dataclass(frozen=True)
 class Packed:
-    """``fallbacks``: operators that run as eager PyTorch, and the reasons; ``graphs``: how many there are."""
+    """``fallbacks``: operators that run as eager PyTorch, and the reasons; ``graphs``: how many there are;
+    ``narrow``: it was said that the package does not serve all sizes."""
 
     function: Function
     fallbacks: tuple[tuple[str, str], ...]
     graphs: int
+    narrow: bool = False
+
+    def may_refuse(self, error: Exception | None) -> bool:
+        """Whether the package refuses on purpose what the exported program takes: arguments that share memory
+        with one that is written to, and sizes of which `aot_compile` has said so."""
+        if not isinstance(error, InputMismatchError):
+            return False
+        return self.narrow or "shares memory with" in error.what
 
 
 class _Module(torch.nn.Module):
@@ -61,15 +72,26 @@ def exported(program: Program) -> ExportedProgram:
 
 def packed(source: ExportedProgram, *, strict: bool) -> Packed:
     """An exported program as a loaded package for this machine. Raises what packing it raises."""
-    with tempfile.TemporaryDirectory(prefix="braze-fuzz-") as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="braze-fuzz-") as folder,
+        warnings.catch_warnings(record=True) as said,
+    ):
+        warnings.simplefilter("always", BrazeWarning)
         path = aot_compile(source, Path(folder) / "model.pt2", "host", options={"strict": strict})
         graphs = open_package(path).graphs(trusted=False)
         loaded = aot_load(path)
+    narrow = any(_NARROW.match(str(one.message)) for one in said)
     fallbacks = [(one.op, one.reason) for graph in graphs for one in graph.info.metrics.fallbacks]
-    return Packed(loaded, tuple(fallbacks), len(graphs))
+    return Packed(loaded, tuple(fallbacks), len(graphs), narrow)
 
 
-def is_told_apart(error: Exception | None) -> bool:
-    """Whether a package refuses on purpose what the exported program takes: arguments that share memory with
-    one that is written to."""
-    return isinstance(error, InputMismatchError) and "shares memory with" in error.what
+_NARROW = re.compile("the package (works|does not work) for sizes with")
+
+
+def is_refused_by_torch(source: ExportedProgram) -> bool:
+    """Whether PyTorch itself cannot take an exported program apart into simpler operators."""
+    try:
+        source.run_decompositions()
+    except Exception:  # whatever its tracing raises
+        return True
+    return False
