@@ -488,19 +488,17 @@ class Watch:
         """A function, of an argument that does not count, that says whether this is still what holds. It
         stands in front of every call: one lookup and one comparison, unless something has changed."""
         given, key, patched = dict(self.given), self.key, _patched.get
-        known: object = given  # which is no Config
+        known: Config | None = None
 
         def same(now: Config) -> bool:
             nonlocal known
-            if now.replace(**given).compile_key() != key:
-                return False
-            known = now
-            return True
+            known = now if now.replace(**given).compile_key() == key else known
+            return known is now
 
         def check(_: object = None) -> bool:
             return (patched() or _base) is known or same(current())
 
-        check()  # what holds now is known already when the first call asks
+        same(current())  # so that the first call finds it known
         return check
 
 

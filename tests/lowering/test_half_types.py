@@ -52,6 +52,16 @@ BESIDE_NUMBERS: dict[str, Callable[[Tensor, Any], Tensor]] = {
     "in place": lambda x, s: x.clone().mul_(s),
 }
 
+
+@pytest.mark.parametrize("dtype", HALF_TYPES, ids=str)
+@pytest.mark.parametrize("name", ["add", "sub", "sub from", "mul", "div", "remainder", "lt", "where"])
+def test_beside_one_integer(name: str, dtype: torch.dtype) -> None:
+    """Beside a tensor of one element as well, whatever its rank, where a half type cannot hold it."""
+    program, x = BESIDE_NUMBERS[name], torch.tensor([1.0, 2.5, 0.0, -3.0, 2048.0, 2052.0]).to(dtype)
+    for one in (torch.tensor(2051), torch.tensor([2051]), torch.tensor([[77777]])):
+        same(compiled(program)(x, one), program(x, one))
+
+
 ONLY_NUMBERS: dict[str, Callable[[Tensor, float], Tensor]] = {
     "hardshrink": lambda x, s: F.hardshrink(x, s),
     "threshold": lambda x, s: F.threshold(x, s, s),

@@ -34,8 +34,7 @@ def result_type(*operands: Operand | None) -> torch.dtype:
     """The type in which an operation on ``operands`` is done: ``torch.result_type`` of any number of them.
 
     Tensors with dimensions come before those without, and these before numbers; what comes later counts
-    only where
-    it is of a higher category (bool, integer, floating).
+    only where it is of a higher category (bool, integer, floating).
     """
     ranks: list[torch.dtype | None] = [None, None, None]
     for x in operands:
@@ -81,8 +80,8 @@ def operand(
     of ``dtype`` where it comes from another type.
 
     A value of a half type may be more precise than that while it has not been stored. ``exact``: it is
-    rounded, because the operation makes much of a small difference. ``wide``: a number, or a tensor without
-    dimensions, beside tensors of a half type keeps the precision of the computation."""
+    rounded, because the operation makes much of a small difference. ``wide``: a number, or a tensor of one
+    element, beside tensors of a half type keeps the precision of the computation."""
     compute = compute_dtype(dtype)
     if not isinstance(x, TensorBox):
         v = number(ctx, x, compute)
@@ -90,7 +89,7 @@ def operand(
     v = ctx.broadcast_load(x, indices, size)
     if exact or x.dtype is not dtype:
         v = held(ctx, v, x.dtype)
-    if x.dtype is dtype or (wide and not x.ndim):
+    if x.dtype is dtype or (wide and all(n.constant == 1 for n in x.size)):
         return ctx.dag.to_dtype(v, compute)
     return converted(ctx, v, dtype)
 

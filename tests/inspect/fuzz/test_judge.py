@@ -162,6 +162,20 @@ def test_rounding_that_decides_everything_is_undecidable(backend: Callable[[Any]
     assert judge(one, backend(lambda graph, *a: [r + 1.0 for r in graph(*a)])).status == "fault"
 
 
+def test_what_cancels_inside_of_a_statement_is_undecidable(backend: Callable[[Any], Settings]) -> None:
+    """A row's product with itself less its squares' sum: the same number, added up in two orders."""
+    values = (-1.099, -1.482, 6.0, -3.144, 2.25, 0.7)
+    one = program([tensor("x", (5, 5), values=values)], [statement("a", "contrasted", "x")], "a")
+    assert judge(one, backend(lambda graph, *a: [r + 2e-5 for r in graph(*a)])).status != "fault"
+    assert judge(one, backend(lambda graph, *a: [r + 2e-3 for r in graph(*a)])).status == "fault"
+
+
+def test_products_that_overflow_in_some_order_are_undecidable(backend: Callable[[Any], Settings]) -> None:
+    for values, status in (((1e38, 0.0, 1e38), "undecidable"), ((10.0, 0.0, 10.0), "fault")):
+        one = program([tensor("x", (3,), values=values)], [statement("a", "prod", "x", 0, False)], "a")
+        assert judge(one, backend(lambda graph, *a: [r * math.nan for r in graph(*a)])).status == status
+
+
 def test_nothing_is_asked_where_eager_overflows(backend: Callable[[Any], Settings]) -> None:
     """The mean of the greatest numbers is one of them; their sum, which eager takes first, is infinite."""
     one = program([tensor("x", (4,), values=(3e38,))], [statement("a", "mean", "x", 0, False)], "a")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from braze.inspect.fuzz.noise import noise_of
 from braze.inspect.fuzz.program import Name, Number, Program, Statement, Tensor
 from braze.inspect.fuzz.table import OPERATORS
 
@@ -47,13 +49,15 @@ class Given:
 @dataclass
 class Outcome:
     """What one call left behind. ``error``: what it raised, and then there are no results. ``beyond``: a step
-    of a float64 reference overflowed, so that it says nothing of what is not finite."""
+    of a float64 reference overflowed, so that it says nothing of what is not finite. ``unordered``: a product
+    of many numbers leaves its type's range in some order of multiplying them."""
 
     given: Given
     results: tuple[Any, ...] = ()
     gradients: dict[str, torch.Tensor | None] = field(default_factory=dict)
     error: Exception | None = None
     beyond: bool = False
+    unordered: bool = False
 
 
 def make_inputs(program: Program, call: int, *, double: bool = False) -> Given:
@@ -172,25 +176,48 @@ def reference(program: Program, call: int, noise: random.Random | None = None) -
                 apply(statement, eager)
                 torch.set_default_dtype(torch.float64)
                 try:
-                    apply(statement, decided, float_dtype=None if _by_bits(statement) else "float64")
+                    with _errors_inside(statement, eager, noise):
+                        apply(statement, decided, float_dtype=None if _by_bits(statement) else "float64")
                 finally:
                     torch.set_default_dtype(default)
                 outcome.beyond |= _overflows(statement, eager, decided)
+                outcome.unordered |= _leaves_its_range(statement, eager)
                 exact.update((name, _widened(decided[name])) for name in statement.results)
                 if noise is not None and OPERATORS[statement.operator].rounding != "exact":
                     _disturb(statement, eager, exact, noise)
             outcome.results = tuple(exact[name] for name in program.outputs)
             if program.mode == "gradients":
-                outcome.gradients = _gradients(program, wide, outcome.results)
+                outcome.beyond |= any(_is_wide(x) and bool((x.abs() > _LARGE).any()) for x in eager.values())
+                coarse = _coarsest(eager.values())
+                with nullcontext() if noise is None or coarse is None else noise_of(coarse, noise):
+                    outcome.gradients = _gradients(program, wide, outcome.results)
     except Exception as error:
         outcome.error = error
     return outcome
 
 
+def _errors_inside(
+    statement: Statement, eager: Mapping[str, Any], noise: random.Random | None
+) -> AbstractContextManager[Any]:
+    """Rounding errors of a statement's types in each of its steps, where it is an approximation."""
+    operator = OPERATORS[statement.operator]
+    if noise is None or operator.rounding != "loose" or operator.sharp or operator.bits:
+        return nullcontext()
+    coarse = _coarsest(eager[name] for name in (*statement.reads(), *statement.results))
+    return nullcontext() if coarse is None else noise_of(coarse, noise)
+
+
+def _coarsest(values: Iterable[Any]) -> torch.dtype | None:
+    """The floating-point type with the greatest rounding error among those of tensors."""
+    found = {x.dtype for x in values if isinstance(x, torch.Tensor) and x.is_floating_point()}
+    return max(found, key=lambda dtype: torch.finfo(dtype).eps, default=None)
+
+
 def _overflows(statement: Statement, typed: Mapping[str, Any], seen: Mapping[str, Any]) -> bool:
     """Whether an approximation of float64 numbers so large that their products overflow is not finite. Other
     types' steps do not overflow in float64."""
-    if OPERATORS[statement.operator].rounding != "loose":
+    operator = OPERATORS[statement.operator]
+    if operator.rounding != "loose":
         return False
     taken = [seen[name] for name in statement.reads() if _is_wide(typed[name])]
     given = [seen[name] for name in statement.results if _is_wide(typed[name])]
@@ -198,6 +225,20 @@ def _overflows(statement: Statement, typed: Mapping[str, Any], seen: Mapping[str
         bool((x.abs() > _LARGE).any()) for x in taken
     )
     return large and not all(bool(x.isfinite().all()) for x in given)
+
+
+def _leaves_its_range(statement: Statement, typed: Mapping[str, Any]) -> bool:
+    """Whether some of the numbers that a statement multiplies give more, or less, than their type holds."""
+    if not OPERATORS[statement.operator].multiplies:
+        return False
+    for value in (typed[name] for name in statement.reads()):
+        if isinstance(value, torch.Tensor) and value.is_floating_point():
+            limits = torch.finfo(value.dtype)
+            exponents = value[value.isfinite() & (value != 0)].double().abs().log2()
+            most, least = exponents.clamp(min=0).sum(), exponents.clamp(max=0).sum()
+            if most > math.log2(limits.max) or least < math.log2(limits.tiny):
+                return True
+    return False
 
 
 def _is_wide(value: Any) -> bool:

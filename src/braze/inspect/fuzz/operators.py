@@ -36,6 +36,7 @@ class Operator:
         sharp: it is discontinuous, so it is given values only on which all implementations agree.
         writes: it writes to its first operand.
         bits: it sees values as their bits.
+        multiplies: it multiplies many numbers, in an order of its own.
         torn: its derivative where there is NaN is one in eager PyTorch's vectors and another beside them, so
             with gradients it is given none.
         weight: how often it is drawn, relative to others.
@@ -50,5 +51,6 @@ class Operator:
     sharp: bool = False
     writes: bool = False
     bits: bool = False
+    multiplies: bool = False
     torn: bool = False
     weight: float = 1.0

@@ -133,6 +133,7 @@ ROWS: tuple[Operator, ...] = (
         ),
         "same",
         "loose",
+        multiplies=True,
     ),
     Operator(
         "select_scatter",
