@@ -76,13 +76,12 @@ def _is_one(value: Any) -> bool:
 
 
 def addcmul(x: Tensor, first: Tensor, second: Tensor, *, value: float = 1) -> Tensor:
-    """x + value * first * second. For integers the value is one, too: eager cuts it off."""
+    """x + value * first * second, from the left. For integers the value is one, too: eager cuts it off."""
     dtype = _result_dtype(x, first, second)
     if not (dtype.is_floating_point or dtype.is_complex):
         value = math.trunc(value)
-    product = computation(first) * computation(second)
-    scaled = product if _is_one(value) else product * value
-    return (computation(x) + scaled).to(dtype)
+    scaled = computation(first) if _is_one(value) else computation(first) * value
+    return (computation(x) + scaled * computation(second)).to(dtype)
 
 
 def addcdiv(x: Tensor, first: Tensor, second: Tensor, *, value: float = 1) -> Any:
