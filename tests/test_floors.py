@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.source_tree import PACKAGE, ROOT, imports, module_name, python_files
+from tests.source_tree import PACKAGE, imports, module_name, python_files
 
 # From the top. Rooms on one floor do not import each other, but for the pairs in NEIGHBOURS.
 FLOORS: tuple[frozenset[str], ...] = tuple(
@@ -99,15 +99,6 @@ def test_every_folder_is_a_room_of_the_plan() -> None:
             assert folder.name in HEIGHT, f"{folder} is no room that the floors know"
     for folder in {path.parent for path in FILES}:
         assert (folder / "__init__.py").exists(), f"{folder} has no __init__.py, so it would not be installed"
-
-
-def test_files_stay_small_enough_to_hold_in_the_head() -> None:
-    long = {}
-    for path in [*FILES, ROOT / "dev.py"]:
-        lines = len(path.read_text(encoding="utf-8").splitlines())
-        if lines > 600:
-            long[str(path.relative_to(ROOT))] = lines
-    assert not long
 
 
 def test_the_rule_itself() -> None:
