@@ -28,7 +28,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
             {"runtime"},
             {"_torch"},
             {"config", "notices"},
-            {"cpus"},
+            {"cpus", "dtypes"},
             {"errors", "version"},
         ),
     )

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from braze._torch.integers import LEAST
 from braze.artifact.trees import Node
+from braze.dtypes import dtype_named, torch_name
 from braze.errors import ArtifactError
 
 __all__ = [
@@ -151,11 +152,11 @@ def decode(data: bytes | memoryview) -> Model:
 def _dtype_name(value: object) -> str:
     if not isinstance(value, torch.dtype):
         raise TypeError(f"{type(value).__name__} has no place in a description")
-    return str(value).removeprefix("torch.")
+    return torch_name(value)
 
 
 def _dtype(kind: type, value: object) -> torch.dtype:
-    found = getattr(torch, value, None) if isinstance(value, str) else None
-    if not isinstance(found, torch.dtype):
-        raise ValueError(f"{value!r} is no dtype")
-    return found
+    try:
+        return dtype_named(str(value))
+    except KeyError:
+        raise ValueError(f"{value!r} is no dtype") from None

@@ -12,6 +12,7 @@ import torch
 from msgspec import Struct
 
 from braze._torch.devices import HOST
+from braze.dtypes import torch_name
 from braze.runtime.engine import MadeFor
 from braze.runtime.expr import Expr, Symbol
 from braze.runtime.guard import BoolExpr
@@ -254,5 +255,4 @@ class Metadata(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def _shape(dtype: torch.dtype, sizes: tuple[Expr, ...], strides: tuple[Expr, ...]) -> str:
-    name = str(dtype).removeprefix("torch.")
-    return f"{name}[{', '.join(map(str, sizes))}] stride ({', '.join(map(str, strides))})"
+    return f"{torch_name(dtype)}[{', '.join(map(str, sizes))}] stride ({', '.join(map(str, strides))})"

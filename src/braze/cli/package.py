@@ -23,6 +23,7 @@ from braze.artifact.package import WEIGHTS, Package, open_package, sign_package
 from braze.artifact.schema import Input, NumberInput, TensorInput, TensorOutput
 from braze.artifact.trees import leaf_paths
 from braze.cache.keyring import KeyRing
+from braze.dtypes import torch_name
 from braze.errors import ArtifactError
 from braze.inspect.render import amount
 from braze.runtime.engines import engine
@@ -106,7 +107,7 @@ def _calls(model: Model, graph: CompiledFxGraph) -> Table:
     for path, text in _arguments(model, graph):
         _row(table, path, *text)
     for path, spec in zip(leaf_paths(model.parameters.results, "result"), graph.info.outputs, strict=True):
-        kind = _dtype(spec.dtype) if isinstance(spec, TensorOutput) else "value"
+        kind = torch_name(spec.dtype) if isinstance(spec, TensorOutput) else "value"
         sizes = _list(spec.sizes) if isinstance(spec, TensorOutput) else str(spec.value)
         _row(table, Text(path, "green"), kind, sizes, "")
     for one in model.ranges:
@@ -131,7 +132,7 @@ def _arguments(model: Model, graph: CompiledFxGraph) -> Iterator[tuple[str, tupl
 
 def _described(item: Input) -> tuple[str, str]:
     if isinstance(item, TensorInput):
-        return _dtype(item.dtype), _list(item.sizes)
+        return torch_name(item.dtype), _list(item.sizes)
     return ("int", str(item.expression)) if isinstance(item, NumberInput) else ("unused", "")
 
 
@@ -190,7 +191,7 @@ def _weight(weight: Weight, inside: bool) -> tuple[str, str, str, str, str, str]
     if not inside and weight.kind != "constant" and weight.persistent:
         notes.append("bound after loading")
     size = amount(weight.nbytes, "B")
-    return weight.name, weight.kind, _dtype(weight.dtype), _list(weight.sizes), size, ", ".join(notes)
+    return weight.name, weight.kind, torch_name(weight.dtype), _list(weight.sizes), size, ", ".join(notes)
 
 
 def _signatures(opened: Package) -> Text:
@@ -203,10 +204,6 @@ def _signatures(opened: Package) -> Text:
     except ArtifactError as error:
         return Text(f"signed by {', '.join(opened.signers)}: {error.what}", "yellow")
     return Text.assemble(("signed by ", "green"), (signer.name, "bold"), f"  {signer.id}")
-
-
-def _dtype(dtype: Any) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 def _list(values: Any) -> str:
@@ -226,7 +223,7 @@ def _plain(opened: Package, model: Model, graph: CompiledFxGraph) -> dict[str, A
         "ranges": [{"symbol": r.symbol, "lower": r.lower, "upper": r.upper} for r in model.ranges],
         "targets": [variant.info.target for variant in graph.variants],
         "weights": [
-            {"name": w.name, "kind": w.kind, "dtype": _dtype(w.dtype), "sizes": list(w.sizes)}
+            {"name": w.name, "kind": w.kind, "dtype": torch_name(w.dtype), "sizes": list(w.sizes)}
             for w in model.weights
         ],
         "weights_inside": WEIGHTS in opened.members,

@@ -16,7 +16,7 @@ from braze.fuser.canonical import canonical, key_of
 from braze.fuser.strides import Geometry, Ints, broadcast_shapes, elementwise_strides
 from braze.lowering import families as families  # fills the registry of lowerings
 from braze.lowering.registry import lowering_of
-from braze.ops.dtypes import SHORT, is_supported
+from braze.ops.dtypes import is_supported, short_name
 
 __all__ = ["ElementwiseGraph", "Kind", "graph_between", "kind_of", "nodes_between", "refusal"]
 
@@ -181,7 +181,7 @@ def _typed(node: Node) -> str:
     value = node.meta.get("val")
     if not isinstance(value, torch.Tensor):
         return str(kind_of(value))
-    return SHORT.get(value.dtype, str(value.dtype)) + ("" if value.dim() else " without dimensions")
+    return short_name(value.dtype) + ("" if value.dim() else " without dimensions")
 
 
 def refusal(node: Node, value: Any) -> str | None:

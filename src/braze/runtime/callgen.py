@@ -20,6 +20,7 @@ import torch
 
 from braze._torch import native
 from braze._torch.number_functions import NUMBER_FUNCTIONS
+from braze.dtypes import torch_name
 from braze.errors import LinkError
 from braze.runtime.call_checks import ErrorWords, InputChecker, item
 from braze.runtime.checks import EXCEPTIONS
@@ -270,7 +271,7 @@ class _Writer:
         return self._bound[key]
 
     def _dtype(self, dtype: torch.dtype) -> str:
-        return self._bind(str(dtype).removeprefix("torch."), dtype)
+        return self._bind(torch_name(dtype), dtype)
 
     def _head(self) -> int:
         """Reading sizes from inputs, and checking inputs, in one block; the position of what follows it."""

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import torch
 
+from braze.dtypes import torch_name
 from braze.runtime.checks import Check
 from braze.runtime.expr import ZERO, Expr, ExprLike, Symbol, as_expr
 from braze.runtime.guard import BoolExpr
@@ -155,18 +156,14 @@ def exprs(values: Sequence[ExprLike]) -> tuple[Expr, ...]:
     return tuple([as_expr(v) for v in values])
 
 
-def _dtype(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
 def _shape(dtype: torch.dtype, sizes: Sequence[object], strides: Sequence[object]) -> str:
-    return f"{_dtype(dtype)}[{listed(sizes)}] stride ({listed(strides)})"
+    return f"{torch_name(dtype)}[{listed(sizes)}] stride ({listed(strides)})"
 
 
 def _arg(value: Arg) -> str:
     if isinstance(value, tuple):
         return f"[{', '.join(map(_arg, value))}]"
-    return repr(value) if isinstance(value, str) else str(value).removeprefix("torch.")
+    return repr(value) if isinstance(value, str) else torch_name(value)
 
 
 def _pattern(value: Pattern) -> str:
@@ -234,7 +231,7 @@ class Hold(Node, frozen=True, tag="hold"):
     dtype: torch.dtype
 
     def __str__(self) -> str:
-        return f"{self.out} = hold {self.number} as {_dtype(self.dtype)}"
+        return f"{self.out} = hold {self.number} as {torch_name(self.dtype)}"
 
 
 class BindThreads(Node, frozen=True, tag="bind_threads"):
@@ -384,7 +381,7 @@ class View(Node, frozen=True, tag="view"):
     dtype: torch.dtype | None = None
 
     def __str__(self) -> str:
-        dtype = "" if self.dtype is None else _dtype(self.dtype)
+        dtype = "" if self.dtype is None else torch_name(self.dtype)
         shape = f"{dtype}[{listed(self.sizes)}] stride ({listed(self.strides)})"
         return f"{self.out} = view {self.base} + {self.offset} as {shape}"
 

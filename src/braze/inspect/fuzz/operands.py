@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 
+from braze.dtypes import dtype_named
 from braze.inspect.fuzz.operators import CannotDraw
 from braze.inspect.fuzz.program import Argument, DType, Group, Name
 from braze.inspect.fuzz.values import DTYPES, FLOATING, INTEGRAL
@@ -102,7 +103,7 @@ def nonzero(value: torch.Tensor) -> bool:
 
 def safe_for(dtype: str) -> Check:
     """Whether C++ defines what a cast to a type gives."""
-    target = getattr(torch, dtype)
+    target = dtype_named(dtype)
 
     def check(value: torch.Tensor) -> bool:
         if not value.is_floating_point() or target.is_floating_point or target is torch.bool:
