@@ -92,9 +92,15 @@ def modules(package: Path = PACKAGE) -> dict[str, Path]:
 
 def imported_modules(path: Path, package: Path, known: Mapping[str, Path]) -> dict[str, Import]:
     """Those of the ``known`` modules that a file imports, with the first import that does so; one for the
-    type checker alone only where there is no other."""
+    type checker alone only where there is no other. A string that is a module's name counts as a deferred
+    import: it is in a table of what is loaded later."""
     found: dict[str, Import] = {}
-    for one in imports(path, package):
+    named = [
+        Import(node.value, node.lineno, deferred=True, typing=False)
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    for one in [*imports(path, package), *named]:
         name = one.name if one.name in known else one.name.rpartition(".")[0]
         if name in known and (name not in found or found[name].typing):
             found[name] = one

@@ -29,7 +29,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
             {"_torch"},
             {"config", "notices"},
             {"cpus", "dtypes"},
-            {"errors", "version"},
+            {"errors", "version", "words"},
         ),
     )
 )

@@ -33,7 +33,7 @@ from braze.runtime.launches import (
     RunSegment,
     signature,
 )
-from braze.runtime.plan_node import Node, listed
+from braze.runtime.plan_node import Node, listed, shape_text
 
 __all__ = [
     "ARG_LEAVES",
@@ -156,10 +156,6 @@ def exprs(values: Sequence[ExprLike]) -> tuple[Expr, ...]:
     return tuple([as_expr(v) for v in values])
 
 
-def _shape(dtype: torch.dtype, sizes: Sequence[object], strides: Sequence[object]) -> str:
-    return f"{torch_name(dtype)}[{listed(sizes)}] stride ({listed(strides)})"
-
-
 def _arg(value: Arg) -> str:
     if isinstance(value, tuple):
         return f"[{', '.join(map(_arg, value))}]"
@@ -257,7 +253,7 @@ class CheckTensor(Node, frozen=True, tag="check_tensor"):
 
     def __str__(self) -> str:
         of = "" if self.origin == "input" else f" from {self.origin}"
-        return f"check {self.tensor}: {_shape(self.dtype, self.sizes, self.strides)} on {self.device}{of}"
+        return f"check {self.tensor}: {shape_text(self.dtype, self.sizes, self.strides)} on {self.device}{of}"
 
 
 class CheckRange(Node, frozen=True, tag="check_range"):
@@ -337,7 +333,7 @@ class Allocate(Node, frozen=True, tag="allocate"):
     device: str = "cpu"
 
     def __str__(self) -> str:
-        return f"{self.out} = allocate {_shape(self.dtype, self.sizes, self.strides)} on {self.device}"
+        return f"{self.out} = allocate {shape_text(self.dtype, self.sizes, self.strides)} on {self.device}"
 
 
 class Workspace(Node, frozen=True, tag="workspace"):
@@ -364,7 +360,7 @@ class Slice(Node, frozen=True, tag="slice"):
     strides: tuple[Expr, ...]
 
     def __str__(self) -> str:
-        shape = _shape(self.dtype, self.sizes, self.strides)
+        shape = shape_text(self.dtype, self.sizes, self.strides)
         return f"{self.out} = {self.workspace}[{self.offset}] as {shape}"
 
 
@@ -487,7 +483,7 @@ class TensorLayout(Node, frozen=True):
     device: str = "cpu"
 
     def __str__(self) -> str:
-        return f"{self.name}: {_shape(self.dtype, self.sizes, self.strides)} on {self.device}"
+        return f"{self.name}: {shape_text(self.dtype, self.sizes, self.strides)} on {self.device}"
 
 
 class Plan(Node, frozen=True):
