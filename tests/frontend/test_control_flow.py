@@ -21,9 +21,9 @@ from torch._higher_order_ops.while_loop import while_loop
 import braze
 from braze import inspect
 from braze.artifact import container
+from braze.artifact.aot_load import recompiled
 from braze.artifact.compiled_graph import CompiledFxGraph
 from braze.artifact.package import open_package
-from braze.artifact.recompile import recompiled
 from braze.compile import inner_graphs
 from braze.compile.fx_compile import CompileRequest
 from braze.compile.pipeline import compile_graph

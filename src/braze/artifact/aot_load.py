@@ -6,14 +6,17 @@ import errno
 import os
 from typing import Any
 
+import msgspec
+
+from braze.artifact.compiled_graph import CompiledFxGraph, Module, Variant
 from braze.artifact.foreign import what_it_is
 from braze.artifact.loaded import Loaded
 from braze.artifact.model_info import Model
 from braze.artifact.package import open_package
-from braze.artifact.recompile import for_this_machine
 from braze.artifact.schema import GraphInfo, TensorInput
 from braze.cache.keyring import KeyRing
-from braze.errors import ArtifactError, BrazeError, PackageError
+from braze.errors import ArtifactError, BrazeError, PackageError, SignatureError
+from braze.runtime.engines import engine
 
 __all__ = ["aot_load"]
 
@@ -102,3 +105,40 @@ def _check_fit(model: Model, info: GraphInfo) -> None:
                 raise ArtifactError(f"the weight {slot.weight!r} is not what the graph takes")
             if item.mutated and not weight.mutated:
                 raise ArtifactError(f"the graph writes to {slot.weight!r}, and the model does not say so")
+
+
+def for_this_machine(graph: CompiledFxGraph) -> CompiledFxGraph:
+    """``graph`` itself if this machine can run one of its variants; otherwise with one variant, `recompiled`
+    for it. Raises as that does."""
+    try:
+        graph.variant()
+    except ArtifactError:
+        return recompiled(graph)
+    return graph
+
+
+def recompiled(graph: CompiledFxGraph) -> CompiledFxGraph:
+    """``graph`` with code for this machine alone, made of the sources of the variant that asks for least.
+
+    Raises `SignatureError` where the graph is not trusted: a source is a program as well; `WorkerError` where
+    no code can be made of it.
+    """
+    if not graph.trusted:
+        raise SignatureError(f"the code of {graph.name} was not made here and is not signed")
+    old = min(graph.variants, key=lambda variant: variant.demands)
+    parts, modules = [], []
+    for part, own in old.parts:
+        made_for, objects = engine(part.kind).adapted(
+            part.made_for, [(bytes(m.ir), m.opt_level) for m in own]
+        )
+        parts.append(msgspec.structs.replace(part, target=made_for.name, traits=dict(made_for.traits)))
+        modules += [Module(code, m.ir, m.opt_level) for code, m in zip(objects, own, strict=True)]
+    info = msgspec.structs.replace(old.info, parts=tuple(parts))
+    calls = {key: call.of([recompiled(g) for g in call.graphs]) for key, call in graph.calls.items()}
+    return CompiledFxGraph(
+        msgspec.structs.replace(graph.info, variants=(info,)),
+        (Variant(info, tuple(modules)),),
+        graph.constants,
+        {**graph.externs, **calls},
+        trusted=True,
+    )

@@ -1,4 +1,7 @@
-"""What a file is that is no package."""
+"""What a file is that is no package.
+
+A file of its own: what it knows is other programs' files, not packages.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,8 @@
 """What one pass of a graph through AOTAutograd shows: the call around the compiled parts, and what was
-assumed of symbolic sizes on the way."""
+assumed of symbolic sizes on the way.
+
+A file of its own: what a trace shows is one subject, how it is recorded another.
+"""
 
 from __future__ import annotations
 
