@@ -293,8 +293,8 @@ def test_what_is_stored_is_checked() -> None:
     with pytest.raises(ArtifactError, match="damaged"):
         CompiledFxGraph.after_deserialization(container.pack({**sections, "c0/g0": b"rubbish"}))
     for change, complaint in (
-        ({"operator": "higher_order::print"}, "no operator that takes graphs"),
-        ({"operator": "aten::add.Tensor"}, "no operator that takes graphs"),
+        ({"operator": "higher_order::print"}, "not an operator that takes graphs"),
+        ({"operator": "aten::add.Tensor"}, "not an operator that takes graphs"),
         ({"single": (False,)}, "takes 2 graphs"),
         ({"key": "other"}, "which no artefact may"),
     ):

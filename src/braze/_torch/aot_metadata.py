@@ -131,7 +131,7 @@ def _strange(metadata: Any) -> Iterator[str]:
     if metadata.is_rng_op_functionalized or getattr(metadata, "num_graphsafe_rng_states", 0):
         yield "the state of a random generator is passed through it"
     if getattr(metadata, "num_opaque_objects_saved_for_bw", 0):
-        yield "it keeps objects for the backward that are no tensors"
+        yield "it keeps objects for the backward that are not tensors"
     if getattr(metadata, "act_input_indices", None):
         yield "an input is the result of an asynchronous collective"
     if any(s is not None for s in getattr(metadata, "mutated_inp_stream_indices", None) or ()):

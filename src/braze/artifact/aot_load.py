@@ -75,14 +75,14 @@ def aot_load(
 def _checked(path: Any, keyring: Any, **flags: Any) -> str:
     if not isinstance(path, (str, os.PathLike)) or isinstance(os.fspath(path), bytes):
         raise TypeError(
-            f"path has to be the name of a file, as a str or a Path, and is of type {type(path).__name__}:"
+            f"path has to be the name of a file, as a str or a Path, but is of type {type(path).__name__}:"
             " write a package that is in memory to a file first"
         )
     if keyring is not None and not isinstance(keyring, KeyRing):
-        raise TypeError(f"keyring has to be a KeyRing or None, and is of type {type(keyring).__name__}")
+        raise TypeError(f"keyring has to be a KeyRing or None, but is of type {type(keyring).__name__}")
     for name, value in flags.items():
         if not isinstance(value, bool):
-            raise TypeError(f"{name} has to be True or False, and is {value!r}")
+            raise TypeError(f"{name} has to be True or False, but is {value!r}")
     if "\0" in os.fspath(path):
         raise ValueError("path holds a zero byte: is it a package's contents, and not its name?")
     if os.path.isdir(path):

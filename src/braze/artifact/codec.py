@@ -178,7 +178,7 @@ def _argument(value: Any, depth: int) -> Any:
         return tuple([_argument(v, depth + 1) for v in value])
     if isinstance(value, ARG_LEAVES):
         return value
-    raise ValueError(f"{type(value).__name__} is no argument of an operator")
+    raise ValueError(f"{type(value).__name__} is not an argument of an operator")
 
 
 def _pattern(value: Any, depth: int) -> Any:
@@ -186,7 +186,7 @@ def _pattern(value: Any, depth: int) -> Any:
         return tuple([_pattern(v, depth + 1) for v in value])
     if value is None or isinstance(value, str):
         return value
-    raise ValueError(f"{type(value).__name__} is no pattern of results")
+    raise ValueError(f"{type(value).__name__} is not a pattern of results")
 
 
 _OPAQUE: Mapping[object, Callable[[Any, int], Any]] = {Arg: _argument, Pattern: _pattern}

@@ -263,7 +263,7 @@ def _headers(view: memoryview) -> tuple[_Table, dict[str, _Extent], int]:
     the rest of the file."""
     # safetensors' own reader takes a bytes object and copies twice; its header is a length and JSON
     if len(view) < 8:
-        raise _damaged(f"{len(view)} bytes are no safetensors file")
+        raise _damaged(f"{len(view)} bytes are not a safetensors file")
     begin = 8 + int.from_bytes(view[:8], "little")
     if begin > len(view):
         raise _damaged(f"a header up to byte {begin} of {len(view)}")
@@ -290,7 +290,7 @@ def _headers(view: memoryview) -> tuple[_Table, dict[str, _Extent], int]:
 def _geometry(key: str, item: Stored | BoundByName) -> int:
     """Elements that the tensor spans."""
     if item.dtype not in SAFETENSORS and item.dtype not in _CARRIED:
-        raise _damaged(f"{item.dtype!r} is no dtype", key)
+        raise _damaged(f"{item.dtype!r} is not a dtype", key)
     if len(item.sizes) != len(item.strides) or len(item.sizes) > 64:
         raise _damaged(f"{len(item.sizes)} sizes and {len(item.strides)} strides", key)
     if math.prod(max(n, 1) for n in item.sizes) >= 1 << 62:

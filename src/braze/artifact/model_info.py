@@ -107,7 +107,7 @@ class Model(Struct, frozen=True, forbid_unknown_fields=True):
         names = {weight.name for weight in self.weights}
         keys = self.parameters.keywords.keys
         if self.parameters.arguments.kind != "tuple" or self.parameters.keywords.kind != "dict":
-            raise ArtifactError("arguments are no tuple, or keyword arguments no dict")
+            raise ArtifactError("arguments are not a tuple, or keyword arguments not a dict")
         if not all(isinstance(key, str) for key in keys):
             raise ArtifactError(f"the keyword arguments {list(keys)} have no names")
         if len(self.parameters.names) > len(self.parameters.arguments.children):
@@ -159,4 +159,4 @@ def _dtype(kind: type, value: object) -> torch.dtype:
     try:
         return dtype_named(str(value))
     except KeyError:
-        raise ValueError(f"{value!r} is no dtype") from None
+        raise ValueError(f"{value!r} is not a dtype") from None

@@ -87,7 +87,7 @@ def unpack_weights(data: memoryview, dtypes: Mapping[str, torch.dtype]) -> dict[
     """
     begin = 8 + int.from_bytes(data[:8], "little")
     if len(data) < 8 or begin > len(data):
-        raise _damaged(f"{len(data)} bytes are no safetensors file")
+        raise _damaged(f"{len(data)} bytes are not a safetensors file")
     try:
         entries = msgspec.json.decode(data[8:begin], type=dict[str, _Entry])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

@@ -137,7 +137,7 @@ class Store:
         return self._database.run(lambda c: tables.key_with(c, digest), None)
 
     def misses(self) -> tuple[Miss, ...]:
-        """The last keys that were looked for in vain, the latest first; at most 64."""
+        """The last keys that were looked for and not found, the latest first; at most 64."""
         return self._database.run(tables.misses, ())
 
     def statistics(self) -> Statistics:

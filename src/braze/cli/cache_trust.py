@@ -43,7 +43,7 @@ def keygen(name: str | None) -> None:
     key = ring.generate(name or _own_name())
     console = Console(highlight=False, soft_wrap=True)
     console.print(Text.assemble("made the key ", (key.name, "bold"), "  ", (key.id, "cyan")))
-    console.print(Text(f"its private half stays in {ring.folder / 'own'}: it is for nobody but you", "dim"))
+    console.print(Text(f"its private half stays in {ring.folder / 'own'}: keep it to yourself", "dim"))
     console.print("\nthose who would run your programs trust it with\n")
     click.echo(f"  braze cache trust {key.text}")
 

@@ -120,10 +120,10 @@ def parse_input(text: str, *, grad: bool = False) -> Any:
             return ast.literal_eval(text)
         except (ValueError, SyntaxError):
             raise BrazeError(
-                f"{text!r} is no input", hint="write a tensor as f32[64,128], or a Python literal"
+                f"{text!r} is not an input", hint="write a tensor as f32[64,128], or a Python literal"
             ) from None
     if match[1] not in _SHORT:
-        raise BrazeError(f"{match[1]!r} is no type of elements", hint="one of " + ", ".join(_SHORT))
+        raise BrazeError(f"{match[1]!r} is not a type of elements", hint="one of " + ", ".join(_SHORT))
     dtype = dtype_named(_SHORT[match[1]])
     sizes = [int(size) for size in match[2].split(",") if size.strip()]
     if dtype.is_floating_point:

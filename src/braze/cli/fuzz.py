@@ -115,7 +115,9 @@ def fuzz(
 def _repeat(console: Console, name: str, plan: Plan) -> int:
     seed, colon, index = name.partition(":")
     if not (colon and seed.isdigit() and index.isdigit()):
-        raise BrazeError(f"{name!r} is no program", hint="write SEED:INDEX, as a report of `braze fuzz` does")
+        raise BrazeError(
+            f"{name!r} is not a program", hint="write SEED:INDEX, as a report of `braze fuzz` does"
+        )
     session = Session(Plan(int(seed), strict=plan.strict, limit=plan.limit))
     try:
         with console.status("runs"):

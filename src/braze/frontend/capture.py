@@ -54,7 +54,7 @@ class Capture(CallCapture):
         for condition in shape_envs.guards_added(self._env, self._mark):
             strange = sorted(str(s) for s in condition.free_symbols if str(s) not in names)
             if strange:
-                return f"a guard is over {strange[0]}, which is no size of an input"
+                return f"a guard is over {strange[0]}, which is not a size of an input"
             try:
                 guard = to_guard(condition, table)
             except ExpressionError as error:

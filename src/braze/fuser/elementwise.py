@@ -188,7 +188,7 @@ def refusal(node: Node, value: Any) -> str | None:
     """Why a node does not act on each element by itself; None where it does."""
     target = node.target
     if node.op != "call_function":
-        return f"{node.target} is no operator"
+        return f"{node.target} is not an operator"
     if target in _OF_NUMBERS:
         numbers = (torch.SymInt, torch.SymFloat, int, float)
         return None if isinstance(value, numbers) else f"{target} of tensors"

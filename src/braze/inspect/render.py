@@ -1,4 +1,4 @@
-"""How an explanation looks: a heading, the kernels, the externs, and what did not go as one could wish.
+"""How an explanation looks: a heading, the kernels, the externs, and what did not go as one would like.
 
 Figures stand in columns; under each kernel, in the whole width, what it fuses and where that is in the user's
 code. What does not fit is cut at its end, never wrapped.

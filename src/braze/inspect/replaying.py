@@ -33,7 +33,7 @@ __all__ = ["Compared", "Replay", "replay"]
 @dataclass(frozen=True)
 class Compared:
     """One result of the compiled graph beside the eager one. ``difference``: the largest between two
-    elements, None for what is no tensor of numbers; ``agrees``: within `torch.testing.assert_close`'s
+    elements, None for what is not a tensor of numbers; ``agrees``: within `torch.testing.assert_close`'s
     defaults."""
 
     name: str

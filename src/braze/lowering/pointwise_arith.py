@@ -295,8 +295,9 @@ def pow_scalar(ctx: GraphLowering, x: TensorBox, exponent: Scalar) -> TensorBox:
 
 
 def _integer_power(ctx: GraphLowering, v: Node, exponent: Node) -> Node:
-    """v ** exponent of integers, wrapping, by repeated squaring over every bit that the exponent can have.
-    Negative powers are 0, except those of 1 and -1."""
+    """v ** exponent of integers, wrapping, by repeated squaring over every bit that the exponent can
+    have. Negative
+    powers are 0, except those of 1 and -1."""
     d, dtype = ctx.dag, v.dtype
 
     def c(k: int) -> Node:
