@@ -108,9 +108,10 @@ def _type(command: str, folder: Path) -> None:
     if words[0] == "braze":
         assert not settings
         if words[1] == "fuzz":
-            inner = main.get_command(click.Context(main), "fuzz")
+            outer = click.Context(main, **main.context_settings)  # a command keeps what it was asked under
+            inner = main.get_command(outer, "fuzz")
             assert inner is not None
-            inner.make_context("fuzz", words[2:])
+            inner.make_context("fuzz", words[2:], parent=outer)
             return
         if words[:3] == ["braze", "cache", "trust"]:  # which is typed by somebody else
             with config.patch(keyring_dir=str(folder / "another's keys")):
