@@ -9,6 +9,7 @@
     python3 dev.py bench [NAME ...]     run benchmarks/NAME.py, or list what there is
     python3 dev.py replay [--update]    compile recorded graphs again, and show what comes out otherwise
     python3 dev.py pages                write the pages of docs/ that the code makes
+    python3 dev.py sizes [REV]          files and lines of each room, and since REV or the last tag
     python3 dev.py setup                only make .venv and install
 
 The environment is kept in .venv and made again only when pyproject.toml or constraints.txt change.
@@ -161,6 +162,7 @@ def main(arguments: list[str]) -> int:
         "bench": lambda: bench(rest),
         "replay": lambda: run(PYTHON, "-m", "tests.replay", *rest),
         "pages": lambda: run(PYTHON, "-m", "tests.generated_pages", *rest),
+        "sizes": lambda: run(PYTHON, "-m", "tests.sizes", *rest),
         "setup": lambda: 0,
     }
     if command not in jobs:

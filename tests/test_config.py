@@ -144,7 +144,9 @@ def test_a_wrong_variable_is_an_error(environment: dict[str, str], said: str) ->
 
 
 def test_an_unknown_variable_is_a_warning() -> None:
-    with pytest.warns(BrazeWarning, match="BRAZE_STRICKT is no option of Braze: did you mean BRAZE_STRICT?"):
+    with pytest.warns(
+        BrazeWarning, match="BRAZE_STRICKT is not an option of Braze: did you mean BRAZE_STRICT?"
+    ):
         assert config.from_environment({"BRAZE_STRICKT": "1"}) == Config()
 
 

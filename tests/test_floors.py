@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import ast
+from collections.abc import Collection, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-from tests.source_tree import PACKAGE, ROOT, imports, module_name, python_files
+from tests.sizes import importers
+from tests.source_tree import (
+    PACKAGE,
+    imported_modules,
+    imports,
+    lines_of_code,
+    module_name,
+    modules,
+    python_files,
+    tree,
+)
+
+SMALL = 60
+"""Lines of code below which a file that one other imports has to say why it stands alone."""
 
 # From the top. Rooms on one floor do not import each other, but for the pairs in NEIGHBOURS.
 FLOORS: tuple[frozenset[str], ...] = tuple(
@@ -28,8 +44,8 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
             {"runtime"},
             {"_torch"},
             {"config", "notices"},
-            {"cpus"},
-            {"errors", "version"},
+            {"cpus", "dtypes"},
+            {"errors", "version", "words"},
         ),
     )
 )
@@ -101,17 +117,42 @@ def test_every_folder_is_a_room_of_the_plan() -> None:
         assert (folder / "__init__.py").exists(), f"{folder} has no __init__.py, so it would not be installed"
 
 
-def test_files_stay_small_enough_to_hold_in_the_head() -> None:
-    long = {}
-    for path in [*FILES, ROOT / "dev.py"]:
-        lines = len(path.read_text(encoding="utf-8").splitlines())
-        if lines > 600:
-            long[str(path.relative_to(ROOT))] = lines
-    assert not long
+def circle(importing: Mapping[str, Collection[str]]) -> list[str]:
+    """Modules that import each other, each the next, up to the first again; empty where there are none."""
+    try:
+        TopologicalSorter(importing).prepare()
+    except CycleError as error:
+        return list(reversed(error.args[1]))
+    return []
+
+
+def test_no_imports_go_in_circles() -> None:
+    """Imports for the type checker load nothing; those in functions are the seams, and no other."""
+    known = modules()
+    importing = {
+        name: {
+            other
+            for other, found in imported_modules(path, PACKAGE, known).items()
+            if other != name and not found.typing and not found.deferred
+        }
+        for name, path in known.items()
+    }
+    assert not circle(importing), " -> ".join(circle(importing))
+
+
+def test_a_small_file_for_one_other_says_why_it_stands_alone() -> None:
+    """Or it is a section of its importer's. The reason is in its docstring: "A file of its own: ..."."""
+    known = modules()
+    for name, others in importers().items():
+        if len(others) == 1 and lines_of_code(known[name]) < SMALL:
+            said = ast.get_docstring(tree(known[name])) or ""
+            assert "file of its own" in said, f"merge {name} into {min(others)}, or say why not"
 
 
 def test_the_rule_itself() -> None:
     assert allowed("codegen", "ops") and not allowed("ops", "codegen")
     assert allowed("ops", "symbolic") and not allowed("symbolic", "ops")
     assert not allowed("inspect", "cli") and not allowed("runtime", "artifact")
+    assert circle({"a": {"b"}, "b": {"c", "d"}, "c": {"b"}, "d": set()}) in (["b", "c", "b"], ["c", "b", "c"])
+    assert not circle({"a": {"b", "c"}, "b": {"c"}, "c": set()})
     assert allowed("cli", FACE) and not allowed("ir", FACE)

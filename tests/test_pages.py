@@ -108,9 +108,10 @@ def _type(command: str, folder: Path) -> None:
     if words[0] == "braze":
         assert not settings
         if words[1] == "fuzz":
-            inner = main.get_command(click.Context(main), "fuzz")
+            outer = click.Context(main, **main.context_settings)  # a command keeps what it was asked under
+            inner = main.get_command(outer, "fuzz")
             assert inner is not None
-            inner.make_context("fuzz", words[2:])
+            inner.make_context("fuzz", words[2:], parent=outer)
             return
         if words[:3] == ["braze", "cache", "trust"]:  # which is typed by somebody else
             with config.patch(keyring_dir=str(folder / "another's keys")):
@@ -201,6 +202,6 @@ def test_a_strategy_that_returns_no_code_is_told_so() -> None:
 
     torch.compiler.reset()
     compiled: Callable[..., Any] = torch.compile(lambda x: x + 1, backend=make_backend(Silent()))
-    with pytest.raises(Exception, match=r"Silent\.compile returned None, and no OutputCode") as caught:
+    with pytest.raises(Exception, match=r"Silent\.compile returned None, and not an OutputCode") as caught:
         compiled(torch.ones(2))
     assert isinstance(getattr(caught.value, "inner_exception", caught.value), BrazeError)

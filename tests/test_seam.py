@@ -28,7 +28,7 @@ ALLOWED = {
     "codegen/prestart.py": "and the pool of its workers, which starts without it",
     "frontend/backend.py": "`mode=` stands for options, by their names",
     "cli/doctor.py": "looks whether llvmlite works",
-    "compile/ahead.py": "the option `target_cpu` is set",
+    "compile/in_process.py": "the option `target_cpu` is set",
     "frontend/aot_compile.py": "`targets=` are values of the option `target_cpu`",
     "frontend/aot_arguments.py": "which are looked at here",
     "inspect/fuzz/jobs.py": "fuzzing sets options",

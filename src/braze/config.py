@@ -370,7 +370,9 @@ def from_environment(environ: Mapping[str, str]) -> Config:
                 key.removeprefix("BRAZE_"), [e.removeprefix("BRAZE_") for e in by_env], n=1
             )
             hint = f"did you mean BRAZE_{close[0]}?" if close else "`braze doctor` lists them all"
-            warnings.warn(f"the environment variable {key} is no option of Braze: {hint}", BrazeWarning, 2)
+            warnings.warn(
+                f"the environment variable {key} is not an option of Braze: {hint}", BrazeWarning, 2
+            )
             continue
         changes[option.name] = _parse(option, environ[key])
         _check(option.name, changes[option.name], f"the environment variable {key}")

@@ -135,7 +135,7 @@ class ArtifactError(BrazeError, ValueError):
     """Stored bytes are not what they should be: damaged, cut short, of another format or version, or with
     contents that break the schema. Nothing of them was executed."""
 
-    default_hint = "a cache drops the file and makes it again; a package has to be made anew"
+    default_hint = "a cache drops the file and makes it again; a package has to be made again"
 
 
 class SignatureError(ArtifactError):

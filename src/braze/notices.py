@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from braze.errors import BrazeWarning
+from braze.words import first_of
 
 __all__ = ["SUBJECT", "held", "say", "say_from_a_thread"]
 
@@ -120,18 +121,14 @@ def _utter(group: Sequence[_Notice]) -> None:
     if not new:
         return
     one = new[0]
-    text = one.text.replace(SUBJECT, _listed(list(dict.fromkeys(notice.subject for notice in new))))
+    subjects = list(dict.fromkeys(notice.subject for notice in new))
+    text = one.text.replace(SUBJECT, first_of(subjects, _NAMED))
     try:
         warnings.warn_explicit(text, one.category, *one.place, registry=_registry)
     except BaseException:
         with _lock:
             _said.difference_update(keys)
         raise
-
-
-def _listed(subjects: Sequence[str]) -> str:
-    named = ", ".join(subjects[:_NAMED])
-    return named if len(subjects) <= _NAMED else f"{named} and {len(subjects) - _NAMED} more"
 
 
 def _caller() -> tuple[str, int]:

@@ -38,7 +38,7 @@ def test_bind_fills_in_defaults() -> None:
 @pytest.mark.parametrize(
     ("args", "kwargs", "message"),
     [
-        ((1,), {}, "misses its argument 'other'"),
+        ((1,), {}, "lacks its argument 'other'"),
         ((1, 2), {"beta": 1}, "no argument 'beta'"),
         ((1,) * 5, {}, "takes 3"),
     ],

@@ -184,12 +184,12 @@ def test_srepr_is_sympys() -> None:
 @pytest.mark.parametrize(
     ("call", "complaint"),
     [
-        (CallExtern("python::f", (X,), (), "r"), "f is no operator"),
+        (CallExtern("python::f", (X,), (), "r"), "f is not an operator"),
         (CallExtern("aten::no_such_thing", (X,), (), "r"), "no operator aten::no_such_thing"),
         (CallExtern("aten::sum", (Ref("nobody"),), (), "r"), "does not say what tensor nobody is"),
         (CallExtern("aten::add.Tensor", (X,), (), "r"), "lacks its argument 'other'"),
         (CallExtern("aten::view", (X, ("two",)), (), "r"), "argument 'size' of aten::view"),
-        (CallExtern("aten::cat", ((3, X),), (), "r"), "3 is no tensor"),
+        (CallExtern("aten::cat", ((3, X),), (), "r"), "3 is not a tensor"),
         (CallExtern("aten::sort", (X,), (), "r"), "returns 2 values"),
         (CallExtern("aten::sin", (X,), (), ("r", "r2")), "returns one Tensor"),
     ],

@@ -108,7 +108,7 @@ def test_sections_missing_swapped_or_too_many(bytes_of: Callable[[], bytes], lin
     data = bytes_of()
     names = [name for name in container.unpack(data) if name != "constants"]
     for name in names:
-        with pytest.raises(ArtifactError, match=r"misses|no metadata|constant"):
+        with pytest.raises(ArtifactError, match=r"lacks|no metadata|constant"):
             load(repacked(data, **{name.replace("/", "_").replace(".", "_"): None}))
     with pytest.raises(ArtifactError, match="too many"):
         load(repacked(data, extra=b""))
@@ -118,7 +118,7 @@ def test_sections_missing_swapped_or_too_many(bytes_of: Callable[[], bytes], lin
 
 
 def test_missing_constants(links: Links) -> None:
-    with pytest.raises(ArtifactError, match="misses its constant"):
+    with pytest.raises(ArtifactError, match="lacks its constant"):
         load(repacked(fixed_bytes(), constants=None))
 
 
@@ -200,19 +200,19 @@ def _rename_entry(graph: Any) -> None:
         (_set("check_range", lower=1), "does not check that 2 <= "),
         (_set("check_tensor", sizes=[expr("1"), expr("1")]), "checks its input .* otherwise"),
         (_set("check_tensor", strides=[None, None]), "checks its input .* otherwise"),
-        (_set("check_tensor", device="x' or True or '"), "no device"),
+        (_set("check_tensor", device="x' or True or '"), "not a device"),
         (_set("allocate", sizes=[expr("-4")]), "negative"),
         (_set("allocate", sizes=[expr("4611686018427387904")]), "too large"),
-        (_set("run_segment", entry=f"seg0({fuzz.CANARY})"), "no symbol"),
-        (_set("run_segment", threads="s77"), "no number of threads"),
+        (_set("run_segment", entry=f"seg0({fuzz.CANARY})"), "not a symbol"),
+        (_set("run_segment", threads="s77"), "not a number of threads"),
         (_set("call_extern", target=f"aten::mm({fuzz.CANARY})"), "qualified name"),
         (_set("call_extern", target="load_library::__call__.__call__"), "has no load_library"),
         (_set("call_extern", target="python::call0"), "which no artefact may"),
-        (_set("call_extern", kwargs=[[f"out={fuzz.CANARY}, x", None]]), "no keyword"),
+        (_set("call_extern", kwargs=[[f"out={fuzz.CANARY}, x", None]]), "not a keyword"),
         (lambda g: g["inputs"].pop(), "inputs"),
         (lambda g: g["outputs"].pop(), "outputs"),
         (lambda g: g["inputs"][2].update(alignment=3), "cannot be aligned"),
-        (lambda g: g["variants"][0]["plan"].update(name="f\0"), "no name"),
+        (lambda g: g["variants"][0]["plan"].update(name="f\0"), "not the name"),
         (_set("run_segment", extra=1), "unknown field"),
         (lambda g: g["inputs"][0].update(extra=1), "unknown field"),
         (lambda g: g["variants"][0]["plan"]["errors"][0]["check"].update(extra=1), "unknown field"),

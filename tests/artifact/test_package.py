@@ -118,14 +118,14 @@ def test_arguments_by_position_and_by_name(path: Path, net: Net) -> None:
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"x": torch.randn(1, 6)}, InputMismatchError, "size 0 of x has to be 2 to 64, and is 1"),
-        ({"x": torch.randn(65, 6)}, InputMismatchError, "size 0 of x has to be 2 to 64, and is 65"),
+        ({"x": torch.randn(1, 6)}, InputMismatchError, "size 0 of x has to be 2 to 64, but is 1"),
+        ({"x": torch.randn(65, 6)}, InputMismatchError, "size 0 of x has to be 2 to 64, but is 65"),
         ({"x": torch.randn(4, 5)}, InputMismatchError, r"this x: its sizes are \[4, 5\], and not \[any, 6\]"),
         ({"x": torch.randn(4, 6, 1)}, InputMismatchError, "this x: it has 3 dimensions"),
         ({"x": torch.randn(4, 6).double()}, InputMismatchError, "this x: its dtype is torch.float64"),
-        ({"x": [1, 2]}, InputMismatchError, "this x: it is no tensor but list"),
-        ({"factor": 4}, InputMismatchError, "factor is part of the program: it has to be 3, and is 4"),
-        ({"factor": 3.0}, InputMismatchError, "has to be 3, and is 3.0"),
+        ({"x": [1, 2]}, InputMismatchError, "this x: it is of type list, and not a tensor"),
+        ({"factor": 4}, InputMismatchError, "factor is part of the program: it has to be 3, but is 4"),
+        ({"factor": 3.0}, InputMismatchError, "has to be 3, but is 3.0"),
         ({"opts": {"gain": torch.ones(8)}}, ValueError, "opts has to have the keys"),
         ({"opts": {"gain": torch.ones(8), "more": [1]}}, TypeError, r"opts\['more'\] has to be a tuple"),
         ({"opts": {"gain": torch.ones(7), "more": (torch.ones(8),)}}, InputMismatchError, r"opts\['gain'\]"),
@@ -142,9 +142,9 @@ def test_wrong_arguments_are_named(
 
 def test_missing_and_surplus_arguments(path: Path) -> None:
     loaded = braze.aot_load(path)
-    with pytest.raises(TypeError, match="misses its argument 'x'"):
+    with pytest.raises(TypeError, match="lacks its argument 'x'"):
         loaded(opts=options(), factor=3)
-    with pytest.raises(TypeError, match="misses its keyword argument 'factor'"):
+    with pytest.raises(TypeError, match="lacks its keyword argument 'factor'"):
         loaded(torch.randn(4, 6), opts=options())
     with pytest.raises(TypeError, match="takes 1 positional arguments, and was given 2"):
         loaded(torch.randn(4, 6), options(), factor=3)

@@ -153,7 +153,7 @@ FORGED: dict[str, Callable[[dict[str, bytes]], None]] = {
     "model that is no JSON": lambda m: m.update({packages.MODEL: b"\xff{"}),
     "unknown field": model(lambda d: d.update(more=1)),
     "unknown dtype": model(lambda d: d["weights"][0].update(dtype="float33")),
-    "dtype that is no dtype": model(lambda d: d["weights"][0].update(dtype="load")),
+    "dtype that is not a dtype": model(lambda d: d["weights"][0].update(dtype="load")),
     "negative size": model(lambda d: d["weights"][0].update(sizes=[-4, 3])),
     "weight of another type": model(lambda d: d["weights"][0].update(dtype="int32")),
     "weight of other sizes": model(lambda d: d["weights"][0].update(sizes=[2, 6])),
@@ -199,7 +199,7 @@ def test_other_zip_files_are_no_packages(whole: bytes, tmp_path: Path) -> None:
         refused(tmp_path, file.getvalue())
     file = io.BytesIO()
     write_archive(file, {"package/archive_format": [b"pt2"]})
-    assert "no package of Braze's" in refused(tmp_path, file.getvalue()).what
+    assert "not a package of Braze's" in refused(tmp_path, file.getvalue()).what
     for data in (b"", b"PK", b"\x7fELF" + bytes(100), bytes(4096), whole + b"\0", b"\0" + whole):
         refused(tmp_path, data)
 
@@ -222,7 +222,7 @@ BAD_NAMES = (
 
 @pytest.mark.parametrize("name", BAD_NAMES)
 def test_names_that_climb_are_neither_written_nor_read(name: str) -> None:
-    with pytest.raises(ArtifactError, match="no name for a file"):
+    with pytest.raises(ArtifactError, match="not a name for a file"):
         write_archive(io.BytesIO(), {name: [b"x"]})
     file = io.BytesIO()
     good = "n" * len(name.encode())

@@ -140,8 +140,8 @@ FILES: dict[str, tuple[Callable[[Path, Path], Any], str]] = {
         "a pickle",
     ),
     "a script": (lambda package, path: torch.jit.save(torch.jit.script(Model()), path), "TorchScript"),
-    "a zip archive": (_zip, "a zip archive, and no package"),
-    "text": (lambda package, path: path.write_text("hello"), "no zip archive"),
+    "a zip archive": (_zip, "a zip archive, and not a package"),
+    "text": (lambda package, path: path.write_text("hello"), "not a zip archive"),
     "nothing": (lambda package, path: path.write_bytes(b""), "the file is empty"),
     "a library": (lambda package, path: path.write_bytes(b"\x7fELF" + bytes(60)), "a shared library"),
     "half of it": (_half, "the end of the file is missing"),
@@ -149,7 +149,7 @@ FILES: dict[str, tuple[Callable[[Path, Path], Any], str]] = {
         lambda package, path: path.write_bytes(package.read_bytes()[:-7]),
         "the end of the file is missing",
     ),
-    "written by another tool": (_again, "no package, or a damaged one"),
+    "written by another tool": (_again, "not a package, or a damaged one"),
 }
 
 

@@ -125,7 +125,7 @@ KINDS: dict[str, tuple[Callable[..., Any], tuple[Any, ...], list[tuple[Any, ...]
     ),
     "floats": (lambda self, x, k: x * k, (x3, 2.5), [], None),
     "nothing given": (lambda self, x, mask: x if mask is None else x + mask, (x3, None), [], None),
-    "what is no tensor": (lambda self, x: (x + 1, 3, None, "s", 2.5, True), (x3,), [], None),
+    "what is not a tensor": (lambda self, x: (x + 1, 3, None, "s", 2.5, True), (x3,), [], None),
     "sizes": (
         lambda self, x: (x.shape[0], x.shape[0] * 2 + 1, x / x.shape[0] ** 0.5),
         (x3,),

@@ -108,7 +108,7 @@ def test_sizes_that_depend_on_each_other(tmp_path: Path) -> None:
     loaded = braze.aot_load(braze.aot_compile(source, tmp_path / "model.pt2", targets="host"))
     for size in (0, 1, 2, 40):
         agree(loaded, source.module(), torch.randn(size + 1), torch.randn(size))
-    with pytest.raises(InputMismatchError, match="has to be 0 to 40, and is 41"):
+    with pytest.raises(InputMismatchError, match="has to be 0 to 40, but is 41"):
         loaded(torch.randn(42), torch.randn(41))
 
 
@@ -159,7 +159,7 @@ def test_the_message_has_the_declared_range(tmp_path: Path, least: int, size: in
     dims = (({0: Dim("batch", min=least, max=64)},),)
     source = export(Program(ONE["linear"]), (torch.randn(5, 4, 6),), dynamic_shapes=dims)
     loaded = braze.aot_load(braze.aot_compile(source, tmp_path / "model.pt2", targets="host"))
-    with pytest.raises(InputMismatchError, match=f"size 0 of .* has to be {wanted}, and is {size}"):
+    with pytest.raises(InputMismatchError, match=f"size 0 of .* has to be {wanted}, but is {size}"):
         loaded(torch.randn(size, 4, 6))
 
 

@@ -213,7 +213,7 @@ def test_files_that_are_none_are_refused(empty: Store, bob: KeyRing, tmp_path: P
     with pytest.raises(CacheError, match="cannot be read"):
         import_entries(path, empty, bob)
     path.write_bytes(b"no archive")
-    with pytest.raises(ArtifactError, match="is no file of"):
+    with pytest.raises(ArtifactError, match="is not a file of"):
         import_entries(path, empty, bob)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("README", "hello")

@@ -454,7 +454,7 @@ def test_a_digest_that_is_none_names_no_file(url: str, ring: KeyRing) -> None:
     remote = RemoteCache(url, 10_000, ring)
     for digest in ("", "../../etc", "ab/cd", "AB" * 32):
         assert remote.get(digest) == [] and not remote.put(digest, CODE, level=1, kind="graph")
-        with pytest.raises(ValueError, match="no digest"):
+        with pytest.raises(ValueError, match="not a digest"):
             entry_name(digest, "", CODE, "0" * 20)
 
 

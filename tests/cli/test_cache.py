@@ -85,7 +85,7 @@ def test_show_takes_the_first_digits(filled: Store) -> None:
 
 def test_show_shows_keys_that_were_missed(filled: Store) -> None:
     output = run(filled, "show", Key.of({"graph": "new"}).digest).output
-    assert "looked for in vain" in output
+    assert "looked for and not found" in output
 
 
 def test_show_says_what_it_does_not_find(filled: Store) -> None:

@@ -118,10 +118,10 @@ def test_a_key_can_be_quoted_piped_or_in_a_file(ada: Person, bob: Person, tmp_pa
 
 
 def test_nonsense_is_refused_in_words(ada: Person) -> None:
-    assert "is no public key" in ada.fails("trust", "braze-ed25519", "hello", "ada")
+    assert "is not a public key" in ada.fails("trust", "braze-ed25519", "hello", "ada")
     assert "cannot be used" in ada.fails("trust", "no-such-file")
     assert "no trusted key" in ada.fails("distrust", "nobody")
-    assert "is no name" in ada.fails("keygen", "two words")
+    assert "is not a name" in ada.fails("keygen", "two words")
     assert ada.ring.keys() == ()
 
 
@@ -203,7 +203,7 @@ def test_an_import_of_something_else_is_refused_in_words(ada: Person, tmp_path: 
     other = tmp_path / "photo.png"
     assert "cannot be read" in ada.fails("import", str(other))
     other.write_bytes(b"\x89PNG")
-    assert "is no file of" in ada.fails("import", str(other))
+    assert "is not a file of" in ada.fails("import", str(other))
 
 
 def test_packages_are_signed_inside_and_files_outside(ada: Person, bob: Person, tmp_path: Path) -> None:

@@ -94,5 +94,5 @@ def test_what_is_no_package(tmp_path: Path) -> None:
     path = tmp_path / "nothing.pt2"
     path.write_bytes(b"PK nothing")
     code, text = run("package", "show", path)
-    assert code == 1 and "this is no package, or a damaged one" in text
+    assert code == 1 and "this is not a package, or a damaged one" in text
     assert run("package", "show", tmp_path / "absent")[0] == 2

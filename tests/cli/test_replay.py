@@ -120,7 +120,7 @@ def test_a_request_alone_is_enough_where_it_has_no_constants(
     (tmp_path / "context.json").unlink()
     assert braze.inspect.replay(path).agrees
     (tmp_path / "context.json").write_text("{}")
-    with pytest.raises(ArtifactError, match="no context of a request"):
+    with pytest.raises(ArtifactError, match="not a context of a request"):
         braze.inspect.replay(path)
 
 

@@ -21,9 +21,9 @@ from torch._higher_order_ops.while_loop import while_loop
 import braze
 from braze import inspect
 from braze.artifact import container
+from braze.artifact.aot_load import recompiled
 from braze.artifact.compiled_graph import CompiledFxGraph
 from braze.artifact.package import open_package
-from braze.artifact.recompile import recompiled
 from braze.compile import inner_graphs
 from braze.compile.fx_compile import CompileRequest
 from braze.compile.pipeline import compile_graph
@@ -293,8 +293,8 @@ def test_what_is_stored_is_checked() -> None:
     with pytest.raises(ArtifactError, match="damaged"):
         CompiledFxGraph.after_deserialization(container.pack({**sections, "c0/g0": b"rubbish"}))
     for change, complaint in (
-        ({"operator": "higher_order::print"}, "no operator that takes graphs"),
-        ({"operator": "aten::add.Tensor"}, "no operator that takes graphs"),
+        ({"operator": "higher_order::print"}, "not an operator that takes graphs"),
+        ({"operator": "aten::add.Tensor"}, "not an operator that takes graphs"),
         ({"single": (False,)}, "takes 2 graphs"),
         ({"key": "other"}, "which no artefact may"),
     ):

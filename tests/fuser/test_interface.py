@@ -84,7 +84,7 @@ def test_source_and_launch() -> None:
     assert "nothing is launched" in braze.fuser.debug_kernel_source(fused, (torch.empty(0), torch.empty(0)))
     with pytest.raises(FallbackError, match="complex64"):
         braze.fuser.debug_launch(fused, (x.to(torch.complex64), y))
-    with pytest.raises(TypeError, match="no key, no graph"):
+    with pytest.raises(TypeError, match="neither a key nor a graph"):
         braze.fuser.debug_kernel_source(chain, (x, y))
 
 

@@ -37,7 +37,7 @@ def load(path: Path) -> object:
 MAKING = (
     "braze._torch.export:decomposed",
     "braze.frontend.passes.pipeline:run_passes",
-    "braze.compile.ahead:compile_for",
+    "braze.compile.in_process:compile_for",
     "braze.lowering.graph:GraphLowering.run",
     "braze.codegen.plan.build:build_plan",
     "braze.artifact.extern_nodes:extern_nodes",
@@ -48,7 +48,7 @@ LOADING = (
     "braze.artifact.package:Package.model",
     "braze.artifact.package:Package.graph",
     "braze.artifact.package:Package.tensors",
-    "braze.artifact.recompile:for_this_machine",
+    "braze.artifact.aot_load:for_this_machine",
     "braze.runtime.linker:link",
     "braze.runtime.callgen:build",
 )

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 import braze
 from braze.errors import BrazeError, BrazeWarning
-from braze.inspect.render import amount, duration
+from braze.words import amount, duration
 from tests import support
 
 

@@ -187,8 +187,7 @@ def check(
     check_strides: bool = True,
 ) -> None:
     """Assert that lowered IR agrees with eager by the numerical rule, strides included; with ``strict``,
-    without
-    falling back."""
+    without falling back."""
 
     def reference() -> list[Any]:
         return _listed(fn(*in_float64(list(inputs))))

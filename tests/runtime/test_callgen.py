@@ -140,8 +140,8 @@ def test_symbolic_sizes(code, shape: tuple[int, int]) -> None:
         (lambda: torch.ones(8, 1), "2 dimensions, and not 1"),
         (lambda: torch.ones(16)[::2], r"strides are \[2\], and not \[1\]"),
         (lambda: torch.ones(8, device="meta"), "on meta, and not on cpu"),
-        (lambda: 3, "no tensor but int"),
-        (lambda: None, "no tensor but NoneType"),
+        (lambda: 3, "of type int, and not a tensor"),
+        (lambda: None, "of type NoneType, and not a tensor"),
     ],
 )
 def test_inputs_are_checked(code, bad, says: str) -> None:
@@ -160,7 +160,7 @@ def test_inputs_are_checked(code, bad, says: str) -> None:
         (lambda: torch.ones(3), "1 dimensions, and not 2"),
         (lambda: torch.ones(3, 4).t(), r"strides are \[1, 4\], and not \[3, 1\]"),
         (lambda: torch.ones(3, 4).half(), "dtype"),
-        (lambda: "text", "no tensor but str"),
+        (lambda: "text", "of type str, and not a tensor"),
     ],
 )
 def test_symbolic_inputs_are_checked(code, bad, says: str) -> None:

@@ -14,6 +14,8 @@ import torch
 from torch._functorch._aot_autograd.schemas import MutationType, OutputType
 from torch._guards import TracingContext
 
+from braze.dtypes import torch_name
+
 __all__ = [
     "CallFacts",
     "InputFacts",
@@ -129,7 +131,7 @@ def _strange(metadata: Any) -> Iterator[str]:
     if metadata.is_rng_op_functionalized or getattr(metadata, "num_graphsafe_rng_states", 0):
         yield "the state of a random generator is passed through it"
     if getattr(metadata, "num_opaque_objects_saved_for_bw", 0):
-        yield "it keeps objects for the backward that are no tensors"
+        yield "it keeps objects for the backward that are not tensors"
     if getattr(metadata, "act_input_indices", None):
         yield "an input is the result of an asynchronous collective"
     if any(s is not None for s in getattr(metadata, "mutated_inp_stream_indices", None) or ()):
@@ -186,16 +188,12 @@ def _tangent(meta: Any) -> TangentFacts | str:
     if not _is_plain(meta) or layout is None:
         return "a gradient that comes in is not a plain tensor"
     if isinstance(layout, torch.memory_format):
-        return TangentFacts(None, None, _name(layout))
+        return TangentFacts(None, None, torch_name(layout))
     if layout.memory_format is not None:
-        return TangentFacts(None, None, _name(layout.memory_format))
+        return TangentFacts(None, None, torch_name(layout.memory_format))
     if not _plain_numbers(layout.size) or not _plain_numbers(layout.stride):
         return "a gradient that comes in has symbolic strides"
     return TangentFacts(tuple(layout.size), tuple(layout.stride), None)
-
-
-def _name(memory_format: torch.memory_format) -> str:
-    return str(memory_format).removeprefix("torch.")
 
 
 def _plain_numbers(values: Sequence[Any] | None) -> bool:

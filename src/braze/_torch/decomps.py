@@ -1,4 +1,7 @@
-"""PyTorch's own decompositions of ATen operators into simpler ones."""
+"""PyTorch's own decompositions of ATen operators into simpler ones.
+
+A file of its own: a part of PyTorch that nothing else here touches.
+"""
 
 from __future__ import annotations
 

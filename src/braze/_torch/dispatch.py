@@ -1,4 +1,7 @@
-"""Every call of an ATen operator, as it reaches a kernel."""
+"""Every call of an ATen operator, as it reaches a kernel.
+
+A file of its own: a part of PyTorch that nothing else here touches.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Where a thread is, told from its stack, without loading anything of PyTorch's."""
+"""Where a thread is, told from its stack alone.
+
+A file of its own: it is asked while Python ends, when nothing can be loaded any more.
+"""
 
 from __future__ import annotations
 

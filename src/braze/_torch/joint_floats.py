@@ -2,7 +2,7 @@
 
 PyTorch's partitioner keeps integers and tensors for the backward, but has no place for such numbers. So they
 stand beside the cut: while it is made they are attributes, which both halves may use, and afterwards inputs
-again, of the forward as ever, and of the backward where it needs them.
+again, of the forward as always, and of the backward where it needs them.
 """
 
 from __future__ import annotations

@@ -127,7 +127,7 @@ def find_operator(name: str) -> Callable[..., Any]:
     packet = getattr(getattr(torch.ops, namespace), base)
     operator = getattr(packet, overload or "default")
     if not isinstance(operator, OpOverload):  # torch.ops has functions of its own, such as one to load code
-        raise AttributeError(f"{name} is no operator")
+        raise AttributeError(f"{name} is not an operator")
     return cast("Callable[..., Any]", operator)
 
 

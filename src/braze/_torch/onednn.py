@@ -1,4 +1,7 @@
-"""oneDNN's operators as PyTorch's CPU builds register them, for their own use."""
+"""oneDNN's operators as PyTorch's CPU builds register them, for their own use.
+
+A file of its own: a part of PyTorch that nothing else here touches.
+"""
 
 from __future__ import annotations
 

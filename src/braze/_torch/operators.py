@@ -32,7 +32,7 @@ something else in another one."""
 
 @functools.cache
 def qualified_name(target: Any) -> str | None:
-    """`aten::add.Tensor`, `higher_order::cond`; None for what is no operator, and for one that another
+    """`aten::add.Tensor`, `higher_order::cond`; None for what is not an operator, and for one that another
     process could not find, or would take for another, under its name."""
     if isinstance(target, OpOverload):
         schema = target._schema

@@ -1,4 +1,7 @@
-"""Classes that `torch.utils._pytree` takes apart, by the names that they were registered under."""
+"""Classes that `torch.utils._pytree` takes apart, by the names that they were registered under.
+
+A file of its own: a part of PyTorch that nothing else here touches.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""LSTM layers in traces that record gradients."""
+"""LSTM layers in traces that record gradients.
+
+A file of its own: it replaces a function of PyTorch's, and goes when that is mended there.
+"""
 
 from __future__ import annotations
 

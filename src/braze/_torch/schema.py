@@ -159,7 +159,7 @@ def bind(operator: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str
         elif argument.has_default:
             bound[argument.name] = argument.default
         else:
-            raise TypeError(f"{info.name} misses its argument {argument.name!r}")
+            raise TypeError(f"{info.name} lacks its argument {argument.name!r}")
     unknown = kwargs.keys() - bound.keys()
     if unknown:
         raise TypeError(f"{info.name} has no argument {sorted(unknown)[0]!r}")

@@ -223,7 +223,7 @@ def _number(value: Any) -> dict[str, Any]:
         return {"as_complex": _schema().ComplexValue(real=value.real, imag=value.imag)}
     if type(value) in (bool, int, float):
         return {f"as_{type(value).__name__}": value}
-    raise UnserializableError(f"{value!r} is no number")
+    raise UnserializableError(f"{value!r} is not a number")
 
 
 def _list(values: tuple[Any, ...], kind: Any) -> Any:
@@ -262,7 +262,7 @@ def _list(values: tuple[Any, ...], kind: Any) -> Any:
 
 def _tensor_name(value: Any) -> str:
     if not isinstance(value, TensorName):
-        raise UnserializableError(f"{value!r} is no tensor")
+        raise UnserializableError(f"{value!r} is not a tensor")
     return value.name
 
 
@@ -331,7 +331,7 @@ def _scalar_type(value: Any) -> Any:
     dtype = value if isinstance(value, torch.dtype) else _SCALAR_TYPES.get(value)
     name = _DTYPE_NAMES.get(dtype) if dtype is not None else None
     if name is None:
-        raise UnserializableError(f"{value!r} is no dtype that the schema knows")
+        raise UnserializableError(f"{value!r} is not a dtype that the schema knows")
     return _schema().ScalarType[name]
 
 

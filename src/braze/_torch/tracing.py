@@ -141,7 +141,7 @@ def propagate(gm: GraphModule, fake_mode: FakeTensorMode, example_inputs: Sequen
 
 
 def promised_strides(gm: GraphModule) -> list[tuple[Any, ...] | None]:
-    """For each output of `gm` the strides that its caller expects; None for what is no strided tensor."""
+    """For each output of `gm` the strides that its caller expects; None for what is not a strided tensor."""
     kept = gm.meta.get(_PROMISED)
     return strides_of_outputs(gm) if kept is None else list(kept)
 
@@ -158,7 +158,7 @@ def set_promised_strides(gm: GraphModule, promised: Sequence[tuple[Any, ...] | N
 
 
 def strides_of_outputs(gm: GraphModule) -> list[tuple[Any, ...] | None]:
-    """For each output of `gm` the strides that it has in the graph; None for what is no strided tensor."""
+    """For each output of `gm` the strides that it has in the graph; None for what is not a strided tensor."""
     promised: list[tuple[Any, ...] | None] = []
     for value in gm.graph.output_node().args[0]:  # type: ignore[union-attr]
         meta = value.meta.get("val") if isinstance(value, torch.fx.Node) else None

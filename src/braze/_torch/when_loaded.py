@@ -22,7 +22,7 @@ CACHE_ARTIFACTS: Final = "torch.compiler._cache"
 
 def when_loaded(module: str, action: Callable[[], None]) -> None:
     """Call ``action`` once: now if ``module`` is loaded, else at the end of its import, in the importing
-    thread. What ``action`` raises is logged, and spoils nobody's import."""
+    thread. What ``action`` raises is logged, and fails no import."""
     loaded = sys.modules.get(module)
     if loaded is not None and not getattr(loaded.__spec__, "_initializing", False):
         _done(action)

@@ -6,14 +6,17 @@ import errno
 import os
 from typing import Any
 
+import msgspec
+
+from braze.artifact.compiled_graph import CompiledFxGraph, Module, Variant
 from braze.artifact.foreign import what_it_is
 from braze.artifact.loaded import Loaded
 from braze.artifact.model_info import Model
 from braze.artifact.package import open_package
-from braze.artifact.recompile import for_this_machine
 from braze.artifact.schema import GraphInfo, TensorInput
 from braze.cache.keyring import KeyRing
-from braze.errors import ArtifactError, BrazeError, PackageError
+from braze.errors import ArtifactError, BrazeError, PackageError, SignatureError
+from braze.runtime.engines import engine
 
 __all__ = ["aot_load"]
 
@@ -72,14 +75,14 @@ def aot_load(
 def _checked(path: Any, keyring: Any, **flags: Any) -> str:
     if not isinstance(path, (str, os.PathLike)) or isinstance(os.fspath(path), bytes):
         raise TypeError(
-            f"path has to be the name of a file, as a str or a Path, and is of type {type(path).__name__}:"
+            f"path has to be the name of a file, as a str or a Path, but is of type {type(path).__name__}:"
             " write a package that is in memory to a file first"
         )
     if keyring is not None and not isinstance(keyring, KeyRing):
-        raise TypeError(f"keyring has to be a KeyRing or None, and is of type {type(keyring).__name__}")
+        raise TypeError(f"keyring has to be a KeyRing or None, but is of type {type(keyring).__name__}")
     for name, value in flags.items():
         if not isinstance(value, bool):
-            raise TypeError(f"{name} has to be True or False, and is {value!r}")
+            raise TypeError(f"{name} has to be True or False, but is {value!r}")
     if "\0" in os.fspath(path):
         raise ValueError("path holds a zero byte: is it a package's contents, and not its name?")
     if os.path.isdir(path):
@@ -102,3 +105,40 @@ def _check_fit(model: Model, info: GraphInfo) -> None:
                 raise ArtifactError(f"the weight {slot.weight!r} is not what the graph takes")
             if item.mutated and not weight.mutated:
                 raise ArtifactError(f"the graph writes to {slot.weight!r}, and the model does not say so")
+
+
+def for_this_machine(graph: CompiledFxGraph) -> CompiledFxGraph:
+    """``graph`` itself if this machine can run one of its variants; otherwise with one variant, `recompiled`
+    for it. Raises as that does."""
+    try:
+        graph.variant()
+    except ArtifactError:
+        return recompiled(graph)
+    return graph
+
+
+def recompiled(graph: CompiledFxGraph) -> CompiledFxGraph:
+    """``graph`` with code for this machine alone, made of the sources of the variant that asks for least.
+
+    Raises `SignatureError` where the graph is not trusted: a source is a program as well; `WorkerError` where
+    no code can be made of it.
+    """
+    if not graph.trusted:
+        raise SignatureError(f"the code of {graph.name} was not made here and is not signed")
+    old = min(graph.variants, key=lambda variant: variant.demands)
+    parts, modules = [], []
+    for part, own in old.parts:
+        made_for, objects = engine(part.kind).adapted(
+            part.made_for, [(bytes(m.ir), m.opt_level) for m in own]
+        )
+        parts.append(msgspec.structs.replace(part, target=made_for.name, traits=dict(made_for.traits)))
+        modules += [Module(code, m.ir, m.opt_level) for code, m in zip(objects, own, strict=True)]
+    info = msgspec.structs.replace(old.info, parts=tuple(parts))
+    calls = {key: call.of([recompiled(g) for g in call.graphs]) for key, call in graph.calls.items()}
+    return CompiledFxGraph(
+        msgspec.structs.replace(graph.info, variants=(info,)),
+        (Variant(info, tuple(modules)),),
+        graph.constants,
+        {**graph.externs, **calls},
+        trusted=True,
+    )

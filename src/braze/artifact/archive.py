@@ -51,7 +51,7 @@ class Member:
 def check_name(name: str) -> None:
     """Raise `ArtifactError` unless this is a relative path of plain ASCII that stays where it is put."""
     if len(name) > 512 or not _NAME.fullmatch(name) or any(set(part) == {"."} for part in name.split("/")):
-        raise ArtifactError(f"{name[:80]!r} is no name for a file of a package")
+        raise ArtifactError(f"{name[:80]!r} is not a name for a file of a package")
 
 
 def write_archive(file: BinaryIO, members: Mapping[str, Sequence[Buffer]]) -> list[Member]:
@@ -103,7 +103,7 @@ def read_archive(data: memoryview) -> dict[str, Member]:
 
 
 def _damaged(what: str) -> ArtifactError:
-    return ArtifactError(f"this is no package, or a damaged one: {what}")
+    return ArtifactError(f"this is not a package, or a damaged one: {what}")
 
 
 # -- the one form -----------------------------------------------------------------------------------------

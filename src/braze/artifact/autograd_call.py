@@ -24,6 +24,7 @@ from braze.artifact.call_spec import (
     Tangent,
     check_spec,
 )
+from braze.dtypes import torch_values
 from braze.errors import ArtifactError
 
 __all__ = ["Boxed", "build_call", "guarded_backward"]
@@ -245,7 +246,7 @@ def _differentiable_once(run: Callable[[], tuple[Any, ...]], arguments: Sequence
 def _coercion(tangent: Tangent) -> Callable[[Any], Any]:
     """Brings a gradient to the layout that the backward graph was compiled for."""
     if tangent.memory_format is not None:
-        memory_format = getattr(torch, tangent.memory_format)
+        memory_format = torch_values(torch.memory_format)[tangent.memory_format]
 
         def to_format(gradient: Any) -> Any:
             if not isinstance(gradient, torch.Tensor) or gradient.is_contiguous(memory_format=memory_format):

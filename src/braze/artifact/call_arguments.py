@@ -62,11 +62,11 @@ class Signature:
         for position in range(len(args), self.count):
             name = self.names[position] if position < len(self.names) else f"argument {position}"
             if name not in left:
-                raise TypeError(f"the model misses its argument {name!r}")
+                raise TypeError(f"the model lacks its argument {name!r}")
             values.append(left.pop(name))
         for key in self.keywords:
             if key not in left:
-                raise TypeError(f"the model misses its keyword argument {key!r}")
+                raise TypeError(f"the model lacks its keyword argument {key!r}")
             values.append(left.pop(str(key)))
         if left:
             raise TypeError(f"the model has no argument {sorted(left)[0]!r}, or it is given twice")
@@ -130,7 +130,7 @@ class Checks:
                 raise self._constant(leaf, given, value)
         for leaf in self.numbers:
             if type(leaves[leaf]) is not int:
-                raise InputMismatchError(f"{self.paths[leaf]} has to be an int, and is {leaves[leaf]!r}")
+                raise InputMismatchError(f"{self.paths[leaf]} has to be an int, but is {leaves[leaf]!r}")
         for leaf, dim, lower, upper in self.bounds:
             value = leaves[leaf]
             try:
@@ -142,7 +142,7 @@ class Checks:
 
     def _constant(self, leaf: int, given: Given, value: Any) -> InputMismatchError:
         return InputMismatchError(
-            f"{self.paths[leaf]} is part of the program: it has to be {given.value!r}, and is {value!r}",
+            f"{self.paths[leaf]} is part of the program: it has to be {given.value!r}, but is {value!r}",
             hint="export the program anew for another value, or with a tensor there",
         )
 

@@ -26,7 +26,7 @@ def out_of_range(what: str, value: int, lower: int | None, upper: int | None) ->
     else:
         wanted = f"{lower}" if lower == upper else f"{lower} to {upper}"
     return InputMismatchError(
-        f"{what} has to be {wanted}, and is {value}", hint="export the program with another range for it"
+        f"{what} has to be {wanted}, but is {value}", hint="export the program with another range for it"
     )
 
 

@@ -197,14 +197,14 @@ def _within(positions: Iterable[int], count: int, what: str) -> None:
 def _check_place(place: Place) -> None:
     sizes, strides = place.sizes, place.strides
     if (sizes is None) != (strides is None) or len(sizes or ()) != len(strides or ()):
-        raise ArtifactError("a view has other sizes than strides")
+        raise ArtifactError("a view does not have as many strides as sizes")
 
 
 def _check_layout(tangent: Tangent) -> None:
     if tangent.memory_format is not None:
         if tangent.memory_format not in _FORMATS:
-            raise ArtifactError(f"{tangent.memory_format!r} is no memory format")
+            raise ArtifactError(f"{tangent.memory_format!r} is not a memory format")
     elif len(tangent.sizes or ()) != len(tangent.strides or ()) or (tangent.sizes is None) != (
         tangent.strides is None
     ):
-        raise ArtifactError("a gradient has other sizes than strides")
+        raise ArtifactError("a gradient does not have as many strides as sizes")

@@ -17,6 +17,7 @@ import torch
 from msgspec.msgpack import Ext
 
 from braze._torch.devices import HOST
+from braze.dtypes import torch_name, torch_values
 from braze.errors import ArtifactError, UnserializableError
 from braze.runtime.engines import device_types
 from braze.runtime.expr import Expr, Symbol, as_expr
@@ -32,21 +33,6 @@ _EXPR, _GUARD, _REF, _DTYPE, _DEVICE, _LAYOUT, _MEMORY_FORMAT, _COMPLEX = range(
 _GREATEST_TEXT = 1 << 16
 _DEEPEST = 32
 
-_DTYPES: Mapping[str, torch.dtype] = {
-    str(v).removeprefix("torch."): v for v in vars(torch).values() if isinstance(v, torch.dtype)
-}
-_LAYOUTS: Mapping[str, torch.layout] = {
-    str(v).removeprefix("torch."): v for v in vars(torch).values() if isinstance(v, torch.layout)
-}
-_MEMORY_FORMATS: Mapping[str, torch.memory_format] = {
-    str(v).removeprefix("torch."): v
-    for v in (
-        torch.contiguous_format,
-        torch.channels_last,
-        torch.channels_last_3d,
-        torch.preserve_format,
-    )
-}
 _DEVICE_TYPES = frozenset({HOST, "cuda", "meta", "xpu", "mps"})
 
 
@@ -81,7 +67,7 @@ def _write(value: object) -> Ext:
     if isinstance(value, Expr):
         return Ext(_EXPR, str(value).encode())
     if isinstance(value, torch.dtype):
-        return Ext(_DTYPE, str(value).removeprefix("torch.").encode())
+        return Ext(_DTYPE, torch_name(value).encode())
     if isinstance(value, Ref):
         return Ext(_REF, value.name.encode())
     if isinstance(value, BoolExpr):
@@ -89,9 +75,9 @@ def _write(value: object) -> Ext:
     if isinstance(value, torch.device):
         return Ext(_DEVICE, str(value).encode())
     if isinstance(value, torch.layout):
-        return Ext(_LAYOUT, str(value).removeprefix("torch.").encode())
+        return Ext(_LAYOUT, torch_name(value).encode())
     if isinstance(value, torch.memory_format):
-        return Ext(_MEMORY_FORMAT, str(value).removeprefix("torch.").encode())
+        return Ext(_MEMORY_FORMAT, torch_name(value).encode())
     if isinstance(value, complex):
         return Ext(_COMPLEX, struct.pack("<dd", value.real, value.imag))
     raise TypeError(f"{value!r} of type {type(value).__name__} cannot be stored")
@@ -167,10 +153,10 @@ _READERS: Mapping[int, Callable[[bytes, Mapping[str, Symbol]], object]] = {
     _EXPR: _expr,
     _GUARD: _guard,
     _REF: _ref,
-    _DTYPE: _named(_DTYPES, "dtype"),
+    _DTYPE: _named(torch_values(torch.dtype), "dtype"),
     _DEVICE: _device,
-    _LAYOUT: _named(_LAYOUTS, "layout"),
-    _MEMORY_FORMAT: _named(_MEMORY_FORMATS, "memory format"),
+    _LAYOUT: _named(torch_values(torch.layout), "layout"),
+    _MEMORY_FORMAT: _named(torch_values(torch.memory_format), "memory format"),
     _COMPLEX: _complex,
 }
 
@@ -192,7 +178,7 @@ def _argument(value: Any, depth: int) -> Any:
         return tuple([_argument(v, depth + 1) for v in value])
     if isinstance(value, ARG_LEAVES):
         return value
-    raise ValueError(f"{type(value).__name__} is no argument of an operator")
+    raise ValueError(f"{type(value).__name__} is not an argument of an operator")
 
 
 def _pattern(value: Any, depth: int) -> Any:
@@ -200,7 +186,7 @@ def _pattern(value: Any, depth: int) -> Any:
         return tuple([_pattern(v, depth + 1) for v in value])
     if value is None or isinstance(value, str):
         return value
-    raise ValueError(f"{type(value).__name__} is no pattern of results")
+    raise ValueError(f"{type(value).__name__} is not a pattern of results")
 
 
 _OPAQUE: Mapping[object, Callable[[Any, int], Any]] = {Arg: _argument, Pattern: _pattern}

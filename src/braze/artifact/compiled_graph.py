@@ -248,12 +248,12 @@ class CompiledFxGraph(OutputCode):
                 try:
                     code, ir = sections.pop(f"v{v}/m{m}.o"), sections.pop(f"v{v}/m{m}.src")
                 except KeyError as error:
-                    raise ArtifactError(f"the artefact misses its section {error}") from None
+                    raise ArtifactError(f"the artefact lacks its section {error}") from None
                 modules.append(Module(code, ir, level))
             variants.append(Variant(one, tuple(modules)))
         calls = {one.key: _call(one, f"c{c}", sections, trusted=trusted) for c, one in enumerate(info.calls)}
         if sections:
-            raise ArtifactError(f"the artefact has a section too many: {sorted(sections)[0]!r}")
+            raise ArtifactError(f"the artefact has one section too many: {sorted(sections)[0]!r}")
         graph = cls(info, tuple(variants), constants, calls, trusted=trusted)
         graph.check()
         return graph
@@ -277,7 +277,7 @@ class CompiledFxGraph(OutputCode):
                 raise ArtifactError(f"{self.name} has a plan and no code for it")
             missing = [key for key in plan.constants if key not in self.constants]
             if missing:
-                raise ArtifactError(f"{self.name} misses its constant {missing[0]!r}")
+                raise ArtifactError(f"{self.name} lacks its constant {missing[0]!r}")
             for target in plan.externs:
                 if target.startswith("python::") and target.removeprefix("python::") not in self.calls:
                     raise ArtifactError(f"{self.name} calls {target}, which no artefact may")
@@ -290,7 +290,7 @@ def _call(info: CallInfo, folder: str, sections: dict[str, memoryview], *, trust
         try:
             data = sections.pop(f"{folder}/g{g}")
         except KeyError as error:
-            raise ArtifactError(f"the artefact misses its section {error}") from None
+            raise ArtifactError(f"the artefact lacks its section {error}") from None
         graphs.append(CompiledFxGraph.after_deserialization(data, trusted=trusted))
     return GraphCall(info.key, info.operator, graphs, info.single)
 
@@ -310,6 +310,6 @@ def _ranges(symbols: Iterable[Symbol]) -> tuple[SymbolRange, ...]:
         if symbol.name in found:
             raise UnserializableError(f"two symbols are called {symbol.name}")
         if upper is not None and upper.constant is None:
-            raise UnserializableError(f"the bound of {symbol.name} is no number")
+            raise UnserializableError(f"the bound of {symbol.name} is not a number")
         found[symbol.name] = SymbolRange(symbol.name, symbol.lower, None if upper is None else upper.constant)
     return tuple(found[name] for name in sorted(found))

@@ -16,7 +16,9 @@ def check_specs(info: GraphInfo) -> None:
         if isinstance(spec, TensorInput):
             rank = len(spec.sizes)
             if len(spec.strides) != rank or any(not 0 <= d < rank for d in spec.expanded):
-                raise ArtifactError(f"input {spec.name} of {info.name} has {rank} sizes, and other strides")
+                raise ArtifactError(
+                    f"input {spec.name} of {info.name} has {rank} sizes, but not as many strides"
+                )
             if not 0 < spec.alignment <= 4096 or spec.alignment & (spec.alignment - 1):
                 raise ArtifactError(f"input {spec.name} of {info.name} cannot be aligned to {spec.alignment}")
     for position, output in enumerate(info.outputs):

@@ -16,6 +16,7 @@ import msgspec
 import torch
 
 from braze._torch.devices import HOST, in_host_memory
+from braze.dtypes import COMPLEX_PARTS, SAFETENSORS, dtype_named, torch_name
 from braze.errors import ArtifactError, InputMismatchError, UnserializableError
 
 __all__ = ["BoundByName", "CompiledFxGraphConstants"]
@@ -26,16 +27,8 @@ ALIGNMENT: Final = 64
 _Size: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
 _Name: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=4096)]
 
-_NATIVE: Final[Mapping[str, str]] = {
-    "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16",
-    "int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL",
-    "uint64": "U64", "uint32": "U32", "uint16": "U16",
-    "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2",
-}  # fmt: skip
-"""dtypes that safetensors knows in every version, by torch's name."""
-
 _CARRIED: Final[Mapping[str, str]] = {
-    "complex128": "float64", "complex64": "float32", "complex32": "float16",
+    **COMPLEX_PARTS,
     "float8_e4m3fnuz": "uint8", "float8_e5m2fnuz": "uint8", "float8_e8m0fnu": "uint8",
     "float4_e2m1fn_x2": "uint8",
 }  # fmt: skip
@@ -63,7 +56,7 @@ class BoundByName(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="
     @classmethod
     def of(cls, path: str, tensor: torch.Tensor) -> BoundByName:
         """The name ``path`` for tensors that lie in memory like ``tensor``."""
-        return cls(path, _name(tensor.dtype), tuple(tensor.shape), tuple(tensor.stride()))
+        return cls(path, torch_name(tensor.dtype), tuple(tensor.shape), tuple(tensor.stride()))
 
 
 _Table: TypeAlias = dict[_Name, Stored | BoundByName]
@@ -147,7 +140,7 @@ class CompiledFxGraphConstants:
             if reason is not None or not 0 < len(key) <= 4096 or key == "__metadata__":
                 raise UnserializableError(f"the constant {key!r} cannot be stored: {reason or 'its key'}")
             tensor = tensor.detach()
-            table[key] = Stored(_name(tensor.dtype), tuple(tensor.shape), tuple(tensor.stride()))
+            table[key] = Stored(torch_name(tensor.dtype), tuple(tensor.shape), tuple(tensor.stride()))
             flat = _flat(tensor)
             home = flat.untyped_storage().data_ptr()
             data[key] = flat.clone() if home in seen else flat  # the library refuses shared memory
@@ -181,13 +174,9 @@ class CompiledFxGraphConstants:
         for key, item in table.items():
             if isinstance(item, Stored):
                 first, last = extents[key].data_offsets
-                flat = _tensor(view[begin + first : begin + last], getattr(torch, item.dtype), share)
+                flat = _tensor(view[begin + first : begin + last], dtype_named(item.dtype), share)
                 stored[key] = flat.as_strided(item.sizes, item.strides)
         return cls(stored, bound)
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 def _span(sizes: Sequence[int], strides: Sequence[int]) -> int:
@@ -205,8 +194,8 @@ def _unstorable(tensor: torch.Tensor) -> str | None:
         return f"its layout is {tensor.layout}"
     if not in_host_memory(tensor):
         return f"it is on {tensor.device}"
-    name = _name(tensor.dtype)
-    if name not in _NATIVE and name not in _CARRIED:
+    name = torch_name(tensor.dtype)
+    if name not in SAFETENSORS and name not in _CARRIED:
         return f"there is no form for a {name}"
     if tensor.is_conj() or tensor.is_neg():
         return "its values are the conjugate, or the negative, of what lies in memory"
@@ -220,7 +209,7 @@ def _flat(tensor: torch.Tensor) -> torch.Tensor:
     flat = tensor.as_strided((span,), (1,))
     if tensor.dtype.is_complex:
         flat = torch.view_as_real(flat)
-    elif _name(tensor.dtype) in _CARRIED:
+    elif torch_name(tensor.dtype) in _CARRIED:
         flat = flat.view(torch.uint8)
     if tensor.numel() < span and _is_apart(tensor.shape, tensor.stride()):
         own = torch.zeros(span, dtype=torch.bool)
@@ -253,7 +242,7 @@ def _bound(name: BoundByName, tensor: Any) -> torch.Tensor:
     for property, have, want in (
         ("device", tensor.device.type, HOST),
         ("layout", tensor.layout, torch.strided),
-        ("dtype", _name(tensor.dtype), name.dtype),
+        ("dtype", torch_name(tensor.dtype), name.dtype),
         ("sizes", tuple(tensor.shape), name.sizes),
     ):
         if have != want:
@@ -274,7 +263,7 @@ def _headers(view: memoryview) -> tuple[_Table, dict[str, _Extent], int]:
     the rest of the file."""
     # safetensors' own reader takes a bytes object and copies twice; its header is a length and JSON
     if len(view) < 8:
-        raise _damaged(f"{len(view)} bytes are no safetensors file")
+        raise _damaged(f"{len(view)} bytes are not a safetensors file")
     begin = 8 + int.from_bytes(view[:8], "little")
     if begin > len(view):
         raise _damaged(f"a header up to byte {begin} of {len(view)}")
@@ -300,8 +289,8 @@ def _headers(view: memoryview) -> tuple[_Table, dict[str, _Extent], int]:
 
 def _geometry(key: str, item: Stored | BoundByName) -> int:
     """Elements that the tensor spans."""
-    if item.dtype not in _NATIVE and item.dtype not in _CARRIED:
-        raise _damaged(f"{item.dtype!r} is no dtype", key)
+    if item.dtype not in SAFETENSORS and item.dtype not in _CARRIED:
+        raise _damaged(f"{item.dtype!r} is not a dtype", key)
     if len(item.sizes) != len(item.strides) or len(item.sizes) > 64:
         raise _damaged(f"{len(item.sizes)} sizes and {len(item.strides)} strides", key)
     if math.prod(max(n, 1) for n in item.sizes) >= 1 << 62:
@@ -313,10 +302,10 @@ def _check_extent(key: str, item: Stored, extent: _Extent) -> None:
     span = _geometry(key, item)
     carrier = _CARRIED.get(item.dtype, item.dtype)
     shape = (span, 2) if item.dtype.startswith("complex") else (span,)
-    if extent.dtype != _NATIVE[carrier] or extent.shape != shape:
+    if extent.dtype != SAFETENSORS[carrier] or extent.shape != shape:
         raise _damaged(f"it is {extent.dtype} {list(extent.shape)}, and not {carrier} {list(shape)}", key)
     first, last = extent.data_offsets
-    itemsize: int = getattr(torch, item.dtype).itemsize
+    itemsize: int = dtype_named(item.dtype).itemsize
     if last - first != span * itemsize:
         raise _damaged(f"it has {last - first} bytes, and not {span * itemsize}", key)
 

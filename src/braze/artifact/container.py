@@ -96,7 +96,7 @@ def pack(sections: Mapping[str, bytes], *, compress: Collection[str] = ()) -> by
     inflated = 0
     for name in sorted(sections):
         if not _is_name(name):
-            raise ArtifactError(f"{name!r} is no name of a section")
+            raise ArtifactError(f"{name!r} is not the name of a section")
         content = data = sections[name]
         encoding = _RAW
         if name in compress and len(content) <= MAX_INFLATED:
@@ -152,10 +152,10 @@ def _bad(what: str, section: str | None = None) -> ArtifactError:
 def _table(view: memoryview) -> list[_Entry]:
     """The header and the table, and that the sections tile the file."""
     if len(view) < _HEADER.size:
-        raise _bad(f"{len(view)} bytes are no header")
+        raise _bad(f"{len(view)} bytes are not a header")
     magic, version, flags, count, length, reserved, checksum = _HEADER.unpack_from(view)
     if magic != MAGIC:
-        raise ArtifactError("these bytes are no artefact of Braze: they begin otherwise")
+        raise ArtifactError("these bytes are not an artefact of Braze: they begin otherwise")
     if version != VERSION:
         raise ArtifactError(
             f"the artefact has format {version}, and this Braze reads format {VERSION}",
@@ -202,7 +202,7 @@ def _entry(view: memoryview, at: int) -> _Entry:
     raw: bytes = padded.rstrip(b"\0")
     name = raw.decode("ascii", "replace")
     if not _is_name(name):
-        raise _bad(f"{raw!r} is no name of a section")
+        raise _bad(f"{raw!r} is not the name of a section")
     if any(reserved):
         raise _bad("reserved bytes are set", name)
     if encoding not in (_RAW, _ZLIB):

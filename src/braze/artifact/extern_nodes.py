@@ -45,8 +45,8 @@ def extern_nodes(
     ``hints``: examples of the sizes, by symbol. ``calls``: those that take graphs, by their keys in the plan;
     a graph is an argument, of which the nodes are the operators that it calls.
 
-    Raises `UnserializableError` for a call of what is no operator, or of one with an argument that the schema
-    has no place for.
+    Raises `UnserializableError` for a call of what is not an operator, or of one with an argument that the
+    schema has no place for.
     """
     return _Writer(plan, hints or {}, calls or {}).document()
 
@@ -73,7 +73,7 @@ class _Writer:
         if call.target.startswith("python::"):
             name = call.target.removeprefix("python::")
             if name not in self.calls:
-                raise UnserializableError(f"{name} is no operator", where=call.where)
+                raise UnserializableError(f"{name} is not an operator", where=call.where)
             return self._graph_call(self.calls[name], call)
         args = [self._argument(a) for a in call.args]
         kwargs = {name: self._argument(a) for name, a in call.kwargs}

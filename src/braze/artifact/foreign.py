@@ -1,4 +1,7 @@
-"""What a file is that is no package."""
+"""What a file is that is no package.
+
+A file of its own: what it knows is other programs' files, not packages.
+"""
 
 from __future__ import annotations
 
@@ -25,11 +28,11 @@ def what_it_is(path: str | os.PathLike[str]) -> tuple[str, str] | None:
         if not head:
             return "the file is empty", _AGAIN
         if head.startswith(b"\x7fELF"):
-            return "this is a program or a shared library, and no package", _AGAIN
+            return "this is a program or a shared library, and not a package", _AGAIN
         if head.startswith(b"\x80") and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
-            return "this is a pickle, as torch.save writes, and no package", _weights("torch.load(path)")
+            return "this is a pickle, as torch.save writes, and not a package", _weights("torch.load(path)")
         if not head.startswith(b"PK\x03\x04"):
-            return "this is no zip archive, and so no package", _AGAIN
+            return "this is not a zip archive, and so not a package", _AGAIN
         try:
             names = zipfile.ZipFile(file).namelist()
         except (zipfile.BadZipFile, ValueError, OverflowError, NotImplementedError):
@@ -49,10 +52,10 @@ def _archive(names: Sequence[str]) -> tuple[str, str] | None:
     if any(name.startswith("models/") for name in inner) or "serialized_exported_program.json" in names:
         return _EXPORT
     if "constants.pkl" in inner:
-        return "this is a TorchScript archive, and no package", "load it by torch.jit.load"
+        return "this is a TorchScript archive, and not a package", "load it by torch.jit.load"
     if "data.pkl" in inner:
-        return "this is a file of torch.save's, and no package", _weights("torch.load(path)")
-    return "this is a zip archive, and no package of Braze's", _AGAIN
+        return "this is a file of torch.save's, and not a package", _weights("torch.load(path)")
+    return "this is a zip archive, and not a package of Braze's", _AGAIN
 
 
 def _weights(loaded: str) -> str:

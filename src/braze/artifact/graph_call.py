@@ -46,7 +46,7 @@ class GraphCall:
         places = GRAPHS_OF.get(operator)
         self._operator = None if places is None else find_operator(operator)
         if places is None or self._operator is None:
-            raise ArtifactError(f"{operator!r} is no operator that takes graphs")
+            raise ArtifactError(f"{operator!r} is not an operator that takes graphs")
         if not len(places) == len(graphs) == len(single):
             raise ArtifactError(f"{operator} takes {len(places)} graphs, not {len(graphs)}")
         self.name = self.__name__ = name

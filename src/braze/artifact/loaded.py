@@ -229,7 +229,7 @@ def _fitting(weight: Weight, tensor: Any) -> torch.Tensor:
     """A tensor that somebody wants to use as this weight. Raises `InputMismatchError`."""
     if not isinstance(tensor, torch.Tensor):
         raise InputMismatchError(
-            f"the weight {weight.name!r} has to be a tensor, and is of type {type(tensor).__name__}",
+            f"the weight {weight.name!r} has to be a tensor, but is of type {type(tensor).__name__}",
             hint="pass tensors by name, as a state dict has them",
         )
     for what, have, want in (

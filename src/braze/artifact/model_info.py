@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from braze._torch.integers import LEAST
 from braze.artifact.trees import Node
+from braze.dtypes import dtype_named, torch_name
 from braze.errors import ArtifactError
 
 __all__ = [
@@ -106,7 +107,7 @@ class Model(Struct, frozen=True, forbid_unknown_fields=True):
         names = {weight.name for weight in self.weights}
         keys = self.parameters.keywords.keys
         if self.parameters.arguments.kind != "tuple" or self.parameters.keywords.kind != "dict":
-            raise ArtifactError("arguments are no tuple, or keyword arguments no dict")
+            raise ArtifactError("arguments are not a tuple, or keyword arguments not a dict")
         if not all(isinstance(key, str) for key in keys):
             raise ArtifactError(f"the keyword arguments {list(keys)} have no names")
         if len(self.parameters.names) > len(self.parameters.arguments.children):
@@ -151,11 +152,11 @@ def decode(data: bytes | memoryview) -> Model:
 def _dtype_name(value: object) -> str:
     if not isinstance(value, torch.dtype):
         raise TypeError(f"{type(value).__name__} has no place in a description")
-    return str(value).removeprefix("torch.")
+    return torch_name(value)
 
 
 def _dtype(kind: type, value: object) -> torch.dtype:
-    found = getattr(torch, value, None) if isinstance(value, str) else None
-    if not isinstance(found, torch.dtype):
-        raise ValueError(f"{value!r} is no dtype")
-    return found
+    try:
+        return dtype_named(str(value))
+    except KeyError:
+        raise ValueError(f"{value!r} is not a dtype") from None

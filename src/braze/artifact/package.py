@@ -264,9 +264,9 @@ def open_package(path: str | os.PathLike[str]) -> Package:
     members = read_archive(data)
     member = members.get(MANIFEST)
     if member is None:
-        raise ArtifactError(f"{path} is an archive, and no package of Braze's")
+        raise ArtifactError(f"{path} is an archive, and not a package of Braze's")
     if member.size > MAX_TEXT:
-        raise _damaged(f"a manifest of {member.size} bytes is none")
+        raise _damaged(f"{member.size} bytes are not a manifest")
     text = bytes(data[member.offset : member.offset + member.size])
     if zlib.crc32(text) != member.crc:
         raise _damaged("the manifest's checksum is another")

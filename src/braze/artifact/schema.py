@@ -16,6 +16,7 @@ from braze.runtime.engine import MadeFor
 from braze.runtime.expr import Expr, Symbol
 from braze.runtime.guard import BoolExpr
 from braze.runtime.plan import Arg, Plan
+from braze.runtime.plan_node import shape_text
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -81,7 +82,7 @@ class TensorInput(Struct, frozen=True, forbid_unknown_fields=True, tag="tensor",
     def __str__(self) -> str:
         words = [w for w, on in (("static", self.static), ("mutated", self.mutated)) if on]
         words += ["overlapping"] if self.overlaps else []
-        return " ".join([f"{self.name}: {_shape(self.dtype, self.sizes, self.strides)}", *words])
+        return " ".join([f"{self.name}: {shape_text(self.dtype, self.sizes, self.strides)}", *words])
 
 
 class NumberInput(Struct, frozen=True, forbid_unknown_fields=True, tag="number"):
@@ -117,7 +118,7 @@ class TensorOutput(Struct, frozen=True, forbid_unknown_fields=True, tag="tensor"
 
     def __str__(self) -> str:
         alias = "" if self.input is None else f" in the memory of input {self.input}"
-        return f"{_shape(self.dtype, self.sizes, self.strides)}{alias}"
+        return f"{shape_text(self.dtype, self.sizes, self.strides)}{alias}"
 
 
 class ValueOutput(Struct, frozen=True, forbid_unknown_fields=True, tag="value"):
@@ -251,8 +252,3 @@ class Metadata(Struct, frozen=True, forbid_unknown_fields=True):
     schema: _Count
     symbols: tuple[SymbolRange, ...]
     graph: msgspec.Raw
-
-
-def _shape(dtype: torch.dtype, sizes: tuple[Expr, ...], strides: tuple[Expr, ...]) -> str:
-    name = str(dtype).removeprefix("torch.")
-    return f"{name}[{', '.join(map(str, sizes))}] stride ({', '.join(map(str, strides))})"

@@ -125,7 +125,7 @@ def _taker(tree: Node, what: str) -> Callable[[Any, list[Any]], None]:
 
     def take(value: Any, leaves: list[Any]) -> None:
         if not isinstance(value, cls):
-            raise TypeError(f"{what} has to be a {cls.__name__}, and is a {type(value).__name__}")
+            raise TypeError(f"{what} has to be a {cls.__name__}, but is a {type(value).__name__}")
         children, context = split(value)
         if len(children) != len(takers) or context != expected:
             raise ValueError(f"{what} is another {cls.__name__} than the one that the program was made for")
@@ -143,7 +143,7 @@ def _mapping_taker(
 
     def take(value: Any, leaves: list[Any]) -> None:
         if not isinstance(value, cls):
-            raise TypeError(f"{what} has to be a {cls.__name__}, and is a {type(value).__name__}")
+            raise TypeError(f"{what} has to be a {cls.__name__}, but is a {type(value).__name__}")
         if len(value) != len(keys) or any(key not in value for key in keys):
             raise ValueError(f"{what} has to have the keys {list(keys)}, and has {list(value)}")
         for key, taker in zip(keys, takers, strict=True):

@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from braze._torch.devices import in_host_memory
 from braze.artifact.archive import Buffer
+from braze.dtypes import COMPLEX_PARTS, SAFETENSORS, dtype_named, torch_name
 from braze.errors import ArtifactError, UnserializableError
 
 __all__ = ["pack_weights", "unpack_weights"]
@@ -25,31 +26,6 @@ __all__ = ["pack_weights", "unpack_weights"]
 ALIGNMENT: Final = 64
 COPIED: Final = 1 << 20
 """Misaligned tensors of fewer bytes are copied to an aligned place when they are read."""
-
-_NAMES: Final[Mapping[str, str]] = {
-    "float64": "F64",
-    "float32": "F32",
-    "float16": "F16",
-    "bfloat16": "BF16",
-    "float8_e4m3fn": "F8_E4M3",
-    "float8_e5m2": "F8_E5M2",
-    "int64": "I64",
-    "int32": "I32",
-    "int16": "I16",
-    "int8": "I8",
-    "uint64": "U64",
-    "uint32": "U32",
-    "uint16": "U16",
-    "uint8": "U8",
-    "bool": "BOOL",
-}
-_CARRIERS: Final[Mapping[str, torch.dtype]] = {
-    "complex64": torch.float32,
-    "complex128": torch.float64,
-    "complex32": torch.float16,
-}
-"""Types that the format lacks, stored as pairs."""
-_DTYPES: Final = {short: getattr(torch, name) for name, short in _NAMES.items() if hasattr(torch, name)}
 
 _Natural = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
 
@@ -72,7 +48,7 @@ def pack_weights(tensors: Mapping[str, torch.Tensor]) -> list[Buffer]:
     for name in sorted(flat, key=lambda n: (flat[n].nbytes % ALIGNMENT > 0, -flat[n].element_size(), n)):
         carrier = flat[name]
         header[name] = {
-            "dtype": _NAMES[str(carrier.dtype).removeprefix("torch.")],
+            "dtype": SAFETENSORS[torch_name(carrier.dtype)],
             "shape": list(carrier.shape),
             "data_offsets": [at, at + carrier.nbytes],
         }
@@ -89,10 +65,10 @@ def _flat(name: str, tensor: torch.Tensor) -> torch.Tensor:
         kind = f"{type(tensor).__name__} of layout {tensor.layout} on {tensor.device}"
         raise UnserializableError(f"the weight {name!r} cannot be stored: it is a {kind}")
     tensor = tensor.detach().resolve_conj().resolve_neg().contiguous()
-    dtype = str(tensor.dtype).removeprefix("torch.")
-    if dtype in _CARRIERS:
+    dtype = torch_name(tensor.dtype)
+    if dtype in COMPLEX_PARTS:
         return torch.view_as_real(tensor)
-    if dtype not in _NAMES:
+    if dtype not in SAFETENSORS:
         raise UnserializableError(f"the weight {name!r} cannot be stored: safetensors knows no {dtype}")
     return tensor
 
@@ -111,7 +87,7 @@ def unpack_weights(data: memoryview, dtypes: Mapping[str, torch.dtype]) -> dict[
     """
     begin = 8 + int.from_bytes(data[:8], "little")
     if len(data) < 8 or begin > len(data):
-        raise _damaged(f"{len(data)} bytes are no safetensors file")
+        raise _damaged(f"{len(data)} bytes are not a safetensors file")
     try:
         entries = msgspec.json.decode(data[8:begin], type=dict[str, _Entry])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -123,9 +99,10 @@ def unpack_weights(data: memoryview, dtypes: Mapping[str, torch.dtype]) -> dict[
     for name, entry in sorted(entries.items(), key=lambda item: item[1].data_offsets):
         first, last = entry.data_offsets
         wanted = dtypes[name]
-        carrier = _CARRIERS.get(str(wanted).removeprefix("torch."), wanted)
+        parts = COMPLEX_PARTS.get(torch_name(wanted))
+        carrier = wanted if parts is None else dtype_named(parts)
         if (
-            _DTYPES.get(entry.dtype) is not carrier
+            entry.dtype != SAFETENSORS.get(torch_name(carrier))
             or math.prod(entry.shape) * carrier.itemsize != last - first
         ):
             raise _damaged(f"it is {entry.dtype} {list(entry.shape)} in {last - first} bytes", name)

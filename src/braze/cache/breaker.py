@@ -1,4 +1,7 @@
-"""Leaving alone what does not answer."""
+"""Leaving alone what does not answer.
+
+A file of its own: it knows of clocks, and nothing of caches.
+"""
 
 from __future__ import annotations
 

@@ -193,7 +193,7 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[zipfile.ZipFile]:
         try:
             archive = stack.enter_context(zipfile.ZipFile(file))
         except _DAMAGE as error:
-            raise ArtifactError(f"{path} is no file of `braze cache export`: {error}") from error
+            raise ArtifactError(f"{path} is not a file of `braze cache export`: {error}") from error
         yield archive
 
 

@@ -66,7 +66,7 @@ def verify_members(
         return keyring.verify(b"", None)
     try:
         if len(document) > MAX_BYTES:
-            raise ArtifactError(f"a signature of {len(document)} bytes is none")
+            raise ArtifactError(f"{len(document)} bytes are not a signature")
         found = msgspec.json.decode(document, type=_Document)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ArtifactError(f"the signature is damaged: {error}") from error
@@ -111,7 +111,7 @@ def _message(subject: str, members: Mapping[str, bytes]) -> bytes:
     """What is signed: msgpack of a list of lists, sorted by name, so that every list has one form."""
     for name, digest in members.items():
         if len(digest) != hashlib.sha256().digest_size:
-            raise ValueError(f"the digest of {name!r} is no SHA-256")
+            raise ValueError(f"the digest of {name!r} is not a SHA-256")
     return b"braze signed files 1\n" + msgspec.msgpack.encode([subject, sorted(members.items())])
 
 

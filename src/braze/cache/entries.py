@@ -67,7 +67,7 @@ class Nearest(msgspec.Struct, frozen=True):
 
 
 class Miss(msgspec.Struct, frozen=True):
-    """A key that was looked for in vain at ``time`` (seconds since 1970), and what was nearest to it then."""
+    """A key that was looked for and not found, at ``time`` (seconds since 1970), and what was nearest."""
 
     time: float
     name: str

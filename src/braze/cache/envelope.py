@@ -146,10 +146,10 @@ def open_sealed(
 def _parse(view: memoryview) -> tuple[Header, bytes, bytes, memoryview]:
     """Header, what the signature is over, signature, payload; the payload's checksum is right."""
     if len(view) < _PREFIX.size:
-        raise ArtifactError(f"{len(view)} bytes are no sealed entry")
+        raise ArtifactError(f"{len(view)} bytes are not a sealed entry")
     magic, version, length = _PREFIX.unpack_from(view)
     if magic != MAGIC:
-        raise ArtifactError("these bytes are no sealed entry: they begin otherwise")
+        raise ArtifactError("these bytes are not a sealed entry: they begin otherwise")
     if version != VERSION:
         raise ArtifactError(f"the sealed entry has format {version}, and this Braze reads format {VERSION}")
     end = _PREFIX.size + length

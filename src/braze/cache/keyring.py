@@ -282,7 +282,8 @@ class KeyRing:
         """That the key with the id ``of`` may have this name."""
         if not _NAME.fullmatch(name) or _ID.fullmatch(name):
             raise KeyringError(
-                f"{_shown(name)} is no name for a key", hint="1 to 64 letters, digits or . _ - + @, not an id"
+                f"{_shown(name)} is not a name for a key",
+                hint="1 to 64 letters, digits or . _ - + @, not an id",
             )
         for key in self._records():
             if key.name == name and key.id != of:
@@ -306,7 +307,7 @@ def _parse(text: str) -> tuple[bytes, str | None]:
             raise ValueError(f"it has {len(public)} bytes")
     except (ValueError, binascii.Error) as error:
         raise KeyringError(
-            f"{_shown(text)} is no public key: {error}",
+            f"{_shown(text)} is not a public key: {error}",
             hint=f"a key is one line: {ALGORITHM} <44 characters of base64> <name>",
         ) from error
     return public, words[2] if len(words) == 3 else None

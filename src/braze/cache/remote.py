@@ -74,7 +74,7 @@ class Counts:
 def entry_name(key_digest: str, guards: str, payload: bytes | memoryview, signer: str) -> str:
     """Where an entry lies below the storage's root. Raises ValueError for a digest that is none."""
     if not _DIGEST.fullmatch(key_digest):
-        raise ValueError(f"{key_digest!r} is no digest of a key")
+        raise ValueError(f"{key_digest!r} is not a digest of a key")
     content = hashlib.sha256(guards.encode() + b"\0")
     content.update(payload)
     return f"{key_digest[:2]}/{key_digest}/{content.hexdigest()[:32]}-{signer}.braze"

@@ -22,7 +22,7 @@ PRAGMAS: Final = (
 # parts    which texts make up a key
 # entries  artefacts: `codec` says how the payload is packed, `checksum` binds everything to the key
 # payloads their bytes, apart, so that a list of entries reads none of them
-# misses   the last keys that were looked for in vain, and the key that was nearest then
+# misses   the last keys that were looked for and not found, and the key that was nearest then
 # counters how often something happened since the database was made
 SCHEMA: Final = f"""
 BEGIN;

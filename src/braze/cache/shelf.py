@@ -71,7 +71,7 @@ class Shelf:
         """Whether code of that origin may run: somebody may have been distrusted since it was stored."""
         try:
             return origin == LOCAL or self._keyring.trusts(origin)
-        except BrazeError:  # a ring that cannot be believed vouches for nobody
+        except BrazeError:  # a ring that cannot be believed vouches for no one
             return False
 
     def used(self, found: Found) -> None:

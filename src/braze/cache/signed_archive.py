@@ -121,6 +121,6 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, bytes], dict[str, byt
     try:
         archive = zipfile.ZipFile(path)
     except _DAMAGE as error:
-        raise ArtifactError(f"{path} is no intact archive: {error}") from error
+        raise ArtifactError(f"{path} is not an intact archive: {error}") from error
     with archive:
         return signed_members(archive)

@@ -43,6 +43,7 @@ from braze.cache.keys import Key, explain
 from braze.cache.paths import cache_folder
 from braze.config import Config
 from braze.runtime.ending import at_end
+from braze.words import age
 
 if TYPE_CHECKING:  # loading it takes 4 ms
     from sqlite3 import Connection
@@ -136,7 +137,7 @@ class Store:
         return self._database.run(lambda c: tables.key_with(c, digest), None)
 
     def misses(self) -> tuple[Miss, ...]:
-        """The last keys that were looked for in vain, the latest first; at most 64."""
+        """The last keys that were looked for and not found, the latest first; at most 64."""
         return self._database.run(tables.misses, ())
 
     def statistics(self) -> Statistics:
@@ -206,9 +207,9 @@ class Store:
         if nearest is None:
             text = "no entry has a graph like this one"
         else:
-            age = max(0, time.time() - nearest.entry.created)
+            old = age(time.time() - nearest.entry.created)
             what = explain(nearest.key, key)
-            text = f"nearest is {nearest.entry.key[:12]} ({nearest.entry.name}, {age:.0f} s old): {what}"
+            text = f"nearest is {nearest.entry.key[:12]} ({nearest.entry.name}, {old} old): {what}"
         if not _storable(name, *(part for part, _ in key.parts)):
             return text
         texts = self._new_texts(key)

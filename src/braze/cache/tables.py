@@ -71,7 +71,7 @@ def _row(values: Sequence[Any]) -> Row:
     *info, codec, checksum = values
     row = Row(EntryInfo(*info), codec, checksum)
     if not (0 <= row.info.created < _END_OF_TIME and 0 <= row.info.used < _END_OF_TIME):
-        raise Damage("an entry's time is none")
+        raise Damage("an entry has no valid time")
     return row
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import click
 import msgspec
-from rich import box
 from rich.console import Console, Group
 from rich.padding import Padding
 from rich.table import Table
@@ -20,8 +19,9 @@ from braze.cache.entries import EntryInfo, Miss, Statistics
 from braze.cache.keys import Key, differences
 from braze.cache.paths import cache_folder, prepare_folder
 from braze.cache.store import Store
+from braze.cli.tables import facts, table
 from braze.errors import CacheError
-from braze.inspect.render import amount
+from braze.words import age, count, nbytes
 
 __all__ = ["cache", "opened_store", "require_usable"]
 
@@ -59,18 +59,18 @@ def list_entries(sort: str, limit: int, as_json: bool) -> None:
     if not found:
         console.print(Text.assemble("nothing is kept yet in ", (str(store.folder), "bold")))
         return
-    table = _table("key", "name", "kind", "level", ">size", ">hits", ">used", "from")
+    shown = table("key", "name", "kind", "level", ">size", ">hits", ">used", "from", folded=())
     shared = any(entry.origin != "local" for entry in found)
     if not shared:
-        table.columns.pop()
+        shown.columns.pop()
     for entry in found[:limit]:
         cells = (Text(entry.key[:_DIGITS], "cyan"), Text(entry.name, "bold"), Text(entry.kind))
         *figures, _made, origin = _figures(entry)
-        table.add_row(*cells, *figures, *([origin] if shared else []))
-    console.print(table)
+        shown.add_row(*cells, *figures, *([origin] if shared else []))
+    console.print(shown)
     stored = sum(entry.stored for entry in found)
     rest = f", {len(found) - limit} of them not shown" if len(found) > limit else ""
-    console.print(f"  {_count(len(found), 'entry', 'entries')}{rest}  ·  {_size(stored)}", style="dim")
+    console.print(f"  {count(len(found), 'entry', 'entries')}{rest}  ·  {nbytes(stored)}", style="dim")
 
 
 @cache.command("show")
@@ -138,12 +138,12 @@ def why(what: str, limit: int, as_json: bool) -> None:
 def clear(yes: bool) -> None:
     """Delete everything that is kept."""
     store = opened_store()
-    count = len(store.entries())
+    kept = len(store.entries())
     if not yes:
-        click.confirm(f"Delete {_count(count, 'entry', 'entries')} in {store.folder}?", abort=True)
+        click.confirm(f"Delete {count(kept, 'entry', 'entries')} in {store.folder}?", abort=True)
     done = store.clear()
     require_usable(store)
-    Console().print(f"deleted {_count(done.entries, 'entry', 'entries')}, {_size(done.nbytes)}")
+    Console().print(f"deleted {count(done.entries, 'entry', 'entries')}, {nbytes(done.nbytes)}")
 
 
 @cache.command("gc")
@@ -155,8 +155,8 @@ def collect(limit: int | None) -> None:
     left = store.statistics()
     require_usable(store)
     Console().print(
-        f"deleted {_count(done.entries, 'entry', 'entries')}, {_size(done.nbytes)}; "
-        f"{_count(left.entries, 'entry', 'entries')} in {_size(left.file_bytes)} left"
+        f"deleted {count(done.entries, 'entry', 'entries')}, {nbytes(done.nbytes)}; "
+        f"{count(left.entries, 'entry', 'entries')} in {nbytes(left.file_bytes)} left"
     )
 
 
@@ -197,83 +197,71 @@ def _find(store: Store, prefix: str) -> tuple[Key, list[EntryInfo]]:
 
 
 # -- as tables --------------------------------------------------------------------------------------------
-def _table(*headers: str) -> Table:
-    """A table; a header that begins with ``>`` is one of figures."""
-    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1))
-    for header in headers:
-        right = header.startswith(">")
-        table.add_column(
-            header.lstrip(">"),
-            justify="right" if right else "left",
-            no_wrap=header != "guards",
-            overflow="fold" if header == "guards" else "ellipsis",
-        )
-    return table
-
-
 def _figures(entry: EntryInfo) -> list[Text]:
     return [
         Text(str(entry.level)),
-        Text(_size(entry.stored), "green"),
+        Text(nbytes(entry.stored), "green"),
         Text(str(entry.hits) if entry.hits else "-", "" if entry.hits else "dim"),
-        Text(_age(entry.used)),
-        Text(_age(entry.created), "dim"),
+        Text(age(time.time() - entry.used)),
+        Text(age(time.time() - entry.created), "dim"),
         Text(entry.origin, "dim" if entry.origin == "local" else "yellow"),
     ]
 
 
 def _entry_table(entries: list[EntryInfo]) -> Table | Text:
     if not entries:
-        return Text("  nothing is kept under this key: it was looked for in vain", "yellow")
-    table = _table("name", "kind", "level", ">size", ">hits", ">used", ">made", "from", "guards")
+        return Text("  nothing is kept under this key: it was looked for and not found", "yellow")
+    headers = ("name", "kind", "level", ">size", ">hits", ">used", ">made", "from", "guards")
+    shown = table(*headers, folded=["guards"])
     for entry in entries:
         guards = Text(entry.guards) if entry.guards else Text("none", "dim")
-        table.add_row(Text(entry.name, "bold"), Text(entry.kind), *_figures(entry), guards)
-    return table
+        shown.add_row(Text(entry.name, "bold"), Text(entry.kind), *_figures(entry), guards)
+    return shown
 
 
 def _part_table(key: Key) -> Table:
-    table = _table("part", ">bytes", "digest", "says")
+    shown = table("part", ">bytes", "digest", "says", folded=())
     for name, text in key.parts:
         first, *rest = text.splitlines() or [""]
         more = Text(f"  … {len(rest)} more lines", "dim") if rest else Text()
-        table.add_row(
+        shown.add_row(
             Text(name, "bold"),
             str(len(text.encode("utf-8", "surrogatepass"))),
             Text(key.part_digests[name].hex()[:_DIGITS], "cyan"),
             Text.assemble(first, more),
         )
-    table.caption = f"key {key.digest}"
-    table.caption_style = "dim"
-    table.caption_justify = "left"
-    return table
+    shown.caption = f"key {key.digest}"
+    shown.caption_style = "dim"
+    shown.caption_justify = "left"
+    return shown
 
 
 def _statistics_table(store: Store, found: Statistics) -> Table:
-    table = Table(box=None, show_header=False, padding=(0, 1))
+    shown = facts()
     share = min(1.0, found.file_bytes / max(found.limit_bytes, 1))
     full = round(share * 24)
-    size = f"{_size(found.file_bytes)} of {_size(found.limit_bytes)}  "
+    size = f"{nbytes(found.file_bytes)} of {nbytes(found.limit_bytes)}  "
     looks = found.hits + found.misses
     rate = f", {found.hits / looks:.0%} of {looks} looks found something" if looks else ""
-    levels = ", ".join(f"{count} of level {level}" for level, count in found.levels.items())
-    origins = ", ".join(f"{count} from {origin}" for origin, count in found.origins.items())
+    levels = ", ".join(f"{n} of level {level}" for level, n in found.levels.items())
+    origins = ", ".join(f"{n} from {origin}" for origin, n in found.origins.items())
+    stored = count(found.puts, "entry was", "entries were")
     rows: list[tuple[str, Text]] = [
         ("folder", Text(str(store.folder))),
         ("on disk", Text.assemble(size, ("━" * full, "green"), ("━" * (24 - full), "dim"), f"  {share:.1%}")),
         (
             "entries",
-            Text(f"{found.entries} under {_count(found.keys, 'key', 'keys')}, {_size(found.nbytes)}"),
+            Text(f"{found.entries} under {count(found.keys, 'key')}, {nbytes(found.nbytes)}"),
         ),
         ("", Text("; ".join(filter(None, (levels, origins))), "dim")),
         ("hits", Text(f"{found.hits}{rate}")),
-        ("misses", Text(f"{found.misses}, after which {found.puts} entries were stored")),
+        ("misses", Text(f"{found.misses}, after which {stored} stored")),
         ("thrown out", Text(f"{found.evicted} for room, {found.damaged} damaged")),
     ]
     for name, text in rows:
         if text:
-            table.add_row(Text(name, "bold"), text)
-    return table
+            shown.add_row(Text(name, "bold"), text)
+    return shown
 
 
 def _explained(miss: Miss, kept: bool) -> Group:
@@ -283,7 +271,7 @@ def _explained(miss: Miss, kept: bool) -> Group:
         (miss.name or "a graph", "bold"),
         "  ",
         (miss.key.digest[:_DIGITS], "cyan"),
-        (f"  missed {_age(miss.time)} ago, level {miss.level}", "dim"),
+        (f"  missed {age(time.time() - miss.time)} ago, level {miss.level}", "dim"),
         since,
     )
     lines: list[Any] = [head]
@@ -302,23 +290,6 @@ def _explained(miss: Miss, kept: bool) -> Group:
 
 
 _COLOURS = {"-": "red", "+": "green"}
-
-
-# -- as text ----------------------------------------------------------------------------------------------
-def _age(then: float) -> str:
-    seconds = max(0.0, time.time() - then)
-    for limit, divisor, unit in ((90, 1, "s"), (5400, 60, "min"), (129_600, 3600, "h")):
-        if seconds < limit:
-            return f"{seconds / divisor:.0f} {unit}"
-    return f"{seconds / 86_400:.0f} d"
-
-
-def _size(nbytes: int) -> str:
-    return amount(nbytes, "B") or "0 B"
-
-
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number} {one if number == 1 else many}"
 
 
 # -- as JSON ----------------------------------------------------------------------------------------------

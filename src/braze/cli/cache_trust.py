@@ -13,9 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 import braze
@@ -26,8 +24,9 @@ from braze.cache.keyring import KeyRing, TrustedKey
 from braze.cache.signed_archive import sign_archive, verify_archive
 from braze.cache.store import Store
 from braze.cli.cache import cache, opened_store, require_usable
+from braze.cli.tables import table
 from braze.errors import ArtifactError, CacheError
-from braze.inspect.render import amount
+from braze.words import count, nbytes
 
 __all__ = ["distrust", "export", "import_", "keygen", "keys", "sign", "trust"]
 
@@ -44,7 +43,7 @@ def keygen(name: str | None) -> None:
     key = ring.generate(name or _own_name())
     console = Console(highlight=False, soft_wrap=True)
     console.print(Text.assemble("made the key ", (key.name, "bold"), "  ", (key.id, "cyan")))
-    console.print(Text(f"its private half stays in {ring.folder / 'own'}: it is for nobody but you", "dim"))
+    console.print(Text(f"its private half stays in {ring.folder / 'own'}: keep it to yourself", "dim"))
     console.print("\nthose who would run your programs trust it with\n")
     click.echo(f"  braze cache trust {key.text}")
 
@@ -82,7 +81,7 @@ def distrust(name: str) -> None:
     removed = store.remove(theirs)
     require_usable(store)
     if removed:
-        console.print(f"deleted {_count(removed, 'entry', 'entries')} that it had signed")
+        console.print(f"deleted {count(removed, 'entry', 'entries')} that it had signed")
     if key.own:
         console.print(Text(f"its private half is still in {ring.folder / 'own'}, and signs no more", "dim"))
 
@@ -108,16 +107,16 @@ def keys(text: bool, as_json: bool) -> None:
             Text("`braze cache keygen` makes one, `braze cache trust` takes those of others", "dim")
         )
         return
-    table = _table("name", "id", "whose", "since")
+    shown = table("name", "id", "whose", "since")
     for key in found:
         whose = Text("yours, signs" if key == default else "yours", "green")
-        table.add_row(
+        shown.add_row(
             Text(key.name, "bold"),
             Text(key.id, "cyan"),
             whose if key.own else Text("somebody's", "yellow"),
             Text(f"{key.added.astimezone():%Y-%m-%d %H:%M}", "dim"),
         )
-    console.print(table)
+    console.print(shown)
 
 
 @cache.command("sign")
@@ -172,9 +171,7 @@ def export(file: Path, digests: Sequence[str], everything: bool, foreign: bool, 
     made_here = [entry for entry in chosen if foreign or entry.origin == "local"]
     if not made_here:
         others = (
-            f"{_count(len(chosen), 'entry is', 'entries are')} signed by others: --foreign"
-            if chosen
-            else None
+            f"{count(len(chosen), 'entry is', 'entries are')} signed by others: --foreign" if chosen else None
         )
         raise CacheError("there is nothing to export", hint=others or "`braze cache ls` lists what is kept")
     done = export_entries(file, store, made_here, KeyRing(), key)
@@ -184,11 +181,11 @@ def export(file: Path, digests: Sequence[str], everything: bool, foreign: bool, 
     left = len(chosen) - len(made_here)
     console = Console(highlight=False, soft_wrap=True)
     console.print(
-        f"  {_count(written, 'entry', 'entries')} in {file}, {_size(file.stat().st_size)}", style="dim"
+        f"  {count(written, 'entry', 'entries')} in {file}, {nbytes(file.stat().st_size)}", style="dim"
     )
     if left:
         console.print(
-            f"  {_count(left, 'entry', 'entries')} of others left out: --foreign takes them along",
+            f"  {count(left, 'entry', 'entries')} of others left out: --foreign takes them along",
             style="dim",
         )
 
@@ -204,7 +201,7 @@ def import_(file: Path) -> None:
     refused = [one for one in done if one.reason.startswith("refused")]
     console = Console(highlight=False, soft_wrap=True)
     taken = sum(one.done for one in done)
-    console.print(f"  {_count(taken, 'entry', 'entries')} taken, {len(refused)} refused", style="dim")
+    console.print(f"  {count(taken, 'entry', 'entries')} taken, {len(refused)} refused", style="dim")
     if refused:
         console.print(
             Text("  `braze cache trust <key>` trusts a signer whose programs you would run", "yellow")
@@ -256,28 +253,21 @@ def _chosen(store: Store, prefixes: Sequence[str]) -> list[EntryInfo]:
 
 def _show_transfers(done: Sequence[Transfer], verb: str) -> None:
     """A row for each entry, and each reason that some were left out, once."""
-    table = _table("key", "name", "size", "signed by", "")
+    shown = table("key", "name", ">size", "signed by", "")
     for one in done:
         outcome = Text(f"✓ {verb}", "green") if one.done else Text("✗ left out", "yellow")
-        table.add_row(
+        shown.add_row(
             Text(one.key[:_DIGITS], "cyan"),
             Text(one.name, "bold"),
-            Text(_size(one.nbytes)),
+            Text(nbytes(one.nbytes)),
             Text(one.signer.split(" ")[0]),
             outcome,
         )
     console = Console(highlight=False)
-    console.print(table)
+    console.print(shown)
     reasons = Counter(one.reason for one in done if not one.done)
-    for reason, count in reasons.most_common():
-        console.print(Text(f"  {_count(count, 'entry', 'entries')} left out: {reason}"), soft_wrap=True)
-
-
-def _table(*headers: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1))
-    for header in headers:
-        table.add_column(header, justify="right" if header == "size" else "left", overflow="fold")
-    return table
+    for reason, number in reasons.most_common():
+        console.print(Text(f"  {count(number, 'entry', 'entries')} left out: {reason}"), soft_wrap=True)
 
 
 def _plain(key: TrustedKey, default: TrustedKey | None) -> dict[str, object]:
@@ -289,11 +279,3 @@ def _plain(key: TrustedKey, default: TrustedKey | None) -> dict[str, object]:
         "added": key.added.isoformat(),
         "key": key.text,
     }
-
-
-def _size(nbytes: int) -> str:
-    return amount(nbytes, "B") or "0 B"
-
-
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number} {one if number == 1 else many}"

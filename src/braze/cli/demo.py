@@ -1,4 +1,7 @@
-"""``braze demo``: a transformer through eager PyTorch, Braze and TorchInductor, each in a fresh process."""
+"""``braze demo``: a transformer through eager PyTorch, Braze and TorchInductor, each in a fresh process.
+
+A file of its own: each command has one.
+"""
 
 from __future__ import annotations
 

@@ -6,17 +6,16 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from rich import box
 from rich.bar import Bar
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.panel import Panel
 from rich.spinner import Spinner
-from rich.table import Table
 from rich.text import Text
 
 from braze.cli.demo_measure import Measured
-from braze.inspect.render import duration
+from braze.cli.tables import table
+from braze.words import duration
 
 __all__ = ["closing", "comparison", "failure", "heading", "kernels"]
 
@@ -49,13 +48,14 @@ def _state(row: Measured) -> RenderableType:
 
 def comparison(rows: Sequence[Measured]) -> RenderableType:
     """The ways of running the model side by side, with what is known so far."""
-    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=True)
-    table.add_column("", no_wrap=True, min_width=13)
-    table.add_column("first call", justify="right", min_width=10)
-    table.add_column("a call", justify="right", min_width=10)
-    table.add_column("vs eager", justify="right")
-    table.add_column("difference", justify="right")
-    table.add_column("", no_wrap=True)
+    shown = table()
+    shown.pad_edge = True
+    shown.add_column("", no_wrap=True, min_width=13)
+    shown.add_column("first call", justify="right", min_width=10)
+    shown.add_column("a call", justify="right", min_width=10)
+    shown.add_column("vs eager", justify="right")
+    shown.add_column("difference", justify="right")
+    shown.add_column("", no_wrap=True)
     eager = rows[0]
     for row in rows:
         first = "" if row.first_seconds is None else f"{row.first_seconds:.2f} s"
@@ -63,10 +63,10 @@ def comparison(rows: Sequence[Measured]) -> RenderableType:
         difference = "" if row.difference is None or row is eager else f"{row.difference:.1e}"
         speed = Text("") if row is eager else _ratio(row.per_call_ms, eager.per_call_ms)
         style = "bold" if row.way == "braze" else ""
-        table.add_row(
+        shown.add_row(
             Text(row.label, style), Text(first, style), Text(call, style), speed, difference, _state(row)
         )
-    return table
+    return shown
 
 
 def failure(label: str, text: str) -> RenderableType:
@@ -82,17 +82,18 @@ def _operators(names: Sequence[str], width: int = 34) -> str:
 def kernels(report: dict[str, Any]) -> RenderableType:
     """Braze's kernels with their share of the time; below them the ATen calls in one line."""
     rows = sorted(report["kernels"], key=lambda row: -row["share"])
-    table = Table(box=box.SIMPLE_HEAD, header_style="bold", title_justify="left", expand=True)
-    table.add_column("kernel", no_wrap=True, overflow="ellipsis", ratio=5)
-    table.add_column("runs", justify="right", min_width=4)
-    table.add_column("fuses", no_wrap=True, overflow="ellipsis", ratio=4)
-    table.add_column("time", justify="right", no_wrap=True, min_width=7)
-    table.add_column("share", justify="right", no_wrap=True, min_width=6)
-    table.add_column("", width=10)
+    shown = table()
+    shown.expand = shown.pad_edge = True
+    shown.add_column("kernel", no_wrap=True, overflow="ellipsis", ratio=5)
+    shown.add_column("runs", justify="right", min_width=4)
+    shown.add_column("fuses", no_wrap=True, overflow="ellipsis", ratio=4)
+    shown.add_column("time", justify="right", no_wrap=True, min_width=7)
+    shown.add_column("share", justify="right", no_wrap=True, min_width=6)
+    shown.add_column("", width=10)
     widest = max((row["share"] for row in [*rows, *report["externs"]]), default=1.0) or 1.0
 
     def add(row: dict[str, Any], style: str) -> None:
-        table.add_row(
+        shown.add_row(
             Text(row["name"], style),
             str(row["launches"]),
             Text(_operators(row["operators"]), "dim"),
@@ -116,7 +117,7 @@ def kernels(report: dict[str, Any]) -> RenderableType:
             "bold",
         )
     if report["externs"]:
-        table.add_section()
+        shown.add_section()
         for row in sorted(report["externs"], key=lambda row: -row["share"]):
             add(row, "")
     notes = [Text(f"  runs as eager PyTorch: {fallback}", "yellow") for fallback in report["fallbacks"]]
@@ -125,7 +126,7 @@ def kernels(report: dict[str, Any]) -> RenderableType:
     title = Text.assemble(
         ("  what Braze made of it", "bold"), ("  kernels of its own, then calls of ATen's operators", "dim")
     )
-    return Group(title, table, *notes)
+    return Group(title, shown, *notes)
 
 
 def closing(rows: Sequence[Measured], seconds: float) -> RenderableType:

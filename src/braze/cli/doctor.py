@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import click
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -23,7 +22,9 @@ from braze.cache.keyring import KeyRing
 from braze.cache.paths import keyring_folder
 from braze.cache.remote import configured
 from braze.cache.store import open_store
+from braze.cli.tables import add_row, facts, table
 from braze.errors import BrazeError
+from braze.words import count, nbytes
 
 __all__ = ["CHECKS", "Finding", "doctor"]
 
@@ -111,8 +112,8 @@ def _cache() -> Finding:
     figures = store.statistics()
     if store.problem is not None:
         return Finding("cache", False, f"{store.folder}: {store.problem}")
-    megabytes = figures.file_bytes / 1e6
-    return Finding("cache", True, f"{store.folder}: {figures.entries} entries, {megabytes:.1f} MB")
+    kept = f"{count(figures.entries, 'entry', 'entries')}, {nbytes(figures.file_bytes)}"
+    return Finding("cache", True, f"{store.folder}: {kept}")
 
 
 def _remote() -> Finding:
@@ -158,25 +159,23 @@ def doctor(list_options: bool) -> None:
     if list_options:
         console.print(_option_table())
         return
-    table = Table(box=None, show_header=False, padding=(0, 1))
+    shown = facts()
     marks = {True: Text("✓", "green"), False: Text("✗", "bold red"), None: Text("·", "dim")}
     healthy = True
     with console.status("examining"):
         for subject, check in CHECKS:
             finding = _examine(subject, check)
             healthy = healthy and finding.good is not False
-            table.add_row(marks[finding.good], finding.subject, Text(finding.text))
-    console.print(table)
+            shown.add_row(marks[finding.good], finding.subject, Text(finding.text))
+    console.print(shown)
     if not healthy:
         sys.exit(1)
 
 
 def _option_table() -> Table:
-    table = Table(box=box.SIMPLE_HEAD, header_style="bold")
-    for header in ("option", "variable", "type", "default", "value here", "meaning"):
-        table.add_column(header)
+    shown = table("option", "variable", "type", "default", "value here", "meaning")
     for option in config.options():
         value = getattr(config.current(), option.name)
-        shown = Text(repr(value), "" if value == option.default else "bold yellow")
-        table.add_row(option.name, option.env, option.type, repr(option.default), shown, option.doc)
-    return table
+        here = Text(repr(value), "" if value == option.default else "bold yellow")
+        add_row(shown, option.name, option.env, option.type, repr(option.default), here, option.doc)
+    return shown

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 import braze
+from braze.dtypes import SHORT_NAMES, dtype_named
 from braze.errors import BrazeError
 
 if TYPE_CHECKING:  # loading it loads torch, which `braze --help` does without
@@ -23,18 +24,7 @@ if TYPE_CHECKING:  # loading it loads torch, which `braze --help` does without
 
 __all__ = ["explain", "parse_input", "resolve"]
 
-_DTYPES = {
-    "f64": "float64",
-    "f32": "float32",
-    "f16": "float16",
-    "bf16": "bfloat16",
-    "bool": "bool",
-    "i64": "int64",
-    "i32": "int32",
-    "i16": "int16",
-    "i8": "int8",
-    "u8": "uint8",
-}
+_SHORT = {short: name for name, short in SHORT_NAMES.items()}
 _TENSOR = re.compile(r"(\w+)\[([\d,\s]*)\]")
 
 
@@ -130,11 +120,11 @@ def parse_input(text: str, *, grad: bool = False) -> Any:
             return ast.literal_eval(text)
         except (ValueError, SyntaxError):
             raise BrazeError(
-                f"{text!r} is no input", hint="write a tensor as f32[64,128], or a Python literal"
+                f"{text!r} is not an input", hint="write a tensor as f32[64,128], or a Python literal"
             ) from None
-    if match[1] not in _DTYPES:
-        raise BrazeError(f"{match[1]!r} is no type of elements", hint="one of " + ", ".join(_DTYPES))
-    dtype = getattr(torch, _DTYPES[match[1]])
+    if match[1] not in _SHORT:
+        raise BrazeError(f"{match[1]!r} is not a type of elements", hint="one of " + ", ".join(_SHORT))
+    dtype = dtype_named(_SHORT[match[1]])
     sizes = [int(size) for size in match[2].split(",") if size.strip()]
     if dtype.is_floating_point:
         return torch.randn(sizes).to(dtype).requires_grad_(grad)

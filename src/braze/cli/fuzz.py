@@ -7,20 +7,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
-from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.padding import Padding
 from rich.spinner import Spinner
 from rich.syntax import Syntax
-from rich.table import Table
 from rich.text import Text
 
+from braze.cli.tables import add_row, table
 from braze.errors import BrazeError
 from braze.inspect.fuzz.campaign import Account, Finding, Plan, Session, run_plan
 from braze.inspect.fuzz.generate import MODES
 from braze.inspect.fuzz.program import Mode
 from braze.inspect.fuzz.script import script_of
+from braze.words import count
 
 __all__ = ["fuzz"]
 
@@ -115,7 +115,9 @@ def fuzz(
 def _repeat(console: Console, name: str, plan: Plan) -> int:
     seed, colon, index = name.partition(":")
     if not (colon and seed.isdigit() and index.isdigit()):
-        raise BrazeError(f"{name!r} is no program", hint="write SEED:INDEX, as a report of `braze fuzz` does")
+        raise BrazeError(
+            f"{name!r} is not a program", hint="write SEED:INDEX, as a report of `braze fuzz` does"
+        )
     session = Session(Plan(int(seed), strict=plan.strict, limit=plan.limit))
     try:
         with console.status("runs"):
@@ -165,7 +167,7 @@ def _plainly(console: Console) -> Callable[[Account, str], None]:
         if words:
             console.print(Text(f"fault  {words}"), soft_wrap=True)
         elif account.programs % _PLAIN_EVERY == 0 and account.programs:
-            said = _count(account.programs, "program"), _rate(account), _count(len(account.findings), "fault")
+            said = count(account.programs, "program"), _rate(account), count(len(account.findings), "fault")
             console.print(Text(", ".join(said)))
 
     return tell
@@ -173,25 +175,21 @@ def _plainly(console: Console) -> Callable[[Account, str], None]:
 
 def _progress(account: Account, plan: Plan) -> RenderableType:
     end = (
-        f"of {plan.programs} programs"
+        f"of {count(plan.programs, 'program')}"
         if plan.programs
         else f"of {plan.minutes:g} minutes"
         if plan.minutes
         else ""
     )
-    done = f"{account.programs} programs in {account.seconds / 60:.1f} minutes"
-    counts = "  ·  ".join(f"{name} {count}" for name, count in account.statuses.most_common())
-    faults = Text(_count(len(account.findings), "fault"), "bold red" if account.findings else "green")
+    done = f"{count(account.programs, 'program')} in {account.seconds / 60:.1f} minutes"
+    counts = "  ·  ".join(f"{name} {number}" for name, number in account.statuses.most_common())
+    faults = Text(count(len(account.findings), "fault"), "bold red" if account.findings else "green")
     line = Text.assemble(f" seed {plan.seed}  ·  {done}  {end}  ·  {_rate(account)}  ·  ", faults)
     return Group(Spinner("dots", text=line), Text(f"   {counts}", "dim"))
 
 
 def _rate(account: Account) -> str:
     return f"{account.programs / account.seconds:.1f} a second" if account.seconds else "starts"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _style(status: str) -> str:
@@ -203,25 +201,25 @@ def _style(status: str) -> str:
 def _summary(account: Account) -> list[RenderableType]:
     minutes = account.seconds / 60
     counts = [(account.programs, "program"), (len(account.operators), "operator"), (account.graphs, "graph")]
-    programs, operators, graphs = (_count(number, noun) for number, noun in counts)
+    programs, operators, graphs = (count(number, noun) for number, noun in counts)
     said = f"{programs} of {operators}, {graphs} compiled"
     parts: list[RenderableType] = []
     parts.append(
         Text.assemble("\n  ", (said, "bold"), (f"  ·  {minutes:.1f} minutes, {_rate(account)}", "dim"))
     )
-    modes = ", ".join(f"{name} {count}" for name, count in sorted(account.modes.items()))
+    modes = ", ".join(f"{name} {number}" for name, number in sorted(account.modes.items()))
     parts.append(Text(f"  {modes}", "dim"))
     rows = [
         (name, str(account.statuses[name]), means) for name, means in _MEANS.items() if account.statuses[name]
     ]
-    parts.append(_table(("result", "programs", ""), rows))
+    parts.append(_table(("result", ">programs", ""), rows))
     if account.fallbacks:
         ranked = account.fallbacks.most_common(_SHOWN)
         parts.append(
-            Text(f"  {_count(account.with_fallback, 'program')} ran partly as eager PyTorch", "yellow")
+            Text(f"  {count(account.with_fallback, 'program')} ran partly as eager PyTorch", "yellow")
         )
         parts.append(
-            _table(("operator", "programs", "since"), [(op, str(n), why) for (op, why), n in ranked])
+            _table(("operator", ">programs", "since"), [(op, str(n), why) for (op, why), n in ranked])
         )
     if account.undecided:
         parts.append(Text("  undecidable", "dim"))
@@ -229,7 +227,7 @@ def _summary(account: Account) -> list[RenderableType]:
     kinds = account.kinds()
     if kinds:
         parts.append(
-            Text(f"  {_count(len(account.findings), 'fault')} of {_count(len(kinds), 'kind')}", "bold red")
+            Text(f"  {count(len(account.findings), 'fault')} of {count(len(kinds), 'kind')}", "bold red")
         )
         faults = [
             (
@@ -239,7 +237,7 @@ def _summary(account: Account) -> list[RenderableType]:
             )
             for (_, operators), found in kinds.items()
         ]
-        parts.append(_table(("SEED:INDEX", "times", "fault"), faults))
+        parts.append(_table(("SEED:INDEX", ">times", "fault"), faults))
     else:
         parts.append(Text("  no faults\n", "green"))
     return parts
@@ -262,9 +260,7 @@ def _code(script: str) -> Text:
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> RenderableType:
-    table = Table(box=box.SIMPLE_HEAD, header_style="dim", pad_edge=False)
-    for number, name in enumerate(columns):
-        table.add_column(name, justify="right" if number == 1 else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell, _style(row[0]) if number == 0 else "") for number, cell in enumerate(row)))
-    return Padding(table, (0, 0, 0, 2))
+    shown = table(*columns)
+    for first, *cells in rows:
+        add_row(shown, Text(first, _style(first)), *cells)
+    return Padding(shown, (0, 0, 0, 2))

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich import box
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
@@ -23,9 +22,11 @@ from braze.artifact.package import WEIGHTS, Package, open_package, sign_package
 from braze.artifact.schema import Input, NumberInput, TensorInput, TensorOutput
 from braze.artifact.trees import leaf_paths
 from braze.cache.keyring import KeyRing
+from braze.cli.tables import add_row, table
+from braze.dtypes import torch_name
 from braze.errors import ArtifactError
-from braze.inspect.render import amount
 from braze.runtime.engines import engine
+from braze.words import amount
 
 __all__ = ["package"]
 
@@ -89,29 +90,17 @@ def _title(opened: Package) -> Text:
     return Text.assemble((opened.path, "bold"), f"  {size}, ", (made, "dim"))
 
 
-def _table(title: str, *headers: str, right: tuple[str, ...] = ()) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    for header in headers:
-        table.add_column(header, justify="right" if header in right else "left", overflow="fold")
-    return table
-
-
-def _row(table: Table, *cells: str | Text) -> None:
-    """Text as it is: sizes in brackets are no markup."""
-    table.add_row(*[Text(cell) if isinstance(cell, str) else cell for cell in cells])
-
-
 def _calls(model: Model, graph: CompiledFxGraph) -> Table:
-    table = _table("How it is called", "", "type", "sizes", "")
+    shown = table("", "type", "sizes", "", title="How it is called")
     for path, text in _arguments(model, graph):
-        _row(table, path, *text)
+        add_row(shown, path, *text)
     for path, spec in zip(leaf_paths(model.parameters.results, "result"), graph.info.outputs, strict=True):
-        kind = _dtype(spec.dtype) if isinstance(spec, TensorOutput) else "value"
+        kind = torch_name(spec.dtype) if isinstance(spec, TensorOutput) else "value"
         sizes = _list(spec.sizes) if isinstance(spec, TensorOutput) else str(spec.value)
-        _row(table, Text(path, "green"), kind, sizes, "")
+        add_row(shown, Text(path, "green"), kind, sizes, "")
     for one in model.ranges:
-        _row(table, Text(one.symbol, "dim"), "", Text(str(one), "dim"), "")
-    return table
+        add_row(shown, Text(one.symbol, "dim"), "", Text(str(one), "dim"), "")
+    return shown
 
 
 def _arguments(model: Model, graph: CompiledFxGraph) -> Iterator[tuple[str, tuple[str, str, str]]]:
@@ -131,12 +120,12 @@ def _arguments(model: Model, graph: CompiledFxGraph) -> Iterator[tuple[str, tupl
 
 def _described(item: Input) -> tuple[str, str]:
     if isinstance(item, TensorInput):
-        return _dtype(item.dtype), _list(item.sizes)
+        return torch_name(item.dtype), _list(item.sizes)
     return ("int", str(item.expression)) if isinstance(item, NumberInput) else ("unused", "")
 
 
 def _code(graph: CompiledFxGraph, others: Sequence[CompiledFxGraph]) -> Table:
-    table = _table("Code", "for", "vectors", "kernels", "object code", "", right=("kernels", "object code"))
+    shown = table("for", "vectors", ">kernels", ">object code", "", title="Code")
     try:
         chosen = graph.variant()
     except ArtifactError:
@@ -149,13 +138,15 @@ def _code(graph: CompiledFxGraph, others: Sequence[CompiledFxGraph]) -> Table:
         if not variant.runs_here:
             runs = Text("not on this machine", "dim")
         widths = ", ".join(engine(part.kind).width(part.made_for) for part in variant.info.parts)
-        _row(table, variant.info.target, widths, str(kernels), amount(size, "B"), runs)
+        add_row(shown, variant.info.target, widths, str(kernels), amount(size, "B"), runs)
     if chosen is None:
-        _row(table, "this machine", "", "", "", Text("compiled from its source when it is loaded", "yellow"))
+        add_row(
+            shown, "this machine", "", "", "", Text("compiled from its source when it is loaded", "yellow")
+        )
     if others:
-        table.caption = f"in {len(others) + 1} graphs: sizes of 0 or 1 have their own"
-        table.caption_justify = "left"
-    return table
+        shown.caption = f"in {len(others) + 1} graphs: sizes of 0 or 1 have their own"
+        shown.caption_justify = "left"
+    return shown
 
 
 def _operators(graph: CompiledFxGraph) -> Text | None:
@@ -170,19 +161,17 @@ def _operators(graph: CompiledFxGraph) -> Text | None:
 def _weights(opened: Package, model: Model, every: bool) -> Table | None:
     if not model.weights:
         return None
-    right = ("size",)
-    table = _table("Weights", "name", "kind", "type", "sizes", "size", "", right=right)
+    shown = table("name", "kind", "type", "sizes", ">size", "", title="Weights")
     inside = WEIGHTS in opened.members
-    shown = model.weights if every else ()
-    for weight in shown:
-        _row(table, *_weight(weight, inside))
+    for weight in model.weights if every else ():
+        add_row(shown, *_weight(weight, inside))
     for kind in ("parameter", "buffer", "constant"):
         of_kind = [weight for weight in model.weights if weight.kind == kind]
         if of_kind and not every:
             size = amount(sum(weight.nbytes for weight in of_kind), "B")
             note = "" if inside or kind == "constant" else "bound after loading"
-            _row(table, f"{len(of_kind)} in all", f"{kind}s", "", "", size, Text(note, "yellow"))
-    return table
+            add_row(shown, f"{len(of_kind)} in all", f"{kind}s", "", "", size, Text(note, "yellow"))
+    return shown
 
 
 def _weight(weight: Weight, inside: bool) -> tuple[str, str, str, str, str, str]:
@@ -190,7 +179,7 @@ def _weight(weight: Weight, inside: bool) -> tuple[str, str, str, str, str, str]
     if not inside and weight.kind != "constant" and weight.persistent:
         notes.append("bound after loading")
     size = amount(weight.nbytes, "B")
-    return weight.name, weight.kind, _dtype(weight.dtype), _list(weight.sizes), size, ", ".join(notes)
+    return weight.name, weight.kind, torch_name(weight.dtype), _list(weight.sizes), size, ", ".join(notes)
 
 
 def _signatures(opened: Package) -> Text:
@@ -203,10 +192,6 @@ def _signatures(opened: Package) -> Text:
     except ArtifactError as error:
         return Text(f"signed by {', '.join(opened.signers)}: {error.what}", "yellow")
     return Text.assemble(("signed by ", "green"), (signer.name, "bold"), f"  {signer.id}")
-
-
-def _dtype(dtype: Any) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 def _list(values: Any) -> str:
@@ -226,7 +211,7 @@ def _plain(opened: Package, model: Model, graph: CompiledFxGraph) -> dict[str, A
         "ranges": [{"symbol": r.symbol, "lower": r.lower, "upper": r.upper} for r in model.ranges],
         "targets": [variant.info.target for variant in graph.variants],
         "weights": [
-            {"name": w.name, "kind": w.kind, "dtype": _dtype(w.dtype), "sizes": list(w.sizes)}
+            {"name": w.name, "kind": w.kind, "dtype": torch_name(w.dtype), "sizes": list(w.sizes)}
             for w in model.weights
         ],
         "weights_inside": WEIGHTS in opened.members,

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich import box
 from rich.console import Console, RenderableType
 from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
 import braze.inspect
+from braze.cli.tables import table
+from braze.words import count, phases
 
 if TYPE_CHECKING:  # loading it loads torch, which `braze --help` does without
     from braze.artifact.schema import GraphInfo
@@ -80,9 +80,8 @@ def _outcome(found: Replay) -> Iterator[Text]:
     kernels = sum(len(v.kernels) for v in found.info.variants)
     metrics = found.info.metrics
     counts = [(kernels, "kernel"), (len(metrics.externs), "extern"), (len(metrics.fallbacks), "fallback")]
-    words = ", ".join(f"{n} {noun}" if n == 1 else f"{n} {noun}s" for n, noun in counts)
-    phases = ", ".join(f"{phase} {1e3 * s:.0f}" for phase, s in metrics.seconds.items())
-    yield Text.assemble("  ", words, (f"  ·  compiled in {seconds} ({phases})", "dim"))
+    words = ", ".join(count(n, noun) for n, noun in counts)
+    yield Text.assemble("  ", words, (f"  ·  compiled in {seconds} ({phases(metrics.seconds)})", "dim"))
 
 
 def _code(info: GraphInfo) -> Iterator[RenderableType]:
@@ -120,17 +119,18 @@ def _comparison(found: Replay) -> Iterator[RenderableType]:
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[RenderableType]:
     if not rows:
         return
-    table = Table(box=box.SIMPLE_HEAD, header_style="dim", pad_edge=False, expand=True)
+    shown = table()
+    shown.expand = True
     for number, name in enumerate(columns):
         widest = max([len(name), *(len(row[number]) for row in rows)])
         if number == len(columns) - 1:
-            table.add_column(name, overflow="ellipsis", no_wrap=True, ratio=1)
+            shown.add_column(name, overflow="ellipsis", no_wrap=True, ratio=1)
         else:
-            table.add_column(name, overflow="ellipsis", no_wrap=True, width=min(widest, _WIDEST))
+            shown.add_column(name, overflow="ellipsis", no_wrap=True, width=min(widest, _WIDEST))
     for row in rows[:_SHOWN]:
         style = "red" if row[-1] == "differs" else None
-        table.add_row(*(Text(cell, style or "") for cell in row))
-    yield Padding(table, (0, 0, 0, 2))
+        shown.add_row(*(Text(cell, style or "") for cell in row))
+    yield Padding(shown, (0, 0, 0, 2))
     if len(rows) > _SHOWN:
         yield Text(f"  and {len(rows) - _SHOWN} more", "dim")
 

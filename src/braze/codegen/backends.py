@@ -29,8 +29,7 @@ _backends: dict[str, Backend] = {CPU_BACKEND.kind: CPU_BACKEND}
 
 def register(backend: Backend, *, module: str) -> None:
     """Make a backend and its engine known: what ``module`` does once, when it is imported, as compile workers
-    do too. Raises
-    ``InternalError`` where its kind, or one of its devices, has a backend already."""
+    do too. Raises ``InternalError`` where its kind, or one of its devices, has a backend already."""
     engines.add(backend.engine, module)
     _backends[backend.kind] = backend
 

@@ -1,6 +1,6 @@
 """Starting, while a graph is still traced, the processes in which backends will compile it.
 
-This is apart from the backends because a process that finds its code in the cache never loads those.
+A file of its own: a process that finds its code in the cache loads this, and never the backends.
 """
 
 from __future__ import annotations

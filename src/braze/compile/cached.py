@@ -19,6 +19,7 @@ from braze.compile.switching import SwitchingCode
 from braze.compile.text.printer import Canonical, canonical_graph
 from braze.errors import ArtifactError, BrazeError, UnserializableError
 from braze.runtime.guard import BoolExpr
+from braze.words import duration
 
 __all__ = ["CachedFxCompile"]
 
@@ -94,8 +95,8 @@ class _Lookup:
                 shelf.used(found)
                 warn_of(code.info.metrics.fallbacks)
                 ledger.record_loaded(code.info)
-                milliseconds = 1e3 * (time.perf_counter() - start)
-                _log.info("%s: loaded from the cache in %.0f ms", self.request.name, milliseconds)
+                took = duration(1e6 * (time.perf_counter() - start))
+                _log.info("%s: loaded from the cache in %s", self.request.name, took)
                 return code
         shelf.missed(self.place.key, self.request.name)
         return None

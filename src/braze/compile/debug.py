@@ -36,6 +36,7 @@ from braze.errors import BrazeError
 from braze.ops.kernel import Kernel
 from braze.runtime.callgen import source_of
 from braze.runtime.engines import engine
+from braze.words import count, phases
 
 if TYPE_CHECKING:  # whoever only reads files need not load the compiler
     from braze.codegen.backends import Code
@@ -133,16 +134,16 @@ def summary(report: GraphReport) -> str:
     """Counts and seconds, on two lines."""
     segments = len(report.schedule.steps)
     counts = [
-        _count(len(report.kernels), "kernel"),
-        _count(len(report.externs), "extern"),
-        _count(len(report.fallbacks), "fallback"),
-        _count(len(report.schedule.refusals), "refusal"),
+        count(len(report.kernels), "kernel"),
+        count(len(report.externs), "extern"),
+        count(len(report.fallbacks), "fallback"),
+        count(len(report.schedule.refusals), "refusal"),
     ]
-    phases = ", ".join(f"{phase} {1e3 * seconds:.0f}" for phase, seconds in report.seconds.items())
     total = sum(report.seconds.values())
     return (
-        f"{report.name}: {', '.join(counts)} in {_count(segments, 'step')}; "
-        f"workspace {report.schedule.memory.size} bytes\n  compiled in {1e3 * total:.0f} ms ({phases})"
+        f"{report.name}: {', '.join(counts)} in {count(segments, 'step')}; "
+        f"workspace {report.schedule.memory.size} bytes\n"
+        f"  compiled in {1e3 * total:.0f} ms ({phases(report.seconds)})"
     )
 
 
@@ -156,10 +157,6 @@ def log_compiled(report: GraphReport, folder: DebugFolder) -> None:
 def _readable(gm: GraphModule) -> str:
     """The graph as Python, each line under the user's line that it comes from."""
     return str(gm.print_readable(print_output=False, include_stride=True))
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _with_sources(kernel: Kernel) -> str:

@@ -84,7 +84,7 @@ def read_request(path: Path) -> Request:
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise ArtifactError(f"{path} is no text: {error}") from None
+        raise ArtifactError(f"{path} is not text: {error}") from None
     constants = path.with_name(CONSTANTS)
     stored = {}
     if constants.exists():
@@ -98,7 +98,7 @@ def _context(path: Path) -> Context:
     try:
         return msgspec.json.decode(path.read_bytes(), type=Context)
     except msgspec.MsgspecError as error:
-        raise ArtifactError(f"{path} is no context of a request: {error}") from None
+        raise ArtifactError(f"{path} is not a context of a request: {error}") from None
 
 
 def write_answer(folder: Path, data: bytes) -> None:

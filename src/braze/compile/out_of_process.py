@@ -1,4 +1,7 @@
-"""Have graphs compiled by worker processes, our own or those of any `concurrent.futures.Executor`."""
+"""Have graphs compiled by worker processes, our own or those of any `concurrent.futures.Executor`.
+
+A file of its own: each mode's strategy has one.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,8 @@
 """Compile in this process, but by way of bytes: what reaches the compiler, and what comes back, is nothing
-that could not have been sent. For tests, and for who wants to know whether a graph can leave the process."""
+that could not have been sent. For tests, and for whoever wants to know whether a graph can leave the process.
+
+A file of its own: each mode's strategy has one.
+"""
 
 from __future__ import annotations
 

@@ -180,7 +180,7 @@ def compile_parts(
 
 def _code(made: object, compiler: FxCompile) -> OutputCode:
     if not isinstance(made, OutputCode):
-        raise ConfigError(f"{type(compiler).__name__}.compile returned {made!r}, and no OutputCode")
+        raise ConfigError(f"{type(compiler).__name__}.compile returned {made!r}, and not an OutputCode")
     return made
 
 

@@ -43,15 +43,15 @@ def program_of(program: Any) -> ExportedProgram:
 
 
 def output_path(path: Any) -> Path:
-    """Where the package is to be written. Raises `TypeError` for what is no path, and `OSError` where no file
-    can be made."""
+    """Where the package is to be written. Raises `TypeError` for what is not a path, and `OSError` where no
+    file can be made."""
     if not isinstance(path, (str, os.PathLike)) or isinstance(os.fspath(path), bytes):
         raise TypeError(
-            f"path has to be the name of a file, as a str or a Path, and is of type {type(path).__name__}:"
+            f"path has to be the name of a file, as a str or a Path, but is of type {type(path).__name__}:"
             ' for example "model.pt2"'
         )
     if not os.fspath(path) or "\0" in os.fspath(path):
-        raise ValueError(f'path has to be the name of a file, such as "model.pt2", and is {str(path)!r}')
+        raise ValueError(f'path has to be the name of a file, such as "model.pt2", but is {str(path)!r}')
     found = Path(path)
     if found.is_dir():
         raise IsADirectoryError(
@@ -65,15 +65,15 @@ def output_path(path: Any) -> Path:
 
 
 def targets_of(targets: Any) -> tuple[str, ...]:
-    """The CPUs to make code for, each once. Raises `TypeError` for what is no name and no sequence of
+    """The CPUs to make code for, each once. Raises `TypeError` for what is not a name and no sequence of
     names, `PackageError` where there is none, and `ConfigError` for an unknown one."""
     each = (targets,) if isinstance(targets, str) else targets
     if isinstance(each, Mapping) or not isinstance(each, Iterable):
-        raise TypeError(f"targets have to be names of CPUs, such as ('x86-64-v3',), and are {targets!r}")
+        raise TypeError(f"targets have to be names of CPUs, such as ('x86-64-v3',), but are {targets!r}")
     names = tuple(dict.fromkeys(each))
     for name in names:
         if not isinstance(name, str):
-            raise TypeError(f"a target has to be the name of a CPU, such as 'x86-64-v3', and is {name!r}")
+            raise TypeError(f"a target has to be the name of a CPU, such as 'x86-64-v3', but is {name!r}")
         check_cpu_target(name, "targets")
     if not names:
         raise PackageError("a package needs at least one target", hint='for example targets=("x86-64-v3",)')
@@ -81,13 +81,13 @@ def targets_of(targets: Any) -> tuple[str, ...]:
 
 
 def config_of(options: Any) -> Config:
-    """The options of the compile. Raises `TypeError` for what is no mapping of names to values, and
+    """The options of the compile. Raises `TypeError` for what is not a mapping of names to values, and
     `ConfigError`."""
     if options is not None and not (
         isinstance(options, Mapping) and all(isinstance(name, str) for name in options)
     ):
         raise TypeError(
-            f"options have to be names with values, such as {{'strict': True}}, and are {options!r}"
+            f"options have to be names with values, such as {{'strict': True}}, but are {options!r}"
         )
     if options and options.get("target_cpu") is not None:
         raise ConfigError(
@@ -100,5 +100,5 @@ def config_of(options: Any) -> Config:
 def flag(name: str, value: Any) -> bool:
     """A truth value. Raises `TypeError` for another."""
     if not isinstance(value, bool):
-        raise TypeError(f"{name} has to be True or False, and is {value!r}")
+        raise TypeError(f"{name} has to be True or False, but is {value!r}")
     return value

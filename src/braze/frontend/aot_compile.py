@@ -22,8 +22,8 @@ from braze.artifact.extern_nodes import extern_nodes
 from braze.artifact.model_info import Given, Model, Range, Slot, Weight, WeightKind
 from braze.artifact.package import write_package
 from braze.artifact.schema import TensorInput
-from braze.compile.ahead import compile_for
 from braze.compile.fx_compile import CompileRequest
+from braze.compile.in_process import compile_for
 from braze.config import Config
 from braze.errors import BrazeError, BrazeWarning, ConfigError, PackageError
 from braze.frontend.aot_arguments import config_of, flag, output_path, program_of, targets_of

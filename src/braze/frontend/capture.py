@@ -1,5 +1,8 @@
 """What one pass of a graph through AOTAutograd shows: the call around the compiled parts, and what was
-assumed of symbolic sizes on the way."""
+assumed of symbolic sizes on the way.
+
+A file of its own: what a trace shows is one subject, how it is recorded another.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +54,7 @@ class Capture(CallCapture):
         for condition in shape_envs.guards_added(self._env, self._mark):
             strange = sorted(str(s) for s in condition.free_symbols if str(s) not in names)
             if strange:
-                return f"a guard is over {strange[0]}, which is no size of an input"
+                return f"a guard is over {strange[0]}, which is not a size of an input"
             try:
                 guard = to_guard(condition, table)
             except ExpressionError as error:

@@ -2,7 +2,7 @@
 AOTAutograd.
 
 `describe` (of `braze.frontend.dynamo_key`) makes the key. Where there is an entry, `find` makes the callable
-from it. A miss is compiled as ever; `braze.frontend.recording` notes what AOTAutograd finds out meanwhile,
+from it. A miss is compiled as usual; `braze.frontend.recording` notes what AOTAutograd finds out meanwhile,
 and stores it with the compiled parts. Only complete entries exist: one that is differentiable holds its
 backward graph, so it comes into being when `backward()` has first run."""
 

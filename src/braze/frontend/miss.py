@@ -1,5 +1,8 @@
 """What happens to a graph that the cache's second level does not know: it is traced, and compiled by the
-strategy of the options. Loaded when that first comes up, for all of tracing and compiling hangs on it."""
+strategy of the options.
+
+A file of its own: it is loaded when that first comes up, and all of tracing and compiling with it.
+"""
 
 from __future__ import annotations
 

@@ -139,7 +139,7 @@ class _Pending:
         """Store it, or say why that cannot be."""
         strange = {s.name for guard in self.assumed for s in guard.free_symbols} - self.names.keys()
         if strange:
-            return f"a guard is over {min(strange)}, which is no size of an input"
+            return f"a guard is over {min(strange)}, which is not a size of an input"
         guards = (*self.guards, *named_guards(self.assumed, self.names))
         forward = self.parts["inference" if self.spec.backward is None else "forward"]
         backward = None if self.spec.backward is None else self.parts["backward"]

@@ -86,7 +86,7 @@ def places(
             base = returned[first + output.base + (count if output.kind == "result_alias" else 0)]
             pair = _related(like, base)
         if not isinstance(like, torch.Tensor) or not isinstance(base, torch.Tensor):
-            return f"output {i} is a view of something that is no tensor"
+            return f"output {i} is a view of something that is not a tensor"
         if like.dtype != base.dtype:
             return f"output {i} is a view of {base.dtype} as {like.dtype}"
         if like.is_conj() or like.is_neg():

@@ -21,7 +21,7 @@ from typing import Literal
 import torch
 
 from braze.fuser.strides import Geometry, Ints, expanded
-from braze.ops.dtypes import SHORT
+from braze.ops.dtypes import short_name
 
 __all__ = ["ArgSpec", "Iteration", "Operand", "iteration", "pattern"]
 
@@ -36,7 +36,7 @@ class Operand:
     pattern: str
 
     def __str__(self) -> str:
-        return f"{SHORT.get(self.dtype, str(self.dtype))}({self.pattern})"
+        return f"{short_name(self.dtype)}({self.pattern})"
 
 
 @dataclass(frozen=True)

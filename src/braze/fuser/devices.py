@@ -73,7 +73,7 @@ def is_enabled(device: str | torch.device = HOST) -> bool:
 def unfusable(value: Any) -> str | None:
     """Why a tensor cannot be given to a fused kernel; None where it can."""
     if type(value) not in (torch.Tensor, torch.nn.Parameter):
-        return f"a {type(value).__name__} is no plain tensor"
+        return f"a {type(value).__name__} is not a plain tensor"
     if value.is_nested:
         return "nested tensors are not fused"
     if value.layout is not torch.strided:

@@ -217,7 +217,7 @@ class _Edges:
         for e in () if layout is None else (*layout.sizes, *layout.strides, layout.offset):
             for symbol in e.free_symbols:
                 if symbol.name not in known:
-                    raise _Refused(f"{symbol.name} is no size that is passed to it")
+                    raise _Refused(f"{symbol.name} is not a size that is passed to it")
 
     # -- results ----------------------------------------------------------------------------------------
     def _result(self, value: Any) -> Result:

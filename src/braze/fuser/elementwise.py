@@ -16,7 +16,7 @@ from braze.fuser.canonical import canonical, key_of
 from braze.fuser.strides import Geometry, Ints, broadcast_shapes, elementwise_strides
 from braze.lowering import families as families  # fills the registry of lowerings
 from braze.lowering.registry import lowering_of
-from braze.ops.dtypes import SHORT, is_supported
+from braze.ops.dtypes import is_supported, short_name
 
 __all__ = ["ElementwiseGraph", "Kind", "graph_between", "kind_of", "nodes_between", "refusal"]
 
@@ -181,14 +181,14 @@ def _typed(node: Node) -> str:
     value = node.meta.get("val")
     if not isinstance(value, torch.Tensor):
         return str(kind_of(value))
-    return SHORT.get(value.dtype, str(value.dtype)) + ("" if value.dim() else " without dimensions")
+    return short_name(value.dtype) + ("" if value.dim() else " without dimensions")
 
 
 def refusal(node: Node, value: Any) -> str | None:
     """Why a node does not act on each element by itself; None where it does."""
     target = node.target
     if node.op != "call_function":
-        return f"{node.target} is no operator"
+        return f"{node.target} is not an operator"
     if target in _OF_NUMBERS:
         numbers = (torch.SymInt, torch.SymFloat, int, float)
         return None if isinstance(value, numbers) else f"{target} of tensors"

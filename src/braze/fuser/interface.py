@@ -93,7 +93,7 @@ def _resolved(target: str | Graph | GraphModule | Callable[..., Any]) -> FusedFu
         return _fusion(register_fusion(target))
     fused = getattr(target, "fused", None)
     if not isinstance(fused, FusedFunction):
-        raise TypeError(f"{target!r} is no key, no graph, and no function made by braze.fuse")
+        raise TypeError(f"{target!r} is neither a key nor a graph, nor a function made by braze.fuse")
     return fused
 
 

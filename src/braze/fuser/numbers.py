@@ -2,6 +2,8 @@
 
 Compiled code takes such a number as a tensor of one element, and returns tensors only; functions pass
 Python's numbers, and keep them for their backward.
+
+A file of its own: tracing sees nothing but tensors, thanks to it.
 """
 
 from __future__ import annotations

@@ -138,7 +138,7 @@ class Variants:
                 return error.what
             except Exception as error:
                 if "convert all Tensors to FakeTensors" in str(error):
-                    return "it reads a tensor that is no argument"
+                    return "it reads a tensor that is not an argument"
                 return f"it could not be traced: {reason_of(error)}"
 
         if len(self._by_class) >= _MOST_TRACES and self._by_class.get((*full, 0)) is None:

@@ -16,6 +16,7 @@ import torch
 
 from braze._torch.devices import HOST
 from braze.codegen.backends import backends
+from braze.words import count
 
 __all__ = ["Machine", "measured", "roofline"]
 
@@ -32,7 +33,7 @@ class Machine:
     threads: int
 
     def __str__(self) -> str:
-        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        threads = count(self.threads, "thread")
         return f"{self.bandwidth / 1e9:.0f} GB/s, {self.peak / 1e9:.0f} GFLOP/s on {threads}"
 
 

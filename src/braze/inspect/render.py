@@ -1,4 +1,4 @@
-"""How an explanation looks: a heading, the kernels, the externs, and what did not go as one could wish.
+"""How an explanation looks: a heading, the kernels, the externs, and what did not go as one would like.
 
 Figures stand in columns; under each kernel, in the whole width, what it fuses and where that is in the user's
 code. What does not fit is cut at its end, never wrapped.
@@ -14,10 +14,12 @@ from rich.cells import set_cell_size
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
+from braze.words import amount, count, duration
+
 if TYPE_CHECKING:  # whose types these are prints itself with this module
     from braze.inspect.explanation import Explanation, Graph, Kernel, Work
 
-__all__ = ["Rendered", "amount", "duration"]
+__all__ = ["Rendered"]
 
 _KERNELS_SHOWN: Final = 24
 _OTHERS_SHOWN: Final = 8
@@ -108,9 +110,9 @@ class _Page:
         compiled = sum(g.compile_seconds for g in what.graphs)
         launches = sum(k.launches for k in what.kernels)
         calls = sum(e.launches for e in what.externs)
-        counts = f"{_count(len(what.graphs), 'graph')}, {_count(launches, 'kernel')}"
+        counts = f"{count(len(what.graphs), 'graph')}, {count(launches, 'kernel')}"
         counts += f" ({len(what.kernels)} different)" if launches > len(what.kernels) else ""
-        counts += f", {_count(calls, 'extern call')}" if calls else ""
+        counts += f", {count(calls, 'extern call')}" if calls else ""
         yield Text.assemble(_INDENT, (what.function, "bold"), ("  became ", "dim"), counts)
         yield Text.assemble(
             _INDENT,
@@ -232,8 +234,8 @@ def _reached(work: Work) -> Text:
 def _graph(graph: Graph) -> Text:
     if graph.reason is not None:
         return Text(f"{graph.name}: run by eager PyTorch", "yellow")
-    text = Text.assemble((graph.name, "bold"), (f"  {_count(graph.kernels, 'kernel')}", "dim"))
-    text.append(f", {_count(graph.externs, 'extern')}" if graph.externs else "", "dim")
+    text = Text.assemble((graph.name, "bold"), (f"  {count(graph.kernels, 'kernel')}", "dim"))
+    text.append(f", {count(graph.externs, 'extern')}" if graph.externs else "", "dim")
     text.append(f", run {graph.calls} times a call" if graph.calls != 1 else "", "dim")
     text.append(f", compiled in {duration(graph.compile_seconds * 1e6)}", "dim")
     memory = graph.memory
@@ -243,8 +245,8 @@ def _graph(graph: Graph) -> Text:
     return text
 
 
-def _refusal(producer: str, consumer: str, reason: str, count: int, source: str) -> str:
-    times = f" (x{count})" if count > 1 else ""
+def _refusal(producer: str, consumer: str, reason: str, repeats: int, source: str) -> str:
+    times = f" (x{repeats})" if repeats > 1 else ""
     where = f" · {_place(source)}" if source else ""
     return f"{consumer} with {producer}: {reason}{times}{where}"
 
@@ -274,31 +276,3 @@ def _place(source: str) -> str:
 def _bar(part: float, width: int) -> str:
     eighths = round(max(0.0, min(1.0, part)) * width * 8)
     return "█" * (eighths // 8) + (_BARS[eighths % 8] if eighths % 8 else "")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def duration(microseconds: float) -> str:
-    """Three digits and a unit: ``4.21 us``, ``312 us``, ``1.07 ms``, ``2.90 s``."""
-    for limit, divisor, unit in ((1e3, 1.0, "us"), (1e6, 1e3, "ms")):
-        if microseconds < limit * 0.9995:
-            return f"{_three(microseconds / divisor)} {unit}"
-    return f"{_three(microseconds / 1e6)} s"
-
-
-def amount(number: float, unit: str) -> str:
-    """Three digits and a decimal prefix: ``8.39 MB``; nothing for 0."""
-    if not number:
-        return ""
-    for prefix in ("", "k", "M", "G", "T"):
-        if number < 999.5:
-            digits = f"{number:.0f}" if not prefix else _three(number)
-            return f"{digits} {prefix}{unit}".rstrip()
-        number /= 1000
-    return f"{number:.0f} P{unit}"
-
-
-def _three(number: float) -> str:
-    return f"{number:.2f}" if number < 9.995 else f"{number:.1f}" if number < 99.95 else f"{number:.0f}"

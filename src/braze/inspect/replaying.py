@@ -23,6 +23,7 @@ from braze.compile.fx_compile import CompileRequest
 from braze.compile.in_process import InProcessFxCompile
 from braze.compile.remote_job import other_versions
 from braze.compile.workers import state
+from braze.dtypes import torch_name
 from braze.errors import BrazeError
 from braze.ops.numerics import difference
 
@@ -32,7 +33,7 @@ __all__ = ["Compared", "Replay", "replay"]
 @dataclass(frozen=True)
 class Compared:
     """One result of the compiled graph beside the eager one. ``difference``: the largest between two
-    elements, None for what is no tensor of numbers; ``agrees``: within `torch.testing.assert_close`'s
+    elements, None for what is not a tensor of numbers; ``agrees``: within `torch.testing.assert_close`'s
     defaults."""
 
     name: str
@@ -210,7 +211,7 @@ def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
 def _compared(name: str, ours: Any, theirs: Any) -> Compared:
     if not isinstance(ours, torch.Tensor) or not isinstance(theirs, torch.Tensor):
         return Compared(name, str(theirs), None, type(ours) is type(theirs) and ours == theirs)
-    what = f"{str(theirs.dtype).removeprefix('torch.')}{list(theirs.shape)}"
+    what = f"{torch_name(theirs.dtype)}{list(theirs.shape)}"
     return Compared(name, what, _difference(ours, theirs), difference(ours, theirs) is None)
 
 

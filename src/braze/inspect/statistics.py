@@ -1,4 +1,7 @@
-"""Counts of what this process has compiled."""
+"""Counts of what this process has compiled.
+
+A file of its own: it is asked by programs that load nothing else of this room.
+"""
 
 from __future__ import annotations
 

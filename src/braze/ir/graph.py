@@ -202,9 +202,8 @@ class Graph:
     def realize_into(self, box: TensorBox, target: Layout, storage: str, *, moves: bool = False) -> Buffer:
         """Compute the tensor into (a part of) an existing storage, described by ``target``.
 
-        With ``moves`` the tensor lives there from now on, if it is pending and each of its elements
-        depends on
-        no other element of the storage than the one that it replaces.
+        With ``moves`` the tensor lives there from now on, if it is pending and each of its elements depends
+        on no other element of the storage than the one that it replaces.
         """
         moved = self._movable(box, target, storage) if moves else None
         if moved is not None:

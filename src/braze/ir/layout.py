@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from braze._torch.devices import HOST_DEVICE, is_host
-from braze.ops.dtypes import SHORT
+from braze.ops.dtypes import short_name
 from braze.runtime.expr import ONE, ZERO, Expr, known_nonnegative, maximum, product
 
 Sizes = tuple[Expr, ...]
@@ -106,7 +106,7 @@ class Layout:
 
     def __str__(self) -> str:
         size = ", ".join(map(str, self.size))
-        text = f"{SHORT.get(self.dtype, str(self.dtype))}[{size}]"
+        text = f"{short_name(self.dtype)}[{size}]"
         if not self.is_contiguous:
             text += f" strides ({', '.join(map(str, self.stride))})"
         if self.offset != ZERO:

@@ -1,8 +1,7 @@
 """Bessel functions of the first kind, in float64, from their definitions.
 
-Near zero a power series is summed by Horner's rule, far away the asymptotic expansion; both have more
-terms than
-float64 can tell apart at the place where they meet.
+Near zero a power series is summed by Horner's rule, far away the asymptotic expansion; both have more terms
+than float64 can tell apart at the place where they meet.
 
 Source: NIST Digital Library of Mathematical Functions, 10.2.2 and 10.25.2 (series), 10.17.3 and 10.40.1
 (asymptotic expansions).

@@ -45,9 +45,9 @@ def cat(ctx: GraphLowering, tensors: Sequence[TensorBox], dim: int = 0) -> Tenso
     """Tensors one after the other along a dimension.
 
     Written as one loop with a choice (`_chosen`) where consumers can then be fused with it: at most 4 pieces,
-    each cheap to compute at any index (a cost of at most 6, 2 loads), and some user that is itself a
-    loop. Else each
-    piece is computed straight into its part of one buffer (`_in_place`), and no element is looked at twice.
+    each cheap to compute at any index (a cost of at most 6, 2 loads), and some user that is itself a loop.
+    Else each piece is computed straight into its part of one buffer (`_in_place`), and no element is looked
+    at twice.
     """
     size = ctx.out_size
     # eager ignores pieces of shape (0,) whatever the others' shape

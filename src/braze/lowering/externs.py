@@ -1,4 +1,7 @@
-"""Operators that are called whole by design: there is a kernel for them that loops alone would not reach."""
+"""Operators that are called whole by design: there is a kernel for them that loops alone would not reach.
+
+A file of its own: each family of operators has one.
+"""
 
 from __future__ import annotations
 

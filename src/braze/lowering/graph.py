@@ -11,6 +11,7 @@ import torch
 from torch.fx import GraphModule, Node
 
 from braze._torch.devices import HOST_DEVICE
+from braze._torch.provenance import source_of
 from braze._torch.random_calls import draws
 from braze._torch.shapes import is_symbolic
 from braze._torch.tracing import promised_strides
@@ -37,7 +38,6 @@ from braze.lowering.refusals import refusal
 from braze.lowering.registry import EXTERNS, Unsupported, lowering_of
 from braze.lowering.scalars import computed_number, number_type, stored_number
 from braze.lowering.sizes import SizeTable
-from braze.lowering.source import operator_name, source_of
 from braze.ops import dag as ops_dag
 from braze.ops.dtypes import compute_dtype, is_supported
 from braze.ops.vocabulary import OPS
@@ -508,3 +508,11 @@ def _tensors(value: Any) -> list[torch.Tensor]:
     if isinstance(value, (tuple, list)):
         return [t for v in value for t in _tensors(v)]
     return []
+
+
+def operator_name(node: Node) -> str:
+    """``aten.add.Tensor``, or the function's name."""
+    if node.op != "call_function":
+        return node.op
+    target: Any = node.target
+    return str(target) if not hasattr(target, "__module__") or hasattr(target, "_schema") else target.__name__

@@ -135,9 +135,8 @@ def index_select(ctx: GraphLowering, x: TensorBox, dim: int, index: TensorBox) -
 def along(
     ctx: GraphLowering, index: TensorBox, dim: int, size: Sizes
 ) -> Callable[[Sequence[Expr]], list[Expr]]:
-    """The rule of gather and scatter: the indices into a tensor of ``size`` for those of ``index``: the
-    same, but
-    along ``dim`` what ``index`` says (checked, negative ones refused)."""
+    """The rule of gather and scatter: the indices into a tensor of ``size`` for those of ``index``: the same,
+    but along ``dim`` what ``index`` says (checked, negative ones refused)."""
     require_integers(index)
 
     def positions(i: Sequence[Expr]) -> list[Expr]:

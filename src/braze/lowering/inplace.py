@@ -1,5 +1,8 @@
 """Operators that write their result into their first argument: what the plain operator computes, stored
-there."""
+there.
+
+A file of its own: each family of operators has one.
+"""
 
 from __future__ import annotations
 
@@ -42,9 +45,8 @@ def copy_(ctx: GraphLowering, x: TensorBox, source: TensorBox, non_blocking: boo
 
 
 def _may_move(target: Any, source: Any) -> bool:
-    """Whether ``source`` may live on in the memory of ``target``: nobody else writes there, and no
-    result of the
-    graph would come to share it."""
+    """Whether ``source`` may live on in the memory of ``target``: nobody else writes there, and no result of
+    the graph would come to share it."""
     if not isinstance(target, Node) or not isinstance(source, Node) or target.op != "placeholder":
         return False
     return sum(map(_may_write, target.users)) == 1 and not _leaves(source)

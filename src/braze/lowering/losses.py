@@ -73,9 +73,8 @@ def nll_loss(
 ) -> tuple[TensorBox, TensorBox]:
     """-weight[class] * x at each row's class, summed or averaged; and the sum of those weights.
 
-    ``x`` is (classes,), (rows, classes) or (rows, classes, ...), ``target`` the same without the
-    classes. Rows of
-    class ``ignore_index`` do not count.
+    ``x`` is (classes,), (rows, classes) or (rows, classes, ...), ``target`` the same without the classes.
+    Rows of class ``ignore_index`` do not count.
     """
     d = ctx.dag
     dtype = compute_dtype(x.dtype)

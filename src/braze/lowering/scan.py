@@ -1,4 +1,7 @@
-"""Running sums and products along a dimension."""
+"""Running sums and products along a dimension.
+
+A file of its own: each family of operators has one.
+"""
 
 from __future__ import annotations
 

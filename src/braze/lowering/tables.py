@@ -3,6 +3,8 @@
 Resampling and padding compute an index from a position, often in floating point, and then load there. Where
 the position runs over a known range the whole table of indices is known too: what it holds is checked once,
 here, and where it follows a simple rule, a load at a regular place takes the place of a gather.
+
+A file of its own: a rule about indices, whichever operator asks.
 """
 
 from __future__ import annotations

@@ -4,18 +4,9 @@ from __future__ import annotations
 
 import torch
 
-SHORT: dict[torch.dtype, str] = {
-    torch.float64: "f64",
-    torch.float32: "f32",
-    torch.float16: "f16",
-    torch.bfloat16: "bf16",
-    torch.int64: "i64",
-    torch.int32: "i32",
-    torch.int16: "i16",
-    torch.int8: "i8",
-    torch.uint8: "u8",
-    torch.bool: "bool",
-}
+from braze.dtypes import SHORT_NAMES, dtype_named
+
+SHORT: dict[torch.dtype, str] = {dtype_named(name): short for name, short in SHORT_NAMES.items()}
 """The element types that Braze compiles; tensors of any other type are handed to eager operators."""
 
 BY_SHORT: dict[str, torch.dtype] = {name: dtype for dtype, name in SHORT.items()}
@@ -25,6 +16,11 @@ HALF_TYPES = frozenset({torch.float16, torch.bfloat16})
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     """The type in which values stored as ``dtype`` are computed: float32 for half types, else itself."""
     return torch.float32 if dtype in HALF_TYPES else dtype
+
+
+def short_name(dtype: torch.dtype) -> str:
+    """The short name of ``dtype``; torch's, with the ``torch.``, for one that Braze does not compile."""
+    return SHORT.get(dtype, str(dtype))
 
 
 def is_float(dtype: torch.dtype) -> bool:

@@ -1,4 +1,7 @@
-"""A kernel with all its floating-point arithmetic in float64: what a difference is judged by."""
+"""A kernel with all its floating-point arithmetic in float64: what a difference is judged by.
+
+A file of its own: how kernels are changed is the business of this room, not of its one caller's above.
+"""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def describe_difference(check: CheckTensor, tensor: Any, numbers: Mapping[str, i
     """How a tensor differs from what `check` wants of it; None where it does not. ``numbers`` are the values
     of the symbols. The stride of a dimension of size 0 or 1 does not count."""
     if not isinstance(tensor, torch.Tensor):
-        return f"it is no tensor but {type(tensor).__name__}"
+        return f"it is of type {type(tensor).__name__}, and not a tensor"
     if tensor.dtype is not check.dtype:
         return f"its dtype is {tensor.dtype}, and not {check.dtype}"
     if (str(tensor.device) if ":" in check.device else tensor.device.type) != check.device:

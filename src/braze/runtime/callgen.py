@@ -20,14 +20,14 @@ import torch
 
 from braze._torch import native
 from braze._torch.number_functions import NUMBER_FUNCTIONS
+from braze.dtypes import torch_name
 from braze.errors import LinkError
 from braze.runtime.call_checks import ErrorWords, InputChecker, item
 from braze.runtime.checks import EXCEPTIONS
 from braze.runtime.engines import engine
 from braze.runtime.expr import Expr
-from braze.runtime.kept_views import view_maker
 from braze.runtime.linker import LinkedCode, entry_point
-from braze.runtime.memory import on_device, workspaces
+from braze.runtime.memory import Block, on_device, workspaces
 from braze.runtime.plan import (
     SEGMENTS,
     Allocate,
@@ -270,7 +270,7 @@ class _Writer:
         return self._bound[key]
 
     def _dtype(self, dtype: torch.dtype) -> str:
-        return self._bind(str(dtype).removeprefix("torch."), dtype)
+        return self._bind(torch_name(dtype), dtype)
 
     def _head(self) -> int:
         """Reading sizes from inputs, and checking inputs, in one block; the position of what follows it."""
@@ -598,3 +598,25 @@ class _Writer:
 def _identifier(name: str) -> str:
     text = "".join(c if c.isascii() and c.isalnum() else "_" for c in name)
     return text if text.isidentifier() and not keyword.iskeyword(text) else f"g{text}"
+
+
+def view_maker(views: Sequence[Slice | View], key: object) -> Callable[[Block], tuple[torch.Tensor, ...]]:
+    """A function that makes these tensors of a block, and keeps them with it."""
+
+    def ints(values: Sequence[Expr]) -> tuple[int, ...]:
+        return tuple([v.evaluate({}) for v in values])
+
+    def make(block: Block) -> tuple[torch.Tensor, ...]:
+        made: dict[str, torch.Tensor] = {}
+        with torch.inference_mode(False):  # they will be used in every mode
+            for one in views:
+                shape = ints(one.sizes), ints(one.strides)
+                offset = one.offset.evaluate({})
+                if isinstance(one, Slice):
+                    made[one.out] = block.tensor(offset, one.dtype, *shape)
+                else:
+                    made[one.out] = native.reinterpret_tensor(made[one.base], *shape, offset)
+        block.views[key] = tuple(made.values())
+        return tuple(made.values())
+
+    return make

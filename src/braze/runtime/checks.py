@@ -21,9 +21,8 @@ EXCEPTIONS: dict[str, type[Exception]] = {
 class Check(Struct, frozen=True, forbid_unknown_fields=True):
     """One check. ``exception`` is a key of ``EXCEPTIONS``: ``IndexError`` and ``RuntimeError`` for an index
     out of range, by what eager raises for the operator; ``ZeroDivisionError`` for an integer division by
-    zero.
-    ``operator`` is the ATen operator, ``place`` the user's ``file:line`` (both may be empty). ``text`` is the
-    message, where it says nothing of the value that failed.
+    zero. ``operator`` is the ATen operator, ``place`` the user's ``file:line`` (both may be empty). ``text``
+    is the message, where it says nothing of the value that failed.
     """
 
     exception: str
@@ -53,8 +52,7 @@ class Check(Struct, frozen=True, forbid_unknown_fields=True):
 
     def message(self, value: int, size: int) -> str:
         """In eager's words, then the operator and the place: ``value`` is the index, or the divisor, that
-        failed,
-        ``size`` the extent of the dimension (of no meaning for a division)."""
+        failed, ``size`` the extent of the dimension (of no meaning for a division)."""
         if self.text:
             text = self.text
         elif self.exception == "ZeroDivisionError":

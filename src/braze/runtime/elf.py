@@ -1,4 +1,7 @@
-"""The symbols of a relocatable ELF file (System V ABI, gABI chapter 4: 64 bits, little endian)."""
+"""The symbols of a relocatable ELF file (System V ABI, gABI chapter 4: 64 bits, little endian).
+
+A file of its own: a format that others have specified.
+"""
 
 from __future__ import annotations
 

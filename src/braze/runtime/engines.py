@@ -79,7 +79,7 @@ def kind_for(device: str, options: Config | None = None) -> str | None:
         if type.strip() == device:
             if kind.strip() not in _engines:
                 raise ConfigError(
-                    f"option 'device_backends' names the backend {kind.strip()!r}, which there is not",
+                    f"option 'device_backends' names the backend {kind.strip()!r}, which does not exist",
                     hint=f"there is: {', '.join(_engines)}; others are there once their module is imported",
                 )
             return kind.strip()

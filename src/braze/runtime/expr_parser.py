@@ -24,7 +24,7 @@ def _times(a: Expr, b: Expr) -> Expr:
         raise ValueError(f"a product of {len(a.terms)} and {len(b.terms)} terms")
     made = a * b
     if any(abs(c) > _GREATEST for _, c in made.terms):
-        raise ValueError("a product that is no size")
+        raise ValueError("a product that is not a size")
     return made
 
 

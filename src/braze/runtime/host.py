@@ -1,4 +1,7 @@
-"""Which code this machine can run."""
+"""Which code this machine can run.
+
+A file of its own: what machines can do is one subject, what is done with code for them another.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,8 @@
 """The launch plan's instructions that run kernels: segments, which are the way of one backend, and launches,
-which are that of all others."""
+which are that of all others.
+
+A file of its own: backends differ in these; a plan's other instructions are the same for all.
+"""
 
 from __future__ import annotations
 

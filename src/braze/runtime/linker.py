@@ -130,7 +130,7 @@ def link(
         else:
             addresses[name] = address
     if missing:
-        raise LinkError(f"object code calls what nobody defines: {', '.join(missing)}")
+        raise LinkError(f"object code calls what is defined nowhere: {', '.join(missing)}")
     llvm = _llvm()
     with _lock:
         builder = llvm.JITLibraryBuilder()

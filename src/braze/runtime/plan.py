@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import torch
 
+from braze.dtypes import torch_name
 from braze.runtime.checks import Check
 from braze.runtime.expr import ZERO, Expr, ExprLike, Symbol, as_expr
 from braze.runtime.guard import BoolExpr
@@ -32,7 +33,7 @@ from braze.runtime.launches import (
     RunSegment,
     signature,
 )
-from braze.runtime.plan_node import Node, listed
+from braze.runtime.plan_node import Node, listed, shape_text
 
 __all__ = [
     "ARG_LEAVES",
@@ -155,18 +156,10 @@ def exprs(values: Sequence[ExprLike]) -> tuple[Expr, ...]:
     return tuple([as_expr(v) for v in values])
 
 
-def _dtype(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
-def _shape(dtype: torch.dtype, sizes: Sequence[object], strides: Sequence[object]) -> str:
-    return f"{_dtype(dtype)}[{listed(sizes)}] stride ({listed(strides)})"
-
-
 def _arg(value: Arg) -> str:
     if isinstance(value, tuple):
         return f"[{', '.join(map(_arg, value))}]"
-    return repr(value) if isinstance(value, str) else str(value).removeprefix("torch.")
+    return repr(value) if isinstance(value, str) else torch_name(value)
 
 
 def _pattern(value: Pattern) -> str:
@@ -234,7 +227,7 @@ class Hold(Node, frozen=True, tag="hold"):
     dtype: torch.dtype
 
     def __str__(self) -> str:
-        return f"{self.out} = hold {self.number} as {_dtype(self.dtype)}"
+        return f"{self.out} = hold {self.number} as {torch_name(self.dtype)}"
 
 
 class BindThreads(Node, frozen=True, tag="bind_threads"):
@@ -260,7 +253,7 @@ class CheckTensor(Node, frozen=True, tag="check_tensor"):
 
     def __str__(self) -> str:
         of = "" if self.origin == "input" else f" from {self.origin}"
-        return f"check {self.tensor}: {_shape(self.dtype, self.sizes, self.strides)} on {self.device}{of}"
+        return f"check {self.tensor}: {shape_text(self.dtype, self.sizes, self.strides)} on {self.device}{of}"
 
 
 class CheckRange(Node, frozen=True, tag="check_range"):
@@ -340,7 +333,7 @@ class Allocate(Node, frozen=True, tag="allocate"):
     device: str = "cpu"
 
     def __str__(self) -> str:
-        return f"{self.out} = allocate {_shape(self.dtype, self.sizes, self.strides)} on {self.device}"
+        return f"{self.out} = allocate {shape_text(self.dtype, self.sizes, self.strides)} on {self.device}"
 
 
 class Workspace(Node, frozen=True, tag="workspace"):
@@ -367,7 +360,7 @@ class Slice(Node, frozen=True, tag="slice"):
     strides: tuple[Expr, ...]
 
     def __str__(self) -> str:
-        shape = _shape(self.dtype, self.sizes, self.strides)
+        shape = shape_text(self.dtype, self.sizes, self.strides)
         return f"{self.out} = {self.workspace}[{self.offset}] as {shape}"
 
 
@@ -384,7 +377,7 @@ class View(Node, frozen=True, tag="view"):
     dtype: torch.dtype | None = None
 
     def __str__(self) -> str:
-        dtype = "" if self.dtype is None else _dtype(self.dtype)
+        dtype = "" if self.dtype is None else torch_name(self.dtype)
         shape = f"{dtype}[{listed(self.sizes)}] stride ({listed(self.strides)})"
         return f"{self.out} = view {self.base} + {self.offset} as {shape}"
 
@@ -490,7 +483,7 @@ class TensorLayout(Node, frozen=True):
     device: str = "cpu"
 
     def __str__(self) -> str:
-        return f"{self.name}: {_shape(self.dtype, self.sizes, self.strides)} on {self.device}"
+        return f"{self.name}: {shape_text(self.dtype, self.sizes, self.strides)} on {self.device}"
 
 
 class Plan(Node, frozen=True):

@@ -94,7 +94,7 @@ def verify(plan: Plan) -> None:
     """
     scope = _Scope()
     if not plan.name.isprintable():
-        raise PlanError(f"{plan.name!r} is no name of a plan")
+        raise PlanError(f"{plan.name!r} is not the name of a plan")
     for name in plan.inputs:
         _define(scope, name, number=name in plan.numbers)
     if stray := set(plan.numbers) - set(plan.inputs):
@@ -116,7 +116,7 @@ def verify(plan: Plan) -> None:
 
 def _define(scope: _Scope, name: str, *, number: bool = False) -> None:
     if not name.isidentifier() or keyword.iskeyword(name) or name.startswith("_"):
-        raise PlanError(f"{name!r} is no name: an identifier that begins with a letter")
+        raise PlanError(f"{name!r} is not a name: an identifier that begins with a letter")
     if name in RESERVED or not (name.isascii() or unicodedata.is_normalized("NFKC", name)):
         raise PlanError(f"{name!r} means something else in generated code")
     if name in scope.numbers or name in scope.objects or name in scope.workspaces or name in scope.ended:
@@ -140,7 +140,7 @@ def _use_exprs(scope: _Scope, values: Iterable[Expr | None]) -> None:
 def _use_numbers(scope: _Scope, value: Expr | BoolExpr) -> None:
     for symbol in value.free_symbols:
         if symbol.name not in scope.numbers:
-            raise PlanError(f"{symbol.name} in {value} is no number that is known here")
+            raise PlanError(f"{symbol.name} in {value} is not a number that is known here")
 
 
 def _use_args(scope: _Scope, values: Iterable[Arg]) -> Iterable[str]:
@@ -199,7 +199,7 @@ def _know(scope: _Scope, name: str, dtype: torch.dtype | None, span: int | None)
 
 def _check_device(device: str) -> None:
     if not _DEVICE.fullmatch(device):
-        raise PlanError(f"{device!r} is no device")
+        raise PlanError(f"{device!r} is not a device")
 
 
 def _define_pattern(scope: _Scope, pattern: Pattern) -> None:
@@ -214,11 +214,11 @@ def _check_slice(scope: _Scope, one: Slice) -> None:
     if one.workspace in scope.ended:
         raise PlanError(f"{one.workspace} is used after it was freed")
     if one.workspace not in scope.workspaces:
-        raise PlanError(f"{one.workspace} is no workspace")
+        raise PlanError(f"{one.workspace} is not a workspace")
     span = _shape(scope, one.sizes, one.strides)
     offset, size = _amount(scope, one.offset), one.dtype.itemsize
     if offset is not None and offset % size:
-        raise PlanError(f"offset {offset} is no multiple of {size}")
+        raise PlanError(f"offset {offset} is not a multiple of {size}")
     nbytes = scope.workspaces[one.workspace]
     if nbytes is not None and offset is not None and span and offset + span * size > nbytes:
         raise PlanError(f"it ends at byte {offset + span * size} of {nbytes}")
@@ -253,23 +253,23 @@ def _check_buffer(scope: _Scope, one: BufferArg) -> None:
     offset = _amount(scope, one.offset)
     known = scope.workspaces[one.name] if one.name in scope.workspaces else scope.extent.get(one.name)
     if offset is not None and known is not None and offset > known:
-        raise PlanError(f"{one} lies behind the {known} bytes there are")
+        raise PlanError(f"{one} lies beyond the {known} bytes that there are")
 
 
 def _check_segment(scope: _Scope, one: RunSegment) -> None:
     for entry in (one.entry, *[kernel.entry for kernel in one.kernels]):
         if not _SYMBOL.fullmatch(entry):
-            raise PlanError(f"{entry!r} is no symbol")
+            raise PlanError(f"{entry!r} is not a symbol")
     for buffer in one.buffers:
         _check_buffer(scope, buffer)
     _use_exprs(scope, [*one.sizes, one.work])
     if one.threads is not None and one.threads not in scope.threads:
-        raise PlanError(f"{one.threads} is no number of threads")
+        raise PlanError(f"{one.threads} is not a number of threads")
 
 
 def _check_kind(kind: str) -> None:
     if not _KIND.fullmatch(kind):
-        raise PlanError(f"{kind!r} is no backend")
+        raise PlanError(f"{kind!r} is not a backend")
 
 
 def _check_launch(scope: _Scope, one: Launch) -> None:
@@ -277,23 +277,23 @@ def _check_launch(scope: _Scope, one: Launch) -> None:
     if one.kind == SEGMENTS:
         raise PlanError(f"the code of {one.kind} runs in segments")
     if not _SYMBOL.fullmatch(one.entry):
-        raise PlanError(f"{one.entry!r} is no symbol")
+        raise PlanError(f"{one.entry!r} is not a symbol")
     for buffer in one.buffers:
         _check_buffer(scope, buffer)
     _use_exprs(scope, [*one.sizes, one.work])
     for extent in one.grid:
         _amount(scope, extent)
     if one.stream is not None and scope.streams.get(one.stream) != one.kind:
-        raise PlanError(f"{one.stream} is no stream of {one.kind}")
+        raise PlanError(f"{one.stream} is not a stream of {one.kind}")
 
 
 def _check_extern(scope: _Scope, one: CallExtern) -> None:
     if not one.target.startswith("python::") and not _OPERATOR.fullmatch(one.target):
-        raise PlanError(f"{one.target!r} is no operator's qualified name")
+        raise PlanError(f"{one.target!r} is not an operator's qualified name")
     seen: set[str] = set()
     for key, _ in one.kwargs:
         if not key.isidentifier() or keyword.iskeyword(key) or key in seen:
-            raise PlanError(f"{key!r} is no keyword of an operator, or is there twice")
+            raise PlanError(f"{key!r} is not a keyword of an operator, or is there twice")
         seen.add(key)
     for _ in _use_args(scope, [*one.args, *(value for _, value in one.kwargs)]):
         pass
@@ -318,7 +318,7 @@ def _check(scope: _Scope, one: Instruction) -> None:
             scope.threads.add(one.out)
         case CheckRange():
             if one.number not in scope.numbers:
-                raise PlanError(f"{one.number} is no number that is known here")
+                raise PlanError(f"{one.number} is not a number that is known here")
             if one.lower is None and one.upper is None:
                 raise PlanError(f"{one.number} has no bounds to check")
         case CheckSizes():
@@ -359,7 +359,7 @@ def _check(scope: _Scope, one: Instruction) -> None:
             _check_extern(scope, one)
         case Compute():
             if one.function not in NUMBER_FUNCTIONS:
-                raise PlanError(f"{one.function!r} is no function on numbers")
+                raise PlanError(f"{one.function!r} is not a function on numbers")
             for _ in _use_args(scope, one.args):
                 pass
             _define(scope, one.out)

@@ -3,15 +3,13 @@
 Nodes are taken in order; each joins one of the groups that it reads from or shares reads with, if that is
 legal and worth it, or starts a group of its own. The rule, in the order in which it is applied:
 
-1. *legal*: no cycle between kernels; what is read inside the group is read at the place, or in the row,
-where it
-   was written; nothing is overwritten that another point still reads.
+1. *legal*: no cycle between kernels; what is read inside the group is read at the place, or in the row, where
+   it was written; nothing is overwritten that another point still reads.
 2. *one stage*: the same loops, matched through the index of the shared buffer whatever the dimensions are
-called
-   and in whatever order they come. Always worth it: it saves a round trip through memory.
+   called and in whatever order they come. Always worth it: it saves a round trip through memory.
 3. *rows*: reductions fuse with what feeds them and what follows them, if the loops that they share
-(``outer``) are
-   enough to keep the threads busy, and the rows inside are contiguous in memory and stay in cache.
+   (``outer``) are enough to keep the threads busy, and the rows inside are contiguous in memory and stay in
+   cache.
 4. *kept small*: a kernel has only so many buffers and stores.
 5. *one device*: a kernel runs on one.
 

@@ -90,7 +90,7 @@ def to_guard(e: bool | sympy.Basic, symbols: SymbolTable) -> BoolExpr:
         return guard.negate(to_guard(e.args[0], symbols))
     relation = _RELATIONS.get(type(e))
     if relation is None:
-        raise ExpressionError(f"{e} is no relation between sizes")
+        raise ExpressionError(f"{e} is not a relation between sizes")
     left, right = (to_expr(a, symbols) for a in e.args)
     return guard.compare(left, relation, right)
 
@@ -206,5 +206,5 @@ class _Converter:
     def _power(self, e: sympy.Pow) -> Expr:
         base, exponent = e.args
         if not isinstance(exponent, sympy.Integer) or not 0 <= int(exponent) <= GREATEST_POWER:
-            raise ExpressionError(f"{e} is no power with a small positive exponent")
+            raise ExpressionError(f"{e} is not a power with a small positive exponent")
         return product([self.convert(base)] * int(exponent))

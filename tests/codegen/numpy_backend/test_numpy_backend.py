@@ -230,7 +230,7 @@ def test_who_makes_code_for_what() -> None:
     with config.patch(**OPTIONS):
         assert backend_for("cpu") is NUMPY and not is_enabled("cpu")
     with (
-        pytest.raises(ConfigError, match="'fortran', which there is not"),
+        pytest.raises(ConfigError, match="'fortran', which does not exist"),
         config.patch(device_backends="cpu=fortran"),
     ):
         backend_for("cpu")

@@ -35,7 +35,7 @@ def test_large_payloads_pass(pool: CompilePool) -> None:
 
 
 def test_only_jobs_of_the_table_run(pool: CompilePool) -> None:
-    with pytest.raises(TypeError, match="is no job of"):
+    with pytest.raises(TypeError, match="is not a job of"):
         pool.submit(len, b"x")
     with pytest.raises(TypeError, match="one argument, of bytes"):
         pool.submit(double, "text")  # type: ignore[arg-type]

@@ -73,7 +73,7 @@ def test_what_cannot_be_packed_is_pytorchs_fault_where_it_refuses_too(
 @pytest.mark.parametrize("narrow", [False, True])
 def test_a_package_may_refuse_what_was_said_beforehand(narrow: bool) -> None:
     package = packages.Packed(len, (), 1, narrow)
-    assert package.may_refuse(InputMismatchError("size 0 of x has to be at least 2, and is 1")) == narrow
+    assert package.may_refuse(InputMismatchError("size 0 of x has to be at least 2, but is 1")) == narrow
     assert package.may_refuse(InputMismatchError("the program writes to x, which shares memory with y"))
     assert not package.may_refuse(RuntimeError("shares memory with")) and not package.may_refuse(None)
 

@@ -1,5 +1,8 @@
 """The math functions of the vocabulary by name: vector math, random numbers, and the few that are done
-here."""
+here.
+
+A file of its own: a table from names to vector math, apart from how the rest of the vocabulary is rendered.
+"""
 
 from __future__ import annotations
 

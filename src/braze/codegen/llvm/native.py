@@ -28,9 +28,9 @@ __all__ = ["NativeCode", "compile_native"]
 
 @dataclass(frozen=True)
 class NativeCode:
-    """See `braze.codegen.backend.Generated`. ``codes`` and ``places`` (of arguments): one for
-    each of ``kernels``, in order. ``texts``
-    (LLVM IR, and LLVM's level for it) and ``futures``: one for each distinct kernel, the driver's last."""
+    """See `braze.codegen.backend.Generated`. ``codes`` and ``places`` (of arguments): one for each of
+    ``kernels``, in order. ``texts`` (LLVM IR, and LLVM's level for it) and ``futures``: one for each distinct
+    kernel, the driver's last."""
 
     target: Target
     opt_level: int

@@ -2,6 +2,8 @@
 operations.
 
 Source: Salmon, Moraes, Dror, Shaw: Parallel random numbers, as easy as 1, 2, 3 (SC 2011).
+
+A file of its own: an algorithm that others have published.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""What `explain` and debug folders show of a kernel for a CPU."""
+"""What `explain` and debug folders show of a kernel for a CPU.
+
+A file of its own: it is for people to look at, and no code depends on it.
+"""
 
 from __future__ import annotations
 

@@ -18,7 +18,6 @@ from braze._torch.devices import is_host
 from braze._torch.schema import foreign_signature, is_operator
 from braze.codegen.backend import THREADS, Call, KernelCall, SegmentCall
 from braze.codegen.backends import Code
-from braze.codegen.plan.areas import Area, max_size, sum_sizes
 from braze.errors import CodegenError
 from braze.ir.buffers import ConstantBuffer, InputBuffer
 from braze.ir.externs import (
@@ -585,3 +584,29 @@ def _closed_over(
         return target(*new_args, **new_kwargs)
 
     return call, tuple(passed)
+
+
+@dataclass(frozen=True)
+class Area:
+    """A workspace that the plan is to have, of so many bytes."""
+
+    name: str
+    device: str
+    nbytes: Expr
+
+
+def max_size(sizes: Sequence[Expr]) -> Expr:
+    """The greatest of some sizes in bytes; their sum where they cannot be compared."""
+    constants = [s.constant for s in sizes if s.constant is not None]
+    total = Expr(()) + (max(constants) if constants else 0)
+    for s in dict.fromkeys(s for s in sizes if s.constant is None):
+        total = total + s
+    return total
+
+
+def sum_sizes(sizes: Sequence[Expr], alignment: int) -> Expr:
+    """The bytes that areas of these sizes take one after another."""
+    total = ZERO
+    for s in sizes:
+        total = total + aligned(s, alignment)
+    return total

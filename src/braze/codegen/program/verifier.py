@@ -268,7 +268,7 @@ class _Verifier:
         if s.var not in self.vars:
             self.define(s, s.var)
         elif not self.vars[s.var]:
-            raise self.wrong(s, "it is no accumulator")
+            raise self.wrong(s, "it is not an accumulator")
         self.vars[s.var] = True
 
     # -- memory and checks ----------------------------------------------------------------------------------
@@ -278,7 +278,7 @@ class _Verifier:
             if isinstance(v, ValueSymbol):
                 self.use(s, v.var)
                 if v.var.dtype is not torch.int64 or v.var.lanes not in (1, along.lanes):
-                    raise self.wrong(s, f"{v.var} is no index on {along.lanes} lanes")
+                    raise self.wrong(s, f"{v.var} is not an index on {along.lanes} lanes")
             elif v not in self.symbols:
                 raise self.wrong(s, f"{v} has no value here")
         if along.symbol is not None and along.symbol not in self.symbols:

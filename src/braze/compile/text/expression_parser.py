@@ -37,7 +37,7 @@ def parse_condition(cursor: Cursor, symbols: Mapping[str, sympy.Symbol]) -> Any:
 
 def _finite(found: Any, cursor: Cursor, start: Token) -> Any:
     if found.has(sympy.zoo, sympy.nan, sympy.oo, -sympy.oo):
-        cursor.fail("this is no finite number", start)
+        cursor.fail("this is not a finite number", start)
     return found
 
 

@@ -73,7 +73,7 @@ class GraphParser:
             if kind is not None:
                 node.meta["val"] = self.values.realised(kind)
         if node.name != name.text[1:]:
-            cursor.fail(f"{name.text} is no name for a value", name)
+            cursor.fail(f"{name.text} is not a name for a value", name)
         self.values.nodes[node.name] = node
         self._source = self._comment(node, cursor.end_line())
 
@@ -93,7 +93,7 @@ class GraphParser:
             owner = self.values.nodes.get(token.text[1:])
             shares = None if owner is None else owner.meta.get("val")
             if owner is None or owner.op != "placeholder" or not isinstance(shares, torch.Tensor):
-                cursor.fail(f"{token.text} is no input before this one", token)
+                cursor.fail(f"{token.text} is not an input before this one", token)
         if isinstance(kind, TensorType):
             value = kind.make(self.trace, shares, grad, parameter)
         else:

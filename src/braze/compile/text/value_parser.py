@@ -195,7 +195,7 @@ class ValueParser:
         expression = parse(self.cursor, self.trace.symbols)
         self.cursor.require("}")
         if kind == "int" and expression.is_integer is False:
-            self.cursor.fail("this is no integer", start)
+            self.cursor.fail("this is not an integer", start)
         return self.trace.number(expression, _KINDS[kind])
 
     def _node(self, token: Token) -> Node:

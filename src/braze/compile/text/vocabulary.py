@@ -10,6 +10,7 @@ import torch
 
 from braze._torch.number_functions import NUMBER_FUNCTIONS
 from braze._torch.operators import find_operator, qualified_name
+from braze.dtypes import torch_values
 from braze.ir import prims
 from braze.ops.dtypes import SHORT
 
@@ -28,20 +29,17 @@ FORMAT = "braze graph 1"
 
 
 def _dtype_words() -> dict[torch.dtype, str]:
-    found = {d: str(d).removeprefix("torch.") for d in vars(torch).values() if isinstance(d, torch.dtype)}
+    found = {dtype: name for name, dtype in torch_values(torch.dtype).items()}
     return {**found, **SHORT, torch.complex32: "c32", torch.complex64: "c64", torch.complex128: "c128"}
 
 
 DTYPE_WORDS: Mapping[torch.dtype, str] = _dtype_words()
 DTYPES: Mapping[str, torch.dtype] = {word: dtype for dtype, word in DTYPE_WORDS.items()}
 
-ATTRIBUTE_WORDS: Mapping[Any, str] = {
-    value: str(value).removeprefix("torch.")
-    for value in vars(torch).values()
-    if isinstance(value, (torch.layout, torch.memory_format))
-}
-ATTRIBUTES: Mapping[str, Any] = {word: value for value, word in ATTRIBUTE_WORDS.items()}
+ATTRIBUTES: Mapping[str, Any] = {**torch_values(torch.layout), **torch_values(torch.memory_format)}
 """Layouts and memory formats, by the names that PyTorch gives them."""
+
+ATTRIBUTE_WORDS: Mapping[Any, str] = {value: word for word, value in ATTRIBUTES.items()}
 
 _FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     **NUMBER_FUNCTIONS,

@@ -130,13 +130,13 @@ class CompilePool(Executor):
         """Have ``fn(payload)`` run in a worker; ``fn`` is one of the table of jobs, ``payload`` bytes.
 
         The future raises `WorkerError` where ``attempts`` workers were lost with the job, or where it raised
-        an exception (which is not tried again). Raises `TypeError` for what is no job, `WorkerError` where no
-        worker can be started, `RuntimeError` after `shutdown`.
+        an exception (which is not tried again). Raises `TypeError` for what is not a job, `WorkerError` where
+        no worker can be started, `RuntimeError` after `shutdown`.
         """
         name = self._names.get(cast("Callable[[bytes], bytes]", fn))
         if name is None:
             raise TypeError(
-                f"{fn!r} is no job of {self.jobs}: workers run the functions of its table, by name"
+                f"{fn!r} is not a job of {self.jobs}: workers run the functions of its table, by name"
             )
         if kwargs or len(args) != 1 or not isinstance(args[0], bytes):
             raise TypeError(f"job {name!r} takes one argument, of bytes")

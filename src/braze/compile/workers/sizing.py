@@ -1,4 +1,7 @@
-"""How many compile workers a machine should have, and how much memory they take."""
+"""How many compile workers a machine should have, and how much memory they take.
+
+A file of its own: it asks the operating system, and knows nothing of processes.
+"""
 
 from __future__ import annotations
 

@@ -26,12 +26,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Literal
+from typing import Literal, cast, get_args
 
 import msgspec
 import torch
 
 from braze._torch.state import as_sent
+from braze.dtypes import dtype_named, torch_name
 from braze.errors import InternalError, UnserializableError
 from braze.runtime.forks import fork_lock
 
@@ -40,12 +41,6 @@ __all__ = ["TorchState", "apply", "capture"]
 FloatName = Literal["float16", "bfloat16", "float32", "float64"]
 DeterministicMode = Literal["default", "warn", "error"]
 
-_DTYPES: dict[FloatName, torch.dtype] = {
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-    "float32": torch.float32,
-    "float64": torch.float64,
-}
 _MODES: tuple[DeterministicMode, ...] = ("default", "warn", "error")
 
 
@@ -59,14 +54,14 @@ class TorchState(msgspec.Struct, frozen=True):
 def capture() -> TorchState:
     """The state that holds now. Raises `UnserializableError` for a default dtype that is none of the four."""
     default = torch.get_default_dtype()
-    name = next((name for name, dtype in _DTYPES.items() if dtype is default), None)
-    if name is None:
+    name = torch_name(default)
+    if name not in get_args(FloatName):
         raise UnserializableError(f"the default dtype {default} has no place in a compile job")
-    return TorchState(name, _MODES[torch.get_deterministic_debug_mode()])
+    return TorchState(cast(FloatName, name), _MODES[torch.get_deterministic_debug_mode()])
 
 
 def _set(state: TorchState) -> None:
-    torch.set_default_dtype(_DTYPES[state.default_dtype])
+    torch.set_default_dtype(dtype_named(state.default_dtype))
     torch.set_deterministic_debug_mode(state.deterministic)
 
 

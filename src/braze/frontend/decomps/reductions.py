@@ -1,4 +1,7 @@
-"""Reductions with several results, or over everything, in terms of those with one, over dimensions."""
+"""Reductions with several results, or over everything, in terms of those with one, over dimensions.
+
+A file of its own: each family of operators has one.
+"""
 
 from __future__ import annotations
 

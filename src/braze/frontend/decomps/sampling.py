@@ -1,4 +1,7 @@
-"""Sampling pictures at given places."""
+"""Sampling pictures at given places.
+
+A file of its own: each family of operators has one.
+"""
 
 from __future__ import annotations
 

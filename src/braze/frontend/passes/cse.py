@@ -1,4 +1,7 @@
-"""Common subexpressions: a node that computes what an earlier one computed is replaced by that one."""
+"""Common subexpressions: a node that computes what an earlier one computed is replaced by that one.
+
+A file of its own: each pass has one.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Dead code: nodes that nobody reads and that do nothing else."""
+"""Dead code: nodes that nobody reads and that do nothing else.
+
+A file of its own: each pass has one.
+"""
 
 from __future__ import annotations
 

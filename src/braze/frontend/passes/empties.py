@@ -1,4 +1,7 @@
-"""Tensors without elements: nothing has to be computed for them."""
+"""Tensors without elements: nothing has to be computed for them.
+
+A file of its own: each pass has one.
+"""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import torch
 
+from braze.dtypes import torch_name
 from braze.inspect.fuzz.execute import make_inputs
 from braze.inspect.fuzz.operators import CannotDraw
 from braze.inspect.fuzz.program import Input, Mode, Number, Program, Tensor
@@ -52,7 +53,7 @@ class Variable:
 
     @property
     def dtype(self) -> str:
-        return str(self.values[0].dtype).removeprefix("torch.")
+        return torch_name(self.values[0].dtype)
 
     @property
     def floating(self) -> bool:

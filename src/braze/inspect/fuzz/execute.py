@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from braze.dtypes import dtype_named
 from braze.inspect.fuzz.noise import noise_of
 from braze.inspect.fuzz.program import Name, Number, Program, Statement, Tensor
 from braze.inspect.fuzz.table import OPERATORS
@@ -84,7 +85,7 @@ def make_inputs(program: Program, call: int, *, double: bool = False) -> Given:
 
 def _memory(given: Tensor, length: int, double: bool) -> torch.Tensor:
     values = (given.values * (length // len(given.values) + 1))[:length]
-    memory = torch.tensor(values, dtype=getattr(torch, given.dtype))
+    memory = torch.tensor(values, dtype=dtype_named(given.dtype))
     return memory.double() if double and memory.is_floating_point() else memory
 
 

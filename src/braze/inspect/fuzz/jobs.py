@@ -2,6 +2,8 @@
 
 The module is a table of jobs for `braze.compile.workers.pool.CompilePool`. A job ends with an answer, or its
 worker is lost with it: it died, or was ended because it took too long.
+
+A file of its own: worker processes load it by its name.
 """
 
 from __future__ import annotations

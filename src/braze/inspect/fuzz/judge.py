@@ -79,8 +79,8 @@ _NUMBERS = re.compile(r"-?\d+(\.\d+)?|\b[a-z]+_?\d+\b|'[^']*'")
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """What came of a program. ``why``: of what is no plain agreement, in words; ``fallbacks``: operators that
-    ran as eager PyTorch, and the reasons; ``graphs``: how many were compiled."""
+    """What came of a program. ``why``: of what is not a plain agreement, in words; ``fallbacks``: operators
+    that ran as eager PyTorch, and the reasons; ``graphs``: how many were compiled."""
 
     status: Status
     fault: Fault | None = None

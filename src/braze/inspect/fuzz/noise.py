@@ -1,4 +1,7 @@
-"""Rounding errors put in at random: what a result differs by then says how well it is determined."""
+"""Rounding errors put in at random: what a result differs by then says how well it is determined.
+
+A file of its own: how noise is made is a subject apart from how programs are run.
+"""
 
 from __future__ import annotations
 

@@ -135,7 +135,7 @@ class Dims:
         if self.whole and rng.random() < 0.2:
             return None
         if rank < self.least or (rank == 0 and self.most > 1):
-            raise CannotDraw("there are not so many dimensions")
+            raise CannotDraw("there are not that many dimensions")
         if rank == 0:
             return rng.choice((0, -1))
         if self.most == 1:

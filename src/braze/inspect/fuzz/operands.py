@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 
+from braze.dtypes import dtype_named
 from braze.inspect.fuzz.operators import CannotDraw
 from braze.inspect.fuzz.program import Argument, DType, Group, Name
 from braze.inspect.fuzz.values import DTYPES, FLOATING, INTEGRAL
@@ -102,7 +103,7 @@ def nonzero(value: torch.Tensor) -> bool:
 
 def safe_for(dtype: str) -> Check:
     """Whether C++ defines what a cast to a type gives."""
-    target = getattr(torch, dtype)
+    target = dtype_named(dtype)
 
     def check(value: torch.Tensor) -> bool:
         if not value.is_floating_point() or target.is_floating_point or target is torch.bool:
@@ -117,14 +118,14 @@ def variable(draft: Draft, earlier: Sequence[Argument], place: int) -> Variable:
     """The variable that an earlier argument names."""
     argument = earlier[place]
     if not isinstance(argument, Name):
-        raise CannotDraw("the argument is no variable")
+        raise CannotDraw("the argument is not a variable")
     return draft.variables[argument.name]
 
 
 def dimension(argument: Argument, rank: int) -> int:
     """A dimension that was drawn, from 0."""
     if not isinstance(argument, int):
-        raise CannotDraw("the argument is no dimension")
+        raise CannotDraw("the argument is not a dimension")
     return argument % rank if rank else 0
 
 
@@ -348,7 +349,7 @@ class Index:
             values = list(range(max(least, 1)))
             draft.rng.shuffle(values)
             if any(n > least for call in zip(*shape) for n in call) and least:
-                raise CannotDraw("there are not so many different indices")
+                raise CannotDraw("there are not that many different indices")
         else:
             low = -least if self.negative and draft.rng.random() < 0.3 else 0
             values = [

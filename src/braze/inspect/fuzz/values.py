@@ -7,6 +7,8 @@ import random
 
 import torch
 
+from braze.dtypes import dtype_named
+
 __all__ = ["DTYPES", "FLOATING", "INTEGRAL", "draw_values"]
 
 FLOATING = ("float32", "float64", "bfloat16", "float16")
@@ -54,7 +56,7 @@ def _float(rng: random.Random, domain: str) -> float:
 
 
 def _specials(dtype: str, domain: str) -> list[float]:
-    info = torch.finfo(getattr(torch, dtype))
+    info = torch.finfo(dtype_named(dtype))
     least, most = float(info.smallest_normal), float(info.max)
     numbers = [-0.0, 0.0, least, least / 2, -least / 4, float(info.eps), 1.0 + float(info.eps)]
     if domain != "finite":
@@ -65,7 +67,7 @@ def _specials(dtype: str, domain: str) -> list[float]:
 
 
 def _integers(rng: random.Random, dtype: str, domain: str, count: int) -> tuple[int, ...]:
-    info = torch.iinfo(getattr(torch, dtype))
+    info = torch.iinfo(dtype_named(dtype))
     low, high = (1, 8) if domain == "positive" else (max(-8, info.min), 8)
     if domain == "unit":
         low, high = 0, 1

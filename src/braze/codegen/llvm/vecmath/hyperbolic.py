@@ -1,4 +1,7 @@
-"""sinh, cosh, asinh, acosh, atanh of floats (in double, rounded once); asinh and acosh of doubles."""
+"""sinh, cosh, asinh, acosh, atanh of floats (in double, rounded once); asinh and acosh of doubles.
+
+A file of its own: each family of functions has one.
+"""
 
 from __future__ import annotations
 

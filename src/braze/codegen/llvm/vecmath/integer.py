@@ -1,4 +1,7 @@
-"""Integer division that never traps, rounded towards zero or down."""
+"""Integer division that never traps, rounded towards zero or down.
+
+A file of its own: each family of functions has one.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""asin, acos, atan and atan2 of floats, computed in double and rounded once."""
+"""asin, acos, atan and atan2 of floats, computed in double and rounded once.
+
+A file of its own: each family of functions has one.
+"""
 
 from __future__ import annotations
 

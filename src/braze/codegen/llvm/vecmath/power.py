@@ -1,4 +1,7 @@
-"""pow and hypot of floats (in double, rounded once); sqrt and rsqrt for float and double."""
+"""pow and hypot of floats (in double, rounded once); sqrt and rsqrt for float and double.
+
+A file of its own: each family of functions has one.
+"""
 
 from __future__ import annotations
 
