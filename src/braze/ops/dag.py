@@ -12,7 +12,7 @@ import ctypes
 import math
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cmp_to_key
+from functools import cache, cmp_to_key
 from typing import Union
 from weakref import ReferenceType, ref
 
@@ -255,6 +255,23 @@ def _rounded(value: float, dtype: torch.dtype) -> float:
     return value if dtype is torch.float64 else float(torch.tensor(value, dtype=torch.float64).to(dtype))
 
 
+@cache
+def _result_type(name: str, dtype: torch.dtype) -> torch.dtype:
+    """The type of an operation on operands of ``dtype``. Raises ``InternalError`` where there is none."""
+    definition = OPS[name]
+    bad = (
+        dtype in HALF_TYPES
+        or (definition.domain == "float" and not is_float(dtype))
+        or (definition.domain == "int" and not is_integer(dtype))
+        or (definition.domain == "bool" and dtype is not torch.bool)
+        or (definition.domain == "number" and dtype is torch.bool)
+        or (definition.domain == "bits" and is_float(dtype))
+    )
+    if bad or definition.result == "explicit":
+        raise InternalError(f"{name} is not defined for {SHORT[dtype]}")
+    return torch.bool if definition.result == "bool" else dtype
+
+
 class Dag:
     """The nodes of one compile, each made once."""
 
@@ -357,21 +374,11 @@ class Dag:
 
     def op(self, name: str, *args: Node) -> Node:
         """An operation whose type follows from its operands. Operands must agree in type."""
-        definition = OPS[name]
         dtype = args[0].dtype
-        if any(a.dtype is not dtype for a in args):
-            raise InternalError(f"{name} of mixed types: {', '.join(SHORT[a.dtype] for a in args)}")
-        bad = (
-            dtype in HALF_TYPES
-            or (definition.domain == "float" and not is_float(dtype))
-            or (definition.domain == "int" and not is_integer(dtype))
-            or (definition.domain == "bool" and dtype is not torch.bool)
-            or (definition.domain == "number" and dtype is torch.bool)
-            or (definition.domain == "bits" and is_float(dtype))
-        )
-        if bad or definition.result == "explicit":
-            raise InternalError(f"{name} is not defined for {SHORT[dtype]}")
-        return self.make(name, args, (), torch.bool if definition.result == "bool" else dtype)
+        for a in args:
+            if a.dtype is not dtype:
+                raise InternalError(f"{name} of mixed types: {', '.join(SHORT[a.dtype] for a in args)}")
+        return self.make(name, args, (), _result_type(name, dtype))
 
     def where(self, condition: Node, a: Node, b: Node) -> Node:
         """``a`` where ``condition`` holds, else ``b``."""
