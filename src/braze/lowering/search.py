@@ -49,7 +49,7 @@ def _insertion(
         raise Unsupported("a search among boundaries whose number is not known, or is 0")
     start, end = d.constant(0, torch.int64), d.constant(count, torch.int64)
     for _ in range(count.bit_length()):
-        middle = start + (end - start >> 1)
+        middle = start + ((end - start) >> 1)
         place = d.indirect(minimum(middle, count - 1), boundaries.size[-1])
         boundary = d.to_dtype(held(ctx, boundaries.load(d, [*lead, place]), boundaries.dtype), compute)
         left = boundary > value if right else boundary >= value
