@@ -68,6 +68,35 @@ def test_memory_that_is_returned_under_two_types(dynamic: bool) -> None:
     assert_agrees(results, expected)
 
 
+PARTS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "diagonal": lambda y: y.diagonal(0, -1, 1),
+    "diagonal beside": lambda y: y.diagonal(1, 0, 1),
+    "diagonal of a part": lambda y: y[:, 1:].diagonal(0, 0, 1).transpose(0, 1),
+    "transposed": lambda y: y.transpose(0, 1),
+    "slice": lambda y: y[:, 1:],
+    "steps": lambda y: y[:, ::2, 1:],
+    "repeated": lambda y: y[:1].expand(3, *y.shape[1:]),
+    "windows": lambda y: y.unfold(1, 2, 1),
+    "permuted": lambda y: y.permute(2, 0, 1, 3),
+    "chunk": lambda y: y.chunk(2, 3)[1],
+    "squeezed": lambda y: y[:, :1].squeeze(1),
+    "taken apart": lambda y: y.transpose(0, 1).unflatten(0, (1, -1)),
+    "one": lambda y: y.unbind(1)[1],
+}
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("name", PARTS)
+def test_a_part_of_a_result_lies_as_in_eager(name: str, dynamic: bool) -> None:
+    def fn(x: torch.Tensor) -> torch.Tensor:
+        return PARTS[name](x * 2)
+
+    compiled = compile_with(fn, "braze", strict=True, dynamic=dynamic)
+    for size in ((3, 5, 4, 2), (4, 3, 5, 6)):
+        x = torch.randn(size)
+        assert_agrees(compiled(x), fn(x))
+
+
 AS_INTEGERS: dict[str, Callable[[torch.Tensor], Any]] = {
     "whole": lambda x: x.view(torch.int32),
     "from the second": lambda x: x.view(torch.int32)[1:],

@@ -18,6 +18,7 @@ from braze._torch.hidden import untraced
 from braze._torch.joint_floats import floats_beside_the_cut
 from braze._torch.random_calls import draws_kept, draws_may_go, restore_draws, unused_draws
 from braze._torch.recurrent import differentiable_lstm
+from braze._torch.saved_inputs import keep_as_they_were
 
 __all__ = ["BoxedFunction", "GraphCompiler", "boxed", "compile_functional"]
 
@@ -105,7 +106,9 @@ def compile_functional(
             # the partitioner's own search for common subexpressions would import TorchInductor
             with functorch_config.patch(cse=False):
                 halves = min_cut_rematerialization_partition(joint, inputs, **kwargs)
-            return rejoin(*halves)
+            halves = rejoin(*halves)
+        keep_as_they_were(*halves, kwargs["num_fwd_outputs"])
+        return halves
 
     counters["aot_autograd"]["total"] += 1
     try:

@@ -6,7 +6,7 @@ not as they were, the graph that Dynamo captured is run as it is, by eager opera
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import torch
@@ -14,12 +14,12 @@ from torch.fx import GraphModule, Node
 
 from braze._torch import shapes, trace_state
 from braze._torch.autograd import base_of
-from braze._torch.native import storage_id
 from braze._torch.provenance import source_of
 from braze.artifact.schema import Fallback
 from braze.compile.report import ledger, warn_of
 from braze.errors import FallbackError
 from braze.frontend.as_captured import CapturedGraph
+from braze.frontend.writes import reaches, written_by
 from braze.runtime.overlaps import apart, overlaps_itself
 
 __all__ = [
@@ -31,13 +31,6 @@ __all__ = [
     "writes_through_folded",
     "writes_to_itself",
 ]
-
-_WRITING_OPERATORS = frozenset(
-    """
-    setitem iadd isub imul itruediv ifloordiv imod ipow imatmul iand ior ixor ilshift irshift
-    """.split()
-)
-"""Functions of Python's that write to their first argument, without underscores."""
 
 _Call: TypeAlias = Callable[..., Any]
 
@@ -82,39 +75,7 @@ def writes_through_folded(gm: GraphModule) -> bool:
     folded = {n for n in gm.graph.nodes if _is_folded(n.meta.get("example_value"))}
     if not folded:
         return False
-    return any(_reaches(target, folded) for node in gm.graph.nodes for target in _written_by(node))
-
-
-def _written_by(node: Node) -> list[Node]:
-    """What a node of Dynamo's graph writes to, by the names that PyTorch gives its functions."""
-    out = node.kwargs.get("out")
-    name = str(node.target if node.op == "call_method" else getattr(node.target, "__name__", ""))
-    plain = name.strip("_")
-    in_place = node.op in ("call_function", "call_method") and (
-        plain in _WRITING_OPERATORS
-        or (name.endswith("_") and not name.startswith("__"))
-        or node.kwargs.get("inplace") is True
-    )
-    found: list[Node] = []
-    for one in (out, node.args[0] if in_place and node.args else None):
-        found += [n for n in (one if isinstance(one, (list, tuple)) else [one]) if isinstance(n, Node)]
-    return found
-
-
-def _reaches(node: Node, folded: Collection[Node]) -> bool:
-    """Whether a node, or one that it is a view of, is among ``folded``."""
-    if node in folded:
-        return True
-    value = node.meta.get("example_value")
-    if not isinstance(value, torch.Tensor):
-        return False
-    return any(_reaches(one, folded) for one in node.all_input_nodes if _shares(one, value))
-
-
-def _shares(node: Node, value: torch.Tensor) -> bool:
-    other = node.meta.get("example_value")
-    tensors = other if isinstance(other, (list, tuple)) else [other]
-    return any(isinstance(t, torch.Tensor) and storage_id(t) == storage_id(value) for t in tensors)
+    return any(reaches(target, folded) for node in gm.graph.nodes for target in written_by(node))
 
 
 def writes_to_itself(inputs: Sequence[Any], written: Sequence[bool]) -> bool:

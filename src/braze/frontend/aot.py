@@ -32,6 +32,7 @@ from braze.frontend.views import (
     with_outputs_in_inputs,
     with_views_of_inputs,
 )
+from braze.frontend.windows import with_writable_windows
 from braze.runtime.ending import busy
 
 __all__ = ["PartObserver", "compile_parts", "next_graph_id"]
@@ -72,6 +73,8 @@ def compile_parts(
     `module` is a Dynamo graph, or any other that takes its inputs one by one and returns a tuple. `observer`
     is shown every part before and after. `backward_now`: the backward is compiled at once, and not when it
     first runs."""
+    if isinstance(module, GraphModule):
+        module = with_writable_windows(module)
     graph_id = next_graph_id()
     static_names: set[str] = set()
     own = trace_state.own_tensors(module) if isinstance(module, GraphModule) else {}

@@ -93,6 +93,43 @@ _ALSO = (
 
 _format, _elementwise, _promoted = layouts.format_of, layouts.elementwise, layouts.promoted
 
+_BINARY = (
+    aten.add.Tensor,
+    aten.atan2.default,
+    aten.bitwise_and.Tensor,
+    aten.bitwise_left_shift.Tensor,
+    aten.bitwise_or.Tensor,
+    aten.bitwise_right_shift.Tensor,
+    aten.bitwise_xor.Tensor,
+    aten.clamp_max.Tensor,
+    aten.clamp_min.Tensor,
+    aten.div.Tensor,
+    aten.eq.Tensor,
+    aten.fmax.default,
+    aten.fmin.default,
+    aten.fmod.Tensor,
+    aten.ge.Tensor,
+    aten.gt.Tensor,
+    aten.hypot.default,
+    aten.igamma.default,
+    aten.igammac.default,
+    aten.le.Tensor,
+    aten.lt.Tensor,
+    aten.maximum.default,
+    aten.minimum.default,
+    aten.mul.Tensor,
+    aten.ne.Tensor,
+    aten.nextafter.default,
+    aten.pow.Tensor_Tensor,
+    aten.remainder.Tensor,
+    aten.sub.Tensor,
+    aten.true_divide.Tensor,
+)
+"""Elementwise operators of two tensors that are kept whole, mostly."""
+_RIGHT_WHERE_PLAIN = frozenset((*_BINARY, aten.where.self))
+"""Operators whose fake versions lie otherwise than eager's only where an operand is not row-major or is
+repeated: half types, and other types than the first, are converted at another time."""
+
 _RESULTS: Mapping[Any, tuple[layouts.Rule | None, ...]] = {
     # arguments: (input, ...)
     aten._adaptive_avg_pool2d.default: (_format(0),),
@@ -170,51 +207,11 @@ _RESULTS: Mapping[Any, tuple[layouts.Rule | None, ...]] = {
     aten.soft_margin_loss_backward.default: (_promoted(1),),
     aten.tanh_backward.default: (layouts.both(_elementwise(0, 1), _promoted(0, 1)),),
     aten.threshold_backward.default: (layouts.both(_elementwise(1, 0), _promoted(0, 1)),),
+    **dict.fromkeys(_BINARY, (_elementwise(0, 1),)),
+    aten.where.self: (layouts.of_where,),
 }
 """Rules for results, in order, where the decomposition by itself, or the fake version of an operator that is
 kept whole, would give them other strides than the operator does, or another type."""
-
-_BROADCAST: Mapping[Any, layouts.Rule] = {
-    **dict.fromkeys(
-        (
-            aten.add.Tensor,
-            aten.atan2.default,
-            aten.bitwise_and.Tensor,
-            aten.bitwise_left_shift.Tensor,
-            aten.bitwise_or.Tensor,
-            aten.bitwise_right_shift.Tensor,
-            aten.bitwise_xor.Tensor,
-            aten.clamp_max.Tensor,
-            aten.clamp_min.Tensor,
-            aten.div.Tensor,
-            aten.eq.Tensor,
-            aten.fmax.default,
-            aten.fmin.default,
-            aten.fmod.Tensor,
-            aten.ge.Tensor,
-            aten.gt.Tensor,
-            aten.hypot.default,
-            aten.igamma.default,
-            aten.igammac.default,
-            aten.le.Tensor,
-            aten.lt.Tensor,
-            aten.maximum.default,
-            aten.minimum.default,
-            aten.mul.Tensor,
-            aten.ne.Tensor,
-            aten.nextafter.default,
-            aten.pow.Tensor_Tensor,
-            aten.remainder.Tensor,
-            aten.sub.Tensor,
-            aten.true_divide.Tensor,
-        ),
-        _elementwise(0, 1),
-    ),
-    aten.where.self: layouts.of_where,
-}
-"""The same for what is kept whole, mostly, and whose fake versions lie otherwise than eager's only where an
-operand is not row-major or is repeated: half types, and other types than the first, are converted at another
-time."""
 
 
 def decompositions(config: Config) -> Table:
@@ -253,9 +250,9 @@ def _taken_apart(multiply_add: Any | None) -> Table:
 def _table(multiply_add: Any | None) -> Table:
     wanted = dict(_taken_apart(multiply_add))
     for op in _RESULTS:
+        if op in _RIGHT_WHERE_PLAIN:
+            wanted[op] = layouts.whole_unless_plain(op, wanted.get(op))
         wanted.setdefault(op, layouts.whole(op))
-    for op in _BROADCAST:
-        wanted[op] = layouts.whole_unless_plain(op, wanted.get(op))
     for op in SIZED:  # to learn of sizes what the rules have to know, while the trace may still guard them
         wanted.setdefault(op, _kept)
     return wanted
@@ -269,7 +266,7 @@ def _guarded(operator: Any, decomposition: Decomposition, strict: bool) -> Decom
     """The decomposition, with results that lie as the operator's do (`_RESULTS`). It leaves alone what eager
     PyTorch refuses, what it refuses itself, what it fails at, and what only the running graph can decide:
     eager then raises its own error, or knows better."""
-    rules = _RESULTS.get(operator, ()) or tuple(filter(None, [_BROADCAST.get(operator)]))
+    rules = _RESULTS.get(operator, ())
 
     @functools.wraps(decomposition)
     def decompose(*args: Any, **kwargs: Any) -> Any:

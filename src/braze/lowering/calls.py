@@ -19,6 +19,7 @@ from braze._torch.schema import (
     is_ordered_call,
     operator_info,
 )
+from braze._torch.shapes import is_symbolic
 from braze.artifact.graph_call import GRAPHS_OF, GraphCall
 from braze.ir.boxes import TensorBox
 from braze.ir.buffers import Buffer
@@ -180,9 +181,18 @@ def tensors_with_views_outside(gm: GraphModule) -> set[Node]:
     results = collections.Counter(chain[-1] for chain in chains if chain)
     found: set[Node] = set()
     for chain in chains:
-        if chain and (results[chain[-1]] > 1 or any(node.target in _OVERLAPPING for node in chain)):
+        if chain and (results[chain[-1]] > 1 or any(map(_lies_in_another, chain))):
             found.update(chain)
     return found
+
+
+def _lies_in_another(node: Node) -> bool:
+    """Whether a view may have strides that no memory of its own has: elements that it shares, or a diagonal
+    whose steps among symbolic sizes nobody can order."""
+    value = node.meta.get("val")
+    if node.target is torch.ops.aten.diagonal.default and isinstance(value, torch.Tensor):
+        return any(map(is_symbolic, (*value.shape, *value.stride())))
+    return node.target in _OVERLAPPING
 
 
 def _view_chain(node: Any) -> list[Node]:

@@ -208,6 +208,17 @@ def test_float64_decides_as_eager_does() -> None:
     assert torch.equal(eager.results[1], exact.results[1])
 
 
+def test_float64_decides_for_the_same_zero() -> None:
+    """1 / -0.0 is minus infinity."""
+    one = program(
+        [tensor("x", (2,), values=(1.5,)), tensor("y", (2,), values=(-0.0, 0.0), grad=True)],
+        [statement("a", "div_trunc", "x", "y")],
+        "a",
+    )  # fmt: skip
+    eager, exact = run(function_of(one), one, 0), reference(one, 0)
+    assert torch.equal(eager.results[0].double(), exact.results[0])
+
+
 def test_the_reference_is_in_float64_also_where_types_are_named() -> None:
     one = program(
         [tensor("x", (3,)), tensor("k", (3,), dtype="int64", values=(1, 2, 3))],

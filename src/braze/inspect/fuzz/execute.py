@@ -258,10 +258,20 @@ def _decided(statement: Statement, eager: Mapping[str, Any], exact: Mapping[str,
     for name in set(statement.reads()):
         value = eager[name]
         if isinstance(value, torch.Tensor) and value.is_floating_point():
-            seen[name] = value if operator.bits else exact[name] + (value.double() - exact[name]).detach()
-            if not operator.bits:  # infinities less themselves are no numbers
-                seen[name] = torch.where(torch.isfinite(value), seen[name], value.double())
+            seen[name] = value if operator.bits else _InPlaceOf.apply(exact[name], value)  # type: ignore[no-untyped-call]
     return seen
+
+
+class _InPlaceOf(torch.autograd.Function):
+    """Another value, down to the signs of its zeros, with the gradient of the one that it stands for."""
+
+    @staticmethod
+    def forward(ctx: Any, exact: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        return value.detach().double()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return gradient, None
 
 
 def _widened(value: Any) -> Any:

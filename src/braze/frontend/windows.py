@@ -1,0 +1,88 @@
+"""Writes through `unfold`. PyTorch's functionalisation takes what lies between windows, and behind the last
+one, for zero once a window was written to. So in a graph of Dynamo's such windows are made of views whose
+writes it knows: slices and dimensions taken apart."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.fx import Graph, GraphModule, Node
+
+from braze._torch.schema import bind
+from braze.errors import LoweringError
+from braze.frontend.writes import reaches, written_by
+
+__all__ = ["with_writable_windows"]
+
+aten = torch.ops.aten
+
+
+def with_writable_windows(gm: GraphModule) -> GraphModule:
+    """The graph, or a copy of it where windows are written to.
+
+    Raises `LoweringError` for those that cannot be made of other views: windows of several elements with gaps
+    between them, where behind the last one there is no whole gap."""
+    if not any(_written_windows(gm)):
+        return gm
+    copy = GraphModule(gm, Graph())
+    copy.graph.output(copy.graph.graph_copy(gm.graph, {}))
+    for node in list(_written_windows(copy)):
+        _replace(copy.graph, node)
+    copy.recompile()
+    return copy
+
+
+def _written_windows(gm: GraphModule) -> Iterator[Node]:
+    """Those that do not overlap: PyTorch itself refuses writes to others."""
+    windows = [n for n in gm.graph.nodes if _is_unfold(n) and isinstance(_value(n), torch.Tensor)]
+    if windows:
+        written = [target for node in gm.graph.nodes for target in written_by(node)]
+        for window in windows:
+            _, size, step = _window(window)
+            if size <= step and any(reaches(target, {window}) for target in written):
+                yield window
+
+
+def _is_unfold(node: Node) -> bool:
+    named = node.op == "call_method" and node.target == "unfold"
+    return named or node.target in (torch.Tensor.unfold, aten.unfold.default)
+
+
+def _value(node: Node) -> Any:
+    return node.meta.get("example_value", node.meta.get("val"))
+
+
+def _window(node: Node) -> tuple[Any, Any, Any]:
+    """The dimension, the size and the step of an `unfold`."""
+    given = bind(aten.unfold.default, node.args, node.kwargs)
+    return given["dimension"], given["size"], given["step"]
+
+
+def _replace(graph: Graph, node: Node) -> None:
+    """The same windows by views of other kinds."""
+    x = node.args[0]
+    dim, size, step = _window(node)
+    length = _value(x).shape[dim]  # type: ignore[arg-type]
+    dim = dim % _value(x).ndim  # type: ignore[arg-type]
+    with graph.inserting_before(node):
+        if size == 1:
+            last = graph.call_function(aten.slice.Tensor, (x, dim, 0, None, step))
+            found = graph.call_method("unsqueeze", (last, -1))
+        else:
+            if step > size and not bool((length - size) // step * step + step <= length):
+                raise LoweringError(
+                    "it writes to windows with gaps between them, and no whole gap follows the last one"
+                )
+            total = graph.call_method("size", (x, dim))
+            count = graph.call_function(operator.sub, (total, size))
+            count = graph.call_function(operator.floordiv, (count, step))
+            count = graph.call_function(operator.add, (count, 1))
+            whole = graph.call_method("narrow", (x, dim, 0, graph.call_function(operator.mul, (count, step))))
+            parts = graph.call_method("unflatten", (whole, dim, (count, step)))
+            window = graph.call_method("narrow", (parts, dim + 1, 0, size))
+            found = graph.call_method("movedim", (window, dim + 1, -1))
+    node.replace_all_uses_with(found)
+    graph.erase_node(node)
