@@ -17,7 +17,8 @@ import torch
 
 from braze.ir.boxes import TensorBox
 from braze.lowering.registry import Unsupported, lowers
-from braze.ops.dag import Dag, Node
+from braze.ops.dag import Node
+from braze.ops.functions import cos, exp, fma, isinf, signbit, sin, sqrt, where
 
 if TYPE_CHECKING:
     from braze.lowering.graph import GraphLowering
@@ -30,11 +31,11 @@ SERIES_TERMS = 64
 ASYMPTOTIC_TERMS = 20
 
 
-def _polynomial(d: Dag, x: Node, coefficients: Sequence[float]) -> Node:
+def _polynomial(x: Node, coefficients: Sequence[float]) -> Node:
     """The sum of coefficient k times x^k, by Horner's rule."""
-    value = d.constant(coefficients[-1], x.dtype)
+    value = x.like(coefficients[-1])
     for c in reversed(coefficients[:-1]):
-        value = d.op("fma", value, x, d.constant(c, x.dtype))
+        value = fma(value, x, c)
     return value
 
 
@@ -52,65 +53,56 @@ def _expansion(order: int) -> list[float]:
     return coefficients
 
 
-def modified(d: Dag, x: Node, order: int, scaled: bool) -> Node:
+def modified(x: Node, order: int, scaled: bool) -> Node:
     """I_order(x), times exp(-|x|) if ``scaled``, for order 0 and 1."""
-
-    def c(k: float) -> Node:
-        return d.constant(k, torch.float64)
-
-    size = d.op("abs", x)
-    half = d.op("mul", size, c(0.5))
-    near = _polynomial(d, d.op("mul", half, half), _series(order, 1))
+    size = abs(x)
+    half = size * 0.5
+    near = _polynomial(half * half, _series(order, 1))
     if order:
-        near = d.op("mul", near, half)
-    inverse = d.op("truediv", c(1), size)
+        near = near * half
+    inverse = 1 / size
     alternating = [a * (-1) ** k for k, a in enumerate(_expansion(order))]
-    far = d.op(
-        "mul", _polynomial(d, inverse, alternating), d.op("sqrt", d.op("mul", inverse, c(1 / (2 * math.pi))))
-    )
+    far = _polynomial(inverse, alternating) * sqrt(inverse * (1 / (2 * math.pi)))
     if scaled:
-        near = d.op("mul", near, d.op("exp", d.op("neg", size)))
+        near = near * exp(-size)
     else:
         # two factors: exp(x) alone overflows before the function does
-        growth = d.op("exp", half)
-        far = d.op("mul", d.op("mul", far, growth), growth)
-    value = d.where(d.op("lt", size, c(MEETING)), near, far)
-    return d.where(d.op("lt", x, c(0)), d.op("neg", value), value) if order else value
+        growth = exp(half)
+        far = far * growth * growth
+    value = where(size < MEETING, near, far)
+    return where(x < 0, -value, value) if order else value
 
 
-def first_kind(d: Dag, x: Node, order: int) -> Node:
+def first_kind(x: Node, order: int) -> Node:
     """J_order(x), for order 0 and 1."""
-
-    def c(k: float) -> Node:
-        return d.constant(k, torch.float64)
-
-    size = d.op("abs", x)
-    half = d.op("mul", size, c(0.5))
-    near = _polynomial(d, d.op("mul", half, half), _series(order, -1))
+    size = abs(x)
+    half = size * 0.5
+    near = _polynomial(half * half, _series(order, -1))
     if order:
-        near = d.op("mul", near, half)
-    inverse = d.op("truediv", c(1), size)
-    square = d.op("mul", inverse, inverse)
+        near = near * half
+    inverse = 1 / size
+    square = inverse * inverse
     a = _expansion(order)
-    even = _polynomial(d, square, [a[2 * k] * (-1) ** k for k in range(len(a) // 2)])
-    odd = d.op("mul", inverse, _polynomial(d, square, [a[2 * k + 1] * (-1) ** k for k in range(len(a) // 2)]))
-    angle = d.op("sub", size, c(math.pi * (2 * order + 1) / 4))
-    wave = d.op("sub", d.op("mul", d.op("cos", angle), even), d.op("mul", d.op("sin", angle), odd))
-    far = d.op("mul", wave, d.op("sqrt", d.op("mul", inverse, c(2 / math.pi))))
-    value = d.where(d.op("lt", size, c(MEETING / 2)), near, far)
-    return d.where(d.op("signbit", x), d.op("neg", value), value) if order else value
+    even = _polynomial(square, [a[2 * k] * (-1) ** k for k in range(len(a) // 2)])
+    odd = inverse * _polynomial(square, [a[2 * k + 1] * (-1) ** k for k in range(len(a) // 2)])
+    angle = size - math.pi * (2 * order + 1) / 4
+    wave = cos(angle) * even - sin(angle) * odd
+    far = wave * sqrt(inverse * (2 / math.pi))
+    value = where(size < MEETING / 2, near, far)
+    return where(signbit(x), -value, value) if order else value
 
 
-def _register(operator: object, compute: Callable[[Dag, Node], Node]) -> None:
+def _register(operator: object, compute: Callable[[Node], Node]) -> None:
     def lowering(ctx: GraphLowering, x: TensorBox) -> TensorBox:
-        d = ctx.dag
-        return ctx.elementwise(lambda v: compute(d, d.to_dtype(v, torch.float64)), x, compute=ctx.out_dtype)
+        return ctx.elementwise(
+            lambda v: compute(ctx.dag.to_dtype(v, torch.float64)), x, compute=ctx.out_dtype
+        )
 
     lowers(operator)(lowering)
 
 
-def _modified(order: int, scaled: bool) -> Callable[[Dag, Node], Node]:
-    return lambda d, v: modified(d, v, order, scaled)
+def _modified(order: int, scaled: bool) -> Callable[[Node], Node]:
+    return lambda v: modified(v, order, scaled)
 
 
 for _order, _plain, _scaled in ((0, aten.i0, aten.special_i0e), (1, aten.special_i1, aten.special_i1e)):
@@ -124,9 +116,8 @@ def _first_kind(order: int) -> Callable[[GraphLowering, TensorBox], TensorBox]:
     def lowering(ctx: GraphLowering, x: TensorBox) -> TensorBox:
         if ctx.out_dtype is torch.float64:
             raise Unsupported("eager's values in float64 are off by up to 5e-7, and others would not agree")
-        d = ctx.dag
         return ctx.elementwise(
-            lambda v: first_kind(d, d.to_dtype(v, torch.float64), order), x, compute=ctx.out_dtype
+            lambda v: first_kind(ctx.dag.to_dtype(v, torch.float64), order), x, compute=ctx.out_dtype
         )
 
     return lowering
@@ -139,11 +130,8 @@ lowers(aten.special_bessel_j1.default)(_first_kind(1))
 @lowers(aten.special_spherical_bessel_j0.default)
 def spherical_j0(ctx: GraphLowering, x: TensorBox) -> TensorBox:
     """sin(x) / x; 1 at zero, 0 at infinity."""
-    d = ctx.dag
 
     def value(v: Node) -> Node:
-        zero, one = d.constant(0, v.dtype), d.constant(1, v.dtype)
-        ratio = d.where(d.op("eq", v, zero), one, d.op("truediv", d.op("sin", v), v))
-        return d.where(d.op("isinf", v), zero, ratio)
+        return where(isinf(v), 0, where(v.eq(0), 1, sin(v) / v))
 
     return ctx.elementwise(value, x, compute=ctx.out_dtype)

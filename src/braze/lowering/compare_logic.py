@@ -1,4 +1,4 @@
-"""Comparisons, boolean logic, bit operations, and choosing between two values."""
+"""Comparisons, boolean logic, shifts, and choosing between two values."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from braze.ir.boxes import TensorBox
 from braze.lowering.casts import held
 from braze.lowering.promotion import Operand, nonzero, operand, result_type
 from braze.lowering.registry import Unsupported, lowers
+from braze.ops import functions
 from braze.ops.dag import Node
 from braze.ops.dtypes import is_float
 from braze.runtime.expr import Expr
@@ -43,8 +44,8 @@ def _logical(name: str) -> Callable[..., TensorBox]:
             torch.bool,
             lambda i: ctx.dag.op(
                 name,
-                nonzero(ctx, held(ctx, ctx.broadcast_load(a, i, size), a.dtype)),
-                nonzero(ctx, held(ctx, ctx.broadcast_load(b, i, size), b.dtype)),
+                nonzero(held(ctx, ctx.broadcast_load(a, i, size), a.dtype)),
+                nonzero(held(ctx, ctx.broadcast_load(b, i, size), b.dtype)),
             ),
         )
 
@@ -59,31 +60,7 @@ for _name in ("logical_and", "logical_or", "logical_xor"):
 @lowers(aten.logical_not.default)
 def logical_not(ctx: GraphLowering, x: TensorBox) -> TensorBox:
     """Whether x is 0."""
-    return ctx.elementwise(
-        lambda v: ctx.dag.op("logical_not", nonzero(ctx, v)), x, compute=x.dtype, exact=True
-    )
-
-
-def _bitwise(name: str) -> Callable[..., TensorBox]:
-    def lowering(ctx: GraphLowering, a: Operand, b: Operand) -> TensorBox:
-        compute = ctx.out_dtype
-        actual = name.replace("bitwise", "logical") if compute is torch.bool else name
-        return ctx.elementwise(lambda x, y: ctx.dag.op(actual, x, y), a, b, compute=compute)
-
-    lowering.__doc__ = f"{name} of integers; of booleans, the logical operation."
-    return lowering
-
-
-for _name in ("bitwise_and", "bitwise_or", "bitwise_xor"):
-    _packet = getattr(aten, _name)
-    lowers(_packet.Tensor, _packet.Scalar, _packet.Scalar_Tensor)(_bitwise(_name))
-
-
-@lowers(aten.bitwise_not.default)
-def bitwise_not(ctx: GraphLowering, x: TensorBox) -> TensorBox:
-    """Every bit inverted; of booleans, not."""
-    name = "logical_not" if x.dtype is torch.bool else "bitwise_not"
-    return ctx.elementwise(lambda v: ctx.dag.op(name, v), x, compute=x.dtype)
+    return ctx.elementwise(lambda v: ~nonzero(v), x, compute=x.dtype, exact=True)
 
 
 def _shift(name: str) -> Callable[..., TensorBox]:
@@ -119,12 +96,11 @@ for _name in ("isnan", "isinf"):
 @lowers(aten.signbit.default)
 def signbit(ctx: GraphLowering, x: TensorBox) -> TensorBox:
     """Whether the sign bit is set: -0.0 counts as negative."""
-    d = ctx.dag
     if x.dtype is torch.bool:
-        return ctx.elementwise(lambda v: d.constant(False, torch.bool), x, compute=x.dtype)
+        return ctx.elementwise(lambda v: v.like(False), x, compute=x.dtype)
 
     def value(v: Node) -> Node:
-        return d.op("signbit", v) if is_float(v.dtype) else d.op("lt", v, d.constant(0, v.dtype))
+        return functions.signbit(v) if is_float(v.dtype) else v < 0
 
     return ctx.elementwise(value, x, compute=x.dtype, exact=True)
 
@@ -135,7 +111,7 @@ def where(ctx: GraphLowering, condition: TensorBox, a: TensorBox, b: TensorBox) 
     size, dtype = ctx.out_size, ctx.out_dtype
 
     def value(i: tuple[Expr, ...]) -> Node:
-        holds = nonzero(ctx, held(ctx, ctx.broadcast_load(condition, i, size), condition.dtype))
-        return ctx.dag.where(holds, operand(ctx, a, i, size, dtype), operand(ctx, b, i, size, dtype))
+        holds = nonzero(held(ctx, ctx.broadcast_load(condition, i, size), condition.dtype))
+        return functions.where(holds, operand(ctx, a, i, size, dtype), operand(ctx, b, i, size, dtype))
 
     return ctx.pointwise(size, dtype, value)

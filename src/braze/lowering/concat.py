@@ -17,6 +17,7 @@ from braze.lowering.registry import EXTERNS, lowers
 from braze.lowering.views import clamped, position
 from braze.ops.dag import Node, cost, loads
 from braze.ops.dtypes import compute_dtype
+from braze.ops.functions import where
 from braze.runtime.expr import ONE, ZERO, Expr, ExprLike, as_expr, known_less, known_nonnegative
 
 if TYPE_CHECKING:
@@ -34,9 +35,9 @@ def between(ctx: GraphLowering, e: Expr, low: ExprLike, high: ExprLike) -> Node:
     d = ctx.dag
     holds = d.constant(True, torch.bool)
     if not known_nonnegative(e - low):
-        holds = d.op("ge", d.index_expr(e), d.index_expr(low))
+        holds = d.index_expr(e) >= d.index_expr(low)
     if not known_less(e, high):
-        holds = d.logical_and(holds, d.op("lt", d.index_expr(e), d.index_expr(high)))
+        holds = holds & (d.index_expr(e) < d.index_expr(high))
     return holds
 
 
@@ -87,7 +88,7 @@ def _chosen(ctx: GraphLowering, pieces: Sequence[TensorBox], dim: int) -> Tensor
             start = end
         result = parts[-1][1]
         for before_end, part in reversed(parts[:-1]):
-            result = d.where(before_end, part, result)
+            result = where(before_end, part, result)
         return result
 
     return ctx.pointwise(ctx.out_size, ctx.out_dtype, value)
@@ -125,9 +126,9 @@ def constant_pad_nd(
         own = [index - b for index, b in zip(i, before)]
         inside = d.constant(True, torch.bool)
         for e, n in zip(own, x.size):
-            inside = d.logical_and(inside, between(ctx, e, 0, n))
+            inside = inside & between(ctx, e, 0, n)
         own = [ZERO if n == ONE else e for e, n in zip(own, x.size)]
-        return d.where(inside, d.mask(x.load(d, own), inside), number(ctx, value, dtype))
+        return where(inside, d.mask(x.load(d, own), inside), number(ctx, value, dtype))
 
     return ctx.pointwise(ctx.out_size, x.dtype, element)
 
@@ -167,11 +168,10 @@ def slice_scatter(
         distance = i[dim] - first
         inside = between(ctx, distance, 0, (length - 1) * step + 1)
         if step != 1:
-            on = d.op("eq", d.index_expr(distance % step), d.constant(0, torch.int64))
-            inside = d.logical_and(inside, on)
+            inside = inside & d.index_expr(distance % step).eq(0)
         own = [*i[:dim], ZERO if length == ONE else distance // step, *i[dim + 1 :]]
         new = d.mask(d.to_dtype(source.load(d, own), compute_dtype(x.dtype)), inside)
-        return d.where(inside, new, x.load(d, i))
+        return where(inside, new, x.load(d, i))
 
     return ctx.pointwise(x.size, x.dtype, element)
 
@@ -187,10 +187,10 @@ def select_scatter(
     at = position(ctx, index, x.size[dim])
 
     def element(i: tuple[Expr, ...]) -> Node:
-        here = d.op("eq", d.index_expr(i[dim]), d.index_expr(at))
+        here = d.index_expr(i[dim]).eq(d.index_expr(at))
         own = [*i[:dim], *i[dim + 1 :]]
         new = d.mask(d.to_dtype(source.load(d, own), compute_dtype(x.dtype)), here)
-        return d.where(here, new, x.load(d, i))
+        return where(here, new, x.load(d, i))
 
     return ctx.pointwise(x.size, x.dtype, element)
 
@@ -218,11 +218,11 @@ def diagonal_scatter(
 
     def element(i: tuple[Expr, ...]) -> Node:
         along = i[dim1] - first
-        on = d.op("eq", d.index_expr(along), d.index_expr(i[dim2] - second))
-        on = d.logical_and(on, between(ctx, along, 0, source.size[-1]))
+        on = d.index_expr(along).eq(d.index_expr(i[dim2] - second))
+        on = on & between(ctx, along, 0, source.size[-1])
         own = [e for k, e in enumerate(i) if k not in (dim1, dim2)]
         own.append(ZERO if source.size[-1] == ONE else along)
         new = d.mask(d.to_dtype(source.load(d, own), compute_dtype(x.dtype)), on)
-        return d.where(on, new, x.load(d, i))
+        return where(on, new, x.load(d, i))
 
     return ctx.pointwise(x.size, x.dtype, element)

@@ -44,10 +44,7 @@ def _held(ctx: GraphLowering, value: Expr, dtype: torch.dtype) -> Node:
         return converted(ctx, number(ctx, value, compute), dtype)
     low, high = (-65504, 65504) if is_float(dtype) else integer_limits(dtype)
     wide = d.index_expr(value)
-    fits = d.logical_and(
-        d.op("ge", wide, d.constant(low or -high, torch.int64)),
-        d.op("le", wide, d.constant(high, torch.int64)),
-    )
+    fits = (wide >= (low or -high)) & (wide <= high)
     text = f"value cannot be converted to type {dtype} without overflow"
     return converted(ctx, d.to_dtype(d.check(wide, fits, ctx.check(RuntimeError, text)), compute), dtype)
 
@@ -86,8 +83,8 @@ def arange(ctx: GraphLowering, start: Scalar, end: Scalar, step: Scalar = 1, **o
             return converted(ctx, d.index_expr(i[0] * _whole(step) + _whole(start), compute), dtype)
         if not is_float(dtype):  # eager converts the bounds before it counts
             return d.index_expr(i[0] * _whole(step) + _whole(start), dtype)
-        steps = d.op("mul", number(ctx, step, torch.float64), d.index_expr(i[0], torch.float64))
-        exact = d.op("add", number(ctx, start, torch.float64), steps)
+        steps = number(ctx, step, torch.float64) * d.index_expr(i[0], torch.float64)
+        exact = number(ctx, start, torch.float64) + steps
         return converted(ctx, d.to_dtype(exact, compute), dtype)
 
     return ctx.pointwise(ctx.out_size, dtype, value)

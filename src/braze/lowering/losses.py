@@ -14,6 +14,7 @@ from braze.lowering.reductions import reduced
 from braze.lowering.registry import lowers
 from braze.ops.dag import Node
 from braze.ops.dtypes import compute_dtype
+from braze.ops.functions import log, log1p, maximum, where
 from braze.runtime.expr import Expr, product
 
 if TYPE_CHECKING:
@@ -36,9 +37,6 @@ def binary_cross_entropy(
     RuntimeError in the call where x or target is not in [0, 1]."""
     d, dtype = ctx.dag, compute_dtype(x.dtype)
 
-    def c(k: float) -> Node:
-        return d.constant(k, dtype)
-
     def probability(box: TensorBox, i: Sequence[Expr], name: str) -> Node:
         text = f"all elements of {name} should be between 0 and 1"
         value = d.to_dtype(ctx.broadcast_load(box, i, x.size), dtype)
@@ -46,12 +44,10 @@ def binary_cross_entropy(
 
     def loss(i: Sequence[Expr]) -> Node:
         p, t = probability(x, i, "input"), probability(target, i, "target")
-        hit = d.op("maximum", d.op("log", p), c(-100))
-        missed = d.op("maximum", d.op("log1p", d.op("neg", p)), c(-100))
-        value = d.op("sub", d.op("mul", d.op("sub", t, c(1)), missed), d.op("mul", t, hit))
+        value = (t - 1) * maximum(log1p(-p), -100) - t * maximum(log(p), -100)
         if weight is None:
             return value
-        return d.op("mul", value, d.to_dtype(ctx.broadcast_load(weight, i, x.size), dtype))
+        return value * d.to_dtype(ctx.broadcast_load(weight, i, x.size), dtype)
 
     if reduction == _NONE:
         return ctx.pointwise(x.size, x.dtype, loss)
@@ -59,7 +55,7 @@ def binary_cross_entropy(
     if reduction != _MEAN:
         return ctx.pointwise((), x.dtype, lambda i: total.load(d, i))
     count = d.index_expr(product(x.size), dtype)
-    return ctx.pointwise((), x.dtype, lambda i: d.op("truediv", total.load(d, i), count))
+    return ctx.pointwise((), x.dtype, lambda i: total.load(d, i) / count)
 
 
 @lowers(aten.nll_loss_forward.default, aten.nll_loss2d_forward.default)
@@ -83,21 +79,21 @@ def nll_loss(
 
     def chosen(i: Sequence[Expr]) -> tuple[Node, Expr]:
         label = target.load(d, i)
-        counts = d.op("ne", label, d.constant(ignore_index, label.dtype))
-        safe = d.where(counts, label, d.constant(0, label.dtype))
+        counts = label.ne(ignore_index)
+        safe = where(counts, label, 0)
         return counts, checked(ctx, safe, x.size[channel], wrap=False, error=IndexError)
 
     def row_weight(i: Sequence[Expr]) -> Node:
         counts, label = chosen(i)
         one = d.constant(1, dtype) if weight is None else d.to_dtype(weight.load(d, [label]), dtype)
-        return d.where(counts, one, d.constant(0, dtype))
+        return where(counts, one, 0)
 
     def row_loss(i: Sequence[Expr]) -> Node:
         counts, label = chosen(i)
-        value = d.op("neg", x.load(d, [*i[:channel], label, *i[channel:]]))
+        value = -x.load(d, [*i[:channel], label, *i[channel:]])
         if weight is not None:
-            value = d.op("mul", value, d.to_dtype(weight.load(d, [label]), dtype))
-        return d.where(counts, value, d.constant(0, dtype))
+            value = value * d.to_dtype(weight.load(d, [label]), dtype)
+        return where(counts, value, 0)
 
     if reduction == _NONE:
         none = ctx.pointwise((), x.dtype, lambda i: d.constant(0, dtype))
@@ -107,6 +103,6 @@ def nll_loss(
 
     def result(i: Sequence[Expr]) -> Node:
         value = loss.load(d, i)
-        return d.op("truediv", value, total.load(d, i)) if reduction == _MEAN else value
+        return value / total.load(d, i) if reduction == _MEAN else value
 
     return ctx.pointwise((), x.dtype, result), ctx.pointwise((), x.dtype, lambda i: total.load(d, i))

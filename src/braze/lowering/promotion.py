@@ -103,6 +103,6 @@ def dims_of(dims: int | Sequence[int] | None, ndim: int) -> list[int]:
     return sorted({d % ndim for d in dims}) if ndim else []
 
 
-def nonzero(ctx: GraphLowering, v: Node) -> Node:
+def nonzero(v: Node) -> Node:
     """``v != 0`` as a boolean."""
-    return v if v.dtype is torch.bool else ctx.dag.op("ne", v, ctx.dag.constant(0, v.dtype))
+    return v if v.dtype is torch.bool else v.ne(0)

@@ -71,14 +71,12 @@ def _drawn(
 
 def bounded(ctx: GraphLowering, v: Node, low: float, high: float, text: str) -> Node:
     """v, which has to lie in [low, high], NaN excluded: RuntimeError with ``text`` as its message if not."""
-    d = ctx.dag
-    inside = [
-        d.op(name, v, d.constant(bound, v.dtype))
-        for name, bound in (("ge", low), ("le", high))
-        if math.isfinite(bound)
-    ]
-    holds = d.logical_and(*inside) if len(inside) == 2 else inside[0]
-    return d.check(v, holds, ctx.check(RuntimeError, text))
+    holds = ctx.dag.constant(True, torch.bool)
+    if math.isfinite(low):
+        holds = v >= low
+    if math.isfinite(high):
+        holds = holds & (v <= high)
+    return ctx.dag.check(v, holds, ctx.check(RuntimeError, text))
 
 
 @lowers(prims.between)

@@ -15,6 +15,7 @@ from braze.lowering.promotion import dims_of, nonzero
 from braze.lowering.registry import Unsupported, lowers
 from braze.ops.dag import Node
 from braze.ops.dtypes import compute_dtype
+from braze.ops.functions import maximum
 from braze.runtime.expr import ONE, ZERO, Expr, known_positive, product
 
 if TYPE_CHECKING:
@@ -170,9 +171,7 @@ def count(ctx: GraphLowering, numel: Expr, dtype: torch.dtype, correction: float
     if numel.constant is not None:
         return d.constant(max(float(numel.constant) - correction, 0.0), dtype)
     n = d.index_expr(numel, dtype)
-    if correction == 0:
-        return n
-    return d.op("maximum", d.op("sub", n, d.constant(correction, dtype)), d.constant(0, dtype))
+    return n if correction == 0 else maximum(n - correction, 0)
 
 
 @lowers(aten.mean.dim)
@@ -180,12 +179,10 @@ def mean_dim(
     ctx: GraphLowering, x: TensorBox, dims: Any, keepdim: bool = False, *, dtype: Any = None
 ) -> TensorBox:
     """The mean over some dimensions."""
-    d, out = ctx.dag, ctx.out_dtype
+    out = ctx.out_dtype
     space = Space(ctx, x, dims, keepdim)
     n = count(ctx, space.numel, compute_dtype(out))
-    return space.reduce(
-        "sum", out, lambda i, r: [space.element(i, r, out)], finish=lambda v: d.op("truediv", v, n)
-    )
+    return space.reduce("sum", out, lambda i, r: [space.element(i, r, out)], finish=lambda v: v / n)
 
 
 def _extremum(ctx: GraphLowering, kind: str, x: TensorBox, dims: Any, keepdim: bool) -> TensorBox:
@@ -232,6 +229,4 @@ _make_extremum("min")
 def any_(ctx: GraphLowering, x: TensorBox, dims: Any = None, keepdim: bool = False) -> TensorBox:
     """Whether any elements are not 0."""
     space = Space(ctx, x, dims, keepdim)
-    return space.reduce(
-        "any", ctx.out_dtype, lambda i, r: [nonzero(ctx, held(ctx, space.element(i, r), x.dtype))]
-    )
+    return space.reduce("any", ctx.out_dtype, lambda i, r: [nonzero(held(ctx, space.element(i, r), x.dtype))])

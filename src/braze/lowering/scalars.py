@@ -32,6 +32,7 @@ from braze.lowering.casts import held
 from braze.lowering.promotion import Scalar, number
 from braze.lowering.registry import Unsupported, lowers
 from braze.ops.dag import Node
+from braze.ops.functions import sqrt
 from braze.runtime.expr import Expr, Symbol, as_expr
 from braze.runtime.guard import FALSE, TRUE, BoolExpr, all_of, compare
 
@@ -185,7 +186,7 @@ def _native(ctx: GraphLowering, name: str, args: Sequence[Any]) -> Node | None:
     if name in _LOGIC and all(_is_truth(a) for a in args):
         return d.op(_LOGIC[name], *[number(ctx, a, torch.bool) for a in args])
     if name in ("torch::sym_not", "py::not_") and _is_truth(args[0]):
-        return d.op("logical_not", number(ctx, args[0], torch.bool))
+        return ~number(ctx, args[0], torch.bool)
     if ctx.example.__class__ is not torch.SymFloat:
         return None
     values = [number(ctx, a, torch.float64) for a in args]
@@ -194,9 +195,9 @@ def _native(ctx: GraphLowering, name: str, args: Sequence[Any]) -> Node | None:
     if name in _ARITHMETIC:
         return d.op(name.removeprefix("py::"), *values)
     if name == "py::truediv" and is_surely_positive(_traced(ctx.node.args[1])):
-        return d.op("truediv", *values)
+        return values[0] / values[1]
     if name in _SQUARE_ROOTS and is_surely_nonnegative(_traced(ctx.node.args[0])):
-        return d.op("sqrt", *values)
+        return sqrt(values[0])
     return None
 
 

@@ -15,6 +15,7 @@ from braze.lowering.promotion import Operand, operand
 from braze.lowering.registry import Unsupported, lowers
 from braze.ops.dag import Node
 from braze.ops.dtypes import compute_dtype
+from braze.ops.functions import where
 from braze.runtime.expr import ONE, Expr
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ def _slices(
 
     def value(i: Sequence[Expr], dtype: torch.dtype) -> Node:
         own = ctx.dag.to_dtype(source.load(ctx.dag, i), dtype)
-        return own if alpha == 1 else ctx.dag.op("mul", own, ctx.dag.constant(alpha, dtype))
+        return own if alpha == 1 else own * alpha
 
     return scattered(ctx, x, source.size, positions, value, accumulate=accumulate)
 
@@ -189,8 +190,8 @@ def _masked_put(
         old = x.load(d, i)
         new = converted(ctx, values.load(d, [s - 1 for s in values.size]), x.dtype)
         if accumulate:
-            new = d.op("add", old, new)
-        return d.where(mask.load(d, i[dim : dim + mask.ndim]), new, old)
+            new = old + new
+        return where(mask.load(d, i[dim : dim + mask.ndim]), new, old)
 
     if accumulate and x.dtype is torch.bool:
         raise Unsupported("a sum of booleans as booleans")

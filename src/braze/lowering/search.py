@@ -16,6 +16,7 @@ from braze.lowering.promotion import Operand, operand, result_type
 from braze.lowering.reductions import reduced
 from braze.lowering.registry import Unsupported, lowers
 from braze.ops.dag import Node
+from braze.ops.functions import minimum, sqrt, where
 from braze.runtime.expr import Expr
 
 if TYPE_CHECKING:
@@ -46,16 +47,15 @@ def _insertion(
     count = boundaries.size[-1].constant
     if count is None or count == 0 or count.bit_length() > MOST_STEPS:
         raise Unsupported("a search among boundaries whose number is not known, or is 0")
-    one, last = d.constant(1, torch.int64), d.constant(count - 1, torch.int64)
     start, end = d.constant(0, torch.int64), d.constant(count, torch.int64)
     for _ in range(count.bit_length()):
-        middle = d.op("add", start, d.op("shr", d.op("sub", end, start), one))
-        place = d.indirect(d.op("minimum", middle, last), boundaries.size[-1])
+        middle = start + ((end - start) >> 1)
+        place = d.indirect(minimum(middle, count - 1), boundaries.size[-1])
         boundary = d.to_dtype(held(ctx, boundaries.load(d, [*lead, place]), boundaries.dtype), compute)
-        left = d.op("gt" if right else "ge", boundary, value)
-        some = d.op("lt", start, end)
-        start = d.where(d.logical_and(some, d.op("logical_not", left)), d.op("add", middle, one), start)
-        end = d.where(d.logical_and(some, left), middle, end)
+        left = boundary > value if right else boundary >= value
+        some = start < end
+        start = where(some & ~left, middle + 1, start)
+        end = where(some & left, middle, end)
     return start
 
 
@@ -115,10 +115,9 @@ def masked_scatter(ctx: GraphLowering, x: TensorBox, mask: TensorBox, source: Te
 
     def value(i: tuple[Expr, ...]) -> Node:
         holds = ctx.broadcast_load(mask, i, size)
-        at = d.op("sub", places.load(d, i), d.constant(1, torch.int64))
-        place = checked(ctx, at, source.numel, wrap=False, error=RuntimeError)
+        place = checked(ctx, places.load(d, i) - 1, source.numel, wrap=False, error=RuntimeError)
         old = ctx.broadcast_load(x, i, size)
-        return d.where(holds, d.mask(values.load(d, [place]), holds), old)
+        return where(holds, d.mask(values.load(d, [place]), holds), old)
 
     return ctx.pointwise(size, x.dtype, value)
 
@@ -136,10 +135,10 @@ def cdist(ctx: GraphLowering, a: TensorBox, b: TensorBox, p: float, mode: Any = 
         lead = i[:-2]
         one = ctx.broadcast_load(a, [*lead, i[-2], r[0]], [*size[:-2], size[-2], a.size[-1]])
         other = ctx.broadcast_load(b, [*lead, i[-1], r[0]], [*size[:-2], size[-1], a.size[-1]])
-        distance = d.op("sub", one, other)
-        return [d.op("mul", distance, distance) if p == 2 else d.op("abs", distance)]
+        distance = one - other
+        return [distance * distance if p == 2 else abs(distance)]
 
     total = reduced(ctx, kinds[p], a.dtype, size, (a.size[-1],), difference)
     if p != 2:
         return total
-    return ctx.pointwise(size, a.dtype, lambda i: d.op("sqrt", total.load(d, i)))
+    return ctx.pointwise(size, a.dtype, lambda i: sqrt(total.load(d, i)))

@@ -12,6 +12,7 @@ from __future__ import annotations
 import torch
 
 from braze.ops.dag import Dag, Node, topological
+from braze.ops.functions import where
 from braze.ops.interpreter import interpret
 from braze.ops.kernel import BufferArg, Kernel, Stage, Store
 from braze.runtime.expr import ZERO, Expr, Symbol, as_expr
@@ -53,10 +54,7 @@ def _is_pure(index: Node) -> bool:
 
 def _wrapped(dag: Dag, index: Node, bound: int, wrap: bool) -> Node:
     value = dag.to_dtype(index, torch.int64)
-    if not wrap:
-        return value
-    negative = dag.op("lt", value, dag.constant(0, torch.int64))
-    return dag.where(negative, dag.op("add", value, dag.constant(bound, torch.int64)), value)
+    return where(value < 0, value + bound, value) if wrap else value
 
 
 def _evaluate(index: Node, variable: Symbol | None, extent: int) -> torch.Tensor:

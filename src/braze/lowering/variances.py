@@ -13,8 +13,9 @@ from braze.ir.loops import Loops, WelfordReduction, loop_indices
 from braze.lowering.casts import copied
 from braze.lowering.reductions import Space, count
 from braze.lowering.registry import Unsupported, lowers
-from braze.ops.dag import Dag, Node, cost
+from braze.ops.dag import Node, cost
 from braze.ops.dtypes import compute_dtype, is_float
+from braze.ops.functions import fma, maximum, minimum, sqrt, where
 from braze.runtime.expr import ZERO, Expr, known_positive
 
 if TYPE_CHECKING:
@@ -73,34 +74,31 @@ def _in_strips(
 ) -> tuple[Callable[[], TensorBox], TensorBox]:
     """Halves of what the elements differ by from the first one are reduced, so that merging the strips' means
     loses nothing of large numbers either. Where there may be no element, they are reduced as they are."""
-    d = space.ctx.dag
     divisor = count(space.ctx, space.numel, dtype, correction)
     shifted = known_positive(space.numel)
     at = loop_indices(space.size)
 
     def operand(i: Indices, r: Indices) -> list[Node]:
         x = space.element(i, r, dtype)
-        return [_scaled_difference(d, x, _first(space, i, dtype), 0.5) if shifted else x]
+        return [_scaled_difference(x, _first(space, i, dtype), 0.5) if shifted else x]
 
     def component(which: int, finish: Callable[[Node], Node]) -> TensorBox:
         return space.reduce("welford", dtype, operand, component=which, cls=WelfordReduction, finish=finish)
 
     def mean(v: Node) -> Node:
-        return d.op("fma", v, d.constant(2, dtype), _first(space, at, dtype)) if shifted else v
+        return fma(v, 2, _first(space, at, dtype)) if shifted else v
 
     def variance(v: Node) -> Node:
-        v = d.op("truediv", v, divisor)
-        return finish(d.op("mul", v, d.constant(4, dtype)) if shifted else v)
+        v = v / divisor
+        return finish(v * 4 if shifted else v)
 
     return lambda: component(1, variance), component(0, mean)
 
 
 def _first(space: Space, i: Indices, dtype: torch.dtype) -> Node:
     """The first element of a row, or 0 where it is not finite."""
-    d = space.ctx.dag
     v = space.element(i, [ZERO] * len(space.ranges), dtype)
-    finite = d.op("lt", d.op("abs", v), d.constant(math.inf, dtype))
-    return d.where(finite, v, d.constant(0, dtype))
+    return where(abs(v) < math.inf, v, 0)
 
 
 class _Row:
@@ -128,14 +126,11 @@ class _Row:
         )
 
     def _difference(self, i: Indices, x: Node) -> Node:
-        return _scaled_difference(self.d, x, _first(self.space, i, self.dtype), self.scale)
-
-    def _over(self, v: Node, divisor: float) -> Node:
-        return self.d.op("truediv", v, self.d.constant(divisor, self.dtype))
+        return _scaled_difference(x, _first(self.space, i, self.dtype), self.scale)
 
     def _mean(self, differences: Node, i: Indices) -> Node:
-        half = self._over(differences, 2 * self.n * self.scale)
-        return self.d.op("fma", half, self.d.constant(2, self.dtype), _first(self.space, i, self.dtype))
+        half = differences / (2 * self.n * self.scale)
+        return fma(half, 2, _first(self.space, i, self.dtype))
 
     def mean(self) -> TensorBox:
         """The first element, and the mean difference from it."""
@@ -148,8 +143,8 @@ class _Row:
         d = self.d
 
         def square(i: Indices, x: Node) -> Node:
-            deviation = _scaled_difference(d, x, mean.load(d, i), self.root)
-            return d.op("mul", deviation, deviation)
+            deviation = _scaled_difference(x, mean.load(d, i), self.root)
+            return deviation * deviation
 
         def variance(squares: Node, _: Indices) -> Node:
             rest = squares
@@ -157,23 +152,18 @@ class _Row:
                 (deviation, _same), rvars = squares.args[0].args, squares.attrs[2]
                 assert isinstance(rvars, tuple)
                 total = d.reduction("sum", [deviation], rvars)
-                excess = self._over(d.op("mul", total, total), self.n)
-                excess = d.op(
-                    "minimum", excess, d.constant(torch.finfo(self.dtype).max, self.dtype)
-                )  # inf - inf
-                rest = d.op("maximum", d.op("sub", squares, excess), d.constant(0, self.dtype))
+                excess = total * total / self.n
+                excess = minimum(excess, torch.finfo(self.dtype).max)  # inf - inf
+                rest = maximum(squares - excess, 0)
             divisor = max(self.n - correction, 0.0) * self.root * self.root
-            return finish(self._over(rest, divisor))
+            return finish(rest / divisor)
 
         return self._sum(square, variance)
 
 
-def _scaled_difference(d: Dag, a: Node, b: Node, scale: float) -> Node:
+def _scaled_difference(a: Node, b: Node, scale: float) -> Node:
     """``(a - b) * scale``, rounded once; ``scale`` is a power of two."""
-    if scale == 1:
-        return d.op("sub", a, b)
-    rest = d.op("mul", b, d.constant(-scale, b.dtype))
-    return d.op("fma", a, d.constant(scale, a.dtype), rest)
+    return a - b if scale == 1 else fma(a, scale, b * -scale)
 
 
 def _correction(correction: Any) -> float:
@@ -212,7 +202,7 @@ def _std_and_mean(
         _correction(correction),
         keepdim,
         dtype=torch.float32 if x.dtype is torch.float16 else torch.float64,
-        finish=lambda v: ctx.dag.op("sqrt", v),
+        finish=sqrt,
     )
 
 

@@ -11,8 +11,10 @@ from __future__ import annotations
 import ctypes
 import math
 import struct
-from collections.abc import Iterable, Mapping, Sequence
-from functools import cmp_to_key
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache, cmp_to_key
+from typing import Union
+from weakref import ReferenceType, ref
 
 import torch
 
@@ -22,6 +24,26 @@ from braze.ops.vocabulary import OPS, REDUCTIONS, SCANS
 from braze.runtime.expr import ZERO, Expr, ExprLike, Symbol, as_expr, known_less, known_nonnegative
 
 Scalar = bool | int | float
+NodeLike = Union["Node", Scalar]
+
+
+def _operator(name: str, booleans: str = "") -> Callable[[Node, NodeLike], Node]:
+    """``name`` of a node and what is written to its right; ``booleans``: what it is of truth values."""
+
+    def apply(left: Node, right: NodeLike) -> Node:
+        chosen = booleans if booleans and left.dtype is torch.bool else name
+        return left.dag.op(chosen, left, right if isinstance(right, Node) else left.like(right))
+
+    return apply
+
+
+def _reflected(name: str) -> Callable[[Node, Scalar], Node]:
+    """``name`` of a number and the node to its right."""
+
+    def apply(right: Node, left: Scalar) -> Node:
+        return right.dag.op(name, right.like(left), right)
+
+    return apply
 
 
 class Node:
@@ -32,16 +54,28 @@ class Node:
     ``free`` the loop and size symbols on which the value depends; ``symbols`` those and the reduction
     variables that are bound below it. ``origin`` is what the Dag's ``origin`` was when the node was first
     made; it is no part of the node's identity.
+
+    Python's operators make nodes of the same Dag: ``half * (1 + tanh(inner))``. A number becomes a constant
+    of the node's type (see `like`). Of truth values ``& | ^ ~`` are the logical operations. Nodes compare by
+    identity, so that whether values are equal is asked by `eq` and `ne`; no node is true or false itself.
+    What is written as a function stands in :mod:`braze.ops.functions`.
     """
 
-    __slots__ = ("args", "attrs", "depth", "dtype", "free", "id", "inputs", "op", "origin", "symbols")
+    __slots__ = ("_dag", "args", "attrs", "depth", "dtype", "free", "id", "inputs", "op", "origin", "symbols")
     depth: int
     free: frozenset[Symbol]
     symbols: frozenset[Symbol]
 
     def __init__(
-        self, id: int, op: str, args: tuple[Node, ...], attrs: tuple[object, ...], dtype: torch.dtype
+        self,
+        dag: ReferenceType[Dag],
+        id: int,
+        op: str,
+        args: tuple[Node, ...],
+        attrs: tuple[object, ...],
+        dtype: torch.dtype,
     ) -> None:
+        self._dag = dag
         self.id = id
         self.origin: object = None
         self.op = op
@@ -84,6 +118,54 @@ class Node:
         """The node that guards a ``load`` or a checked index or divisor, if one does."""
         position = 0 if self.op == "load" else 1
         return self.args[position] if len(self.args) > position else None
+
+    @property
+    def dag(self) -> Dag:
+        """The Dag that made the node. Raises ``InternalError`` where that is gone: nodes do not keep it."""
+        dag = self._dag()
+        if dag is None:
+            raise InternalError(f"the Dag of {self} is gone")
+        return dag
+
+    def like(self, value: Scalar) -> Node:
+        """``value`` as a constant of the node's type, rounded if that is a floating one. Raises
+        ``InternalError`` for a fraction beside integers, and for what is no truth value beside booleans."""
+        if not is_float(self.dtype) and value != (bool(value) if self.dtype is torch.bool else value // 1):
+            raise InternalError(f"{value} beside {SHORT[self.dtype]}")
+        return self.dag.constant(value, self.dtype)
+
+    # -- arithmetic -------------------------------------------------------------------------------------
+    __add__, __radd__ = _operator("add"), _reflected("add")
+    __sub__, __rsub__ = _operator("sub"), _reflected("sub")
+    __mul__, __rmul__ = _operator("mul"), _reflected("mul")
+    __truediv__, __rtruediv__ = _operator("truediv"), _reflected("truediv")
+    __pow__ = _operator("pow")
+    __rshift__ = _operator("shr")
+    __lt__, __le__ = _operator("lt"), _operator("le")
+    __gt__, __ge__ = _operator("gt"), _operator("ge")
+    eq, ne = _operator("eq"), _operator("ne")
+    __or__ = _operator("bitwise_or", "logical_or")
+    __xor__ = _operator("bitwise_xor", "logical_xor")
+
+    def __and__(self, other: NodeLike) -> Node:
+        other = other if isinstance(other, Node) else self.like(other)
+        folds = self.dtype is torch.bool
+        return self.dag.logical_and(self, other) if folds else self.dag.op("bitwise_and", self, other)
+
+    def __invert__(self) -> Node:
+        return self.dag.op("logical_not" if self.dtype is torch.bool else "bitwise_not", self)
+
+    def __neg__(self) -> Node:
+        return self.dag.op("neg", self)
+
+    def __abs__(self) -> Node:
+        return self.dag.op("abs", self)
+
+    def __round__(self) -> Node:
+        return self.dag.op("round", self)
+
+    def __bool__(self) -> bool:
+        raise InternalError(f"{self} is not known before the kernel runs")
 
     def __repr__(self) -> str:
         attrs = ", ".join(str(a) for a in self.attrs)
@@ -173,11 +255,29 @@ def _rounded(value: float, dtype: torch.dtype) -> float:
     return value if dtype is torch.float64 else float(torch.tensor(value, dtype=torch.float64).to(dtype))
 
 
+@cache
+def _result_type(name: str, dtype: torch.dtype) -> torch.dtype:
+    """The type of an operation on operands of ``dtype``. Raises ``InternalError`` where there is none."""
+    definition = OPS[name]
+    bad = (
+        dtype in HALF_TYPES
+        or (definition.domain == "float" and not is_float(dtype))
+        or (definition.domain == "int" and not is_integer(dtype))
+        or (definition.domain == "bool" and dtype is not torch.bool)
+        or (definition.domain == "number" and dtype is torch.bool)
+        or (definition.domain == "bits" and is_float(dtype))
+    )
+    if bad or definition.result == "explicit":
+        raise InternalError(f"{name} is not defined for {SHORT[dtype]}")
+    return torch.bool if definition.result == "bool" else dtype
+
+
 class Dag:
     """The nodes of one compile, each made once."""
 
     def __init__(self) -> None:
         self.origin: object = None
+        self._self = ref(self)
         self._nodes: dict[tuple[object, ...], Node] = {}
         self._indirect: dict[tuple[int, Expr], IndirectSymbol] = {}
 
@@ -194,7 +294,7 @@ class Dag:
         key = (op, dtype, tuple([a.id for a in args]), shown)
         found = self._nodes.get(key)
         if found is None:
-            found = self._nodes[key] = Node(len(self._nodes), op, args, attrs, dtype)
+            found = self._nodes[key] = Node(self._self, len(self._nodes), op, args, attrs, dtype)
             found.origin = self.origin
         return found
 
@@ -274,21 +374,11 @@ class Dag:
 
     def op(self, name: str, *args: Node) -> Node:
         """An operation whose type follows from its operands. Operands must agree in type."""
-        definition = OPS[name]
         dtype = args[0].dtype
-        if any(a.dtype is not dtype for a in args):
-            raise InternalError(f"{name} of mixed types: {', '.join(SHORT[a.dtype] for a in args)}")
-        bad = (
-            dtype in HALF_TYPES
-            or (definition.domain == "float" and not is_float(dtype))
-            or (definition.domain == "int" and not is_integer(dtype))
-            or (definition.domain == "bool" and dtype is not torch.bool)
-            or (definition.domain == "number" and dtype is torch.bool)
-            or (definition.domain == "bits" and is_float(dtype))
-        )
-        if bad or definition.result == "explicit":
-            raise InternalError(f"{name} is not defined for {SHORT[dtype]}")
-        return self.make(name, args, (), torch.bool if definition.result == "bool" else dtype)
+        for a in args:
+            if a.dtype is not dtype:
+                raise InternalError(f"{name} of mixed types: {', '.join(SHORT[a.dtype] for a in args)}")
+        return self.make(name, args, (), _result_type(name, dtype))
 
     def where(self, condition: Node, a: Node, b: Node) -> Node:
         """``a`` where ``condition`` holds, else ``b``."""
@@ -449,7 +539,7 @@ class Dag:
                 guard = self.logical_and(args[1], condition) if len(args) > 1 else condition
                 done[current.id] = self.make(current.op, _guarded(args[0], guard), attrs, current.dtype)
             elif current.op == "check":
-                allowed = self.op("logical_or", args[1], self.op("logical_not", condition))
+                allowed = args[1] | ~condition
                 done[current.id] = self.make("check", (args[0], allowed), attrs, current.dtype)
             elif args != current.args or attrs != current.attrs:
                 done[current.id] = self.rewrite(current, args, attrs)

@@ -10,6 +10,7 @@ import torch
 from braze.ir.buffers import Origin
 from braze.ir.graph import Graph
 from braze.ops.dag import Dag, IndirectSymbol, Node, topological
+from braze.ops.functions import where
 from braze.ops.kernel import BufferArg, Kernel, Role, Stage, Store, referenced
 from braze.runtime.expr import Expr, Symbol, product
 from braze.schedule.drafts import StageDraft
@@ -68,7 +69,7 @@ def forwarded(dag: Dag, stage: StageDraft, private: set[str], later: Sequence[St
             if node.op == "load" and (node.buffer, node.index) in known:
                 value = known[node.buffer, node.index]
                 if node.mask is not None:
-                    value = dag.where(node.mask, value, dag.constant(0, value.dtype))
+                    value = where(node.mask, value, 0)
                 replacement[node.id] = value
         if replacement:
             store = store.rewritten(dag, lambda roots, r=replacement: dag.replace(roots, r))  # type: ignore[misc]
