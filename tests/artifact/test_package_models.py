@@ -95,7 +95,18 @@ def load_alone(path: Path, inputs: dict[str, torch.Tensor], times: int = 1) -> d
 def test_loading_needs_neither_the_compiler_nor_dynamo_nor_sympy(folder: Path) -> None:
     path = packed("dlrm", folder, targets=("host",))
     answer = load_alone(path, zoo.find("dlrm").make("test")[1])
-    rooms = {"_torch", "artifact", "cache", "config", "cpus", "errors", "notices", "runtime", "version"}
+    rooms = {
+        "_torch",
+        "artifact",
+        "cache",
+        "config",
+        "cpus",
+        "dtypes",
+        "errors",
+        "notices",
+        "runtime",
+        "version",
+    }
     assert set(answer["rooms"]) <= rooms
     heavy = {"sympy", "torch._dynamo", "torch._functorch", "torch._inductor", "cryptography", "safetensors"}
     assert not heavy & set(answer["new"])

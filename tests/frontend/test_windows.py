@@ -44,11 +44,25 @@ def _of_a_view(x: Tensor) -> Any:
     return x
 
 
+def _of_a_symbolic_size(x: Tensor) -> Any:
+    y = x.clone()
+    y.unfold(0, y.shape[1], y.shape[1]).add_(1)
+    return y
+
+
 def _read_alone(x: Tensor) -> Any:
     return x.unfold(0, 2, 1) + 1
 
 
-PROGRAMS = (_one_of_two, _pairs, _pairs_of_columns, _with_whole_gaps, _of_a_view, _read_alone)
+PROGRAMS = (
+    _one_of_two,
+    _pairs,
+    _pairs_of_columns,
+    _with_whole_gaps,
+    _of_a_view,
+    _of_a_symbolic_size,
+    _read_alone,
+)
 
 
 @pytest.mark.parametrize("grad", [False, True])

@@ -48,7 +48,8 @@ BUSY = """
                 inside.set()
                 {0}
         finally:
-            print("left", flush=True)
+            sys.stdout.write("left\\n")  # whole lines: another thread may write at the same time
+            sys.stdout.flush()
 """
 
 
@@ -110,7 +111,7 @@ def test_order() -> None:
     lines = told(
         BUSY.format("while True: pass")
         + """
-    def say(what): return lambda: print(what, ending(), flush=True)
+    def say(what): return lambda: (sys.stdout.write(f"{what} {ending()}\\n"), sys.stdout.flush())
     atexit.register(say("registered before"))
     at_end(say("the store"), last=True)
     at_end(say("the first pool"))

@@ -41,8 +41,7 @@ def _written_windows(gm: GraphModule) -> Iterator[Node]:
     if windows:
         written = [target for node in gm.graph.nodes for target in written_by(node)]
         for window in windows:
-            _, size, step = _window(window)
-            if size <= step and any(reaches(target, {window}) for target in written):
+            if any(reaches(target, {window}) for target in written) and _size(window) <= _step(window):
                 yield window
 
 
@@ -61,6 +60,16 @@ def _window(node: Node) -> tuple[Any, Any, Any]:
     return given["dimension"], given["size"], given["step"]
 
 
+def _size(node: Node) -> Any:
+    size = _window(node)[1]
+    return _value(size) if isinstance(size, Node) else size
+
+
+def _step(node: Node) -> Any:
+    step = _window(node)[2]
+    return _value(step) if isinstance(step, Node) else step
+
+
 def _replace(graph: Graph, node: Node) -> None:
     """The same windows by views of other kinds."""
     x = node.args[0]
@@ -68,11 +77,12 @@ def _replace(graph: Graph, node: Node) -> None:
     length = _value(x).shape[dim]  # type: ignore[arg-type]
     dim = dim % _value(x).ndim  # type: ignore[arg-type]
     with graph.inserting_before(node):
-        if size == 1:
+        if _size(node) == 1:
             last = graph.call_function(aten.slice.Tensor, (x, dim, 0, None, step))
             found = graph.call_method("unsqueeze", (last, -1))
         else:
-            if step > size and not bool((length - size) // step * step + step <= length):
+            covered = (length - _size(node)) // _step(node) * _step(node) + _step(node)
+            if _step(node) > _size(node) and covered > length:
                 raise LoweringError(
                     "it writes to windows with gaps between them, and no whole gap follows the last one"
                 )

@@ -1,4 +1,6 @@
-"""Elementwise operators that are one operation of the vocabulary, in the type of the result: a table."""
+"""Elementwise operators that are one operation of the vocabulary, in the type of the result: a table.
+
+A file of its own: it is where one looks for an operator first."""
 
 from __future__ import annotations
 

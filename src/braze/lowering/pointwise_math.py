@@ -1,4 +1,6 @@
-"""Elementwise functions of one floating-point argument that are more than one operation, and rounding."""
+"""Elementwise functions of one floating-point argument that are more than one operation, and rounding.
+
+A file of its own: each family of operators has one."""
 
 from __future__ import annotations
 
