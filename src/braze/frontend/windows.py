@@ -12,6 +12,7 @@ import torch
 from torch.fx import Graph, GraphModule, Node
 
 from braze._torch.schema import bind
+from braze._torch.tracing import copied
 from braze.errors import LoweringError
 from braze.frontend.writes import reaches, written_by
 
@@ -27,8 +28,7 @@ def with_writable_windows(gm: GraphModule) -> GraphModule:
     between them, where behind the last one there is no whole gap."""
     if not any(_written_windows(gm)):
         return gm
-    copy = GraphModule(gm, Graph())
-    copy.graph.output(copy.graph.graph_copy(gm.graph, {}))
+    copy = copied(gm)
     for node in list(_written_windows(copy)):
         _replace(copy.graph, node)
     copy.recompile()
@@ -41,7 +41,8 @@ def _written_windows(gm: GraphModule) -> Iterator[Node]:
     if windows:
         written = [target for node in gm.graph.nodes for target in written_by(node)]
         for window in windows:
-            if any(reaches(target, {window}) for target in written) and _size(window) <= _step(window):
+            _, size, step = map(_value, _window(window))
+            if any(reaches(target, {window}) for target in written) and size <= step:
                 yield window
 
 
@@ -50,8 +51,11 @@ def _is_unfold(node: Node) -> bool:
     return named or node.target in (torch.Tensor.unfold, aten.unfold.default)
 
 
-def _value(node: Node) -> Any:
-    return node.meta.get("example_value", node.meta.get("val"))
+def _value(argument: Any) -> Any:
+    """What the trace has for a node; a number as it is."""
+    if not isinstance(argument, Node):
+        return argument
+    return argument.meta.get("example_value", argument.meta.get("val"))
 
 
 def _window(node: Node) -> tuple[Any, Any, Any]:
@@ -60,29 +64,18 @@ def _window(node: Node) -> tuple[Any, Any, Any]:
     return given["dimension"], given["size"], given["step"]
 
 
-def _size(node: Node) -> Any:
-    size = _window(node)[1]
-    return _value(size) if isinstance(size, Node) else size
-
-
-def _step(node: Node) -> Any:
-    step = _window(node)[2]
-    return _value(step) if isinstance(step, Node) else step
-
-
 def _replace(graph: Graph, node: Node) -> None:
     """The same windows by views of other kinds."""
     x = node.args[0]
     dim, size, step = _window(node)
-    length = _value(x).shape[dim]  # type: ignore[arg-type]
-    dim = dim % _value(x).ndim  # type: ignore[arg-type]
+    width, stride, length = _value(size), _value(step), _value(x).shape[dim]
+    dim = dim % _value(x).ndim
     with graph.inserting_before(node):
-        if _size(node) == 1:
+        if width == 1:
             last = graph.call_function(aten.slice.Tensor, (x, dim, 0, None, step))
             found = graph.call_method("unsqueeze", (last, -1))
         else:
-            covered = (length - _size(node)) // _step(node) * _step(node) + _step(node)
-            if _step(node) > _size(node) and covered > length:
+            if stride > width and (length - width) // stride * stride + stride > length:
                 raise LoweringError(
                     "it writes to windows with gaps between them, and no whole gap follows the last one"
                 )
