@@ -157,8 +157,10 @@ def stride_order(size: Sequence[Expr], stride: Sequence[Expr]) -> list[int]:
         return (value, 0, -dim)
 
     dims = sorted(range(len(size)), key=key)
-    # Symbolic strides: a pass of adjacent swaps where the order is provable otherwise.
-    for a in range(len(dims) - 1):
-        if known_nonnegative(stride[dims[a]] - stride[dims[a + 1]] - 1):
-            dims[a], dims[a + 1] = dims[a + 1], dims[a]
+    # Symbolic strides: adjacent swaps where the order is provable otherwise.
+    for last in range(len(dims) - 1, 0, -1):
+        for a in range(last):
+            more = stride[dims[a]] - stride[dims[a + 1]]
+            if more.constant is None and known_nonnegative(more):
+                dims[a], dims[a + 1] = dims[a + 1], dims[a]
     return dims
