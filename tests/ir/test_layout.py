@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from braze.ir.layout import stride_order
+from braze.runtime.spec import stride_order
 from tests.ir.layouts import layout_of, strides_in_order
 
 shapes = st.lists(st.integers(1, 4), min_size=0, max_size=3)

@@ -17,6 +17,7 @@ from braze.runtime.call_checks import describe_difference
 from braze.runtime.expr import Symbol
 from braze.runtime.overlaps import overlapping_pair
 from braze.runtime.plan import CheckTensor, Plan
+from braze.runtime.spec import restrided
 
 __all__ = ["Checks", "Signature", "argument_paths"]
 
@@ -199,9 +200,9 @@ class Checks:
                 continue
             strides = tuple(e.evaluate(numbers) for e in item.strides)
             tensor = leaves[leaf]
-            if tensor.stride() != strides:
+            fixed[leaf] = restrided(tensor, strides)
+            if fixed[leaf] is not tensor:
                 changed = True
-                fixed[leaf] = torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype).copy_(tensor)
                 if item.mutated:
                     written.append(leaf)
         if not changed:

@@ -9,7 +9,7 @@ below.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, Final, TypeAlias, cast
 
 import msgspec
@@ -18,6 +18,7 @@ import torch
 from braze._torch.devices import HOST, in_host_memory
 from braze.dtypes import COMPLEX_PARTS, SAFETENSORS, dtype_named, torch_name
 from braze.errors import ArtifactError, InputMismatchError, UnserializableError
+from braze.runtime.spec import byte_span, overlaps_itself, same_strides, span
 
 __all__ = ["BoundByName", "CompiledFxGraphConstants"]
 
@@ -100,7 +101,7 @@ class CompiledFxGraphConstants:
     @property
     def nbytes(self) -> int:
         """Bytes of the stored tensors' data."""
-        return sum(t.dtype.itemsize * _span(t.shape, t.stride()) for t in self.stored.values())
+        return sum(byte_span(t) for t in self.stored.values())
 
     def bind(
         self, source: torch.nn.Module | Mapping[str, torch.Tensor] | None = None
@@ -179,13 +180,6 @@ class CompiledFxGraphConstants:
         return cls(stored, bound)
 
 
-def _span(sizes: Sequence[int], strides: Sequence[int]) -> int:
-    """Elements from a tensor's first to its last, both included; 0 where there are none."""
-    if 0 in sizes:
-        return 0
-    return 1 + sum((n - 1) * s for n, s in zip(sizes, strides, strict=True))
-
-
 def _unstorable(tensor: torch.Tensor) -> str | None:
     """Why a tensor cannot be stored; None where it can."""
     if type(tensor) not in (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer):
@@ -205,28 +199,18 @@ def _unstorable(tensor: torch.Tensor) -> str | None:
 def _flat(tensor: torch.Tensor) -> torch.Tensor:
     """The stretch of memory that a tensor covers, one-dimensional, in the dtype that carries it. What lies
     between its elements becomes zero, where no two of them share their place."""
-    span = _span(tensor.shape, tensor.stride())
-    flat = tensor.as_strided((span,), (1,))
+    reach = span(tensor.shape, tensor.stride())
+    flat = tensor.as_strided((reach,), (1,))
     if tensor.dtype.is_complex:
         flat = torch.view_as_real(flat)
     elif torch_name(tensor.dtype) in _CARRIED:
         flat = flat.view(torch.uint8)
-    if tensor.numel() < span and _is_apart(tensor.shape, tensor.stride()):
-        own = torch.zeros(span, dtype=torch.bool)
+    if tensor.numel() < reach and not overlaps_itself(tensor.shape, tensor.stride()):
+        own = torch.zeros(reach, dtype=torch.bool)
         own.as_strided(tensor.shape, tensor.stride()).fill_(True)
         flat = flat.clone()
-        flat.view(torch.uint8).view(span, -1)[~own] = 0  # some dtypes know no masks
+        flat.view(torch.uint8).view(reach, -1)[~own] = 0  # some dtypes know no masks
     return flat.contiguous()
-
-
-def _is_apart(sizes: Sequence[int], strides: Sequence[int]) -> bool:
-    """Whether elements surely do not share places: each stride steps over all smaller ones' reach."""
-    reach = 0
-    for stride, size in sorted((s, n) for n, s in zip(sizes, strides, strict=True) if n != 1):
-        if stride <= reach:
-            return False
-        reach += (size - 1) * stride
-    return True
 
 
 def _bound(name: BoundByName, tensor: Any) -> torch.Tensor:
@@ -247,8 +231,7 @@ def _bound(name: BoundByName, tensor: Any) -> torch.Tensor:
     ):
         if have != want:
             raise InputMismatchError(f"{what}{property} {have}, and not {want}")
-    pairs = zip(name.sizes, tensor.stride(), name.strides, strict=True)
-    if tensor.numel() and any(n > 1 and have != want for n, have, want in pairs):
+    if not same_strides(name.sizes, tensor.stride(), name.strides):
         raise InputMismatchError(f"{what}strides {tuple(tensor.stride())}, and not {name.strides}")
     return tensor.detach()
 
@@ -295,19 +278,19 @@ def _geometry(key: str, item: Stored | BoundByName) -> int:
         raise _damaged(f"{len(item.sizes)} sizes and {len(item.strides)} strides", key)
     if math.prod(max(n, 1) for n in item.sizes) >= 1 << 62:
         raise _damaged("it has more elements than can be counted", key)
-    return _span(item.sizes, item.strides)
+    return span(item.sizes, item.strides)
 
 
 def _check_extent(key: str, item: Stored, extent: _Extent) -> None:
-    span = _geometry(key, item)
+    reach = _geometry(key, item)
     carrier = _CARRIED.get(item.dtype, item.dtype)
-    shape = (span, 2) if item.dtype.startswith("complex") else (span,)
+    shape = (reach, 2) if item.dtype.startswith("complex") else (reach,)
     if extent.dtype != SAFETENSORS[carrier] or extent.shape != shape:
         raise _damaged(f"it is {extent.dtype} {list(extent.shape)}, and not {carrier} {list(shape)}", key)
     first, last = extent.data_offsets
     itemsize: int = dtype_named(item.dtype).itemsize
-    if last - first != span * itemsize:
-        raise _damaged(f"it has {last - first} bytes, and not {span * itemsize}", key)
+    if last - first != reach * itemsize:
+        raise _damaged(f"it has {last - first} bytes, and not {reach * itemsize}", key)
 
 
 def _tensor(data: memoryview, dtype: torch.dtype, share: bool) -> torch.Tensor:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from braze._torch.native import restrided
 from braze._torch.operators import find_operator
 from braze.artifact.schema import NumberInput, TensorInput
 from braze.errors import ArtifactError
+from braze.runtime.spec import restrided
 
 if TYPE_CHECKING:
     from braze.artifact.compiled_graph import CompiledFxGraph
@@ -90,7 +90,7 @@ def _function(graph: CompiledFxGraph, single: bool) -> Callable[..., Any]:
             if isinstance(spec, TensorInput) and isinstance(value, torch.Tensor):
                 strides = tuple([e.evaluate(known) for e in spec.strides])
                 if len(strides) == value.dim():  # the graph itself says what is wrong with others
-                    inputs[position] = restrided(value, tuple(value.shape), strides, spec.name)
+                    inputs[position] = restrided(value, strides)
         results = tuple(run(inputs))
         return results[0] if single else results
 

@@ -17,6 +17,7 @@ from braze.artifact.model_info import Model, Range, Weight
 from braze.artifact.output_code import BoxedCall
 from braze.artifact.trees import unflattener
 from braze.errors import InputMismatchError, PackageError
+from braze.runtime.spec import restrided, same_strides
 
 __all__ = ["Loaded"]
 
@@ -243,7 +244,7 @@ def _fitting(weight: Weight, tensor: Any) -> torch.Tensor:
                 f"the weight {weight.name!r} has to have the {what} {want}, not {have}",
                 hint="bind weights of the exported program's kind, or export and compile the other model",
             )
-    if weight.mutated and _laid_out(weight, tensor) is not tensor:
+    if weight.mutated and not same_strides(weight.sizes, tensor.stride(), weight.strides):
         raise InputMismatchError(
             f"the model writes to {weight.name!r}, so it has to have the strides {weight.strides}",
             hint="pass a copy that lies so: `tensor.contiguous()`, mostly",
@@ -253,8 +254,5 @@ def _fitting(weight: Weight, tensor: Any) -> torch.Tensor:
 
 def _laid_out(weight: Weight, tensor: torch.Tensor) -> torch.Tensor:
     """The tensor with the strides that the code expects: itself, or a copy."""
-    pairs = zip(weight.sizes, tensor.stride(), weight.strides, strict=True)
-    if not tensor.numel() or all(n == 1 or have == want for n, have, want in pairs):
-        return tensor
     with torch.no_grad():
-        return torch.empty_strided(weight.sizes, weight.strides, dtype=tensor.dtype).copy_(tensor)
+        return restrided(tensor, weight.strides)

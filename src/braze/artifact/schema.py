@@ -16,7 +16,7 @@ from braze.runtime.engine import MadeFor
 from braze.runtime.expr import Expr, Symbol
 from braze.runtime.guard import BoolExpr
 from braze.runtime.plan import Arg, Plan
-from braze.runtime.plan_node import shape_text
+from braze.runtime.spec import shape_text
 
 __all__ = [
     "SCHEMA_VERSION",

@@ -9,20 +9,16 @@ import torch
 
 from braze._torch.devices import HOST_DEVICE, is_host
 from braze.ops.dtypes import short_name
-from braze.runtime.expr import ONE, ZERO, Expr, known_nonnegative, maximum, product
+from braze.runtime import spec
+from braze.runtime.expr import ONE, ZERO, Expr, as_expr, known_nonnegative, maximum, product
+from braze.runtime.spec import exprs, is_dense, same_strides, span, stride_order
 
 Sizes = tuple[Expr, ...]
 
 
 def contiguous_strides(size: Sequence[Expr]) -> Sizes:
-    """Row-major strides of ``size``; a dimension of size 0 counts as 1, as in torch."""
-    strides: list[Expr] = []
-    running = ONE
-    for s in reversed(size):
-        strides.append(running)
-        if s.constant != 0:
-            running = running * s
-    return tuple(reversed(strides))
+    """Row-major strides, as expressions."""
+    return exprs(spec.contiguous_strides(size))
 
 
 @dataclass(frozen=True)
@@ -49,16 +45,12 @@ class Layout:
     @property
     def extent(self) -> Expr:
         """One more than the greatest flat index that is addressed (0 for an empty tensor)."""
-        if any(s.constant == 0 for s in self.size):
-            return ZERO
-        last = self.offset
-        for n, s in zip(self.size, self.stride, strict=True):
-            last = last + (n - 1) * s
-        return last + 1
+        reach = as_expr(span(self.size, self.stride))
+        return self.offset + reach if reach != 0 else ZERO
 
     def has_strides(self, stride: Sequence[Expr]) -> bool:
         """Whether the strides are these; those of dimensions of size 1 do not matter."""
-        return all(n.constant == 1 or a == b for n, a, b in zip(self.size, self.stride, stride, strict=True))
+        return same_strides(self.size, self.stride, stride)
 
     @property
     def is_contiguous(self) -> bool:
@@ -68,14 +60,7 @@ class Layout:
     @property
     def is_dense(self) -> bool:
         """Without gaps and without overlap, in some order of the dimensions."""
-        running = ONE
-        for dim in stride_order(self.size, self.stride):
-            if self.size[dim].constant == 1:
-                continue
-            if self.stride[dim] != running:
-                return False
-            running = running * self.size[dim]
-        return True
+        return is_dense(self.size, self.stride)
 
     def _is_stacked(self) -> bool:
         """Whether each stride is the next smaller one times that one's size. A size that may be 0 can count
@@ -143,22 +128,3 @@ class NonOwningLayout(Layout):
 
     def __str__(self) -> str:
         return f"{Layout.__str__(self)} in {self.storage}"
-
-
-def stride_order(size: Sequence[Expr], stride: Sequence[Expr]) -> list[int]:
-    """The dimensions from innermost to outermost, by increasing stride; ties keep the later one inside."""
-
-    def key(dim: int) -> tuple[int, int, int]:
-        value = stride[dim].constant
-        if value is None:
-            low = stride[dim].bounds()[0]
-            value = max(low or 0, 1)
-            return (value, len(stride[dim].terms[0][0]) if stride[dim].terms else 0, -dim)
-        return (value, 0, -dim)
-
-    dims = sorted(range(len(size)), key=key)
-    # Symbolic strides: a pass of adjacent swaps where the order is provable otherwise.
-    for a in range(len(dims) - 1):
-        if known_nonnegative(stride[dims[a]] - stride[dims[a + 1]] - 1):
-            dims[a], dims[a + 1] = dims[a + 1], dims[a]
-    return dims

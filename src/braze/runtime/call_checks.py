@@ -12,8 +12,9 @@ from braze._torch.native import same_tensors
 from braze.errors import BrazeError, InputMismatchError, InternalError, ResultMismatchError
 from braze.runtime.expr import Expr
 from braze.runtime.plan import CheckRange, CheckSizes, CheckTensor, ErrorEntry, Plan
+from braze.runtime.spec import restrided, same_strides
 
-__all__ = ["ErrorBlock", "ErrorWords", "InputChecker", "describe_difference", "fails", "item"]
+__all__ = ["ErrorBlock", "ErrorWords", "InputChecker", "as_traced", "describe_difference", "fails", "item"]
 
 _LEARN_TIMES: Final = 16
 
@@ -46,12 +47,22 @@ def describe_difference(check: CheckTensor, tensor: Any, numbers: Mapping[str, i
     if any(want is not None and want != have for want, have in zip(sizes, tensor.shape, strict=True)):
         return f"its sizes are {_text(tensor.shape)}, and not {_text(sizes)}"
     strides = _values(check.strides, numbers)
-    if tensor.numel() and any(
-        want is not None and want != have and size > 1
-        for want, have, size in zip(strides, tensor.stride(), tensor.shape, strict=True)
-    ):
+    wanted = [have if want is None else want for have, want in zip(tensor.stride(), strides, strict=True)]
+    if not same_strides(tensor.shape, tensor.stride(), wanted):
         return f"its strides are {_text(tensor.stride())}, and not {_text(strides)}"
     return None
+
+
+def as_traced(
+    tensor: torch.Tensor, sizes: tuple[int, ...], strides: tuple[int, ...], origin: str
+) -> torch.Tensor:
+    """``tensor`` with these strides, see `restrided`. Raises ``ResultMismatchError`` where the sizes are
+    others; ``origin`` is the operator that returned it."""
+    if tensor.shape != sizes:
+        raise ResultMismatchError(
+            f"{origin} returned sizes {tuple(tensor.shape)}, and was traced to return {sizes}"
+        )
+    return restrided(tensor, strides)
 
 
 def fails(check: CheckRange | CheckSizes, numbers: Mapping[str, int]) -> bool:

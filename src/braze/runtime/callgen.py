@@ -22,7 +22,7 @@ from braze._torch import native
 from braze._torch.number_functions import NUMBER_FUNCTIONS
 from braze.dtypes import torch_name
 from braze.errors import LinkError
-from braze.runtime.call_checks import ErrorWords, InputChecker, item
+from braze.runtime.call_checks import ErrorWords, InputChecker, as_traced, item
 from braze.runtime.checks import EXCEPTIONS
 from braze.runtime.engines import engine
 from braze.runtime.expr import Expr
@@ -359,7 +359,7 @@ class _Writer:
                 self._line("except Exception as _error_:")
                 self._line(f"    raise _unexpected({position}, locals(), _error_) from None")
             case Restride():
-                self.names["_restride"] = native.restrided
+                self.names["_restride"] = as_traced
                 name, strides = one.tensor, _bytes_of(one.strides)
                 sizes = _bytes_of(one.sizes)
                 self._line(f"if {name}.shape != {sizes} or {name}.stride() != {strides}:")

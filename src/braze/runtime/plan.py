@@ -15,14 +15,13 @@ into one Python function, and it prints as a program that one can read::
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import torch
 
 from braze.dtypes import torch_name
 from braze.runtime.checks import Check
-from braze.runtime.expr import ZERO, Expr, ExprLike, Symbol, as_expr
+from braze.runtime.expr import ZERO, Expr, Symbol
 from braze.runtime.guard import BoolExpr
 from braze.runtime.launches import (
     SEGMENTS,
@@ -33,7 +32,7 @@ from braze.runtime.launches import (
     RunSegment,
     signature,
 )
-from braze.runtime.plan_node import Node, listed, shape_text
+from braze.runtime.spec import Node, exprs, listed, shape_text
 
 __all__ = [
     "ARG_LEAVES",
@@ -149,11 +148,6 @@ else:
         Arg.register(_kind)
     for _kind in (str, tuple, type(None)):
         Pattern.register(_kind)
-
-
-def exprs(values: Sequence[ExprLike]) -> tuple[Expr, ...]:
-    """Each value as an `Expr`: for writing sizes and strides as plain integers."""
-    return tuple([as_expr(v) for v in values])
 
 
 def _arg(value: Arg) -> str:
