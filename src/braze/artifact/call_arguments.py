@@ -16,8 +16,8 @@ from braze.errors import InputMismatchError
 from braze.runtime.call_checks import describe_difference
 from braze.runtime.expr import Symbol
 from braze.runtime.overlaps import overlapping_pair
-from braze.runtime.plan import CheckTensor, Plan
-from braze.runtime.spec import restrided
+from braze.runtime.plan import Plan
+from braze.runtime.spec import TensorSpec, restrided
 
 __all__ = ["Checks", "Signature", "argument_paths"]
 
@@ -88,7 +88,7 @@ class Checks:
         self.numbers = [leaf for leaf, g in enumerate(model.given) if g.kind == "number"]
         specs = {leaf: item for leaf, item in self.items.items() if isinstance(item, TensorInput)}
         self.tensors = list(specs)
-        self.complex = {leaf for leaf, spec in specs.items() if spec.dtype.is_complex}
+        self.complex = {leaf for leaf, spec in specs.items() if spec.spec.dtype.is_complex}
         self.written = [leaf for leaf, spec in specs.items() if spec.mutated]
         self.weights_written = [
             (position, slot.weight)
@@ -198,7 +198,7 @@ class Checks:
         for leaf, item in self.items.items():
             if not isinstance(item, TensorInput):
                 continue
-            strides = tuple(e.evaluate(numbers) for e in item.strides)
+            strides = tuple(e.evaluate(numbers) for e in item.spec.strides)
             tensor = leaves[leaf]
             fixed[leaf] = restrided(tensor, strides)
             if fixed[leaf] is not tensor:
@@ -211,8 +211,9 @@ class Checks:
 
     def _check_kind(self, leaf: int, item: TensorInput, value: Any, error: InputMismatchError) -> None:
         """What a tensor is, but for sizes that may differ from call to call."""
-        sizes = tuple(e if e.constant is not None else None for e in item.sizes)
-        loose = CheckTensor(item.name, item.dtype, sizes, (None,) * len(sizes), item.device)
+        spec = item.spec
+        sizes = tuple(e if e.constant is not None else None for e in spec.sizes)
+        loose = TensorSpec(spec.dtype, sizes, (None,) * len(sizes), device=spec.device)
         difference = describe_difference(loose, value, {})
         if difference is None and value.layout is not torch.strided:
             difference = f"its layout is {value.layout}, and not {torch.strided}"
@@ -235,7 +236,7 @@ def _places(items: Mapping[int, Input]) -> Iterable[tuple[int, int | None, Symbo
         if isinstance(item, NumberInput) and item.expression.symbol is not None:
             yield leaf, None, item.expression.symbol
         elif isinstance(item, TensorInput):
-            for dim, e in enumerate(item.sizes):
+            for dim, e in enumerate(item.spec.sizes):
                 if e.symbol is not None:
                     yield leaf, dim, e.symbol
 

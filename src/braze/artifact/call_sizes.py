@@ -67,7 +67,7 @@ class SizesOfCall:
         try:
             numbers = self.values(leaves)
             return not any(fails(one, numbers) for one in self._checks) and all(
-                tuple(e.evaluate(numbers) for e in item.sizes) == leaves[leaf].shape
+                tuple(e.evaluate(numbers) for e in item.spec.sizes) == leaves[leaf].shape
                 for leaf, item in self._items.items()
                 if isinstance(item, TensorInput)
             )
@@ -89,7 +89,7 @@ class SizesOfCall:
         for leaf, item in self._items.items():
             if not isinstance(item, TensorInput):
                 continue
-            for dim, (e, size) in enumerate(zip(item.sizes, leaves[leaf].shape, strict=True)):
+            for dim, (e, size) in enumerate(zip(item.spec.sizes, leaves[leaf].shape, strict=True)):
                 if e.evaluate(numbers) != size:
                     place = Symbol(f"{self._paths[leaf]}.shape[{dim}]")
                     wanted = compare(place.expr, "==", e.substitute(_by_symbol(e, written)))

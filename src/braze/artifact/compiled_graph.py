@@ -298,7 +298,7 @@ def _call(info: CallInfo, folder: str, sections: dict[str, memoryview], *, trust
 def _strides(output: TensorOutput | ValueOutput) -> tuple[int, ...] | None:
     if isinstance(output, ValueOutput):
         return None
-    known = [e.constant for e in output.strides]
+    known = [e.constant for e in output.spec.strides]
     return None if None in known else tuple([n for n in known if n is not None])
 
 

@@ -176,7 +176,7 @@ def _hints(prepared: Prepared, graph: CompiledFxGraph) -> dict[str, int]:
     found: dict[str, int] = {}
     for item, value in zip(graph.info.inputs, prepared.inputs, strict=True):
         if isinstance(item, TensorInput) and isinstance(value, torch.Tensor):
-            for e, n in zip(item.sizes, value.shape, strict=True):
+            for e, n in zip(item.spec.sizes, value.shape, strict=True):
                 example = shapes.hint(n)
                 if e.symbol is not None and example is not None:
                     found[e.symbol.name] = example
@@ -269,4 +269,4 @@ def _weight(name: str, spec: Any, tensor: torch.Tensor, item: Any) -> Weight:
 
 
 def _symbols(item: TensorInput) -> set[Symbol]:
-    return {s for e in (*item.sizes, *item.strides) for s in e.free_symbols}
+    return {s for e in item.spec.numbers for s in e.free_symbols}

@@ -12,7 +12,7 @@ from braze._torch.native import same_tensors
 from braze.errors import BrazeError, InputMismatchError, InternalError, ResultMismatchError
 from braze.runtime.expr import Expr
 from braze.runtime.plan import CheckRange, CheckSizes, CheckTensor, ErrorEntry, Plan
-from braze.runtime.spec import restrided, same_strides
+from braze.runtime.spec import TensorSpec, restrided, same_strides
 
 __all__ = ["ErrorBlock", "ErrorWords", "InputChecker", "as_traced", "describe_difference", "fails", "item"]
 
@@ -32,21 +32,21 @@ def _values(wanted: Sequence[Expr | None], numbers: Mapping[str, int]) -> list[i
     return [None if e is None else e.evaluate(numbers) for e in wanted]
 
 
-def describe_difference(check: CheckTensor, tensor: Any, numbers: Mapping[str, int]) -> str | None:
-    """How a tensor differs from what `check` wants of it; None where it does not. ``numbers`` are the values
+def describe_difference(spec: TensorSpec[Any], tensor: Any, numbers: Mapping[str, int]) -> str | None:
+    """How a tensor differs from a spec; None where it does not. ``numbers`` are the values
     of the symbols. The stride of a dimension of size 0 or 1 does not count."""
     if not isinstance(tensor, torch.Tensor):
         return f"it is of type {type(tensor).__name__}, and not a tensor"
-    if tensor.dtype is not check.dtype:
-        return f"its dtype is {tensor.dtype}, and not {check.dtype}"
-    if (str(tensor.device) if ":" in check.device else tensor.device.type) != check.device:
-        return f"it is on {tensor.device}, and not on {check.device}"
-    if tensor.dim() != len(check.sizes):
-        return f"it has {tensor.dim()} dimensions, and not {len(check.sizes)}"
-    sizes = _values(check.sizes, numbers)
+    if tensor.dtype is not spec.dtype:
+        return f"its dtype is {tensor.dtype}, and not {spec.dtype}"
+    if (str(tensor.device) if ":" in spec.device else tensor.device.type) != spec.device:
+        return f"it is on {tensor.device}, and not on {spec.device}"
+    if tensor.dim() != len(spec.sizes):
+        return f"it has {tensor.dim()} dimensions, and not {len(spec.sizes)}"
+    sizes = _values(spec.sizes, numbers)
     if any(want is not None and want != have for want, have in zip(sizes, tensor.shape, strict=True)):
         return f"its sizes are {_text(tensor.shape)}, and not {_text(sizes)}"
-    strides = _values(check.strides, numbers)
+    strides = _values(spec.strides, numbers)
     wanted = [have if want is None else want for have, want in zip(tensor.stride(), strides, strict=True)]
     if not same_strides(tensor.shape, tensor.stride(), wanted):
         return f"its strides are {_text(tensor.stride())}, and not {_text(strides)}"
@@ -86,7 +86,7 @@ class InputChecker:
     @staticmethod
     def is_fixed(check: CheckTensor) -> bool:
         """Whether a check states every size and stride as a plain number."""
-        return all(e is not None and e.constant is not None for e in (*check.sizes, *check.strides))
+        return all(e is not None and e.constant is not None for e in (*check.spec.sizes, *check.spec.strides))
 
     def learner(self, checks: Sequence[CheckTensor], names: dict[str, Any], fast: str) -> Callable[..., None]:
         """A function that checks tensors one by one, and then puts a fast test for tensors like these at
@@ -96,7 +96,7 @@ class InputChecker:
         def learn(*tensors: Any) -> None:
             nonlocal left
             for check, tensor in zip(checks, tensors, strict=True):
-                difference = describe_difference(check, tensor, {})
+                difference = describe_difference(check.spec, tensor, {})
                 if difference is not None:
                     raise self._error(check, difference)
             if left > 0:
@@ -125,7 +125,7 @@ class InputChecker:
                 return InputMismatchError(self.broken(check))
             if isinstance(check, CheckTensor) and check.origin == "input" and check.tensor in values:
                 try:
-                    difference = describe_difference(check, values[check.tensor], values)
+                    difference = describe_difference(check.spec, values[check.tensor], values)
                 except KeyError:  # a size that was to be read from what turned out to be no such tensor
                     continue
                 if difference is not None:
@@ -147,7 +147,7 @@ class InputChecker:
         """What to raise after the check at ``position`` failed, which is not one of an input's."""
         check = self.plan.instructions[position]
         assert isinstance(check, CheckTensor)
-        difference = describe_difference(check, values[check.tensor], values)
+        difference = describe_difference(check.spec, values[check.tensor], values)
         if difference is None:
             return error
         if check.origin == "input":

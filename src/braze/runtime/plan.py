@@ -32,7 +32,7 @@ from braze.runtime.launches import (
     RunSegment,
     signature,
 )
-from braze.runtime.spec import Node, exprs, listed, shape_text
+from braze.runtime.spec import Node, TensorSpec, listed
 
 __all__ = [
     "ARG_LEAVES",
@@ -65,11 +65,9 @@ __all__ = [
     "Return",
     "RunSegment",
     "Slice",
-    "TensorLayout",
     "TensorProperty",
     "View",
     "Workspace",
-    "exprs",
     "range_check",
     "signature",
 ]
@@ -239,15 +237,12 @@ class CheckTensor(Node, frozen=True, tag="check_tensor"):
     rely on. ``origin`` is ``input``, or the operator that was expected to return it like this."""
 
     tensor: str
-    dtype: torch.dtype
-    sizes: tuple[Expr | None, ...]
-    strides: tuple[Expr | None, ...]
-    device: str = "cpu"
+    spec: TensorSpec[Expr | None]
     origin: str = "input"
 
     def __str__(self) -> str:
         of = "" if self.origin == "input" else f" from {self.origin}"
-        return f"check {self.tensor}: {shape_text(self.dtype, self.sizes, self.strides)} on {self.device}{of}"
+        return f"check {self.tensor}: {self.spec} on {self.spec.device}{of}"
 
 
 class CheckRange(Node, frozen=True, tag="check_range"):
@@ -297,14 +292,11 @@ class Restride(Node, frozen=True, tag="restride"):
     Other sizes are an error. ``origin`` is the operator."""
 
     tensor: str
-    sizes: tuple[Expr, ...]
-    strides: tuple[Expr, ...]
+    spec: TensorSpec[Expr]
     origin: str
 
     def __str__(self) -> str:
-        return (
-            f"expect {self.tensor}: [{listed(self.sizes)}] stride ({listed(self.strides)}) from {self.origin}"
-        )
+        return f"expect {self.tensor}: {self.spec.geometry} from {self.origin}"
 
 
 class LoadConstant(Node, frozen=True, tag="load_constant"):
@@ -318,16 +310,13 @@ class LoadConstant(Node, frozen=True, tag="load_constant"):
 
 
 class Allocate(Node, frozen=True, tag="allocate"):
-    """``out`` becomes a new, uninitialised tensor; strides in elements."""
+    """``out`` becomes a new, uninitialised tensor."""
 
     out: str
-    dtype: torch.dtype
-    sizes: tuple[Expr, ...]
-    strides: tuple[Expr, ...]
-    device: str = "cpu"
+    spec: TensorSpec[Expr]
 
     def __str__(self) -> str:
-        return f"{self.out} = allocate {shape_text(self.dtype, self.sizes, self.strides)} on {self.device}"
+        return f"{self.out} = allocate {self.spec} on {self.spec.device}"
 
 
 class Workspace(Node, frozen=True, tag="workspace"):
@@ -349,31 +338,25 @@ class Slice(Node, frozen=True, tag="slice"):
     out: str
     workspace: str
     offset: Expr
-    dtype: torch.dtype
-    sizes: tuple[Expr, ...]
-    strides: tuple[Expr, ...]
+    spec: TensorSpec[Expr]
 
     def __str__(self) -> str:
-        shape = shape_text(self.dtype, self.sizes, self.strides)
-        return f"{self.out} = {self.workspace}[{self.offset}] as {shape}"
+        return f"{self.out} = {self.workspace}[{self.offset}] as {self.spec}"
 
 
 class View(Node, frozen=True, tag="view"):
-    """``out`` becomes a view of a tensor's storage that begins ``offset`` elements (of the view's dtype)
-    after the tensor's own beginning. ``dtype`` None: the tensor's; another one reinterprets the bytes, which
-    its own begin must be a multiple of."""
+    """``out`` becomes a view of a tensor's storage; the offset counts from the tensor's own beginning.
+    ``reinterprets``: the bytes are taken for elements of another type, of whose size that beginning must be
+    a multiple."""
 
     out: str
     base: str
-    sizes: tuple[Expr, ...]
-    strides: tuple[Expr, ...]
-    offset: Expr
-    dtype: torch.dtype | None = None
+    spec: TensorSpec[Expr]
+    reinterprets: bool = False
 
     def __str__(self) -> str:
-        dtype = "" if self.dtype is None else torch_name(self.dtype)
-        shape = f"{dtype}[{listed(self.sizes)}] stride ({listed(self.strides)})"
-        return f"{self.out} = view {self.base} + {self.offset} as {shape}"
+        shape = str(self.spec) if self.reinterprets else self.spec.geometry
+        return f"{self.out} = view {self.base} + {self.spec.offset} as {shape}"
 
 
 class CallExtern(Node, frozen=True, tag="call_extern"):
@@ -466,32 +449,19 @@ class ErrorEntry(Node, frozen=True):
         return f"error {self.id}: {self.check.encode()}"
 
 
-class TensorLayout(Node, frozen=True):
-    """What a tensor of the plan is: strides in elements. Sizes may use numbers that are known only after it
-    was made."""
-
-    name: str
-    dtype: torch.dtype
-    sizes: tuple[Expr, ...]
-    strides: tuple[Expr, ...]
-    device: str = "cpu"
-
-    def __str__(self) -> str:
-        return f"{self.name}: {shape_text(self.dtype, self.sizes, self.strides)} on {self.device}"
-
-
 class Plan(Node, frozen=True):
     """A whole call: the names of its inputs (tensors, numbers, or what an extern takes), the instructions, of
     which the last and no other is a `Return`, and the errors that its segments may report. ``numbers`` are
     those of the inputs that are integers, which expressions may use. ``layouts`` describes, for whoever reads
-    the plan, the tensors of which no instruction says it: constants, and results of externs as traced."""
+    the plan, the tensors of which no instruction says it: constants, and results of externs as traced; their
+    sizes may use numbers that are known only after they were made."""
 
     name: str
     inputs: tuple[str, ...]
     instructions: tuple[Instruction, ...]
     errors: tuple[ErrorEntry, ...] = ()
     numbers: tuple[str, ...] = ()
-    layouts: tuple[TensorLayout, ...] = ()
+    layouts: tuple[tuple[str, TensorSpec[Expr]], ...] = ()
 
     def __str__(self) -> str:
         inputs = [f"{name}: int" if name in self.numbers else name for name in self.inputs]

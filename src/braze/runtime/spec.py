@@ -7,16 +7,17 @@ functions here take both.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, TypeAlias, TypeVar, overload
 
 import torch
 from msgspec import Struct
 
 from braze._torch.devices import HOST
 from braze.dtypes import torch_name
-from braze.runtime.expr import ZERO, Expr, ExprLike, as_expr, known_nonnegative
+from braze.runtime.expr import ONE, ZERO, Expr, ExprLike, as_expr, known_nonnegative, maximum, product
 
 __all__ = [
+    "Layout",
     "Node",
     "TensorSpec",
     "byte_span",
@@ -27,13 +28,12 @@ __all__ = [
     "overlaps_itself",
     "restrided",
     "same_strides",
-    "shape_text",
     "span",
     "stride_order",
     "tensor_spec",
 ]
 
-N = TypeVar("N")
+N = TypeVar("N", covariant=True)
 
 
 class Node(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -43,11 +43,6 @@ class Node(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
 def listed(values: Sequence[object]) -> str:
     """Values as plans print them; None stands for what does not matter."""
     return ", ".join("_" if v is None else str(v) for v in values)
-
-
-def shape_text(dtype: torch.dtype, sizes: Sequence[object], strides: Sequence[object]) -> str:
-    """``float32[2, s0] stride (s0, 1)``."""
-    return f"{torch_name(dtype)}[{listed(sizes)}] stride ({listed(strides)})"
 
 
 def exprs(values: Sequence[ExprLike]) -> tuple[Expr, ...]:
@@ -158,12 +153,88 @@ class TensorSpec(Node, Generic[N], frozen=True):
 
     def __str__(self) -> str:
         """``float32[2, s0] stride (s0, 1)``."""
-        return shape_text(self.dtype, self.sizes, self.strides)
+        return torch_name(self.dtype) + self.geometry
+
+    # -- of one whose numbers are all expressions ---------------------------------------------------------
+    def index(self: TensorSpec[Expr], indices: Sequence[Expr]) -> Expr:
+        """Where one element lies in the storage."""
+        total = self.offset
+        for i, step in zip(indices, self.strides, strict=True):
+            total = total + i * step
+        return total
+
+    @property
+    def numel(self: TensorSpec[Expr]) -> Expr:
+        return product(self.sizes)
+
+    @property
+    def extent(self: TensorSpec[Expr]) -> Expr:
+        """One more than the greatest place in the storage that is addressed (0 for an empty tensor)."""
+        reach = as_expr(span(self.sizes, self.strides))
+        return ZERO if reach == 0 else self.offset + reach
+
+    def has_strides(self: TensorSpec[Expr], strides: Sequence[Expr]) -> bool:
+        """Whether the strides are these, wherever they count."""
+        return same_strides(self.sizes, self.strides, strides)
+
+    @property
+    def is_contiguous(self: TensorSpec[Expr]) -> bool:
+        """Row-major without gaps."""
+        return self.has_strides(contiguous_strides(self.sizes))
+
+    @property
+    def is_dense(self: TensorSpec[Expr]) -> bool:
+        """See the function of this name."""
+        return is_dense(self.sizes, self.strides)
+
+    @property
+    def is_injective(self: TensorSpec[Expr]) -> bool:
+        """Without overlap, so that every element can be written, though there may be gaps."""
+        if self._is_stacked():
+            return True
+        reached = ONE
+        for dim in stride_order(self.sizes, self.strides):
+            if self.sizes[dim] == 1:
+                continue
+            if not known_nonnegative(self.strides[dim] - reached):
+                return False
+            reached = reached + (self.sizes[dim] - 1) * self.strides[dim]
+        return True
+
+    def _is_stacked(self: TensorSpec[Expr]) -> bool:
+        """Whether each stride is the next smaller one times that one's size. A size that may be 0 can count
+        as 1, as it does in torch: ``max(1, n)``, of which nothing else could be proven."""
+        left = [dim for dim, n in enumerate(self.sizes) if n != 1]
+        steps: tuple[Expr, ...] = (ONE,)
+        while left:
+            dim = next((d for d in left if self.strides[d] in steps), None)
+            if dim is None:
+                return False
+            left.remove(dim)
+            steps = (self.strides[dim] * self.sizes[dim], self.strides[dim] * maximum(1, self.sizes[dim]))
+        return True
+
+    @property
+    def numbers(self) -> tuple[N | Expr, ...]:
+        """The sizes, strides and offset."""
+        return (*self.sizes, *self.strides, self.offset)
+
+    @property
+    def geometry(self) -> str:
+        """The sizes and strides, for people."""
+        return f"[{listed(self.sizes)}] stride ({listed(self.strides)})"
+
+
+Layout: TypeAlias = TensorSpec[Expr]
 
 
 def tensor_spec(
-    dtype: torch.dtype, sizes: Sequence[ExprLike], strides: Sequence[ExprLike] | None = None, **more: Any
-) -> TensorSpec[Expr]:
+    dtype: torch.dtype,
+    sizes: Sequence[ExprLike],
+    strides: Sequence[ExprLike] | None = None,
+    offset: ExprLike = ZERO,
+    device: str = HOST,
+) -> Layout:
     """A spec of numbers of either kind; row-major unless there are ``strides``."""
     strides = contiguous_strides(sizes) if strides is None else strides
-    return TensorSpec(dtype, exprs(sizes), exprs(strides), **more)
+    return TensorSpec(dtype, exprs(sizes), exprs(strides), as_expr(offset), device)
