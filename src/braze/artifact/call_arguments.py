@@ -215,8 +215,6 @@ class Checks:
         sizes = tuple(e if e.constant is not None else None for e in spec.sizes)
         loose = TensorSpec(spec.dtype, sizes, (None,) * len(sizes), device=spec.device)
         difference = describe_difference(loose, value, {})
-        if difference is None and value.layout is not torch.strided:
-            difference = f"its layout is {value.layout}, and not {torch.strided}"
         if difference is not None:
             hint = "sizes that may differ from call to call are declared when a program is exported"
             raise InputMismatchError(

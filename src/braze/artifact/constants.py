@@ -16,9 +16,9 @@ import msgspec
 import torch
 
 from braze._torch.devices import HOST, in_host_memory
-from braze.dtypes import COMPLEX_PARTS, SAFETENSORS, dtype_named, torch_name
+from braze.dtypes import COMPLEX_PARTS, SAFETENSORS, name_dtype, read_dtype, torch_name
 from braze.errors import ArtifactError, InputMismatchError, UnserializableError
-from braze.runtime.spec import byte_span, overlaps_itself, same_strides, span
+from braze.runtime.spec import TensorSpec, byte_span, overlaps_itself, span
 
 __all__ = ["BoundByName", "CompiledFxGraphConstants"]
 
@@ -37,27 +37,20 @@ _CARRIED: Final[Mapping[str, str]] = {
 others as their bytes."""
 
 
-class Stored(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="stored"):
-    """The geometry of a stored tensor: dtype by torch's name, strides in elements."""
-
-    dtype: str
-    sizes: tuple[_Size, ...]
-    strides: tuple[_Size, ...]
+class Stored(TensorSpec[_Size], frozen=True, tag="stored"):
+    """A stored tensor."""
 
 
-class BoundByName(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="bound"):
-    """A tensor that the caller has: the parameter or buffer ``path`` of a module, or that key of a mapping.
-    It must have this dtype (torch's name), and these sizes and strides (in elements), on the CPU."""
+class BoundByName(TensorSpec[_Size], frozen=True, kw_only=True, tag="bound"):
+    """A tensor that the caller has: the parameter or buffer ``path`` of a module, or that key of a
+    mapping."""
 
     path: _Name
-    dtype: str
-    sizes: tuple[_Size, ...]
-    strides: tuple[_Size, ...]
 
     @classmethod
     def of(cls, path: str, tensor: torch.Tensor) -> BoundByName:
         """The name ``path`` for tensors that lie in memory like ``tensor``."""
-        return cls(path, torch_name(tensor.dtype), tuple(tensor.shape), tuple(tensor.stride()))
+        return cls(tensor.dtype, tuple(tensor.shape), tuple(tensor.stride()), path=path)
 
 
 _Table: TypeAlias = dict[_Name, Stored | BoundByName]
@@ -141,12 +134,12 @@ class CompiledFxGraphConstants:
             if reason is not None or not 0 < len(key) <= 4096 or key == "__metadata__":
                 raise UnserializableError(f"the constant {key!r} cannot be stored: {reason or 'its key'}")
             tensor = tensor.detach()
-            table[key] = Stored(torch_name(tensor.dtype), tuple(tensor.shape), tuple(tensor.stride()))
+            table[key] = Stored(tensor.dtype, tuple(tensor.shape), tuple(tensor.stride()))
             flat = _flat(tensor)
             home = flat.untyped_storage().data_ptr()
             data[key] = flat.clone() if home in seen else flat  # the library refuses shared memory
             seen.add(home)
-        text = msgspec.json.encode({key: table[key] for key in sorted(table)}).decode()
+        text = msgspec.json.encode({key: table[key] for key in sorted(table)}, enc_hook=name_dtype).decode()
         return bytes(save(data, {"braze": text}))
 
     @classmethod
@@ -175,7 +168,7 @@ class CompiledFxGraphConstants:
         for key, item in table.items():
             if isinstance(item, Stored):
                 first, last = extents[key].data_offsets
-                flat = _tensor(view[begin + first : begin + last], dtype_named(item.dtype), share)
+                flat = _tensor(view[begin + first : begin + last], item.dtype, share)
                 stored[key] = flat.as_strided(item.sizes, item.strides)
         return cls(stored, bound)
 
@@ -223,16 +216,9 @@ def _bound(name: BoundByName, tensor: Any) -> torch.Tensor:
     what = f"the tensor {name.path!r} is not what the code was compiled for: "
     if not isinstance(tensor, torch.Tensor):
         raise InputMismatchError(f"{what}it is a {type(tensor).__name__}")
-    for property, have, want in (
-        ("device", tensor.device.type, HOST),
-        ("layout", tensor.layout, torch.strided),
-        ("dtype", torch_name(tensor.dtype), name.dtype),
-        ("sizes", tuple(tensor.shape), name.sizes),
-    ):
-        if have != want:
-            raise InputMismatchError(f"{what}{property} {have}, and not {want}")
-    if not same_strides(name.sizes, tensor.stride(), name.strides):
-        raise InputMismatchError(f"{what}strides {tuple(tensor.stride())}, and not {name.strides}")
+    if found := name.difference(tensor, {}):
+        property, have, want = found
+        raise InputMismatchError(f"{what}{property} {torch_name(have)}, and not {torch_name(want)}")
     return tensor.detach()
 
 
@@ -254,8 +240,8 @@ def _headers(view: memoryview) -> tuple[_Table, dict[str, _Extent], int]:
         header = msgspec.json.decode(view[8:begin], type=dict[str, msgspec.Raw])
         metadata = msgspec.json.decode(header.pop("__metadata__", b"{}"), type=dict[str, str])
         extents = {key: msgspec.json.decode(raw, type=_Extent) for key, raw in header.items()}
-        table = msgspec.json.decode(metadata.get("braze", ""), type=_Table)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        table = msgspec.json.decode(metadata.get("braze", ""), type=_Table, dec_hook=read_dtype)
+    except (msgspec.MsgspecError, ValueError, RecursionError, UnicodeDecodeError) as error:
         raise _damaged(str(error)) from error
     if extents.keys() != {key for key, item in table.items() if isinstance(item, Stored)}:
         raise _damaged("the tensors there are, and those that there should be, differ")
@@ -272,8 +258,11 @@ def _headers(view: memoryview) -> tuple[_Table, dict[str, _Extent], int]:
 
 def _geometry(key: str, item: Stored | BoundByName) -> int:
     """Elements that the tensor spans."""
-    if item.dtype not in SAFETENSORS and item.dtype not in _CARRIED:
-        raise _damaged(f"{item.dtype!r} is not a dtype", key)
+    name = torch_name(item.dtype)
+    if name not in SAFETENSORS and name not in _CARRIED:
+        raise _damaged(f"there is no form for a {name}", key)
+    if item.device != HOST:
+        raise _damaged(f"it is on {item.device}", key)
     if len(item.sizes) != len(item.strides) or len(item.sizes) > 64:
         raise _damaged(f"{len(item.sizes)} sizes and {len(item.strides)} strides", key)
     if math.prod(max(n, 1) for n in item.sizes) >= 1 << 62:
@@ -283,14 +272,15 @@ def _geometry(key: str, item: Stored | BoundByName) -> int:
 
 def _check_extent(key: str, item: Stored, extent: _Extent) -> None:
     reach = _geometry(key, item)
-    carrier = _CARRIED.get(item.dtype, item.dtype)
-    shape = (reach, 2) if item.dtype.startswith("complex") else (reach,)
+    name = torch_name(item.dtype)
+    carrier = _CARRIED.get(name, name)
+    shape = (reach, 2) if item.dtype.is_complex else (reach,)
     if extent.dtype != SAFETENSORS[carrier] or extent.shape != shape:
         raise _damaged(f"it is {extent.dtype} {list(extent.shape)}, and not {carrier} {list(shape)}", key)
     first, last = extent.data_offsets
-    itemsize: int = dtype_named(item.dtype).itemsize
-    if last - first != reach * itemsize:
-        raise _damaged(f"it has {last - first} bytes, and not {reach * itemsize}", key)
+    nbytes = reach * item.dtype.itemsize
+    if last - first != nbytes:
+        raise _damaged(f"it has {last - first} bytes, and not {nbytes}", key)
 
 
 def _tensor(data: memoryview, dtype: torch.dtype, share: bool) -> torch.Tensor:

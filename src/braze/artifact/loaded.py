@@ -17,7 +17,7 @@ from braze.artifact.model_info import Model, Range, Weight
 from braze.artifact.output_code import BoxedCall
 from braze.artifact.trees import unflattener
 from braze.errors import InputMismatchError, PackageError
-from braze.runtime.spec import restrided, same_strides
+from braze.runtime.spec import restrided
 
 __all__ = ["Loaded"]
 
@@ -233,18 +233,13 @@ def _fitting(weight: Weight, tensor: Any) -> torch.Tensor:
             f"the weight {weight.name!r} has to be a tensor, but is of type {type(tensor).__name__}",
             hint="pass tensors by name, as a state dict has them",
         )
-    for what, have, want in (
-        ("device", tensor.device.type, HOST),
-        ("layout", tensor.layout, torch.strided),
-        ("dtype", tensor.dtype, weight.dtype),
-        ("sizes", tuple(tensor.shape), weight.sizes),
-    ):
-        if have != want:
-            raise InputMismatchError(
-                f"the weight {weight.name!r} has to have the {what} {want}, not {have}",
-                hint="bind weights of the exported program's kind, or export and compile the other model",
-            )
-    if weight.mutated and not same_strides(weight.sizes, tensor.stride(), weight.strides):
+    what, have, want = weight.difference(tensor, {}) or ("nothing", None, None)
+    if what not in ("strides", "nothing"):
+        raise InputMismatchError(
+            f"the weight {weight.name!r} has to have the {what} {want}, not {have}",
+            hint="bind weights of the exported program's kind, or export and compile the other model",
+        )
+    if weight.mutated and what == "strides":
         raise InputMismatchError(
             f"the model writes to {weight.name!r}, so it has to have the strides {weight.strides}",
             hint="pass a copy that lies so: `tensor.contiguous()`, mostly",

@@ -258,13 +258,13 @@ def _place(tensor: torch.Tensor) -> Any:
 def _weight(name: str, spec: Any, tensor: torch.Tensor, item: Any) -> Weight:
     kinds: dict[InputKind, WeightKind] = {InputKind.PARAMETER: "parameter", InputKind.BUFFER: "buffer"}
     return Weight(
-        name,
-        kinds.get(spec.kind, "constant"),
         tensor.dtype,
         tuple(tensor.shape),
         tuple(tensor.stride()),
-        isinstance(item, TensorInput) and item.mutated,
-        spec.kind is InputKind.PARAMETER or bool(spec.persistent),
+        name=name,
+        kind=kinds.get(spec.kind, "constant"),
+        mutated=isinstance(item, TensorInput) and item.mutated,
+        persistent=spec.kind is InputKind.PARAMETER or bool(spec.persistent),
     )
 
 

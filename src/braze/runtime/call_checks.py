@@ -10,9 +10,8 @@ import torch
 
 from braze._torch.native import same_tensors
 from braze.errors import BrazeError, InputMismatchError, InternalError, ResultMismatchError
-from braze.runtime.expr import Expr
 from braze.runtime.plan import CheckRange, CheckSizes, CheckTensor, ErrorEntry, Plan
-from braze.runtime.spec import TensorSpec, restrided, same_strides
+from braze.runtime.spec import TensorSpec, restrided
 
 __all__ = ["ErrorBlock", "ErrorWords", "InputChecker", "as_traced", "describe_difference", "fails", "item"]
 
@@ -28,29 +27,22 @@ def _text(values: Sequence[object]) -> str:
     return f"[{', '.join('any' if v is None else str(v) for v in values)}]"
 
 
-def _values(wanted: Sequence[Expr | None], numbers: Mapping[str, int]) -> list[int | None]:
-    return [None if e is None else e.evaluate(numbers) for e in wanted]
-
-
 def describe_difference(spec: TensorSpec[Any], tensor: Any, numbers: Mapping[str, int]) -> str | None:
-    """How a tensor differs from a spec; None where it does not. ``numbers`` are the values
-    of the symbols. The stride of a dimension of size 0 or 1 does not count."""
+    """How a value differs from a tensor of a spec; None where it does not. ``numbers`` are the values of the
+    symbols."""
     if not isinstance(tensor, torch.Tensor):
         return f"it is of type {type(tensor).__name__}, and not a tensor"
-    if tensor.dtype is not spec.dtype:
-        return f"its dtype is {tensor.dtype}, and not {spec.dtype}"
-    if (str(tensor.device) if ":" in spec.device else tensor.device.type) != spec.device:
-        return f"it is on {tensor.device}, and not on {spec.device}"
-    if tensor.dim() != len(spec.sizes):
-        return f"it has {tensor.dim()} dimensions, and not {len(spec.sizes)}"
-    sizes = _values(spec.sizes, numbers)
-    if any(want is not None and want != have for want, have in zip(sizes, tensor.shape, strict=True)):
-        return f"its sizes are {_text(tensor.shape)}, and not {_text(sizes)}"
-    strides = _values(spec.strides, numbers)
-    wanted = [have if want is None else want for have, want in zip(tensor.stride(), strides, strict=True)]
-    if not same_strides(tensor.shape, tensor.stride(), wanted):
-        return f"its strides are {_text(tensor.stride())}, and not {_text(strides)}"
-    return None
+    found = spec.difference(tensor, numbers)
+    if found is None:
+        return None
+    what, have, want = found
+    if what == "device":
+        return f"it is on {have}, and not on {want}"
+    if isinstance(have, tuple) and isinstance(want, tuple):
+        if len(have) != len(want):
+            return f"it has {len(have)} dimensions, and not {len(want)}"
+        return f"its {what} are {_text(have)}, and not {_text(want)}"
+    return f"its {what} is {have}, and not {want}"
 
 
 def as_traced(

@@ -6,7 +6,7 @@ functions here take both.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypeAlias, TypeVar, overload
 
 import torch
@@ -214,6 +214,30 @@ class TensorSpec(Node, Generic[N], frozen=True):
             steps = (self.strides[dim] * self.sizes[dim], self.strides[dim] * maximum(1, self.sizes[dim]))
         return True
 
+    def difference(
+        self: TensorSpec[ExprLike | None], tensor: torch.Tensor, numbers: Mapping[str, int]
+    ) -> tuple[str, object, object] | None:
+        """The first property in which a tensor is not like this, what it has, and what it should have; None
+        where it fits. ``numbers`` are the values of the symbols. Strides have to agree wherever they
+        count."""
+        device = str(tensor.device) if ":" in self.device else tensor.device.type
+        for what, have, want in (
+            ("device", device, self.device),
+            ("layout", tensor.layout, torch.strided),
+            ("dtype", tensor.dtype, self.dtype),
+        ):
+            if have != want:
+                return what, have, want
+        shape, steps = tuple(tensor.shape), tensor.stride()
+        if len(shape) != len(self.sizes):
+            return "sizes", shape, self.sizes
+        sizes, strides = _values(self.sizes, numbers), _values(self.strides, numbers)
+        if _filled(sizes, shape) != shape:
+            return "sizes", shape, sizes
+        if not same_strides(shape, steps, _filled(strides, steps)):
+            return "strides", steps, strides
+        return None
+
     @property
     def numbers(self) -> tuple[N | Expr, ...]:
         """The sizes, strides and offset."""
@@ -223,6 +247,15 @@ class TensorSpec(Node, Generic[N], frozen=True):
     def geometry(self) -> str:
         """The sizes and strides, for people."""
         return f"[{listed(self.sizes)}] stride ({listed(self.strides)})"
+
+
+def _values(wanted: Sequence[ExprLike | None], numbers: Mapping[str, int]) -> tuple[int | None, ...]:
+    return tuple([e.evaluate(numbers) if isinstance(e, Expr) else e for e in wanted])
+
+
+def _filled(wanted: Sequence[int | None], have: Sequence[int]) -> tuple[int, ...]:
+    """``wanted``, with what does not matter as it is."""
+    return tuple([n if want is None else want for want, n in zip(wanted, have, strict=True)])
 
 
 Layout: TypeAlias = TensorSpec[Expr]
