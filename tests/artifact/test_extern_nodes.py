@@ -22,8 +22,7 @@ S = Symbol("s0", 2, None)
 
 def plan_of(*calls: CallExtern, layouts: tuple[...] = ()) -> Plan:
     checks = tuple(
-        CheckTensor(name, TensorSpec(torch.float32, exprs((2, 3)), (None, Expr(()) + 1)))
-        for name in ("x", "y", "w")
+        CheckTensor(name, TensorSpec(torch.float32, exprs((2, 3)), exprs((3, 1)))) for name in ("x", "y", "w")
     )
     out = Allocate("out", TensorSpec(torch.float32, exprs((2, 3)), exprs((3, 1))))
     return Plan("graph", ("x", "y", "w", "s0"), (*checks, out, *calls), numbers=("s0",), layouts=layouts)
@@ -165,7 +164,7 @@ def test_what_stands_beside_the_nodes() -> None:
 def test_srepr_is_sympys() -> None:
     import sympy
 
-    from braze.symbolic.from_sympy import to_sympy
+    from braze.symbolic.from_sympy import expr_to_sympy
 
     t = Symbol("u3", 0, None)
     for e in (
@@ -180,7 +179,7 @@ def test_srepr_is_sympys() -> None:
     ):
         names = {name: getattr(torch.utils._sympy.functions, name) for name in ("FloorDiv", "PythonMod")}
         names |= {name: getattr(torch.utils._sympy.functions, name) for name in ("Min", "Max")}
-        assert sympy.sympify(srepr(e), locals=names) == to_sympy(e)
+        assert sympy.sympify(srepr(e), locals=names) == expr_to_sympy(e)
 
 
 @pytest.mark.parametrize(

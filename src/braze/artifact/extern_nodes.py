@@ -7,13 +7,13 @@ the tensors between them are. Nothing of Braze reads it back: the launch plan is
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from braze._torch import serde
 from braze._torch.integers import LEAST
 from braze.artifact.graph_call import GRAPHS_OF, GraphCall
 from braze.errors import UnserializableError
-from braze.runtime.expr import ONE, Atom, Expr, FloorDiv, Min, Mod, Symbol, maximum
+from braze.runtime.expr import Atom, Expr, FloorDiv, Min, Mod, Symbol
 from braze.runtime.plan import (
     Allocate,
     Arg,
@@ -206,25 +206,13 @@ def _layouts(plan: Plan) -> dict[str, TensorSpec[Expr]]:
     found = dict(plan.layouts)
     for one in plan.instructions:
         match one:
-            case CheckTensor() if one.tensor not in found:
-                sizes = tuple([ONE if e is None else e for e in one.spec.sizes])
-                strides = _strides(sizes, one.spec.strides)
-                found[one.tensor] = TensorSpec(one.spec.dtype, sizes, strides, device=one.spec.device)
+            case CheckTensor(origin="input"):
+                found[one.tensor] = cast(TensorSpec[Expr], one.spec)  # an input's says all there is
             case Allocate() | Slice() | View():
                 found[one.out] = one.spec
             case _:
                 pass
     return found
-
-
-def _strides(sizes: Sequence[Expr], strides: Sequence[Expr | None]) -> tuple[Expr, ...]:
-    """The strides, with those that nobody relies on (of dimensions of size 1) as a dense tensor has them."""
-    filled: list[Expr] = []
-    beyond = ONE
-    for size, stride in zip(reversed(sizes), reversed(strides), strict=True):
-        filled.append(beyond if stride is None else stride)
-        beyond = filled[-1] * maximum(size, ONE)
-    return tuple(reversed(filled))
 
 
 def srepr(e: Expr) -> str:

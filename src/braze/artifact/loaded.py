@@ -13,10 +13,11 @@ from braze._torch.autograd import grad_enabled, set_grad_enabled, without_autoca
 from braze._torch.devices import HOST
 from braze.artifact.call_arguments import Checks, Signature, argument_paths
 from braze.artifact.compiled_graph import CompiledFxGraph
-from braze.artifact.model_info import Model, Range, Weight
+from braze.artifact.model_info import Model, Weight
 from braze.artifact.output_code import BoxedCall
 from braze.artifact.trees import unflattener
 from braze.errors import InputMismatchError, PackageError
+from braze.runtime.plan import SymbolRange
 from braze.runtime.spec import restrided
 
 __all__ = ["Loaded"]
@@ -45,7 +46,7 @@ class Loaded:
         self.path = path
         self.target = graphs[0].variant().info.target
         self.weights: Mapping[str, Weight] = MappingProxyType({w.name: w for w in model.weights})
-        self.ranges: tuple[Range, ...] = model.ranges
+        self.ranges: tuple[SymbolRange, ...] = model.ranges
         self._model = model
         self._paths = argument_paths(model.parameters)
         self._signature = Signature(model.parameters)

@@ -9,10 +9,10 @@ import msgspec
 from msgspec import Struct
 
 from braze._torch.devices import HOST
-from braze._torch.integers import LEAST
 from braze.artifact.trees import Node
 from braze.dtypes import name_dtype, read_dtype
 from braze.errors import ArtifactError
+from braze.runtime.plan import SymbolRange
 from braze.runtime.spec import TensorSpec
 
 __all__ = [
@@ -20,7 +20,6 @@ __all__ = [
     "GivenKind",
     "Model",
     "Parameters",
-    "Range",
     "Slot",
     "Weight",
     "WeightKind",
@@ -74,28 +73,17 @@ class Slot(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     weight: str | None = None
 
 
-class Range(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """The least and greatest value (None: any) that the export gave a size."""
-
-    symbol: str
-    lower: int
-    upper: int | None = None
-
-    def __str__(self) -> str:
-        least = "" if self.lower == LEAST else f"{self.lower} <= "
-        return f"{least}{self.symbol}" + ("" if self.upper is None else f" <= {self.upper}")
-
-
 class Model(Struct, frozen=True, forbid_unknown_fields=True):
     """Everything. ``slots``: one for each input of the graph; ``aliases``: other names of weights, of tensors
-    that share memory; ``ranges``: of the sizes that may differ from call to call."""
+    that share memory; ``ranges``: those that the export gave the sizes
+    that may differ from call to call."""
 
     parameters: Parameters
     given: tuple[Given, ...]
     weights: tuple[Weight, ...]
     slots: tuple[Slot, ...]
     aliases: dict[str, str]
-    ranges: tuple[Range, ...]
+    ranges: tuple[SymbolRange, ...]
 
     def check(self) -> None:
         """That the parts fit each other. Raises `ArtifactError`."""

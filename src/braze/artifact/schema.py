@@ -11,9 +11,9 @@ import msgspec
 from msgspec import Struct
 
 from braze.runtime.engine import MadeFor
-from braze.runtime.expr import Expr, Symbol
+from braze.runtime.expr import Expr
 from braze.runtime.guard import BoolExpr
-from braze.runtime.plan import Arg, Plan
+from braze.runtime.plan import Arg, Plan, SymbolRange
 from braze.runtime.spec import TensorSpec
 
 __all__ = [
@@ -30,7 +30,6 @@ __all__ = [
     "NumberInput",
     "Output",
     "Part",
-    "SymbolRange",
     "TensorInput",
     "TensorOutput",
     "UnusedInput",
@@ -45,18 +44,6 @@ SCHEMA_VERSION: Final = 5
 GraphKind: TypeAlias = Literal["inference", "forward", "backward"]
 
 _Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
-
-
-class SymbolRange(Struct, frozen=True, forbid_unknown_fields=True):
-    """A size symbol and its inclusive bounds, ``upper`` None where there is none."""
-
-    name: str
-    lower: int
-    upper: int | None = None
-
-    def symbol(self) -> Symbol:
-        """The symbol itself."""
-        return Symbol(self.name, self.lower, self.upper)
 
 
 class TensorInput(Struct, frozen=True, forbid_unknown_fields=True, tag="tensor", omit_defaults=True):

@@ -19,7 +19,6 @@ from braze.ir.views import BaseView, PermuteView, SqueezeView, UnfoldView, Unsqu
 from braze.ops.dag import Dag, Node
 from braze.runtime.expr import Expr
 from braze.runtime.spec import Layout, TensorSpec, tensor_spec
-from braze.runtime.unknowns import Unknown, unknown_in
 
 REARRANGING = (View, PermuteView, SqueezeView, UnsqueezeView, UnfoldView)
 """Views with (nearly) all elements of what they look at, and no other ones: in memory they cost no more than
@@ -70,12 +69,9 @@ class Graph:
         self._declare(buffer)
         self.inputs.append(buffer)
         self._given += (*layout.sizes, *layout.strides)
-        while (found := next(filter(None, map(self._unknown, self._given)), None)) is not None:
+        while found := next(filter(None, (e.unknown(self.known_symbols) for e in self._given)), None):
             self.know(found.symbol.expr)
         return TensorBox.of(buffer)
-
-    def _unknown(self, e: Expr) -> Unknown | None:
-        return unknown_in(e, self.known_symbols)
 
     def add_constant(self, value: torch.Tensor, layout: Layout) -> TensorBox:
         """Declare a tensor that the graph holds."""

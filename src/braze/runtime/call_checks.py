@@ -61,7 +61,7 @@ def fails(check: CheckRange | CheckSizes, numbers: Mapping[str, int]) -> bool:
     """Whether the values of the symbols are known, and not what `check` wants of them."""
     try:
         if isinstance(check, CheckRange):
-            return not check.admits(numbers[check.number])
+            return not check.admits(numbers[check.symbol])
         return not check.condition.evaluate(numbers)
     except ZeroDivisionError:
         return True

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import torch
 
+from braze._torch.integers import LEAST
 from braze.dtypes import torch_name
 from braze.runtime.checks import Check
 from braze.runtime.expr import ZERO, Expr, Symbol
@@ -65,6 +66,7 @@ __all__ = [
     "Return",
     "RunSegment",
     "Slice",
+    "SymbolRange",
     "TensorProperty",
     "View",
     "Workspace",
@@ -245,36 +247,42 @@ class CheckTensor(Node, frozen=True, tag="check_tensor"):
         return f"check {self.tensor}: {self.spec} on {self.spec.device}{of}"
 
 
-class CheckRange(Node, frozen=True, tag="check_range"):
-    """Check an integer that follows from the inputs: whatever simplified an expression by the bounds of its
-    symbol relied on these. None: no bound."""
+class SymbolRange(Node, frozen=True):
+    """The least and the greatest value of an integer, inclusive; `LEAST` and None where there is none."""
 
-    number: str
-    lower: int | None = None
+    symbol: str
+    lower: int = LEAST
     upper: int | None = None
 
     def __str__(self) -> str:
-        return f"check {self.condition}"
+        return self.condition
 
     @property
     def condition(self) -> str:
         """What has to hold, as Python."""
-        below = "" if self.lower is None else f"{self.lower} <= "
-        return f"{below}{self.number}" + ("" if self.upper is None else f" <= {self.upper}")
+        below = "" if self.lower == LEAST else f"{self.lower} <= "
+        return f"{below}{self.symbol}" + ("" if self.upper is None else f" <= {self.upper}")
 
     def admits(self, value: int) -> bool:
         """Whether a value lies within the bounds."""
-        low = self.lower is None or self.lower <= value
-        return low and (self.upper is None or value <= self.upper)
+        return self.lower <= value and (self.upper is None or value <= self.upper)
+
+
+class CheckRange(SymbolRange, frozen=True, tag="check_range"):
+    """Check an integer that follows from the inputs: whatever simplified an expression by the bounds of its
+    symbol relied on these."""
+
+    def __str__(self) -> str:
+        return f"check {self.condition}"
 
 
 def range_check(symbol: Symbol) -> CheckRange | None:
     """The check of what a symbol's bounds say beyond what holds of every size and integer."""
     upper = None if symbol.upper is None else symbol.upper.constant
-    lower = symbol.lower if symbol.lower > -_MOST else None
+    lower = symbol.lower if symbol.lower > -_MOST else LEAST
     if upper is not None and upper >= _MOST:
         upper = None
-    return None if lower is None and upper is None else CheckRange(symbol.name, lower, upper)
+    return None if lower == LEAST and upper is None else CheckRange(symbol.name, lower, upper)
 
 
 class CheckSizes(Node, frozen=True, tag="check_sizes"):

@@ -11,6 +11,7 @@ from typing import Final
 
 import torch
 
+from braze._torch.integers import LEAST
 from braze._torch.number_functions import NUMBER_FUNCTIONS
 from braze.dtypes import torch_name
 from braze.errors import InternalError
@@ -323,10 +324,10 @@ def _check(scope: _Scope, one: Instruction) -> None:
             _define(scope, one.out, number=True)
             scope.threads.add(one.out)
         case CheckRange():
-            if one.number not in scope.numbers:
-                raise PlanError(f"{one.number} is not a number that is known here")
-            if one.lower is None and one.upper is None:
-                raise PlanError(f"{one.number} has no bounds to check")
+            if one.symbol not in scope.numbers:
+                raise PlanError(f"{one.symbol} is not a number that is known here")
+            if one.lower == LEAST and one.upper is None:
+                raise PlanError(f"{one.symbol} has no bounds to check")
         case CheckSizes():
             _use_numbers(scope, one.condition)
         case CheckTensor():

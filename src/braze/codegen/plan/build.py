@@ -36,7 +36,7 @@ from braze.ir.externs import (
     map_leaves,
 )
 from braze.ir.graph import Graph
-from braze.runtime.expr import ZERO, Expr, Symbol
+from braze.runtime.expr import ZERO, Expr, Symbol, Unknown
 from braze.runtime.guard import BoolExpr
 from braze.runtime.plan import (
     ARG_LEAVES,
@@ -68,7 +68,6 @@ from braze.runtime.plan import (
     range_check,
 )
 from braze.runtime.spec import Layout, TensorSpec
-from braze.runtime.unknowns import Unknown, unknown_in
 from braze.schedule.limits import Limits
 from braze.schedule.memory import aligned
 from braze.schedule.schedule import ExternStep, Schedule, Segment, work_of
@@ -245,7 +244,7 @@ class _Builder:
     def _first_unknown(self, given: Sequence[_Given]) -> tuple[Unknown, _Given] | None:
         """The first of the integers at hand that tells of one more symbol."""
         for one in given:
-            unknown = unknown_in(one[0], self.known)
+            unknown = one[0].unknown(self.known)
             if unknown is not None:
                 return unknown, one
         return None
