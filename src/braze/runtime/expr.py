@@ -12,10 +12,10 @@ generated code contains.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from functools import lru_cache
 from math import gcd
-from typing import Final, Union
+from typing import Final, NamedTuple, Union
 
 from braze.runtime import intervals
 from braze.runtime.intervals import Bound
@@ -293,6 +293,15 @@ class Expr:
                     return None
         return _from_terms(inside), Expr(tuple(rest))
 
+    def unknown(self, known: Container[str]) -> Unknown | None:
+        """The one symbol that is not among the names in ``known``, if this is linear in it with a plain
+        number as its factor; else None."""
+        missing = [s for s in self.free_symbols if s.name not in known]
+        parts = self.coefficient(missing[0]) if len(missing) == 1 else None
+        if parts is None or not parts[0].constant:
+            return None
+        return Unknown(missing[0], parts[0].constant, parts[1])
+
     # -- arithmetic -------------------------------------------------------------------------------------
     def __add__(self, other: ExprLike) -> Expr:
         other = as_expr(other)
@@ -367,6 +376,14 @@ class Expr:
                 c *= _evaluate_atom(atom, env)
             total += c
         return total
+
+
+class Unknown(NamedTuple):
+    """What an integer ``factor*symbol + rest`` says of a symbol."""
+
+    symbol: Symbol
+    factor: int
+    rest: Expr
 
 
 def _atom_key(atom: Atom) -> str:

@@ -107,7 +107,7 @@ class _Request:
             self._promises(trace, gm)
         return CompileRequest(
             gm=gm,
-            example_inputs=tuple(main.inputs),
+            shape_env=trace.env,
             static_inputs=frozenset(main.static),
             config=config,
             **header,

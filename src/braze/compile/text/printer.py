@@ -161,7 +161,7 @@ class _Printed:
     def conditions(self) -> Iterator[str]:
         """The symbols, and what is assumed of them."""
         names = self.expressions.symbols
-        env = shape_env_of((*self.request.example_inputs, *self._first_values())) if names else None
+        env = (self.request.shape_env or shape_env_of(self._first_values())) if names else None
         if env is None:
             return
         width = max(map(len, names.values()))
