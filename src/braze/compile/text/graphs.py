@@ -16,17 +16,18 @@ from typing import Any
 
 import torch
 from torch.fx import GraphModule, Node
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from braze._torch.devices import HOST_DEVICE
 from braze._torch.fakes import is_plain
 from braze._torch.provenance import source_of
-from braze._torch.shape_envs import raw_expression
+from braze._torch.shape_envs import facts_of, raw_expression
 from braze.compile.text.constants import as_stored, content_hash
 from braze.compile.text.expressions import ExpressionPrinter
 from braze.compile.text.vocabulary import ATTRIBUTE_WORDS, DTYPE_WORDS, WORDS, function_word
 from braze.errors import UnserializableError
 
-__all__ = ["GraphPrinter", "attribute_of", "contiguous_strides"]
+__all__ = ["GraphPrinter", "attribute_of", "contiguous_strides", "plain"]
 
 WIDTH = 100
 """Parameters and results that take more than this are written one on a line."""
@@ -153,10 +154,10 @@ class GraphPrinter:
             )
         return f"{word}({self.arguments(node)})"
 
-    def arguments(self, node: Node) -> str:
-        """All that a call takes, without the parentheses."""
+    def arguments(self, node: Node, start: int = 0) -> str:
+        """All that a call takes, from an argument on, without the parentheses."""
         argument = self.argument
-        texts = [argument(a) for a in node.args]
+        texts = [argument(a) for a in node.args[start:]]
         if node.kwargs:
             texts += [f"{name}={argument(a)}" for name, a in node.kwargs.items()]
         return ", ".join(texts)
@@ -188,6 +189,20 @@ class GraphPrinter:
         if target not in self.words:
             self.words[target] = function_word(target)
         return self.words[target]
+
+    def declarations(self, env: ShapeEnv) -> Iterator[str]:
+        """What a trace knows of the symbols so far, as far as it does not go without saying."""
+        for symbol, name in self.expressions.symbols.items():
+            facts = facts_of(env, symbol)
+            known = {
+                "least": facts.lower,
+                "most": facts.upper,
+                "size": facts.size_like or None,
+                "positive": facts.positive if facts.positive != facts.is_positive_by_name else None,
+                "hint": None if self.numbered else facts.hint,
+            }
+            parts = ", ".join(f"{word}={value!r}" for word, value in known.items() if value is not None)
+            yield f"{name} = {'real' if facts.is_float else 'integer'}({parts})"
 
     # -- arguments --------------------------------------------------------------------------------------
     def argument(self, value: Any) -> str:
@@ -258,10 +273,11 @@ class GraphPrinter:
             facts = (dtype, plain(size), plain(stride), *plain((offset,)), device)
             found = self._tensors.get(facts)
         if found is None:
-            found = self._tensors[facts] = self._tensor(*facts)
+            found = self._tensors[facts] = self.layout(*facts)
         return found
 
-    def _tensor(self, dtype: torch.dtype, size: Any, stride: Any, offset: Any, device: torch.device) -> str:
+    def layout(self, dtype: torch.dtype, size: Any, stride: Any, offset: Any, device: torch.device) -> str:
+        """What a tensor is, of plain numbers and expressions."""
         text = f"{DTYPE_WORDS[dtype]}[{self.sizes(size) or '()'}]"
         if tuple(stride) != contiguous_strides(size):
             text += f" & strides({self.sizes(stride)})"
@@ -324,7 +340,7 @@ _ARGUMENTS: dict[type, Callable[[Any, Any], str]] = {
     complex: _complex,
     tuple: GraphPrinter._tuple,
     list: lambda printer, value: f"[{printer._items(value)}]",
-    dict: GraphPrinter._dict,
+    dict: lambda printer, value: printer._dict(value),
     slice: lambda printer, value: f"slice({printer._items((value.start, value.stop, value.step))})",
     type(...): lambda printer, value: "...",
     torch.dtype: lambda printer, value: DTYPE_WORDS[value],

@@ -128,8 +128,7 @@ class _Printed(GraphPrinter):
         env = shape_env_of((*self.request.example_inputs, *values)) if names else None
         if env is None:
             return
-        for symbol, name in names.items():
-            yield f"{name} = {_declaration(shape_envs.facts_of(env, symbol), not self.numbered)}"
+        yield from self.declarations(env)
         conditions = []
         for condition in shape_envs.conditions_of(env, names):
             try:
@@ -147,16 +146,3 @@ class _Printed(GraphPrinter):
             if promised != own:
                 text = "None" if promised is None else f"[{self.sizes(promised)}]"
                 yield f"promised_strides(output{position}={text})"
-
-
-def _declaration(facts: shape_envs.SymbolFacts, hint: bool) -> str:
-    """What is known of a symbol, as far as it does not go without saying."""
-    known = {
-        "least": facts.lower,
-        "most": facts.upper,
-        "size": facts.size_like or None,
-        "positive": facts.positive if facts.positive != facts.is_positive_by_name else None,
-        "hint": facts.hint if hint else None,
-    }
-    parts = ", ".join(f"{word}={value!r}" for word, value in known.items() if value is not None)
-    return f"{'real' if facts.is_float else 'integer'}({parts})"
