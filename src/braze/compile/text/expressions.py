@@ -189,6 +189,7 @@ class ExpressionReader:
     """Reads expressions over `symbols` from Python's syntax tree. Nothing is evaluated but sympy's rules."""
 
     def __init__(self, source: Source, symbols: Mapping[str, sympy.Symbol]) -> None:
+        self._source = source
         self._fail = source.fail
         self._symbols = symbols
 
@@ -293,10 +294,8 @@ class ExpressionReader:
 
     def _made(self, kind: Any, args: list[Any], e: ast.expr) -> Any:
         """sympy's object of these parts. It refuses some: a division by zero, an `and` of numbers."""
-        try:
+        with self._source.at(e, "not an expression"):
             return kind(*args)
-        except Exception as error:
-            self._fail(e, f"not an expression: {error}")
 
 
 def _is_condition(found: Any) -> bool:

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import msgspec
 import sympy
@@ -27,7 +27,6 @@ from braze.compile.text.graphs import contiguous_strides
 from braze.compile.text.source import Source
 from braze.compile.text.vocabulary import DTYPES, FORMAT, WORDS, function_named
 from braze.config import Config
-from braze.errors import BrazeError
 
 __all__ = ["parse_request", "sections_of"]
 
@@ -42,12 +41,8 @@ def parse_request(text: str, constants: Mapping[str, torch.Tensor] | None = None
     Raises `ParseError`, which names line and column, for a text that is damaged, or that needs operators
     which this process does not have."""
     source = _source(text)
-    try:
+    with source.at(None, "not a graph"):
         return _request(source, constants or {})
-    except BrazeError:
-        raise
-    except Exception as error:  # PyTorch or sympy refused what the text says
-        source.fail(None, f"not a graph: {type(error).__name__}: {error}")
 
 
 def sections_of(text: str) -> dict[str, list[str]]:
@@ -98,14 +93,9 @@ class _Symbol(msgspec.Struct, forbid_unknown_fields=True):
     most: int | None = None
     size: bool = False
     positive: bool | None = None
-    hint: int | None = None
+    hint: int | float | None = None
 
 
-class _RealSymbol(_Symbol, forbid_unknown_fields=True):
-    hint: float | None = None  # type: ignore[assignment]
-
-
-_SYMBOLS: Mapping[str, type[_Symbol]] = {"integer": _Symbol, "real": _RealSymbol}
 _KNOWN = ("request", "config", "section", "assume", "promised_strides")
 
 
@@ -135,20 +125,15 @@ def _request(source: Source, given: Mapping[str, torch.Tensor]) -> CompileReques
     header = values.keywords(headers[0], _Header)
     config = Config()
     for keyword in (k for one in _calls(source, "config") for k in one.keywords):
-        value = values.argument(keyword.value)
-        try:
-            config = config.replace(**{str(keyword.arg): value})
-        except BrazeError as error:
-            source.fail(keyword, error.what)
+        with source.at(keyword, "config(...)"):
+            config = config.replace(**{str(keyword.arg): values.argument(keyword.value)})
     env, symbols = shape_envs.new_shape_env(facts.values())
     trace = _Trace(new_fake_mode(env), env, symbols)
     for call in _calls(source, "assume"):
         condition = values.one(call, ExpressionReader(source, symbols).condition)
         if condition.free_symbols:
-            try:
+            with source.at(call, "PyTorch cannot assume this"):
                 shape_envs.assume(env, condition)
-            except Exception as error:
-                source.fail(call, f"PyTorch cannot assume this: {error}")
     with shape_envs.suppressed_guards(env):
         graph = _GraphReader(source, trace, given, set())
         gm = graph.read(mains[0])
@@ -162,33 +147,30 @@ def _request(source: Source, given: Mapping[str, torch.Tensor]) -> CompileReques
                 strides = None if none else tuple(map(trace.number, graph.sizes(keyword.value)))
                 promised[int(position[1])] = strides
         tracing.set_promised_strides(gm, promised)
+    inputs, static = tuple(graph.inputs), frozenset(graph.static)
     return CompileRequest(
-        gm,
-        tuple(graph.inputs),
-        frozenset(graph.static),
-        header.visible_outputs,
-        config,
-        header.kind,
-        header.graph,
+        gm, inputs, static, header.visible_outputs, config, kind=header.kind, graph_id=header.graph
     )
 
 
 def _declaration(values: _Values, statement: ast.Assign) -> SymbolFacts:
     """A symbol: ``s0 = integer(least=2, hint=8)``."""
     fail, call, target = values.source.fail, statement.value, statement.targets[0]
-    word = _name_called(call)
-    if not isinstance(target, ast.Name) or word not in _SYMBOLS:
+    is_float = _name_called(call) == "real"
+    if not isinstance(target, ast.Name) or _name_called(call) not in ("integer", "real"):
         fail(statement, "a symbol is an integer(...) or a real(...)")
-    name, known = target.id, values.keywords(call, _SYMBOLS[word])
+    name, known = target.id, values.keywords(call, _Symbol)
     least = -math.inf if known.least is None else known.least
     most = math.inf if known.most is None else known.most
+    if known.hint is not None and isinstance(known.hint, float) != is_float:
+        fail(call, "the hint is of another kind")
     if least > most:
         fail(call, f"{name} has no value")
     if known.hint is not None and not least <= known.hint <= most:
         fail(call, "the hint is out of range")
     if known.hint is None and re.fullmatch(r"(zuf|u)\d{1,9}", name) is None:
         fail(target, "a symbol without a hint is called u0, u1, ... or zuf0, zuf1, ...")
-    facts = SymbolFacts(name, known.least, known.most, known.hint, word == "real", False, known.size)
+    facts = SymbolFacts(name, known.least, known.most, known.hint, is_float, False, known.size)
     return replace(facts, positive=facts.is_positive_by_name if known.positive is None else known.positive)
 
 
@@ -211,10 +193,8 @@ class _Values:
     def keywords(self, call: ast.expr, kind: type[_Struct]) -> _Struct:
         """What a call says by keywords, as a structure of this kind."""
         args, kwargs = self.arguments(call) if isinstance(call, ast.Call) else ((None,), {})
-        try:
+        with self.source.at(call, f"{_name_called(call)}(...)"):
             return msgspec.convert({"": args, **kwargs} if args else kwargs, kind)
-        except msgspec.ValidationError as error:
-            self.source.fail(call, f"{_name_called(call)}(...): {error}")
 
     # -- arguments --------------------------------------------------------------------------------------
     def argument(self, e: ast.expr) -> Any:
@@ -278,17 +258,14 @@ class _Values:
         if word in _KINDS:
             return self.trace.number(self.one(e, self._symbolic(word)), _KINDS[word])
         args, kwargs = self.arguments(e)
-        try:
-            if word == "slice" and len(args) == 3 and not kwargs:
-                return slice(*args)
+        device = word == "device" and len(args) == 1 and isinstance(args[0], str)
+        with self.source.at(e, f"there is no device {args[0]!r}" if device else "no such number"):
+            if device and not kwargs:
+                return torch.device(args[0])
             if word == "complex" and len(args) == 2 and not kwargs:
                 return complex(*map(float, args))
-            if word == "device" and len(args) == 1 and isinstance(args[0], str) and not kwargs:
-                return torch.device(args[0])
-        except (TypeError, RuntimeError):
-            self.source.fail(
-                e, f"there is no device {args[0]!r}" if word == "device" else "no value is written so"
-            )
+        if word == "slice" and len(args) == 3 and not kwargs:
+            return slice(*args)
         return self._no_value(e)
 
     def _symbolic(self, word: str) -> Callable[[ast.expr], Any]:
@@ -307,7 +284,7 @@ class _Values:
             text = self.source.segment(e)
             found = self.trace.made.get(text)
             if found is None:
-                found = self.tensor(e).make(self.trace)
+                found = self.fake(self.tensor(*_marks(e)))
                 if text:
                     self.trace.made[text] = found
             return found
@@ -318,11 +295,8 @@ class _Values:
             self.source.fail(e, "this is not what a value can be")
         return value
 
-    def tensor(self, e: ast.expr) -> _TensorType:
-        """A tensor's metadata."""
-        return self._typed(*_marks(e))
-
-    def _typed(self, e: ast.expr, marks: list[ast.expr]) -> _TensorType:
+    def tensor(self, e: ast.expr, marks: list[ast.expr]) -> _TensorType:
+        """A tensor's metadata: what stands before the first ``&``, and what stands behind it."""
         word = e.value.id if isinstance(e, ast.Subscript) and isinstance(e.value, ast.Name) else ""
         if not isinstance(e, ast.Subscript) or word not in DTYPES:
             self.source.fail(e, f"there is no element type {word or self.source.segment(e)!r}")
@@ -330,17 +304,23 @@ class _Values:
         kind = _TensorType(DTYPES[word], size, contiguous_strides(size))
         for mark in marks:
             name = _name_called(mark)
-            if not isinstance(mark, ast.Call) or name not in ("strides", "offset", "device"):
-                self.source.fail(mark, "a tensor has strides, an offset and a device")
             if name == "device":
-                kind = replace(kind, device=self._call(mark))
+                kind = kind._replace(device=self.argument(mark))
             elif name == "offset":
-                kind = replace(kind, offset=self.one(mark, self._size))
-            else:
-                kind = replace(kind, stride=tuple(map(self._size, mark.args)))
+                kind = kind._replace(offset=self.one(mark, self._size))
+            elif name == "strides" and isinstance(mark, ast.Call):
+                kind = kind._replace(stride=tuple(map(self._size, mark.args)))
                 if len(kind.stride) != len(size):
                     self.source.fail(mark, f"{len(size)} strides were expected, not {len(kind.stride)}")
+            else:
+                self.source.fail(mark, "a tensor has strides, an offset and a device")
         return kind
+
+    def fake(self, kind: _TensorType, **given: Any) -> torch.Tensor:
+        """A tensor of this kind. Raises what PyTorch raises for impossible ones."""
+        size, stride = ([self.trace.number(n) for n in numbers] for numbers in (kind.size, kind.stride))
+        offset = self.trace.number(kind.offset)
+        return make_fake(self.trace.mode, kind.dtype, size, stride, offset, kind.device, **given)
 
     def sizes(self, e: ast.expr) -> tuple[Any, ...]:
         """Integers and expressions: one, or a tuple or list of them."""
@@ -367,8 +347,7 @@ _READERS: dict[type[ast.expr], Callable[[_Values, Any], Any]] = {
 }
 
 
-@dataclass(frozen=True)
-class _TensorType:
+class _TensorType(NamedTuple):
     """A tensor's metadata as read: integers and sympy expressions."""
 
     dtype: torch.dtype
@@ -376,13 +355,6 @@ class _TensorType:
     stride: tuple[Any, ...]
     offset: Any = 0
     device: torch.device = HOST_DEVICE
-
-    def make(self, trace: _Trace, **given: Any) -> torch.Tensor:
-        """A fake tensor of this kind. Raises what PyTorch raises for impossible ones."""
-        size, stride = ([trace.number(n) for n in numbers] for numbers in (self.size, self.stride))
-        return make_fake(
-            trace.mode, self.dtype, size, stride, trace.number(self.offset), self.device, **given
-        )
 
 
 def _marks(e: ast.expr) -> tuple[ast.expr, list[ast.expr]]:
@@ -416,24 +388,15 @@ class _GraphReader(_Values):
     def read(self, function: ast.FunctionDef) -> GraphModule:
         """The module of the graph. Raises `ParseError`."""
         fail, a = self.source.fail, function.args
-        odd = [
-            *a.posonlyargs,
-            *a.kwonlyargs,
-            *a.defaults,
-            *filter(None, (a.vararg, a.kwarg, function.returns)),
-        ]
-        odd += [*getattr(function, "type_params", ()), *(() if self._path else function.decorator_list)]
-        if odd:
-            fail(odd[0], "the inputs of a graph have names, and nothing else")
+        plain = ast.arguments([], a.args, None, [], [], None, [])
+        odd = function.returns or getattr(function, "type_params", None)
+        if odd or ast.dump(a) != ast.dump(plain) or (function.decorator_list and not self._path):
+            fail(function, "the inputs of a graph have names, and nothing else")
         *rows, last = function.body
         everything: list[ast.arg | ast.stmt] = [*a.args, *rows]
         for row in everything:
-            try:
+            with self.source.at(row, "this is impossible"):
                 node = self._input(row) if isinstance(row, ast.arg) else self._row(row)
-            except BrazeError:
-                raise
-            except Exception as error:  # PyTorch refused what the row says
-                fail(row, f"this is impossible: {type(error).__name__}: {error}")
             comment = self.source.comment_above(row)
             if comment is not None:
                 self._comment = comment
@@ -471,10 +434,8 @@ class _GraphReader(_Values):
             function = self.function(value.func)
             args, kwargs = self.arguments(value)
             if is_operator(function):
-                try:
+                with self.source.at(value, "this is no call of it"):
                     bind(function, args, kwargs)
-                except TypeError as error:
-                    self.source.fail(value, str(error))
             node = self._defined(target, target.id, "call_function", function, args, kwargs)
         else:
             self.source.fail(value, "an operator, a graph or a constant was expected")
@@ -509,7 +470,7 @@ class _GraphReader(_Values):
                 else:
                     own.append(mark)
             if isinstance(kind, ast.Subscript):
-                value = self._typed(kind, own).make(self.trace, **given)
+                value = self.fake(self.tensor(kind, own), **given)
             elif own or given:
                 self.source.fail(parameter.annotation, "this is no tensor")
             else:
@@ -545,7 +506,7 @@ class _GraphReader(_Values):
         if len(call.args) != 1 or parts or kind is None:
             fail(call, "a constant has the hash of its contents, a type, and perhaps a name")
         path = f"{self._path}.{target}" if self._path else target
-        wanted, tensor, stored = self._string(call.args[0]), self.tensor(kind), self._given.get(path)
+        wanted, tensor, stored = self._string(call.args[0]), self.tensor(*_marks(kind)), self._given.get(path)
         if stored is None or path in self._used:
             fail(call, f"the constant {path} is given {'twice' if path in self._used else 'nowhere'}")
         if stored.dtype is not tensor.dtype or tuple(stored.shape) != tensor.size:
@@ -553,12 +514,9 @@ class _GraphReader(_Values):
         stored = stored.contiguous()
         if f"sha256:{content_hash(stored)}" != wanted:
             fail(call.args[0], f"the constant {path} that was given has other contents")
-        try:
-            found = with_strides(stored, tensor.stride)
-        except ValueError as error:
-            fail(call, str(error))
         self._used.add(path)
-        _place(self._root, target, found)
+        with self.source.at(call, "no constant"):
+            _place(self._root, target, with_strides(stored, tensor.stride))
         return self._defined(at, name, "get_attr", target)
 
     def _string(self, e: ast.expr) -> str:

@@ -6,13 +6,15 @@ from __future__ import annotations
 import ast
 import itertools
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final, NoReturn
 
-from braze.errors import ParseError
+from braze.errors import BrazeError, ParseError
 
 __all__ = ["Source"]
 
-MAX_LENGTH: Final = 1 << 26
+MAX_LENGTH: Final = 1 << 25
 """Characters of a text."""
 MAX_DEPTH: Final = 40
 """Brackets in each other."""
@@ -56,6 +58,17 @@ class Source:
         place: Any = at
         before = self.lines[place.lineno - 1].encode()[: place.col_offset]
         self.fail_at(place.lineno, len(before.decode(errors="replace")), what)
+
+    @contextmanager
+    def at(self, place: ast.AST | None, what: str) -> Iterator[None]:
+        """What anybody raises inside of the block is a `ParseError` at this place."""
+        try:
+            yield
+        except ParseError:
+            raise
+        except Exception as error:
+            reason = error.what if isinstance(error, BrazeError) else f"{type(error).__name__}: {error}"
+            self.fail(place, f"{what}: {reason}")
 
     def segment(self, e: ast.expr) -> str:
         """The text of an expression that stands on one line."""
