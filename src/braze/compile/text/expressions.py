@@ -12,14 +12,16 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from keyword import iskeyword
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sympy
 from sympy.logic.boolalg import Boolean
 
 from braze._torch.sympy_functions import BY_WORD
-from braze.compile.text.source import Source
 from braze.errors import UnserializableError
+
+if TYPE_CHECKING:  # whoever only prints, as on a hit of the cache, need not load it
+    from braze.compile.text.source import Source
 
 __all__ = ["RELATIONS", "ExpressionPrinter", "ExpressionReader"]
 
