@@ -1,5 +1,5 @@
-"""The arguments of a fused function: which are tensors, which are numbers that a call brings, and what else
-is part of the code.
+"""The parameters of a fused function, and their values: which are tensors, which are numbers that a call
+brings, and what else is part of the code.
 
 A *structure* is a tree as nested tuples, equal for arguments that differ in their tensors and numbers only::
 
@@ -11,6 +11,8 @@ A *structure* is a tree as nested tuples, equal for arguments that differ in the
 from __future__ import annotations
 
 import enum
+import functools
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
@@ -19,6 +21,8 @@ import torch
 from braze.errors import BrazeError
 
 __all__ = [
+    "FAST",
+    "Parameters",
     "Structure",
     "Unfusable",
     "conditions",
@@ -31,6 +35,10 @@ __all__ = [
 
 Structure: TypeAlias = tuple[Any, ...]
 
+OUT = "out"
+FAST = "_braze_fast"
+"""What the wrapper calls: a name that no parameter has."""
+
 _FIXED = (
     bool, str, bytes, complex, type(None), type(Ellipsis), type,
     torch.dtype, torch.device, torch.layout, torch.memory_format,
@@ -39,6 +47,62 @@ _FIXED = (
 
 class Unfusable(BrazeError):
     """Arguments, or a function, that the fuser does not compile; the message is the reason."""
+
+
+class _Verbatim(str):
+    """Text that signatures print as it is."""
+
+    __repr__ = str.__str__
+
+
+class Parameters:
+    """The parameters of ``function``, by name, in order. Where it has no parameter ``out`` and takes no other
+    keywords, calls take one: ``takes_out``; it is the last one then.
+
+    Raises ``TypeError`` for what has no signature."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        try:
+            self._signature = inspect.signature(function)
+        except ValueError as error:
+            raise TypeError(f"{function!r} has no signature that can be seen: {error}") from None
+        self.function = function
+        self._parameters = list(self._signature.parameters.values())
+        self.names = list(self._signature.parameters)
+        self.takes_out = OUT not in self.names and all(p.kind != p.VAR_KEYWORD for p in self._parameters)
+        if self.takes_out:
+            self.names.append(OUT)
+
+    @property
+    def identifiers(self) -> list[str]:
+        """Their names in generated code: people's own names may mean something else there."""
+        return [f"p{k}_{name}" for k, name in enumerate(self.names)]
+
+    def wrapper(self, space: dict[str, Any]) -> Callable[..., Any]:
+        """A function with these parameters that passes their values, one by one, to ``space[FAST]``."""
+        shown = [p.replace(annotation=p.empty) for p in self._parameters]
+        for k, p in enumerate(shown):
+            if p.default is not p.empty:
+                space[f"_braze_default_{p.name}"] = p.default
+                shown[k] = p.replace(default=_Verbatim(f"_braze_default_{p.name}"))
+        if self.takes_out:
+            shown.append(inspect.Parameter(OUT, inspect.Parameter.KEYWORD_ONLY, default=None))
+        source = f"def _wrapper{inspect.Signature(shown)}:\n    return {FAST}({', '.join(self.names)})\n"
+        exec(compile(source, f"<braze.fuse {getattr(self.function, '__name__', '')}>", "exec"), space)
+        wrapper: Callable[..., Any] = space.pop("_wrapper")
+        return functools.wraps(self.function)(wrapper)
+
+    def bound(self, args: Sequence[Any]) -> tuple[Any, ...]:
+        """The values of the parameters (without ``out``) for these positional arguments. Raises
+        ``TypeError``."""
+        bound = self._signature.bind(*args)
+        bound.apply_defaults()
+        return tuple(bound.arguments.values())
+
+    def call(self, values: Sequence[Any]) -> Any:
+        """The function's result for these values of its parameters (without ``out``)."""
+        bound = inspect.BoundArguments(self._signature, dict(zip(self._signature.parameters, values)))
+        return self.function(*bound.args, **bound.kwargs)
 
 
 def describe(value: Any, path: str, leaves: list[Any], *, numbers: bool = True) -> Structure:

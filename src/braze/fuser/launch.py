@@ -1,0 +1,402 @@
+"""Calls of elementwise functions: the common shape of their arguments, the kernel for their kind, outputs
+with the strides that eager would give, and the launch.
+
+For arguments of new sizes and strides all of this is worked out once and *prepared*. What is left for a call
+is a launch plan, whose statements `braze.runtime.callgen` writes; sizes are globals of the function that
+holds them, so that calls of other sizes share its code.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import CodeType
+from typing import Any, NamedTuple, TypeAlias
+
+import torch
+
+from braze import config as configuration
+from braze._torch import native
+from braze._torch.devices import HOST
+from braze.errors import CodegenError
+from braze.fuser.elementwise import Concat, ElementwiseFunction, ElementwiseGraph, evaluated
+from braze.fuser.fallback import count, fall_back
+from braze.fuser.kernel import ArgSpec, FusedKernel, OperandSpec, index_bits, spec_for, symbol
+from braze.fuser.strides import Geometry, Ints, merged_loops, pattern
+from braze.runtime.callgen import Instrument, compile_source, record, statements
+from braze.runtime.plan import Allocate, BufferArg, Instruction, Plan
+
+__all__ = ["Body", "GraphRunner", "PreparedCall", "define", "launcher", "prepare", "prepare_into"]
+
+_MOST_PREPARED = 1024
+
+Body: TypeAlias = tuple[list[str], dict[str, Any]]
+"""Statements, and the globals that they use."""
+
+Place: TypeAlias = tuple[int, int]
+"""The number of a tensor, and how many bytes after its begin."""
+
+
+# -- functions that are written -----------------------------------------------------------------------------
+@functools.lru_cache(maxsize=1024)
+def _compiled(source: str, name: str) -> CodeType:
+    return compile_source(source, name)
+
+
+def define(name: str, parameters: Sequence[str], lines: Sequence[str], names: Mapping[str, Any]) -> Any:
+    """A function of these statements, which use ``names`` as globals. Equal sources are compiled once."""
+    body = "\n".join(f"    {line}" for line in lines)
+    space = dict(names)
+    exec(_compiled(f"def {name}({', '.join(parameters)}):\n{body}\n", name), space)
+    return space[name]
+
+
+def launcher(name: str, parameters: Sequence[str], write: Callable[[Instrument | None], Body]) -> Body:
+    """The statements that ``write`` gives, for a function of these parameters, behind a look whether a
+    profiler is on: then the same function shows its kernels by name."""
+    shown: list[Callable[..., Any]] = []
+
+    def profiled(*values: Any) -> Any:
+        if not shown:
+            shown.append(define(name, parameters, *write(record)))
+        return shown[0](*values)
+
+    lines, names = write(None)
+    head = ["if _profiling():", f"    return _profiled({', '.join(parameters)})"]
+    return [*head, *lines], {**names, "_profiling": native.profiler_enabled, "_profiled": profiled}
+
+
+# -- what is known of a call --------------------------------------------------------------------------------
+class _Launch(NamedTuple):
+    """``values``: of the numbers that the kernel's instructions name. ``inputs``, ``outputs``: where those of
+    the graph are among the values and the outputs of the call."""
+
+    kernel: FusedKernel
+    work: int
+    values: dict[str, int]
+    inputs: tuple[Place, ...]
+    outputs: tuple[Place, ...]
+
+    @property
+    def variables(self) -> list[str]:
+        """The variables that it uses."""
+        found = [f"in{k}" for k, _ in self.inputs] + [f"out{k}" for k, _ in self.outputs]
+        return list(dict.fromkeys(found))
+
+
+@dataclass(frozen=True)
+class PreparedCall:
+    """All that is known of a call before its tensors are: the outputs that have to be made (dtype, sizes,
+    strides), the launches, and its results. In its statements the values of the call are the variables
+    ``in0``, ``in1``, ..., the outputs ``out0``, ..."""
+
+    made: tuple[tuple[torch.dtype, Geometry], ...]
+    launches: tuple[_Launch, ...]
+    results: tuple[str, ...]
+
+    @property
+    def inputs(self) -> list[int]:
+        """Which values its statements and its results use."""
+        names = {name for launch in self.launches for name in launch.variables} | set(self.results)
+        return sorted(int(name[2:]) for name in names if name.startswith("in"))
+
+    def body(self, instrument: Instrument | None = None) -> Body:
+        """The statements that make the outputs and launch the kernels. One launch stands among them; several
+        are functions of their own."""
+        single = self.launches[0] if len(self.launches) == 1 else None
+        kinds = tuple([(dtype, len(sizes)) for dtype, (sizes, _) in self.made])
+        given = _Launch(None, 0, {}, (), ()) if single is None else single  # type: ignore[arg-type]
+        offsets = tuple([bool(at) for _, at in (*given.inputs, *given.outputs)])
+        places = tuple([k for k, _ in given.inputs]), tuple([k for k, _ in given.outputs])
+        lines, names = _statements(kinds, given.kernel, given.work, *places, offsets, instrument)
+        lines, names = list(lines), {**names, **given.values}
+        for k, (_, (sizes, strides)) in enumerate(self.made):
+            names.update({f"out{k}_size{d}": n for d, n in enumerate(sizes)})
+            names.update({f"out{k}_stride{d}": n for d, n in enumerate(strides)})
+        for k, (_, at) in enumerate((*given.inputs, *given.outputs)):
+            names[f"offset{k}"] = at
+        for k, launch in enumerate(self.launches if single is None else ()):
+            alone = PreparedCall((), (launch,), ())
+            parts = launcher("launch", launch.variables, alone.body)
+            names[f"_launch{k}"] = define("launch", launch.variables, *parts)
+            lines.append(f"_launch{k}({', '.join(launch.variables)})")
+        if not self.launches:
+            names["_count"] = count
+            lines.append("_count('empty')")
+        return lines, names
+
+
+@functools.lru_cache(maxsize=1024)
+def _statements(
+    made: tuple[tuple[torch.dtype, int], ...],
+    kernel: FusedKernel | None,
+    work: int,
+    inputs: tuple[int, ...],
+    outputs: tuple[int, ...],
+    offsets: tuple[bool, ...],
+    instrument: Instrument | None,
+) -> Body:
+    """The statements that make outputs of these types and ranks, and launch a kernel on buffers some of which
+    begin later than their tensors."""
+    instructions: list[Instruction] = [
+        Allocate(
+            f"out{k}",
+            dtype,
+            tuple([symbol(f"out{k}_size{d}") for d in range(rank)]),
+            tuple([symbol(f"out{k}_stride{d}") for d in range(rank)]),
+        )
+        for k, (dtype, rank) in enumerate(made)
+    ]
+    plan = Plan("launch", (), tuple(instructions))
+    if kernel is None:
+        return statements(plan, None)
+    head: list[str] = []
+    addresses: dict[str, str] = {}
+    names = [f"in{k}" for k in inputs]
+    for position, kind in enumerate(kernel.graph.kinds):
+        if kind == "float":  # a call brings its value; the kernel takes its address
+            number = f"_number{position}"
+            head.append(f"{number} = _double({names[position]})")
+            addresses[number] = f"_addressof({number})"
+            names[position] = number
+    names += [f"out{k}" for k in outputs]
+    buffers = [
+        BufferArg(name, symbol(f"offset{k}")) if offset else BufferArg(name)
+        for k, (name, offset) in enumerate(zip(names, offsets, strict=True))
+    ]
+    instructions += kernel.instructions(buffers[: len(inputs)], buffers[len(inputs) :], work)
+    lines, constants = statements(
+        Plan("launch", (), tuple(instructions), kernel.errors),
+        kernel.linked,
+        addresses=addresses,
+        instrument=instrument,
+        min_parallel_work=kernel.min_parallel_work,
+    )
+    return [*head, *lines], {**constants, "_double": ctypes.c_double, "_addressof": ctypes.addressof}
+
+
+# -- preparing ----------------------------------------------------------------------------------------------
+class _Planner:
+    """Prepares one call. ``values`` are like those of the call."""
+
+    def __init__(self, function: ElementwiseFunction, values: Sequence[Any], device: str) -> None:
+        self.function = function
+        self.device = device
+        self.sizes = {name: values[position] for position, name in function.symbols}
+        self.inputs: list[tuple[torch.dtype, Geometry] | None] = []
+        self.places: list[Place] = []
+        for source in function.sources:
+            value, begin = values[source.position], 0
+            if isinstance(value, torch.Tensor):
+                geometry: Geometry = (tuple(value.shape), value.stride())
+                if source.piece is not None:
+                    geometry, begin = evaluated(source.piece, self.sizes)
+                self.inputs.append((value.dtype, geometry))
+                begin *= value.dtype.itemsize
+            else:
+                self.inputs.append(None)
+            self.places.append((source.position, begin))
+        given = [None if one is None else one[1] for one in self.inputs]
+        self.layouts = list(function.graph.layouts(given))
+
+    def launches(self, places: Sequence[Place]) -> tuple[_Launch, ...] | str:
+        """The launches that write the graph's outputs, laid out like ``layouts``, to their places; or why
+        there can be none. Compiles kernels that are not there yet."""
+        found: list[_Launch] = []
+        for part in self.function.parts(self.layouts):
+            layouts = [self.layouts[k] for k in part.outputs]
+            if any(0 in sizes for sizes, _ in layouts):
+                count("empty")
+                continue
+            bound = self._bound(part.graph, [self.inputs[k] for k in part.inputs], layouts)
+            if isinstance(bound, str):
+                return bound
+            inputs = tuple([self.places[k] for k in part.inputs])
+            found.append(_Launch(*bound, inputs, tuple([places[k] for k in part.outputs])))
+        count("bound")
+        return tuple(found)
+
+    def _bound(
+        self,
+        graph: ElementwiseGraph,
+        inputs: Sequence[tuple[torch.dtype, Geometry] | None],
+        layouts: Sequence[Geometry],
+    ) -> tuple[FusedKernel, int, dict[str, int]] | str:
+        """The kernel for such inputs and outputs, compiled if need be, and what is known of its launch; or
+        why there is none."""
+        tensors = [one for one in inputs if one is not None]
+        tensors += zip(graph.dtypes, layouts, strict=True)
+        operands = [geometry for _, geometry in tensors]
+        shape = graph.shape(layouts)
+        sizes, strides = merged_loops(shape, operands, _leader(shape, layouts))
+        specs = [
+            OperandSpec(dtype, pattern(steps, len(own)))
+            for (dtype, (own, _)), steps in zip(tensors, strides, strict=True)
+        ]
+        rest = iter(specs)
+        arg_spec = ArgSpec(
+            self.device,
+            len(sizes),
+            tuple([next(rest) if kind == "tensor" else kind for kind in graph.kinds]),
+            tuple(rest),
+            index_bits(self.device, max([_extent(g) for g in operands], default=0)),
+        )
+        kernel = spec_for(graph).kernel(arg_spec)
+        if isinstance(kernel, str):
+            return kernel
+        bound = kernel.bind(sizes, strides)
+        if bound is None:
+            return f"its kernel was compiled for other sizes: {kernel.code.guards[0]}"
+        return kernel, *bound
+
+
+def _leader(shape: Ints, layouts: Sequence[Geometry]) -> Ints:
+    """The strides, along ``shape``, of the output that is most of it: the loops run in its order."""
+    best = max(layouts, key=lambda g: sum(n != 1 for n in g[0]))
+    lead = len(shape) - len(best[0])
+    largest = max(best[1], default=1)
+    return (largest + 1,) * lead + best[1]
+
+
+def _extent(geometry: Geometry) -> int:
+    """Elements from the first to the last."""
+    return 1 + sum([(n - 1) * step for n, step in zip(*geometry)])
+
+
+def prepare(
+    function: ElementwiseFunction, values: Sequence[Any], *, device: str = HOST
+) -> PreparedCall | str:
+    """Prepare calls with values like these, compiling kernels if need be; or say why there can be none.
+
+    Raises ``ValueError`` where the shapes have nothing in common."""
+    planner = _Planner(function, values, device)
+    layouts = planner.layouts
+    made: list[tuple[torch.dtype, Geometry]] = []
+    places: dict[int, Place] = {}
+    results: list[str] = []
+    for result in function.results:
+        if result is None:
+            results.append("None")
+        elif isinstance(result, Concat):
+            whole, _ = evaluated(result.layout, planner.sizes)
+            for number, piece in result.pieces:
+                layouts[number], begin = evaluated(piece, planner.sizes)
+                places[number] = len(made), begin * piece.dtype.itemsize
+            results.append(f"out{len(made)}")
+            made.append((result.layout.dtype, whole))
+        elif result.kind == "input":
+            results.append(f"in{result.number}")
+        else:
+            if result.number not in places:
+                places[result.number] = len(made), 0
+                made.append((function.graph.dtypes[result.number], layouts[result.number]))
+            results.append(f"out{places[result.number][0]}")
+    launches = planner.launches([places[k] for k in range(len(layouts))])
+    return launches if isinstance(launches, str) else PreparedCall(tuple(made), launches, tuple(results))
+
+
+def prepare_into(
+    function: ElementwiseFunction, values: Sequence[Any], outputs: Sequence[torch.Tensor]
+) -> PreparedCall | str:
+    """Prepare launches that write to tensors like ``outputs``, one for each result; or say why that cannot
+    be: they are of other types or sizes than the results, or these are not computed one by one.
+
+    Raises ``ValueError`` where the shapes of the values have nothing in common."""
+    planner = _Planner(function, values, HOST)
+    graph = function.graph
+    if list(function.results) != [("output", k) for k in range(len(graph.outputs))]:
+        return "its results are not computed one by one"
+    for output, (sizes, _), dtype in zip(outputs, planner.layouts, graph.dtypes, strict=True):
+        if output.dtype is not dtype or tuple(output.shape) != sizes:
+            return "a result has another type or other sizes"
+    planner.layouts = [(tuple(t.shape), t.stride()) for t in outputs]
+    launches = planner.launches([(k, 0) for k in range(len(outputs))])
+    return launches if isinstance(launches, str) else PreparedCall((), launches, ())
+
+
+# -- running graphs -----------------------------------------------------------------------------------------
+class GraphRunner:
+    """Runs an elementwise function on lists of arguments, as a part of one that autograd sees. May be called
+    from several threads at once."""
+
+    def __init__(self, function: ElementwiseFunction, eager: Callable[..., Any] | None = None) -> None:
+        """``eager``: what to call with the inputs one by one where there is no kernel for them."""
+        self._function = function
+        self._eager = eager
+        self._config = configuration.current()  # which hold in the backward as well, wherever it runs
+        # sizes matter where pieces are cut by them
+        self._sizes = frozenset(p for p, _ in function.symbols) if function.has_edges else frozenset()
+        self._prepared: dict[tuple[object, ...], Callable[..., list[Any]]] = {}
+
+    def __call__(self, values: list[Any]) -> list[Any]:
+        """The results for these inputs; the list is emptied. Raises ``CodegenError`` where there is neither a
+        kernel for them nor anything else to call."""
+        sizes = self._sizes
+        key = tuple(
+            [
+                (v.dtype, v.shape, v.stride())
+                if isinstance(v, torch.Tensor)
+                else v
+                if k in sizes
+                else type(v)
+                for k, v in enumerate(values)
+            ]
+        )
+        run = self._prepared.get(key)
+        if run is None:
+            run = self._prepare(values)
+            if len(self._prepared) >= _MOST_PREPARED:
+                self._prepared.clear()
+            self._prepared[key] = run
+        results = run(*values)
+        values.clear()
+        return results
+
+    def _prepare(self, values: Sequence[Any]) -> Callable[..., list[Any]]:
+        strides = self._relaid(values)
+        if strides:
+            inner = self._prepare([_relay(v, strides.get(p)) for p, v in enumerate(values)])
+            return lambda *given: inner(*[_relay(v, strides.get(p)) for p, v in enumerate(given)])
+        with configuration.using(self._config):
+            prepared = prepare(self._function, values)
+        if isinstance(prepared, str):
+            if self._eager is None:
+                raise CodegenError(prepared)
+            return functools.partial(self._run_eagerly, prepared)
+
+        def write(instrument: Instrument | None) -> Body:
+            lines, names = prepared.body(instrument)
+            return [*lines, f"return [{', '.join(prepared.results)}]"], names
+
+        name, parameters = f"run_{self._function.graph.key}", [f"in{k}" for k in range(len(values))]
+        function: Callable[..., list[Any]] = define(name, parameters, *launcher(name, parameters, write))
+        return function
+
+    def _run_eagerly(self, reason: str, *values: Any) -> list[Any]:
+        """The results by eager operators. Raises ``FallbackError`` in strict mode."""
+        eager = self._eager
+        assert eager is not None
+        with configuration.using(self._config):
+            return list(fall_back(lambda: eager(*values), self._function.graph.key, reason))
+
+    def _relaid(self, values: Sequence[Any]) -> dict[int, Ints]:
+        """The strides of inputs that pieces are taken of and that lie in memory otherwise than in the
+        trace."""
+        found: dict[int, Ints] = {}
+        sizes = {name: values[position] for position, name in self._function.symbols}
+        for source in self._function.sources:
+            if source.whole is not None:
+                (shape, strides), _ = evaluated(source.whole, sizes)
+                pairs = zip(shape, strides, values[source.position].stride(), strict=True)
+                if any(n != 1 and want != have for n, want, have in pairs):
+                    found[source.position] = strides
+        return found
+
+
+def _relay(value: Any, strides: Ints | None) -> Any:
+    """A tensor with these strides; itself where none are asked for."""
+    if strides is None:
+        return value
+    return native.empty_strided_here(tuple(value.shape), strides, value.dtype).copy_(value)
