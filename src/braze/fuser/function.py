@@ -19,7 +19,7 @@ from braze._torch import surroundings
 from braze._torch.autograd import grad_enabled
 from braze.fuser.arguments import FAST, Parameters, Structure, Unfusable, describe, rebuild, same_containers
 from braze.fuser.fallback import EMPTY, count, fall_back, on_change
-from braze.fuser.guards import FreeVariables
+from braze.fuser.guards import FreeVariables, free_variables
 
 __all__ = ["Entry", "FusedFunction", "fuse"]
 
@@ -45,7 +45,7 @@ class FusedFunction:
         self.name = name or getattr(function, "__qualname__", repr(function)).split("<locals>.")[-1]
         self.identifier = "fused_" + "".join([c if c.isalnum() and c.isascii() else "_" for c in self.name])
         self.parameters = Parameters(function)
-        self.variables = FreeVariables(function)
+        self._variables: FreeVariables | None = None
         self.options: dict[str, Any] = dict(options or {})
         self._compile_key = configuration.key_reader(self.options)
         self._specializer: Any = None
@@ -81,10 +81,18 @@ class FusedFunction:
                 self._specializer.forget()
 
     # -- the function itself ----------------------------------------------------------------------------
+    @property
+    def variables(self) -> FreeVariables:
+        """What it may read besides its arguments, as it is now."""
+        found = self._variables
+        if found is None or not found.hold:
+            found = self._variables = free_variables(self.parameters.function)
+        return found
+
     def state(self) -> tuple[object, ...]:
         """What decides, besides the arguments, what a call runs: the thread's modes, the options that hold,
         and what the function reads elsewhere."""
-        return (*surroundings.thread_state(), self._compile_key(), *self.variables.read())
+        return (*surroundings.thread_state(), self._compile_key(), *self.variables.values())
 
     def call_flat(self, structure: Structure, flat: Sequence[Any]) -> Any:
         """Its result, by eager operators, for arguments of this structure with these tensors and numbers."""

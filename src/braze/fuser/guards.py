@@ -18,7 +18,7 @@ from braze._torch import native, surroundings
 from braze._torch.autograd import grad_enabled
 from braze._torch.devices import HOST
 
-__all__ = ["FreeVariables", "call_guards"]
+__all__ = ["FreeVariables", "call_guards", "free_variables"]
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device)
 _FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, types.MethodType)
@@ -41,54 +41,35 @@ Reader = Callable[[], Any]
 
 
 # -- globals and closures -----------------------------------------------------------------------------------
-class _Survey(NamedTuple):
-    """``readers``: of the variables that hold plain values or functions, or nothing yet. ``seen``: the
-    functions, and what was not there yet: where these are others now, other variables may be read.
-    ``inspects``, ``asks``: see `FreeVariables`."""
+class FreeVariables(NamedTuple):
+    """What a function may read besides its arguments: plain values and functions in globals and closures, of
+    it and of the functions it calls. They are part of the code that is made. What lies deeper, in objects,
+    lists and dicts, is read when the function is traced.
+
+    Attributes:
+        readers: of the variables that hold plain values or functions, or nothing yet.
+        seen: the functions, and what was not there yet: where these are others now, so may be all the rest.
+        inspects: whether the function may look at what its numbers are: by ``isinstance``, or as text.
+        asks: a mode of the thread for which it may ask, or a class of tensors, by its name.
+    """
 
     readers: tuple[Reader, ...]
     seen: tuple[tuple[Reader, Any], ...]
     inspects: bool
     asks: str | None
 
-
-class FreeVariables:
-    """What ``function`` may read besides its arguments, as it is now: plain values and functions in globals
-    and closures, of it and of the functions it calls. They are part of the code that is made. What lies
-    deeper, in objects, lists and dicts, is read when the function is traced."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self._function = function
-        self._found: _Survey | None = None
-
-    def _survey(self) -> _Survey:
-        # what a function calls is often defined after it, and may be replaced
-        found = self._found
-        if found is None or not all(read() is value for read, value in found.seen):
-            found = self._found = _survey(self._function)
-        return found
-
     @property
-    def readers(self) -> tuple[Reader, ...]:
-        """For each of them a function that reads it."""
-        return self._survey().readers
+    def hold(self) -> bool:
+        """Whether these are still all: what a function calls is often defined after it, or replaced."""
+        return all(read() is value for read, value in self.seen)
 
-    @property
-    def inspects(self) -> bool:
-        """Whether the function may look at what its numbers are: by ``isinstance``, or as text."""
-        return self._survey().inspects
-
-    @property
-    def asks(self) -> str | None:
-        """A mode of the thread for which it may ask, or a class of tensors, by its name."""
-        return self._survey().asks
-
-    def read(self) -> list[object]:
-        """The present values, so that they are equal only where they are the same to a computation."""
+    def values(self) -> list[object]:
+        """What they hold now, so that it is equal only where it is the same to a computation."""
         return [_exact(read()) for read in self.readers]
 
 
-def _survey(function: Callable[..., Any]) -> _Survey:
+def free_variables(function: Callable[..., Any]) -> FreeVariables:
+    """Those of ``function``, as it is now."""
     readers: dict[tuple[int, str], Reader] = {}
     seen: list[tuple[Reader, Any]] = []
     inspects, asks = False, None
@@ -116,7 +97,7 @@ def _survey(function: Callable[..., Any]) -> _Survey:
             elif not _is_plain(value):
                 continue
             readers[key] = read
-    return _Survey(tuple(readers.values()), tuple(seen), inspects, asks)
+    return FreeVariables(tuple(readers.values()), tuple(seen), inspects, asks)
 
 
 def _instructions(code: types.CodeType) -> Iterator[dis.Instruction]:

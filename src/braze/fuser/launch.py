@@ -70,14 +70,14 @@ def launcher(name: str, parameters: Sequence[str], write: Callable[[Instrument |
 
 # -- what is known of a call --------------------------------------------------------------------------------
 class _Launch(NamedTuple):
-    """``values``: of the numbers that the kernel's instructions name. ``inputs``, ``outputs``: where those of
-    the graph are among the values and the outputs of the call."""
+    """``inputs``, ``outputs``: where those of the graph are, among the values and among the outputs of the
+    call, and whether they begin later than these. ``values``: of the numbers that the statements name."""
 
     kernel: FusedKernel
     work: int
+    inputs: tuple[tuple[int, bool], ...]
+    outputs: tuple[tuple[int, bool], ...]
     values: dict[str, int]
-    inputs: tuple[Place, ...]
-    outputs: tuple[Place, ...]
 
     @property
     def variables(self) -> list[str]:
@@ -105,22 +105,18 @@ class PreparedCall:
     def body(self, instrument: Instrument | None = None) -> Body:
         """The statements that make the outputs and launch the kernels. One launch stands among them; several
         are functions of their own."""
-        single = self.launches[0] if len(self.launches) == 1 else None
+        single = self.launches if len(self.launches) == 1 else ()
         kinds = tuple([(dtype, len(sizes)) for dtype, (sizes, _) in self.made])
-        given = _Launch(None, 0, {}, (), ()) if single is None else single  # type: ignore[arg-type]
-        offsets = tuple([bool(at) for _, at in (*given.inputs, *given.outputs)])
-        places = tuple([k for k, _ in given.inputs]), tuple([k for k, _ in given.outputs])
-        lines, names = _statements(kinds, given.kernel, given.work, *places, offsets, instrument)
-        lines, names = list(lines), {**names, **given.values}
+        template, constants = _statements(instrument, kinds, *[part for one in single for part in one[:-1]])
+        lines, names = list(template), dict(constants)
+        for launch in single:
+            names |= launch.values
         for k, (_, (sizes, strides)) in enumerate(self.made):
-            names.update({f"out{k}_size{d}": n for d, n in enumerate(sizes)})
-            names.update({f"out{k}_stride{d}": n for d, n in enumerate(strides)})
-        for k, (_, at) in enumerate((*given.inputs, *given.outputs)):
-            names[f"offset{k}"] = at
-        for k, launch in enumerate(self.launches if single is None else ()):
-            alone = PreparedCall((), (launch,), ())
-            parts = launcher("launch", launch.variables, alone.body)
-            names[f"_launch{k}"] = define("launch", launch.variables, *parts)
+            names |= {f"out{k}_size{d}": n for d, n in enumerate(sizes)}
+            names |= {f"out{k}_stride{d}": n for d, n in enumerate(strides)}
+        for k, launch in enumerate(() if single else self.launches):
+            alone = launcher("launch", launch.variables, PreparedCall((), (launch,), ()).body)
+            names[f"_launch{k}"] = define("launch", launch.variables, *alone)
             lines.append(f"_launch{k}({', '.join(launch.variables)})")
         if not self.launches:
             names["_count"] = count
@@ -130,16 +126,14 @@ class PreparedCall:
 
 @functools.lru_cache(maxsize=1024)
 def _statements(
-    made: tuple[tuple[torch.dtype, int], ...],
-    kernel: FusedKernel | None,
-    work: int,
-    inputs: tuple[int, ...],
-    outputs: tuple[int, ...],
-    offsets: tuple[bool, ...],
     instrument: Instrument | None,
+    made: tuple[tuple[torch.dtype, int], ...],
+    kernel: FusedKernel | None = None,
+    work: int = 0,
+    inputs: tuple[tuple[int, bool], ...] = (),
+    outputs: tuple[tuple[int, bool], ...] = (),
 ) -> Body:
-    """The statements that make outputs of these types and ranks, and launch a kernel on buffers some of which
-    begin later than their tensors."""
+    """The statements that make outputs of these types and ranks, and launch a kernel."""
     instructions: list[Instruction] = [
         Allocate(
             f"out{k}",
@@ -149,23 +143,19 @@ def _statements(
         )
         for k, (dtype, rank) in enumerate(made)
     ]
-    plan = Plan("launch", (), tuple(instructions))
     if kernel is None:
-        return statements(plan, None)
+        return statements(Plan("launch", (), tuple(instructions)), None)
     head: list[str] = []
     addresses: dict[str, str] = {}
-    names = [f"in{k}" for k in inputs]
-    for position, kind in enumerate(kernel.graph.kinds):
+    buffers: list[BufferArg] = []
+    kinds = [*kernel.graph.kinds, *["tensor" for _ in outputs]]
+    names = [*[(f"in{k}", late) for k, late in inputs], *[(f"out{k}", late) for k, late in outputs]]
+    for k, (kind, (name, late)) in enumerate(zip(kinds, names, strict=True)):
         if kind == "float":  # a call brings its value; the kernel takes its address
-            number = f"_number{position}"
-            head.append(f"{number} = _double({names[position]})")
-            addresses[number] = f"_addressof({number})"
-            names[position] = number
-    names += [f"out{k}" for k in outputs]
-    buffers = [
-        BufferArg(name, symbol(f"offset{k}")) if offset else BufferArg(name)
-        for k, (name, offset) in enumerate(zip(names, offsets, strict=True))
-    ]
+            head.append(f"_number{k} = _double({name})")
+            name = f"_number{k}"
+            addresses[name] = f"_addressof({name})"
+        buffers.append(BufferArg(name, symbol(f"offset{k}")) if late else BufferArg(name))
     instructions += kernel.instructions(buffers[: len(inputs)], buffers[len(inputs) :], work)
     lines, constants = statements(
         Plan("launch", (), tuple(instructions), kernel.errors),
@@ -213,8 +203,11 @@ class _Planner:
             bound = self._bound(part.graph, [self.inputs[k] for k in part.inputs], layouts)
             if isinstance(bound, str):
                 return bound
-            inputs = tuple([self.places[k] for k in part.inputs])
-            found.append(_Launch(*bound, inputs, tuple([places[k] for k in part.outputs])))
+            kernel, work, values = bound
+            inputs, outputs = [self.places[k] for k in part.inputs], [places[k] for k in part.outputs]
+            values |= {f"offset{k}": at for k, (_, at) in enumerate([*inputs, *outputs])}
+            late = [tuple([(k, at > 0) for k, at in side]) for side in (inputs, outputs)]
+            found.append(_Launch(kernel, work, late[0], late[1], values))
         count("bound")
         return tuple(found)
 
