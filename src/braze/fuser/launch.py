@@ -28,12 +28,14 @@ from braze.fuser.strides import Geometry, Ints, merged_loops, pattern
 from braze.runtime.callgen import Instrument, compile_source, record, statements
 from braze.runtime.plan import Allocate, BufferArg, Instruction, Plan
 
-__all__ = ["Body", "GraphRunner", "PreparedCall", "define", "launcher", "prepare", "prepare_into"]
+__all__ = ["Body", "GraphRunner", "PreparedCall", "define", "launcher", "prepare"]
 
 _MOST_PREPARED = 1024
 
 Body: TypeAlias = tuple[list[str], dict[str, Any]]
 """Statements, and the globals that they use."""
+
+Operand: TypeAlias = tuple[torch.dtype, Geometry]
 
 Place: TypeAlias = tuple[int, int]
 """The number of a tensor, and how many bytes after its begin."""
@@ -92,7 +94,7 @@ class PreparedCall:
     strides), the launches, and its results. In its statements the values of the call are the variables
     ``in0``, ``in1``, ..., the outputs ``out0``, ..."""
 
-    made: tuple[tuple[torch.dtype, Geometry], ...]
+    made: tuple[Operand, ...]
     launches: tuple[_Launch, ...]
     results: tuple[str, ...]
 
@@ -168,114 +170,50 @@ def _statements(
 
 
 # -- preparing ----------------------------------------------------------------------------------------------
-class _Planner:
-    """Prepares one call. ``values`` are like those of the call."""
-
-    def __init__(self, function: ElementwiseFunction, values: Sequence[Any], device: str) -> None:
-        self.function = function
-        self.device = device
-        self.sizes = {name: values[position] for position, name in function.symbols}
-        self.inputs: list[tuple[torch.dtype, Geometry] | None] = []
-        self.places: list[Place] = []
-        for source in function.sources:
-            value, begin = values[source.position], 0
-            if isinstance(value, torch.Tensor):
-                geometry: Geometry = (tuple(value.shape), value.stride())
-                if source.piece is not None:
-                    geometry, begin = evaluated(source.piece, self.sizes)
-                self.inputs.append((value.dtype, geometry))
-                begin *= value.dtype.itemsize
-            else:
-                self.inputs.append(None)
-            self.places.append((source.position, begin))
-        given = [None if one is None else one[1] for one in self.inputs]
-        self.layouts = list(function.graph.layouts(given))
-
-    def launches(self, places: Sequence[Place]) -> tuple[_Launch, ...] | str:
-        """The launches that write the graph's outputs, laid out like ``layouts``, to their places; or why
-        there can be none. Compiles kernels that are not there yet."""
-        found: list[_Launch] = []
-        for part in self.function.parts(self.layouts):
-            layouts = [self.layouts[k] for k in part.outputs]
-            if any(0 in sizes for sizes, _ in layouts):
-                count("empty")
-                continue
-            bound = self._bound(part.graph, [self.inputs[k] for k in part.inputs], layouts)
-            if isinstance(bound, str):
-                return bound
-            kernel, work, values = bound
-            inputs, outputs = [self.places[k] for k in part.inputs], [places[k] for k in part.outputs]
-            values |= {f"offset{k}": at for k, (_, at) in enumerate([*inputs, *outputs])}
-            late = [tuple([(k, at > 0) for k, at in side]) for side in (inputs, outputs)]
-            found.append(_Launch(kernel, work, late[0], late[1], values))
-        count("bound")
-        return tuple(found)
-
-    def _bound(
-        self,
-        graph: ElementwiseGraph,
-        inputs: Sequence[tuple[torch.dtype, Geometry] | None],
-        layouts: Sequence[Geometry],
-    ) -> tuple[FusedKernel, int, dict[str, int]] | str:
-        """The kernel for such inputs and outputs, compiled if need be, and what is known of its launch; or
-        why there is none."""
-        tensors = [one for one in inputs if one is not None]
-        tensors += zip(graph.dtypes, layouts, strict=True)
-        operands = [geometry for _, geometry in tensors]
-        shape = graph.shape(layouts)
-        sizes, strides = merged_loops(shape, operands, _leader(shape, layouts))
-        specs = [
-            OperandSpec(dtype, pattern(steps, len(own)))
-            for (dtype, (own, _)), steps in zip(tensors, strides, strict=True)
-        ]
-        rest = iter(specs)
-        arg_spec = ArgSpec(
-            self.device,
-            len(sizes),
-            tuple([next(rest) if kind == "tensor" else kind for kind in graph.kinds]),
-            tuple(rest),
-            index_bits(self.device, max([_extent(g) for g in operands], default=0)),
-        )
-        kernel = spec_for(graph).kernel(arg_spec)
-        if isinstance(kernel, str):
-            return kernel
-        bound = kernel.bind(sizes, strides)
-        if bound is None:
-            return f"its kernel was compiled for other sizes: {kernel.code.guards[0]}"
-        return kernel, *bound
-
-
-def _leader(shape: Ints, layouts: Sequence[Geometry]) -> Ints:
-    """The strides, along ``shape``, of the output that is most of it: the loops run in its order."""
-    best = max(layouts, key=lambda g: sum(n != 1 for n in g[0]))
-    lead = len(shape) - len(best[0])
-    largest = max(best[1], default=1)
-    return (largest + 1,) * lead + best[1]
-
-
-def _extent(geometry: Geometry) -> int:
-    """Elements from the first to the last."""
-    return 1 + sum([(n - 1) * step for n, step in zip(*geometry)])
-
-
 def prepare(
-    function: ElementwiseFunction, values: Sequence[Any], *, device: str = HOST
+    function: ElementwiseFunction,
+    values: Sequence[Any],
+    outputs: Sequence[torch.Tensor] | None = None,
+    *,
+    device: str = HOST,
 ) -> PreparedCall | str:
     """Prepare calls with values like these, compiling kernels if need be; or say why there can be none.
+    ``outputs``: it writes to tensors like these, one for each result, and returns nothing.
 
     Raises ``ValueError`` where the shapes have nothing in common."""
-    planner = _Planner(function, values, device)
-    layouts = planner.layouts
-    made: list[tuple[torch.dtype, Geometry]] = []
+    graph = function.graph
+    sizes = {name: values[position] for position, name in function.symbols}
+    inputs: list[Operand | None] = []
+    begins: list[Place] = []
+    for source in function.sources:
+        value, begin = values[source.position], 0
+        operand = None
+        if isinstance(value, torch.Tensor):
+            geometry: Geometry = (tuple(value.shape), value.stride())
+            if source.piece is not None:
+                geometry, begin = evaluated(source.piece, sizes)
+            operand = value.dtype, geometry
+            begin *= value.dtype.itemsize
+        inputs.append(operand)
+        begins.append((source.position, begin))
+    layouts = list(graph.layouts([None if one is None else one[1] for one in inputs]))
+    made: list[Operand] = []
     places: dict[int, Place] = {}
     results: list[str] = []
-    for result in function.results:
+    if outputs is not None:
+        if list(function.results) != [("output", k) for k in range(len(layouts))]:
+            return "its results are not computed one by one"
+        for k, output in enumerate(outputs):
+            if output.dtype is not graph.dtypes[k] or tuple(output.shape) != layouts[k][0]:
+                return "a result has another type or other sizes"
+            layouts[k], places[k] = (tuple(output.shape), output.stride()), (k, 0)
+    for result in function.results if outputs is None else ():
         if result is None:
             results.append("None")
         elif isinstance(result, Concat):
-            whole, _ = evaluated(result.layout, planner.sizes)
+            whole, _ = evaluated(result.layout, sizes)
             for number, piece in result.pieces:
-                layouts[number], begin = evaluated(piece, planner.sizes)
+                layouts[number], begin = evaluated(piece, sizes)
                 places[number] = len(made), begin * piece.dtype.itemsize
             results.append(f"out{len(made)}")
             made.append((result.layout.dtype, whole))
@@ -284,29 +222,56 @@ def prepare(
         else:
             if result.number not in places:
                 places[result.number] = len(made), 0
-                made.append((function.graph.dtypes[result.number], layouts[result.number]))
+                made.append((graph.dtypes[result.number], layouts[result.number]))
             results.append(f"out{places[result.number][0]}")
-    launches = planner.launches([places[k] for k in range(len(layouts))])
-    return launches if isinstance(launches, str) else PreparedCall(tuple(made), launches, tuple(results))
+    launches: list[_Launch] = []
+    for part in function.parts(layouts):
+        if any(0 in layouts[k][0] for k in part.outputs):
+            count("empty")
+            continue
+        bound = _bound(
+            part.graph, [inputs[k] for k in part.inputs], [layouts[k] for k in part.outputs], device
+        )
+        if isinstance(bound, str):
+            return bound
+        kernel, work, numbers = bound
+        ins, outs = [begins[k] for k in part.inputs], [places[k] for k in part.outputs]
+        numbers |= {f"offset{k}": at for k, (_, at) in enumerate([*ins, *outs])}
+        late_ins, late_outs = (tuple([(k, at > 0) for k, at in side]) for side in (ins, outs))
+        launches.append(_Launch(kernel, work, late_ins, late_outs, numbers))
+    count("bound")
+    return PreparedCall(tuple(made), tuple(launches), tuple(results))
 
 
-def prepare_into(
-    function: ElementwiseFunction, values: Sequence[Any], outputs: Sequence[torch.Tensor]
-) -> PreparedCall | str:
-    """Prepare launches that write to tensors like ``outputs``, one for each result; or say why that cannot
-    be: they are of other types or sizes than the results, or these are not computed one by one.
-
-    Raises ``ValueError`` where the shapes of the values have nothing in common."""
-    planner = _Planner(function, values, HOST)
-    graph = function.graph
-    if list(function.results) != [("output", k) for k in range(len(graph.outputs))]:
-        return "its results are not computed one by one"
-    for output, (sizes, _), dtype in zip(outputs, planner.layouts, graph.dtypes, strict=True):
-        if output.dtype is not dtype or tuple(output.shape) != sizes:
-            return "a result has another type or other sizes"
-    planner.layouts = [(tuple(t.shape), t.stride()) for t in outputs]
-    launches = planner.launches([(k, 0) for k in range(len(outputs))])
-    return launches if isinstance(launches, str) else PreparedCall((), launches, ())
+def _bound(
+    graph: ElementwiseGraph, inputs: Sequence[Operand | None], layouts: Sequence[Geometry], device: str
+) -> tuple[FusedKernel, int, dict[str, int]] | str:
+    """The kernel for such inputs and outputs, compiled if need be, and what is known of its launch; or why
+    there is none."""
+    tensors = [*[one for one in inputs if one is not None], *zip(graph.dtypes, layouts, strict=True)]
+    operands = [geometry for _, geometry in tensors]
+    shape = graph.shape(layouts)
+    # the loops run in the order of the output that is most of it
+    own, strides = max(layouts, key=lambda g: sum(n != 1 for n in g[0]))
+    leader = (max(strides, default=1) + 1,) * (len(shape) - len(own)) + strides
+    sizes, steps = merged_loops(shape, operands, leader)
+    patterns = [pattern(step, len(own)) for step, (own, _) in zip(steps, operands, strict=True)]
+    specs = iter([OperandSpec(dtype, one) for (dtype, _), one in zip(tensors, patterns, strict=True)])
+    spans = [1 + sum([(n - 1) * step for n, step in zip(*geometry)]) for geometry in operands]
+    arg_spec = ArgSpec(
+        device,
+        len(sizes),
+        tuple([next(specs) if kind == "tensor" else kind for kind in graph.kinds]),
+        tuple(specs),
+        index_bits(device, max(spans)),
+    )
+    kernel = spec_for(graph).kernel(arg_spec)
+    if isinstance(kernel, str):
+        return kernel
+    bound = kernel.bind(sizes, steps)
+    if bound is None:
+        return f"its kernel was compiled for other sizes: {kernel.code.guards[0]}"
+    return kernel, *bound
 
 
 # -- running graphs -----------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ from braze.fuser.arguments import (
 from braze.fuser.fallback import EMPTY, unfusable
 from braze.fuser.guards import call_guards
 from braze.fuser.kernel import SingleFlight, reason_of, source_of
-from braze.fuser.launch import Body, GraphRunner, PreparedCall, define, launcher, prepare, prepare_into
+from braze.fuser.launch import Body, GraphRunner, PreparedCall, define, launcher, prepare
 from braze.fuser.tracing import Depends, Traced, layout_class, symbols_of, trace
 from braze.runtime.callgen import Instrument
 from braze.runtime.overlaps import overlapping_pair, overlaps_itself
@@ -216,9 +216,7 @@ class Specializer:
         assert traced.graph is not None
         with configuration.patch(**self.fused.options):
             try:
-                if outputs is not None:
-                    return prepare_into(traced.graph, _values(traced, leaves), outputs)
-                return prepare(traced.graph, _values(traced, leaves))
+                return prepare(traced.graph, _values(traced, leaves), outputs)
             except ConfigError:
                 raise
             except ValueError as error:

@@ -26,7 +26,7 @@ from braze._torch.tracing import keep_promised_strides, new_trace, promised_stri
 from braze.artifact.autograd_call import build_call
 from braze.artifact.call_spec import CallSpec, Fresh, Tangent
 from braze.artifact.compiled_graph import CompiledFxGraph
-from braze.artifact.output_code import BoxedCall, OpaqueCode, OutputCode, OutputStrides
+from braze.artifact.output_code import BoxedCall, OpaqueCode, OutputCode
 from braze.compile.fx_compile import CompileRequest
 from braze.compile.guards import GuardWatch
 from braze.config import Config
@@ -423,30 +423,28 @@ def _whole(parts: _Parts, spec: CallSpec | str) -> ElementwiseFunction | None:
 # pass Python's numbers, and keep them for their backward. Tracing sees nothing but tensors, thanks to these.
 def _with_numbers(
     request: CompileRequest,
-) -> tuple[CompileRequest, Callable[[BoxedCall], BoxedCall], Callable[[OutputStrides], OutputStrides]]:
+) -> tuple[CompileRequest, Callable[[BoxedCall], BoxedCall], Callable[[Sequence[Any]], tuple[Any, ...]]]:
     """A request without outputs that are numbers of the inputs; how its code is called with Python's
     numbers; and its output strides, widened by those outputs again."""
-    inputs = request.gm.graph.find_nodes(op="placeholder")
-    floats = [k for k, value in enumerate(request.example_inputs) if isinstance(value, torch.SymFloat)]
-    numbers = [
-        k
-        for k, value in enumerate(request.example_inputs)
-        if isinstance(value, (torch.SymFloat, torch.SymInt))
-    ]
+    examples = request.example_inputs
+    floats = [k for k, value in enumerate(examples) if isinstance(value, torch.SymFloat)]
+    inputs: list[Node] = request.gm.graph.find_nodes(op="placeholder")
+    numbers = {n: k for k, n in enumerate(inputs) if isinstance(examples[k], (torch.SymFloat, torch.SymInt))}
     output = request.gm.graph.output_node()
     values: Sequence[Any] = output.args[0]  # type: ignore[assignment]
-    given = {k: inputs.index(v) for k, v in enumerate(values) if isinstance(v, Node) and v in inputs}
-    given = {k: position for k, position in given.items() if position in numbers}
-    if not floats and not given:
-        return request, lambda run: run, lambda strides: strides
-    kept = [k for k in range(len(values)) if k not in given]
+    given = {k: numbers[v] for k, v in enumerate(values) if isinstance(v, Node) and v in numbers}
     if given:
+        kept = [k for k in range(len(values)) if k not in given]
         keep_promised_strides(request.gm)
         promised = promised_strides(request.gm)
-        output.args = (tuple(values[k] for k in kept),)
+        output.args = (tuple([values[k] for k in kept]),)
         set_promised_strides(request.gm, [promised[k] for k in kept])
         visible = sum(k < request.visible_outputs for k in kept)
         request = dataclasses.replace(request, visible_outputs=visible)
+
+    def widened(results: Sequence[Any], known: Mapping[int, Any]) -> list[Any]:
+        rest = iter(results)
+        return [known.get(k) if k in given else next(rest) for k in range(len(values))]
 
     def adapt(run: BoxedCall) -> BoxedCall:
         def call(arguments: list[Any]) -> Sequence[Any]:
@@ -454,15 +452,8 @@ def _with_numbers(
             for position in floats:
                 arguments[position] = torch.scalar_tensor(arguments[position], dtype=torch.float64)
             results = run(arguments)
-            if not given:
-                return results
-            rest = iter(results)
-            return [known[k] if k in known else next(rest) for k in range(len(kept) + len(given))]
+            return widened(results, known) if given else results
 
-        return call
+        return call if floats or given else run
 
-    def widen(strides: OutputStrides) -> OutputStrides:
-        rest = iter(strides)
-        return tuple([None if k in given else next(rest) for k in range(len(kept) + len(given))])
-
-    return request, adapt, widen
+    return request, adapt, lambda strides: tuple(widened(strides, {}))
