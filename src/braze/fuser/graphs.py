@@ -148,7 +148,7 @@ def compiled_kernel_count() -> int:
 
 def kernels() -> tuple[KernelSpec, ...]:
     """Every graph of this process that acts on each element by itself; each prints with its kernels."""
-    return tuple(kernel_specs())
+    return tuple(kernel_specs.values())
 
 
 # -- graphs of other things ---------------------------------------------------------------------------------

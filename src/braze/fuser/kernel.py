@@ -26,7 +26,7 @@ from braze._torch.fakes import make_fake, new_fake_mode
 from braze._torch.shape_envs import SymbolFacts
 from braze.artifact.compiled_graph import CompiledFxGraph
 from braze.compile.cached import CachedFxCompile
-from braze.compile.fx_compile import CompileRequest, FxCompile
+from braze.compile.fx_compile import CompileRequest
 from braze.compile.modes import strategy
 from braze.config import Config
 from braze.errors import BrazeError, CodegenError, ConfigError
@@ -61,8 +61,7 @@ __all__ = [
     "KernelSpec",
     "OperandSpec",
     "SingleFlight",
-    "compile_here",
-    "device_strategy",
+    "compile_request",
     "index_bits",
     "kernel_specs",
     "reason_of",
@@ -143,20 +142,16 @@ def index_bits(device: str, extent: int) -> int:
     return 64 if kind is None else engine(kind).index_bits(extent)
 
 
-def device_strategy(config: Config) -> FxCompile:
-    """How graphs are compiled, through the cache: the strategy of the options; modes that answer with eager
-    operators first are compiled here and now, since a fused call is there to be launched. Raises
-    ``ConfigError``."""
+@busy()
+def compile_request(request: CompileRequest) -> CompiledFxGraph:
+    """The code for ``request``, through the cache, by the strategy of its options; modes that answer with
+    eager operators first are compiled here and now, since a fused call is there to be launched. Raises
+    ``CodegenError`` where there is no code, and ``ConfigError``."""
+    config = request.config
     check_options(config)
     if config.fx_compile_mode in ("async", "progressive"):
         config = config.replace(fx_compile_mode="in-process")
-    return CachedFxCompile(strategy(config))
-
-
-@busy()
-def compile_here(request: CompileRequest) -> CompiledFxGraph:
-    """The code for ``request``. Raises ``CodegenError`` where there is none."""
-    code = device_strategy(request.config).compile(request)
+    code = CachedFxCompile(strategy(config)).compile(request)
     if not isinstance(code, CompiledFxGraph):
         raise CodegenError(f"{request.name} was not compiled: {code.reason or 'it has no code'}")
     return code
@@ -392,7 +387,7 @@ class KernelSpec:
         def make() -> FusedKernel | str:
             try:
                 # a kernel that has to call an eager operator is an error: the function is better run as it is
-                code = compile_here(_request(self.graph, spec, config.replace(strict=True)))
+                code = compile_request(_request(self.graph, spec, config.replace(strict=True)))
                 kernel = FusedKernel(self.graph, spec, code, config.min_parallel_work)
             except ConfigError:
                 raise
@@ -409,14 +404,5 @@ class KernelSpec:
         return "\n".join([*lines, *(f"  kernel {k.spec}" for k in made)])
 
 
-_specs: dict[str, KernelSpec] = {}
-
-
-def kernel_specs() -> list[KernelSpec]:
-    """Every elementwise graph of this process."""
-    return list(_specs.values())
-
-
-def spec_for(graph: ElementwiseGraph) -> KernelSpec:
-    """The entry of ``graph``; equal graphs share it."""
-    return _specs.setdefault(graph.text, KernelSpec(graph))
+kernel_specs: dict[str, KernelSpec] = {}
+"""Every elementwise graph of this process, by its text: equal graphs share an entry."""

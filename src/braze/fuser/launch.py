@@ -23,7 +23,7 @@ from braze._torch.devices import HOST
 from braze.errors import CodegenError
 from braze.fuser.elementwise import Concat, ElementwiseFunction, ElementwiseGraph, evaluated
 from braze.fuser.fallback import count, fall_back
-from braze.fuser.kernel import ArgSpec, FusedKernel, OperandSpec, index_bits, spec_for, symbol
+from braze.fuser.kernel import ArgSpec, FusedKernel, KernelSpec, OperandSpec, index_bits, kernel_specs, symbol
 from braze.fuser.strides import Geometry, Ints, merged_loops, pattern
 from braze.runtime.callgen import Instrument, compile_source, record, statements
 from braze.runtime.plan import Allocate, BufferArg, Instruction, Plan
@@ -265,7 +265,7 @@ def _bound(
         tuple(specs),
         index_bits(device, max(spans)),
     )
-    kernel = spec_for(graph).kernel(arg_spec)
+    kernel = kernel_specs.setdefault(graph.text, KernelSpec(graph)).kernel(arg_spec)
     if isinstance(kernel, str):
         return kernel
     bound = kernel.bind(sizes, steps)

@@ -230,7 +230,13 @@ class Specializer:
         parameters = self.fused.parameters.identifiers
         names: dict[str, Any] = {}
         paths: list[str] = []
-        constant = _Constants(names)
+        numbers: dict[int, int] = {}
+
+        def constant(value: Any) -> str:
+            name = f"_c{numbers.setdefault(id(value), len(numbers))}"
+            names[name] = value
+            return name
+
         tests = [t for s, n in zip(structure, parameters) for t in conditions(s, n, constant, paths)]
         values = [*map(str, _leading(traced, leaves)), *[paths[p] for p in traced.live]]
 
@@ -396,18 +402,6 @@ class Specializer:
         define(name, names, *launcher(name, names, prepared.body))(*values, *outputs)
         increment_version(outputs)
         return True
-
-
-class _Constants(dict[int, str]):
-    """Names for objects in a function that is being written, one for each; they are added to its globals."""
-
-    def __init__(self, space: dict[str, Any]) -> None:
-        self._space = space
-
-    def __call__(self, value: Any) -> str:
-        name = self.setdefault(id(value), f"_c{len(self)}")
-        self._space[name] = value
-        return name
 
 
 def _sizes(leaves: Sequence[Any]) -> dict[str, int]:

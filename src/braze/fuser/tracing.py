@@ -37,7 +37,7 @@ from braze.frontend.views import Views
 from braze.fuser.arguments import Structure, Unfusable, describe
 from braze.fuser.elementwise import ElementwiseFunction, elementwise
 from braze.fuser.fallback import count
-from braze.fuser.kernel import compile_here
+from braze.fuser.kernel import compile_request
 from braze.fuser.launch import GraphRunner
 from braze.fuser.strides import contiguous, is_dense
 from braze.runtime.guard import BoolExpr
@@ -332,7 +332,7 @@ class _Parts:
 
     def _compile(self, request: CompileRequest) -> tuple[tuple[int, ...] | None, ...]:
         request, adapt, strides = _with_numbers(request)
-        code = compile_here(request)
+        code = compile_request(request)
         fallbacks = code.info.metrics.fallbacks
         if fallbacks and not code.variant().info.kernels:
             raise Unfusable(f"nothing of it is compiled: {fallbacks[0].op}: {fallbacks[0].reason}")
