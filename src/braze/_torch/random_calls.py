@@ -12,6 +12,7 @@ from torch._ops import HigherOrderOperator
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import _side_effectful_functions
 
+from braze._torch.schema import Effect, effects_of
 from braze._torch.tracing import fake_mode_of
 
 __all__ = ["describe_replays", "draws", "draws_kept", "draws_may_go", "restore_draws", "unused_draws"]
@@ -29,9 +30,9 @@ _REPLAYS = frozenset({"run_and_save_rng_state", "run_with_rng_state"})
 
 def draws(target: Any) -> bool:
     """Whether a node that calls ``target`` draws from a generator of torch's."""
-    if torch.Tag.nondeterministic_seeded in getattr(target, "tags", ()):
-        return True
-    return isinstance(target, HigherOrderOperator) and target.__name__ in _REPLAYS
+    if isinstance(target, HigherOrderOperator):
+        return target.__name__ in _REPLAYS
+    return Effect.DRAW in effects_of(target)
 
 
 def describe_replays(gm: GraphModule) -> None:

@@ -1,8 +1,11 @@
-"""What an ATen operator's schema says: its arguments, what it writes to, what its results alias."""
+"""What is known of an operator: its arguments, what its results alias, and what a call of it does besides
+giving results."""
 
 from __future__ import annotations
 
+import enum
 import functools
+import operator as operator_module
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,10 +17,11 @@ from torch.fx import node as fx_node
 
 __all__ = [
     "Argument",
+    "Effect",
     "OperatorInfo",
     "bind",
+    "effects_of",
     "foreign_signature",
-    "has_side_effects",
     "is_higher_order",
     "is_operator",
     "is_ordered_call",
@@ -39,27 +43,45 @@ class Argument:
     written: bool
 
 
+class Effect(enum.Flag):
+    """What a call does besides giving results that follow from its arguments. Decided here alone; whether a
+    call may be dropped, merged with another or moved follows from it."""
+
+    NONE = 0
+    WRITE = enum.auto()
+    """It writes to an argument."""
+    DRAW = enum.auto()
+    """It advances a random generator."""
+    CHECK = enum.auto()
+    """It may raise for what tensors hold, or gives a size or number by what they hold, of which other nodes
+    speak by name."""
+    OUTSIDE = enum.auto()
+    """It meets other processes, or has an effect of which PyTorch was told."""
+    UNSET = enum.auto()
+    """Its result is memory that holds anything: two of them are two tensors."""
+
+    KEPT = WRITE | CHECK | OUTSIDE
+    """A call stays even where nobody reads its results. So do draws if later ones have to be eager's."""
+    ORDERED = DRAW | OUTSIDE
+    """Such calls stay in the order in which the program makes them."""
+    ALL = KEPT | ORDERED
+
+
 @dataclass(frozen=True)
 class OperatorInfo:
-    """An operator's schema; what that does not tell, `has_side_effects` knows.
-
-    `mutates`: it writes to an argument. `is_view`: a result shares storage with an argument and nothing is
-    written. `random`: it draws from a generator. `data_dependent`: the shape or value of its result, as
-    seen by the trace, depends on tensor contents."""
+    """An operator's schema. `is_view`: a result shares storage with an argument and nothing is written.
+    `shown`: the effects that the schema shows; `effects_of` knows all."""
 
     name: str
     arguments: tuple[Argument, ...]
     returns: tuple[Argument, ...]
-    mutates: bool
     is_view: bool
-    random: bool
-    data_dependent: bool
+    shown: Effect
 
     @property
-    def is_pure(self) -> bool:
-        """Equal arguments give equal results, at any time, and results are all that a call gives (what
-        returns nothing is there to check something)."""
-        return bool(self.returns) and not (self.mutates or self.random or self.data_dependent)
+    def mutates(self) -> bool:
+        """Whether it writes to an argument."""
+        return Effect.WRITE in self.shown
 
 
 def is_operator(target: object) -> bool:
@@ -81,10 +103,23 @@ def is_ordered_call(target: object) -> bool:
 _COLLECTIVES = frozenset({"_c10d_functional", "_c10d_functional_autograd", "c10d", "symm_mem"})
 
 
-def has_side_effects(target: Any) -> bool:
-    """Whether a call of ``target`` does something that its schema does not show: it was registered as such
-    with PyTorch, which can happen at any time, or it meets other processes. Such calls are never dropped,
-    merged or taken out of their order."""
+_UNINITIALISED = frozenset(
+    {"empty", "empty_like", "empty_strided", "empty_permuted", "new_empty", "new_empty_strided"}
+)
+
+
+def effects_of(target: Any) -> Effect:
+    """The effects of a call of ``target``. What takes graphs or functions may have any: nothing is known of
+    these."""
+    if is_higher_order(target):
+        return Effect.ALL
+    shown = operator_info(target).shown if is_operator(target) else Effect.NONE
+    return shown | Effect.OUTSIDE if _acts_outside(target) else shown
+
+
+def _acts_outside(target: Any) -> bool:
+    """Whether ``target`` was registered with PyTorch as having side effects, which can happen at any time, or
+    meets other processes."""
     if target in fx_node._side_effectful_functions:
         return True
     if not isinstance(target, OpOverload):
@@ -109,17 +144,26 @@ def operator_info(operator: Any) -> OperatorInfo:
     schema = operator._schema
     arguments = tuple(_argument(a) for a in schema.arguments)
     returns = tuple(_argument(r) for r in schema.returns)
-    tags = operator.tags
     return OperatorInfo(
         name=str(operator),
         arguments=arguments,
         returns=returns,
-        mutates=bool(schema.is_mutable),
         # a list of views names its storage at the argument only
         is_view=not schema.is_mutable and any(a.alias for a in (*arguments, *returns)),
-        random=torch.Tag.nondeterministic_seeded in tags,
-        data_dependent=torch.Tag.data_dependent_output in tags or torch.Tag.dynamic_output_shape in tags,
+        shown=_shown(operator, schema),
     )
+
+
+def _shown(operator: Any, schema: Any) -> Effect:
+    tags = operator.tags
+    by_data = torch.Tag.data_dependent_output in tags or torch.Tag.dynamic_output_shape in tags
+    found = {
+        Effect.WRITE: schema.is_mutable,
+        Effect.DRAW: torch.Tag.nondeterministic_seeded in tags,
+        Effect.CHECK: by_data or not schema.returns,  # without results it is there to check something
+        Effect.UNSET: operator.overloadpacket.__name__ in _UNINITIALISED,
+    }
+    return functools.reduce(operator_module.or_, (e for e, holds in found.items() if holds), Effect.NONE)
 
 
 def foreign_signature(target: Any) -> str | None:

@@ -16,7 +16,7 @@ from torch.fx import Graph, GraphModule, Node
 from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner
 from torch.fx.passes.operator_support import OperatorSupportBase
 
-from braze._torch.schema import is_operator, operator_info
+from braze._torch.schema import Effect, effects_of, is_operator, operator_info
 from braze._torch.surroundings import acts_on_elements
 from braze.errors import FallbackError
 from braze.frontend.decompositions import takes_apart
@@ -203,7 +203,9 @@ def fuse_graph(gm: GraphModule) -> GraphModule:
 
 def _writes(node: Node) -> bool:
     """Whether a node writes to an argument."""
-    return operator_info(node.target).mutates if is_operator(node.target) else bool(written_by(node))
+    if is_operator(node.target):
+        return Effect.WRITE in effects_of(node.target)
+    return bool(written_by(node))
 
 
 class _Fusable(OperatorSupportBase):
@@ -214,8 +216,7 @@ class _Fusable(OperatorSupportBase):
             return False
         target = node.target
         if is_operator(target):
-            info = operator_info(target)
-            if info.mutates or info.is_view or info.random or info.data_dependent:
+            if operator_info(target).is_view or effects_of(target):
                 return False
             if target in EXTERNS or str(target).split(".")[1] in _PRODUCTS:
                 return False

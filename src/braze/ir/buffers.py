@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 
 from braze._torch.devices import is_host
+from braze._torch.schema import Effect
 from braze.ir.loops import Loops
 from braze.ops.dag import Dag
 from braze.ops.dtypes import short_name
@@ -93,6 +94,11 @@ class Operation:
     def writes(self) -> set[str]:
         """Storages that it writes."""
         return {b.storage for b in self.outputs}
+
+    @property
+    def effect(self) -> Effect:
+        """What it does besides filling its outputs; one that gives nothing is there to check something."""
+        return Effect.NONE if self.outputs else Effect.CHECK
 
 
 @dataclass(eq=False)

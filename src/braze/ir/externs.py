@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from braze._torch.schema import Effect
 from braze.ir.buffers import Buffer, Operation, layout_text
 from braze.runtime.expr import Expr
 from braze.runtime.guard import BoolExpr
@@ -151,14 +152,18 @@ class FallbackKernel(ExternKernelAlloc):
     """An operator that Braze cannot compile, run as eager PyTorch runs it; ``reason`` says why.
 
     ``mutated``: storages that it writes by its schema. What its results may share, ``Graph.sharing`` knows.
-    ``effectful``: it does more than that, and keeps its place among the others that do.
+    ``effects``: of the operator.
     ``binds``: (symbol, result name, dimension) where sizes are known only once it has run.
     """
 
     reason: str = ""
     mutated: set[str] = field(default_factory=set)
-    effectful: bool = False
+    effects: Effect = Effect.NONE
     binds: list[tuple[str, str, int]] = field(default_factory=list)
+
+    @property
+    def effect(self) -> Effect:
+        return self.effects | Effect.CHECK if self.binds else self.effects
 
     __str__ = ExternKernel.__str__
 

@@ -12,9 +12,9 @@ import torch
 from torch.fx import GraphModule, Node
 
 from braze._torch.schema import (
+    Effect,
     bind,
-    has_side_effects,
-    is_higher_order,
+    effects_of,
     is_operator,
     is_ordered_call,
     operator_info,
@@ -109,7 +109,7 @@ def _called(ctx: GraphLowering, reason: str, target: Any, given: Any) -> Any:
         origins=[ctx.origin],
         reason=reason,
         mutated=mutated,
-        effectful=_is_effectful(target),
+        effects=Effect.ALL if isinstance(target, GraphCall) else effects_of(target),
     )
     if aliases:
         ctx.graph.share([r.name for r in results], aliases)
@@ -124,14 +124,6 @@ def _called(ctx: GraphLowering, reason: str, target: Any, given: Any) -> Any:
     if ordered:
         return (None, *tree) if isinstance(tree, (tuple, list)) else (None, tree)
     return tree
-
-
-def _is_effectful(target: Any) -> bool:
-    """Whether a call of ``target`` is needed for what it does, and in its turn: it advances a generator,
-    meets other processes, has an effect that PyTorch was told of, or holds graphs that may."""
-    if not is_operator(target):
-        return isinstance(target, GraphCall) or is_higher_order(target) or has_side_effects(target)
-    return operator_info(target).random or has_side_effects(target)
 
 
 def _without_token(operator: Any, example: Any) -> Any:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from braze._torch.devices import HOST
+from braze._torch.schema import Effect
 from braze.ir.buffers import ComputedBuffer, InputBuffer, Operation
 from braze.ir.externs import BindSymbol, CheckCondition, ConcatKernel, ExternKernel, FallbackKernel
 from braze.ir.graph import Graph
@@ -95,7 +96,7 @@ def _order_effects(nodes: list[SchedulerNode]) -> None:
     """Calls with effects run in the order in which the program makes them."""
     last: int | None = None
     for node in nodes:
-        if isinstance(node.op, FallbackKernel) and node.op.effectful:
+        if node.op.effect & Effect.ORDERED:
             if last is not None:
                 node.deps.add(last)
             last = node.position
@@ -113,13 +114,8 @@ def live_operations(graph: Graph) -> set[Operation]:
     alive: set[Operation] = set()
     for op in reversed(graph.operations):
         writes = op.writes()
-        effect = (
-            isinstance(op, (BindSymbol, CheckCondition))
-            or (isinstance(op, ExternKernel) and not op.outputs)
-            or (isinstance(op, FallbackKernel) and (op.effectful or bool(op.mutated) or bool(op.binds)))
-        )
         made = {r.name for r in op.outputs} if isinstance(op, ExternKernel) else set()
-        if effect or writes & wanted or (writes - made) & inputs:
+        if op.effect & (Effect.KEPT | Effect.ORDERED) or writes & wanted or (writes - made) & inputs:
             alive.add(op)
             wanted |= with_aliases(graph, op.reads())
             # A piece keeps what it lies in, and the other pieces with it.

@@ -250,7 +250,8 @@ def test_what_the_reference_converts_is_not_the_input() -> None:
     """Nor can it be written to where the input must not: a leaf that requires a gradient."""
     one = program(
         [tensor("x", (3,), values=(1.0, 2.0, 3.0), grad=True)],
-        [statement("a", "to", "x", DType("float16")), statement("b", "fill_", "a", 2), statement("c", "sin", "x")],
+        [statement("a", "to", "x", DType("float16")), statement("b", "fill_", "a", 2),
+         statement("c", "sin", "x")],
         "a", "c", mode="gradients",
     )  # fmt: skip
     exact = reference(one, 0)

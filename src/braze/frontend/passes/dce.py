@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch.fx import GraphModule, Node
 
-from braze._torch import schema
+from braze._torch.schema import Effect, effects_of, is_operator
 from braze.frontend.passes.effects import is_pure
 from braze.ir import prims
 
@@ -32,10 +32,5 @@ def _is_removable(node: Node, every_draw: bool) -> bool:
         return False
     if is_pure(node) or node.target in prims.METAS:
         return True
-    if not schema.is_operator(node.target) or schema.has_side_effects(node.target):
-        return False
-    info = schema.operator_info(node.target)
-    if info.random and every_draw:
-        return False
-    # no result: it is there to check something; a size that depends on data: a check elsewhere may name it
-    return bool(info.returns) and not info.mutates and not info.data_dependent
+    kept = Effect.KEPT | Effect.DRAW if every_draw else Effect.KEPT
+    return is_operator(node.target) and not effects_of(node.target) & kept

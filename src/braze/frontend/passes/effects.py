@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import operator
-from typing import Any
 
 import torch
 from torch.fx import GraphModule, Node
 
 from braze._torch import schema
+from braze._torch.schema import Effect, effects_of
 
 __all__ = ["aliases_output", "is_barrier", "is_pure", "is_view", "view_base", "written_placeholders"]
-
-_UNINITIALISED = frozenset(
-    {"empty", "empty_like", "empty_strided", "empty_permuted", "new_empty", "new_empty_strided"}
-)
 
 
 def is_pure(node: Node) -> bool:
     """Whether a node gives the same value whenever it has the same arguments, and does nothing else."""
-    target: Any = node.target
     if node.op != "call_function":
         return False
-    if schema.is_operator(target):
-        if schema.has_side_effects(target) or target.__name__.split(".")[0] in _UNINITIALISED:
-            return False
-        return schema.operator_info(target).is_pure
+    if schema.is_operator(node.target):
+        return not effects_of(node.target)
     # arithmetic on symbolic sizes, and picking one of several results
-    return target is operator.getitem or _is_size_arithmetic(node)
+    return node.target is operator.getitem or _is_size_arithmetic(node)
 
 
 def _is_size_arithmetic(node: Node) -> bool:
@@ -39,11 +32,7 @@ def _is_size_arithmetic(node: Node) -> bool:
 
 def is_barrier(node: Node) -> bool:
     """Whether values read before the node may differ from values read after it."""
-    if node.op != "call_function":
-        return False
-    if schema.is_operator(node.target):
-        return schema.operator_info(node.target).mutates
-    return schema.is_higher_order(node.target)
+    return node.op == "call_function" and Effect.WRITE in effects_of(node.target)
 
 
 def is_view(node: Node) -> bool:
