@@ -9,7 +9,7 @@ sizes that depend on data) is a reason not to have a key; such graphs are cached
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 from torch.fx import GraphModule, Node
 
 from braze._torch import aot_metadata, shape_envs, torch_functions, trace_state
+from braze._torch.shape_envs import ShapeEnv
 from braze._torch.shapes import is_symbolic
 from braze._torch.trace_state import TensorFacts
 from braze.config import Config
@@ -30,12 +31,12 @@ class Unkeyed(Exception):
 
 @dataclass(frozen=True)
 class DynamoKey:
-    """``parts``: name and text of each part of the key, in an order that does not change. ``symbols``: the
-    trace's symbolic integers by the names that they have in the key."""
+    """``parts``: name and text of each part of the key, in an order that does not change. ``names``: what the
+    trace's symbols are called in it; ``env`` is what the trace knows of them."""
 
     parts: tuple[tuple[str, str], ...]
-    symbols: Mapping[str, torch.SymInt] = field(compare=False)
-    ranges: Mapping[str, tuple[int | None, int | None]] = field(compare=False)
+    names: Mapping[str, str] = field(compare=False)
+    env: ShapeEnv | None = field(compare=False)
 
 
 def describe(gm: GraphModule, example_inputs: Sequence[Any], config: Config) -> DynamoKey | str:
@@ -69,7 +70,7 @@ def _describe(gm: GraphModule, example_inputs: Sequence[Any], config: Config) ->
         ("tracing.settings", f"{settings}\n{shape_settings}"),
         ("config", config.code_key()),
     )
-    return DynamoKey(parts, names.symbols(), names.ranges())
+    return DynamoKey(parts, names.known(), names.env)
 
 
 # -- symbols ------------------------------------------------------------------------------------------------
@@ -82,9 +83,9 @@ class _Names:
 
     def __init__(self) -> None:
         self._names: dict[str, str] = {}
-        self._env = trace_state.traced_env()
-        if self._env is not None:
-            reason = trace_state.untraceable_symbols(self._env)
+        self.env = trace_state.traced_env()
+        if self.env is not None:
+            reason = trace_state.untraceable_symbols(self.env)
             if reason is not None:
                 raise Unkeyed(reason)
 
@@ -104,31 +105,20 @@ class _Names:
     def conditions(self) -> str:
         """What the trace has assumed so far, and the range of each symbol: a trace of the same graph that
         had assumed something else may go on in another way."""
-        if not self._names or self._env is None:
+        if not self._names or self.env is None:
             return "static"
-        lines = [self.text(str(guard.expr)) for guard in self._env.guards]
-        for name, symbol, env in self._used():
-            facts = shape_envs.facts_of(env, symbol)
+        lines = [self.text(str(guard.expr)) for guard in self.env.guards]
+        own = shape_envs.symbols_by_name(self.env)
+        for name, numbered in self.known().items():
+            facts = shape_envs.facts_of(self.env, own[name])
             marks = f"{' positive' if facts.positive else ''}{' size' if facts.size_like else ''}"
-            lines.append(f"{name} in [{facts.lower}, {facts.upper}]{marks}")
+            lines.append(f"{numbered} in [{facts.lower}, {facts.upper}]{marks}")
         return "\n".join(lines)
 
-    def _used(self) -> Iterator[tuple[str, Any, Any]]:
-        """Each symbol that came up: its numbered name, itself, and the ShapeEnv that it belongs to."""
-        if self._env is not None:
-            known = shape_envs.symbols_by_name(self._env)
-            for name, numbered in self._names.items():
-                if name in known:
-                    yield numbered, known[name], self._env
-
-    def symbols(self) -> dict[str, torch.SymInt]:
-        """The trace's symbolic integers by numbered name."""
-        return {name: shape_envs.symbolic(env, symbol, int) for name, symbol, env in self._used()}
-
-    def ranges(self) -> dict[str, tuple[int | None, int | None]]:
-        """The bounds, inclusive, that the key states."""
-        facts = {name: shape_envs.facts_of(env, symbol) for name, symbol, env in self._used()}
-        return {name: (fact.lower, fact.upper) for name, fact in facts.items()}
+    def known(self) -> dict[str, str]:
+        """The numbered names of those that are symbols of the trace."""
+        own = {} if self.env is None else shape_envs.symbols_by_name(self.env)
+        return {name: numbered for name, numbered in self._names.items() if name in own}
 
 
 # -- inputs -------------------------------------------------------------------------------------------------
