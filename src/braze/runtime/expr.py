@@ -11,10 +11,11 @@ generated code contains.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Container, Iterable, Mapping
 from functools import lru_cache
 from math import gcd
-from typing import NamedTuple, Union
+from typing import Final, NamedTuple, Union
 
 from braze.runtime import intervals
 from braze.runtime.intervals import Bound
@@ -637,7 +638,31 @@ def known_nonnegative(e: Expr, depth: int = 8) -> bool:
         if symbol.upper is not None and known_nonnegative(-slope, depth - 1):
             return known_nonnegative(rest + slope * symbol.upper, depth - 1)
     bound = _without_quotient(e)
-    return bound is not None and known_nonnegative(bound, depth - 1)
+    if bound is not None:
+        return known_nonnegative(bound, depth - 1)
+    squared = _squared(e)
+    for symbol in squared:
+        upper = symbol.upper.constant if symbol.upper is not None else None
+        if upper is not None and upper - symbol.lower < MAX_VALUES_TRIED:
+            values = range(symbol.lower, upper + 1)
+            return all(known_nonnegative(e.substitute({symbol: v}), depth - 1) for v in values)
+    lo = _above_least(e, squared).bounds()[0]
+    return lo is not None and lo >= 0
+
+
+MAX_VALUES_TRIED: Final = 4
+"""A symbol that has at most so many values is tried with each."""
+
+
+def _squared(e: Expr) -> list[Symbol]:
+    found = (a for mono, _ in e.terms for a, b in itertools.pairwise(mono) if a == b)
+    return list(dict.fromkeys(a for a in found if isinstance(a, Symbol)))
+
+
+def _above_least(e: Expr, symbols: Iterable[Symbol]) -> Expr:
+    """``e`` with symbols as their least values and what is above: ``s*s - s`` for ``s >= 2`` becomes
+    ``2 + 3*t + t*t``, in which nothing is negative."""
+    return e.substitute({s: Symbol(f"{s.name} above {s.lower}").expr + s.lower for s in symbols})
 
 
 def _without_quotient(e: Expr) -> Expr | None:

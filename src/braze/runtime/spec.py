@@ -76,10 +76,12 @@ def stride_order(sizes: Sequence[ExprLike], strides: Sequence[ExprLike]) -> list
         return value, 0, -dim
 
     dims = sorted(range(len(sizes)), key=key)
-    # Symbolic strides: a pass of adjacent swaps where the order is provable otherwise.
-    for a in range(len(dims) - 1):
-        if known_nonnegative(steps[dims[a]] - steps[dims[a + 1]] - 1):
-            dims[a], dims[a + 1] = dims[a + 1], dims[a]
+    # Symbolic strides: adjacent swaps where the order is provable otherwise.
+    for last in range(len(dims) - 1, 0, -1):
+        for a in range(last):
+            more = steps[dims[a]] - steps[dims[a + 1]]
+            if more.constant is None and known_nonnegative(more):
+                dims[a], dims[a + 1] = dims[a + 1], dims[a]
     return dims
 
 
