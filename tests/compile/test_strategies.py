@@ -21,6 +21,7 @@ from torch._higher_order_ops.hints_wrap import hints_wrapper
 from braze import config, notices
 from braze.artifact.compiled_graph import CompiledFxGraph
 from braze.artifact.output_code import OutputCode
+from braze.artifact.schema import TensorInput
 from braze.compile.debug_file import DebugFileFxCompile
 from braze.compile.fx_compile import FxCompile
 from braze.compile.in_process import InProcessFxCompile
@@ -366,9 +367,8 @@ def _with_guard(text: str) -> Callable[..., bytes]:
         found, artifact = unpack_answer(job(payload))
         assert artifact is not None
         graph = CompiledFxGraph.after_deserialization(artifact, trusted=True)
-        (symbol,) = {
-            s for spec in graph.info.inputs for e in getattr(spec, "sizes", ()) for s in e.free_symbols
-        }
+        tensors = [one.spec for one in graph.info.inputs if isinstance(one, TensorInput)]
+        (symbol,) = {s for spec in tensors for e in spec.sizes for s in e.free_symbols}
         guard = parse_condition(text.replace("SIZE", symbol.name), {symbol.name: symbol})
         graph.info = msgspec.structs.replace(graph.info, guards=(guard,))
         return pack_answer(found, graph.prepare_for_serialization())

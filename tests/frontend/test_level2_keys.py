@@ -78,7 +78,7 @@ def test_a_key_is_the_same_in_a_second_trace_with_symbols() -> None:
 
     a, b = _key(fn, X, dynamic=True), _key(same, torch.ones(8, 6), dynamic=True)
     assert a == b
-    assert set(a.symbols) == {"s0", "s1"}
+    assert set(a.names.values()) == {"s0", "s1"}
 
 
 CHANGES: list[tuple[str, Callable[[torch.Tensor], Any], torch.Tensor, list[str]]] = [

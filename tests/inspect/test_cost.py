@@ -17,11 +17,11 @@ from braze.codegen.llvm.builder import PTR, FunctionBuilder, ModuleBuilder, Type
 from braze.inspect.cost import Cost, extern_cost, kernel_cost
 from braze.ir.buffers import Buffer
 from braze.ir.externs import ExternKernelAlloc, TensorRef
-from braze.ir.graph import layout_like
 from braze.ops.dag import Dag, Node
 from braze.ops.kernel import BufferArg, Kernel, Stage, Store
 from braze.ops.vocabulary import OPS
 from braze.runtime.expr import Expr, ExprLike, Symbol, as_expr
+from braze.runtime.spec import tensor_spec
 
 F32 = torch.float32
 
@@ -174,7 +174,7 @@ def extern(
     """A call of ``target``; tuples among its arguments are the sizes of float32 tensors."""
 
     def ref(name: str, size: Sequence[int]) -> TensorRef:
-        layout = layout_like(F32, [as_expr(n) for n in size])
+        layout = tensor_spec(F32, size)
         return TensorRef(Buffer(name, layout), layout)
 
     args = tuple(ref(f"a{k}", a) if isinstance(a, tuple) else a for k, a in enumerate(arguments))

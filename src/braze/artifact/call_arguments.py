@@ -284,8 +284,7 @@ class _Sizes:
         """The values of the symbols in a call; ``leaves`` are of the right kinds and ranks."""
         found = {name: leaves[leaf] for leaf, name in self._numbers.items()}
         for leaf, bind in self._binds:
-            read = leaves[leaf].shape if bind.kind == "size" else leaves[leaf].stride()
-            found[bind.out] = (read[bind.dim] - bind.rest.evaluate(found)) // bind.factor
+            found[bind.out] = bind.read(leaves[leaf], found)
         return found
 
     def fit(self, leaves: Sequence[Any]) -> bool:

@@ -102,7 +102,7 @@ class _Lookup:
         return None
 
     def _parsed(self, text: str) -> tuple[BoolExpr, ...]:
-        return guards.from_text(text, self.place.canonical.symbols, self.request.shape_env)
+        return guards.parsed(text.splitlines(), self.place.canonical.symbols, self.request.shape_env)
 
     def _accepts(self, text: str) -> bool:
         try:
@@ -136,5 +136,5 @@ def _keep(place: _Place, code: OutputCode) -> None:
     except UnserializableError as error:
         _log.info("%s is not kept in the cache: %s", code.name, error.what)
         return
-    text = guards.to_text(code.guards, place.canonical.symbols)
+    text = "\n".join(guards.printed(code.guards, place.canonical.symbols))
     place.shelf.add(place.key, payload, name=code.name, kind=code.info.kind, guards=text)

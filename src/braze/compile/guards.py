@@ -3,7 +3,7 @@ where the artefact of that compile is used by another trace."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import sympy
@@ -15,7 +15,7 @@ from braze.runtime.expr_parser import parse_condition
 from braze.runtime.guard import BoolExpr
 from braze.symbolic.from_sympy import SymbolTable, condition_from_sympy, condition_to_sympy
 
-__all__ = ["GuardWatch", "from_text", "hold", "install", "to_text", "unsaid"]
+__all__ = ["GuardWatch", "hold", "install", "parsed", "printed", "unsaid"]
 
 
 class GuardWatch:
@@ -65,7 +65,7 @@ def unsaid(env: ShapeEnv | None, names: Mapping[str, str]) -> list[str]:
 
 def hold(guards: Sequence[BoolExpr], env: ShapeEnv | None) -> bool:
     """Whether the guards hold for the sizes that a graph was traced with. Guards over symbols that this trace
-    does not have, or whose value it does not know, do not."""
+    does not have, or whose value it does not know, do not, nor do those that divide by 0."""
     if env is None or not guards:
         return not guards
     sizes: dict[str, int] = {}
@@ -75,7 +75,7 @@ def hold(guards: Sequence[BoolExpr], env: ShapeEnv | None) -> bool:
             sizes[symbol.name] = value
     try:
         return all(guard.evaluate(sizes) for guard in guards)
-    except KeyError:
+    except (KeyError, ZeroDivisionError):
         return False
 
 
@@ -87,14 +87,14 @@ def install(guards: Sequence[BoolExpr], env: ShapeEnv | None) -> bool:
     return all(shape_envs.install_guard(env, condition_to_sympy(g, names)) for g in guards)
 
 
-def to_text(guards: Sequence[BoolExpr], names: Mapping[str, str]) -> str:
-    """Guards as the cache keeps them, one on each line, over other names of the symbols."""
-    return "\n".join(str(guard.renamed(names)) for guard in guards)
+def printed(guards: Iterable[BoolExpr], names: Mapping[str, str]) -> tuple[str, ...]:
+    """Guards as the cache keeps them, over its names of the symbols."""
+    return tuple(dict.fromkeys(str(guard.renamed(names)) for guard in guards))
 
 
-def from_text(text: str, names: Mapping[str, str], env: ShapeEnv | None) -> tuple[BoolExpr, ...]:
-    """The guards that `to_text` wrote with the same ``names`` (this trace's to the cache's), over the trace's
+def parsed(texts: Iterable[str], names: Mapping[str, str], env: ShapeEnv | None) -> tuple[BoolExpr, ...]:
+    """The guards that `printed` wrote with the same ``names`` (this trace's to the cache's), over the trace's
     own symbols. Raises ``ValueError`` for a text that is none."""
     own = SymbolTable.of_trace(env)
     symbols = {kept: own[name] for name, kept in names.items() if name in own}
-    return tuple(parse_condition(line, symbols) for line in text.splitlines())
+    return tuple(parse_condition(text, symbols) for text in texts)

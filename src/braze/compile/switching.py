@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from braze.artifact.compiled_graph import CompiledFxGraph
 from braze.artifact.output_code import BoxedCall, OutputCode, OutputStrides
-from braze.artifact.schema import GraphInfo, NumberInput, TensorInput
 from braze.runtime.forks import fork_lock
 
 __all__ = ["SwitchingCode"]
@@ -73,7 +72,7 @@ class SwitchingCode(OutputCode):
         do not admit stay with the first version."""
         call = code.run
         if code.guards:
-            sizes, first = size_reader(code.info), self._first.run
+            sizes, first = code.info.variants[0].plan.size_reader(), self._first.run
             compiled = call
 
             def guarded(inputs: list[Any]) -> Sequence[Any]:
@@ -111,37 +110,3 @@ class SwitchingCode(OutputCode):
 
     def prepare_for_serialization(self) -> bytes:
         return (self._first if self._final is None else self._final).prepare_for_serialization()
-
-
-def size_reader(info: GraphInfo) -> Callable[[Sequence[Any]], Mapping[str, int]]:
-    """A function from the inputs of a call to the value of every size symbol that is an input, or a size or
-    stride of one."""
-    numbers: list[tuple[str, int]] = []
-    sizes: list[tuple[str, int, int]] = []
-    strides: list[tuple[str, int, int]] = []
-    seen: set[str] = set()
-
-    def new(name: str) -> bool:
-        fresh = name not in seen
-        seen.add(name)
-        return fresh
-
-    for position, spec in enumerate(info.inputs):
-        if isinstance(spec, NumberInput):
-            symbol = spec.expression.symbol
-            if symbol is not None and new(symbol.name):
-                numbers.append((symbol.name, position))
-    for position, spec in enumerate(info.inputs):
-        if isinstance(spec, TensorInput):
-            for places, values in ((sizes, spec.spec.sizes), (strides, spec.spec.strides)):
-                for dim, e in enumerate(values):
-                    if e.symbol is not None and new(e.symbol.name):
-                        places.append((e.symbol.name, position, dim))
-
-    def read(inputs: Sequence[Any]) -> Mapping[str, int]:
-        found = {name: int(inputs[position]) for name, position in numbers}
-        found.update({name: inputs[position].shape[dim] for name, position, dim in sizes})
-        found.update({name: inputs[position].stride(dim) for name, position, dim in strides})
-        return found
-
-    return read

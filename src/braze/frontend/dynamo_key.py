@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
-from braze._torch import aot_metadata, shape_envs, torch_functions, trace_state
+from braze._torch import aot_metadata, torch_functions, trace_state
+from braze._torch.shape_envs import ShapeEnv
 from braze._torch.shapes import is_symbolic
 from braze._torch.trace_state import TensorFacts
 from braze.compile.text.graphs import GraphPrinter, attribute_of, plain
@@ -31,12 +32,12 @@ class Unkeyed(UnserializableError):
 
 @dataclass(frozen=True)
 class DynamoKey:
-    """``parts``: name and text of each part of the key, in an order that does not change. ``symbols``: the
-    trace's symbolic integers by the names that they have in the key."""
+    """``parts``: name and text of each part of the key, in an order that does not change. ``names``: what the
+    trace's symbols are called in it; ``env`` is what the trace knows of them."""
 
     parts: tuple[tuple[str, str], ...]
-    symbols: Mapping[str, torch.SymInt] = field(compare=False)
-    ranges: Mapping[str, tuple[int | None, int | None]] = field(compare=False)
+    names: Mapping[str, str] = field(compare=False)
+    env: ShapeEnv | None = field(compare=False)
 
 
 def describe(gm: GraphModule, example_inputs: Sequence[Any], config: Config) -> DynamoKey | str:
@@ -70,7 +71,7 @@ def _describe(gm: GraphModule, example_inputs: Sequence[Any], config: Config) ->
         ("tracing.settings", f"{settings}\n{shape_settings}"),
         ("config", config.code_key()),
     )
-    return DynamoKey(parts, text.symbols(), text.ranges())
+    return DynamoKey(parts, text.known(), text.env)
 
 
 # Of a node's metadata these are for people, or follow from the rest.
@@ -90,8 +91,8 @@ class _Text(GraphPrinter):
         super().__init__(numbered=True)
         self._gm = gm
         self._own = {name: i for i, name in enumerate(trace_state.own_tensors(gm))}
-        self._env = trace_state.traced_env()
-        reason = None if self._env is None else trace_state.untraceable_symbols(self._env)
+        self.env = trace_state.traced_env()
+        reason = None if self.env is None else trace_state.untraceable_symbols(self.env)
         if reason is not None:
             raise Unkeyed(reason)
 
@@ -99,24 +100,14 @@ class _Text(GraphPrinter):
     def conditions(self) -> Iterator[str]:
         """What the trace has assumed so far, and the range of each symbol: a trace of the same graph that
         had assumed something else may go on in another way."""
-        if self._env is not None and self.expressions.symbols:
-            assumed = [f"assume({self.expressions.text(guard.expr)})" for guard in self._env.guards]
-            yield from (*self.declarations(self._env), *assumed)
+        if self.env is not None and self.expressions.symbols:
+            assumed = [f"assume({self.expressions.text(guard.expr)})" for guard in self.env.guards]
+            yield from (*self.declarations(self.env), *assumed)
 
-    def symbols(self) -> dict[str, torch.SymInt]:
-        """The trace's symbolic integers by the names that they have here."""
-        return {name: shape_envs.symbolic(env, symbol, int) for name, symbol, env in self._known()}
-
-    def ranges(self) -> dict[str, tuple[int | None, int | None]]:
-        """The bounds, inclusive, that the key states."""
-        facts = {name: shape_envs.facts_of(env, symbol) for name, symbol, env in self._known()}
-        return {name: (fact.lower, fact.upper) for name, fact in facts.items()}
-
-    def _known(self) -> Iterator[tuple[str, Any, Any]]:
-        """Each symbol of the trace that came up: its name here, itself, and the ShapeEnv."""
-        for symbol, name in self.expressions.symbols.items():
-            if self._env is not None and symbol in self._env.var_to_range:
-                yield name, symbol, self._env
+    def known(self) -> dict[str, str]:
+        """What the symbols of the trace that came up are called here."""
+        ranges = {} if self.env is None else self.env.var_to_range
+        return {symbol.name: name for symbol, name in self.expressions.symbols.items() if symbol in ranges}
 
     # -- inputs -----------------------------------------------------------------------------------------
     def inputs(self, example_inputs: Sequence[Any]) -> Iterator[str]:

@@ -9,22 +9,21 @@ backward graph, so it comes into being when `backward()` has first run."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import msgspec
 import torch
 from torch.fx import GraphModule
 
-from braze._torch import shapes, trace_state
+from braze._torch import trace_state
 from braze.artifact.autograd_call import build_call
 from braze.artifact.call_spec import CallSpec
 from braze.artifact.output_code import OutputCode
+from braze.compile import guards
 from braze.errors import ArtifactError, BrazeError, FallbackError
 from braze.frontend import aliasing
 from braze.frontend.dynamo_key import DynamoKey, describe
-from braze.runtime.expr import Symbol
-from braze.runtime.expr_parser import parse_condition
 from braze.runtime.guard import BoolExpr
 
 __all__ = ["Entries", "Entry", "callable_from", "describe", "find", "guards_hold"]
@@ -89,12 +88,7 @@ def _examples(gm: GraphModule) -> list[Any]:
 def guards_hold(entry: Entry, key: DynamoKey) -> bool:
     """Whether an entry of this key was made for sizes like those of the running trace. Adds no guard. Raises
     ``ArtifactError`` for guards over symbols that the key has not."""
-    sizes = {name: shapes.hint(symbol) for name, symbol in key.symbols.items()}
-    known = {name: size for name, size in sizes.items() if size is not None}
-    try:
-        return all(guard.evaluate(known) for guard in _parsed(entry, key))
-    except (KeyError, ZeroDivisionError) as error:
-        raise ArtifactError(f"a guard cannot be decided: {error!r}") from None
+    return guards.hold(_parsed(entry, key), key.env)
 
 
 def callable_from(
@@ -106,7 +100,7 @@ def callable_from(
     `load` turns the bytes of a compiled graph into one that runs. What the entry assumes of sizes becomes a
     guard of the running trace. Raises ``ArtifactError`` for an entry that contradicts itself, and what `load`
     raises; nothing has changed then."""
-    guards = _parsed(entry, key)
+    assumed = _parsed(entry, key)
     spec, backward = entry.spec, None if entry.backward is None else load(entry.backward)
     forward = load(entry.forward)
     kept = (
@@ -116,9 +110,8 @@ def callable_from(
     if backward is not None:
         _check_count(backward, spec.inputs)
     call = build_call(spec, forward.run, None if backward is None else backward.run)
-    for guard in guards:
-        if not _decide(guard, key.symbols):
-            raise ArtifactError(f"{guard} does not hold for these sizes")
+    if not guards.install(assumed, key.env):
+        raise ArtifactError(f"{' and '.join(map(str, assumed))} does not hold for these sizes")
     return _with_own(call, own) if own else call
 
 
@@ -134,22 +127,8 @@ def _with_own(call: Callable[..., Any], own: Sequence[torch.Tensor]) -> Callable
     return with_own
 
 
-def _decide(guard: BoolExpr, symbols: Mapping[str, torch.SymInt]) -> bool:
-    """Whether a guard holds for symbolic sizes; deciding it makes it a guard of the trace."""
-    if guard.e is None:
-        parts = (_decide(part, symbols) for part in guard.parts)
-        return all(parts) if guard.kind == "and" else any(parts)
-    value = guard.e.evaluate(symbols)  # type: ignore[arg-type]
-    if guard.kind == ">=":
-        return shapes.guard(value >= 0)
-    return shapes.guard(value == 0 if guard.kind == "==" else value != 0)
-
-
-def _parsed(entry: Entry, key: DynamoKey) -> list[BoolExpr]:
-    symbols = {}
-    for name, (lower, upper) in key.ranges.items():
-        symbols[name] = Symbol(name, -(1 << 62) if lower is None else lower, upper)
+def _parsed(entry: Entry, key: DynamoKey) -> tuple[BoolExpr, ...]:
     try:
-        return [parse_condition(text, symbols) for text in entry.guards]
+        return guards.parsed(entry.guards, key.names, key.env)
     except ValueError as error:
         raise ArtifactError(f"an entry's guard cannot be read: {error}") from None

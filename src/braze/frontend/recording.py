@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch.fx import GraphModule
 
+from braze._torch import trace_state
 from braze.artifact.call_spec import CallSpec, check_spec
 from braze.artifact.compiled_graph import CompiledFxGraph
 from braze.artifact.output_code import OutputCode
 from braze.compile.failing import without_cache
 from braze.compile.fx_compile import GraphKind
+from braze.compile.guards import GuardWatch, printed
 from braze.compile.switching import SwitchingCode
-from braze.errors import ArtifactError, UnserializableError
-from braze.frontend.capture import Capture, named_guards
+from braze.errors import ArtifactError, ExpressionError, UnserializableError
+from braze.frontend.call_capture import CallCapture
 from braze.frontend.dynamo_key import DynamoKey
 from braze.frontend.level2 import Entries, Entry
+from braze.frontend.views import DynamoViews
 from braze.runtime.guard import BoolExpr
 
 __all__ = ["Recording"]
@@ -36,7 +39,11 @@ class Recording:
     def __init__(self, entries: Entries, key: DynamoKey | str, gm: GraphModule) -> None:
         self._entries = entries
         self._key = key
-        self._capture: Capture | None = Capture(key, gm)
+        own = len(trace_state.own_tensors(gm))
+        inputs = own + len(gm.graph.find_nodes(op="placeholder"))
+        views, reason = DynamoViews(gm, own), key if isinstance(key, str) else None
+        self._capture: CallCapture | None = CallCapture(inputs, views, reason)
+        self._watch = GuardWatch(None if isinstance(key, str) else key.env)
         self._parts: dict[GraphKind, OutputCode] = {}
         if isinstance(key, str):
             self._give_up(key)
@@ -63,7 +70,7 @@ class Recording:
         if not without_cache(whole, False):
             self._forget()
 
-    def _compiled(self, capture: Capture, kind: GraphKind, code: OutputCode) -> None:
+    def _compiled(self, capture: CallCapture, kind: GraphKind, code: OutputCode) -> None:
         self._parts[kind] = code
         if capture.reason is not None:
             self._give_up(capture.reason)
@@ -73,24 +80,25 @@ class Recording:
                 self._give_up(missing)
             self._forget()
 
-    def _store(self, capture: Capture) -> str | None:
+    def _store(self, capture: CallCapture) -> str | None:
         """Store the entry, at once or when the last of the parts has its final code; or say why there is to
         be none."""
-        spec, guards = capture.spec(), capture.guards()
+        spec = capture.spec()
         if isinstance(spec, str):
             return spec
-        if isinstance(guards, str):
-            return guards
         if not isinstance(self._key, DynamoKey):
             return self._key
         try:
+            assumed = self._watch.added()
             check_spec(spec)
+        except ExpressionError as error:
+            return f"a guard cannot be stored: {error}"
         except ArtifactError as error:
             return str(error)
         forward: GraphKind = "inference" if spec.backward is None else "forward"
         kinds: tuple[GraphKind, ...] = (forward,) if spec.backward is None else (forward, "backward")
         parts = {kind: self._parts[kind] for kind in kinds}
-        pending = _Pending(self._entries, self._key, spec, guards, capture.names(), dict(parts))
+        pending = _Pending(self._entries, self._key, spec, dict(parts), assumed)
         switching = {kind: code for kind, code in parts.items() if isinstance(code, SwitchingCode)}
         if not switching:
             return pending.store()
@@ -111,17 +119,14 @@ class Recording:
 
 @dataclass
 class _Pending:
-    """An entry whose code may still get better. Knows nothing of the trace, which is over by then. ``names``:
-    the key's names of the trace's symbols."""
+    """An entry whose code may still get better. Knows nothing of the trace, which is over by then."""
 
     entries: Entries
     key: DynamoKey
     spec: CallSpec
-    guards: tuple[str, ...]
-    names: Mapping[str, str]
     parts: dict[GraphKind, OutputCode]
+    assumed: tuple[BoolExpr, ...]
     waiting: int = 0
-    assumed: tuple[BoolExpr, ...] = ()
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def arrived(self, kind: GraphKind, final: CompiledFxGraph) -> None:
@@ -137,10 +142,9 @@ class _Pending:
 
     def store(self) -> str | None:
         """Store it, or say why that cannot be."""
-        strange = {s.name for guard in self.assumed for s in guard.free_symbols} - self.names.keys()
+        strange = {s.name for guard in self.assumed for s in guard.free_symbols} - self.key.names.keys()
         if strange:
             return f"a guard is over {min(strange)}, which is not a size of an input"
-        guards = (*self.guards, *named_guards(self.assumed, self.names))
         forward = self.parts["inference" if self.spec.backward is None else "forward"]
         backward = None if self.spec.backward is None else self.parts["backward"]
         if not forward.lasting or (backward is not None and not backward.lasting):
@@ -148,7 +152,7 @@ class _Pending:
         try:
             entry = Entry(
                 self.spec,
-                tuple(dict.fromkeys(guards)),
+                printed(self.assumed, self.key.names),
                 forward.prepare_for_serialization(),
                 None if backward is None else backward.prepare_for_serialization(),
             )

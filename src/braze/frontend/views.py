@@ -24,7 +24,7 @@ from braze.artifact.call_spec import Place
 from braze.artifact.output_code import BoxedCall
 from braze.errors import ExpressionError
 from braze.frontend.passes.effects import view_base
-from braze.runtime.expr import Expr
+from braze.runtime.spec import Layout, TensorSpec
 from braze.symbolic.from_sympy import SymbolTable, expr_from_sympy
 
 __all__ = [
@@ -100,21 +100,19 @@ def places(
 
 @dataclass(frozen=True)
 class ViewOfInput:
-    """Result number ``result`` of a compiled graph, a view of its input number ``base``: sizes, strides, and
-    where it begins, in elements after the base's first one. ``sizes_at``: the inputs that are the symbols."""
+    """Result number ``result`` of a compiled graph, a view of its input number ``base``, the offset counted
+    from the base's first element. ``sizes_at``: the inputs that are the symbols."""
 
     result: int
     base: int
-    size: tuple[Expr, ...]
-    stride: tuple[Expr, ...]
-    offset: Expr
+    spec: Layout
     sizes_at: Mapping[str, int]
 
     def of(self, inputs: Sequence[Any], base: torch.Tensor) -> torch.Tensor:
         """The view for one call."""
         env = {name: int(inputs[at]) for name, at in self.sizes_at.items()}
-        size, stride = ([e.evaluate(env) for e in numbers] for numbers in (self.size, self.stride))
-        return base.as_strided(size, stride, base.storage_offset() + self.offset.evaluate(env))
+        sizes, strides, offset = self.spec.at(env)
+        return base.as_strided(sizes, strides, base.storage_offset() + offset)
 
 
 def outputs_in_inputs(inputs: Sequence[Any], views: Views) -> list[ViewOfInput]:
@@ -143,16 +141,16 @@ def _in_input(
     table = SymbolTable(lambda name: (-(1 << 62), None))
     offset = sympy.expand(_number(view.storage_offset()) - _number(base.storage_offset()))
     try:
-        size, stride = (
+        sizes, strides, (begin,) = (
             tuple(expr_from_sympy(_number(n), table) for n in numbers)
-            for numbers in (view.shape, view.stride())
+            for numbers in (view.shape, view.stride(), (offset,))
         )
-        begin = expr_from_sympy(offset, table)
     except ExpressionError:
         return None
     if not given.keys() >= table.keys():
         return None
-    return ViewOfInput(result, base_at, size, stride, begin, {name: given[name] for name in table})
+    spec = TensorSpec(view.dtype, sizes, strides, begin)
+    return ViewOfInput(result, base_at, spec, {name: given[name] for name in table})
 
 
 def with_outputs_in_inputs(run: BoxedCall, views: Sequence[ViewOfInput]) -> BoxedCall:

@@ -10,14 +10,12 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
 from braze.artifact.output_code import OpaqueCode, OutputCode
 from braze.compile.fx_compile import CompileRequest
 from braze.compile.in_process import InProcessFxCompile
 from braze.compile.report import GraphReport
 from braze.runtime.callgen import CompiledCall
-from braze.runtime.plan import BindSize, Event
+from braze.runtime.plan import Event
 
 __all__ = ["Timing", "Watch", "WatchedGraph"]
 
@@ -85,7 +83,7 @@ class WatchedGraph:
             return self.code.run(inputs)
         if not self.timed:
             if not self.sizes:
-                self.sizes = _sizes(self.report, inputs)
+                self.sizes = self.report.plan.size_reader()(inputs)
             return self.code.run(inputs)
         if self._instrumented is None:
             self._instrumented = self.report.rebuild(self._span)
@@ -116,19 +114,6 @@ class WatchedGraph:
         return {
             key: Timing(round(statistics.median(counts[key])), statistics.median(sums[key])) for key in counts
         }
-
-
-def _sizes(report: GraphReport, inputs: Sequence[Any]) -> dict[str, int]:
-    """The size symbols that follow from a graph's inputs."""
-    plan = report.plan
-    given = dict(zip(plan.inputs, inputs, strict=True))
-    sizes = {name: int(given[name]) for name in plan.numbers}
-    for one in plan.instructions:
-        if isinstance(one, BindSize) and isinstance(given.get(one.tensor), torch.Tensor):
-            tensor = given[one.tensor]
-            found = {"size": tensor.shape, "stride": tensor.stride()}.get(one.kind)
-            sizes[one.out] = int(tensor.storage_offset() if found is None else found[one.dim])
-    return sizes
 
 
 class Watch:

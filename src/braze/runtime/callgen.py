@@ -655,19 +655,16 @@ def _identifier(name: str) -> str:
 def view_maker(views: Sequence[Slice | View], key: object) -> Callable[[Block], tuple[torch.Tensor, ...]]:
     """A function that makes these tensors of a block, and keeps them with it."""
 
-    def ints(values: Sequence[Expr]) -> tuple[int, ...]:
-        return tuple([v.evaluate({}) for v in values])
-
     def make(block: Block) -> tuple[torch.Tensor, ...]:
         made: dict[str, torch.Tensor] = {}
         with torch.inference_mode(False):  # they will be used in every mode
             for one in views:
-                shape = ints(one.spec.sizes), ints(one.spec.strides)
+                sizes, strides, offset = one.spec.at({})
                 if isinstance(one, Slice):
-                    made[one.out] = block.tensor(one.offset.evaluate({}), one.spec.dtype, *shape)
+                    begin = one.offset.evaluate({})
+                    made[one.out] = block.tensor(begin, one.spec.dtype, sizes, strides)
                 else:
-                    offset = one.spec.offset.evaluate({})
-                    made[one.out] = native.reinterpret_tensor(made[one.base], *shape, offset)
+                    made[one.out] = native.reinterpret_tensor(made[one.base], sizes, strides, offset)
         block.views[key] = tuple(made.values())
         return tuple(made.values())
 

@@ -15,7 +15,8 @@ into one Python function, and it prints as a program that one can read::
 from __future__ import annotations
 
 from abc import ABC
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import torch
 
@@ -187,6 +188,16 @@ class BindSize(Node, frozen=True, tag="bind_size"):
         if self.rest != 0:
             read = f"({read} - ({self.rest}))"
         return read if self.factor == 1 else f"{read}//{self.factor}"
+
+    def read(self, tensor: torch.Tensor, known: Mapping[str, int]) -> int:
+        """The same for a tensor; ``known`` are the values of the symbols in ``rest``."""
+        if self.kind == "size":
+            value = tensor.shape[self.dim]
+        else:
+            value = tensor.stride(self.dim) if self.kind == "stride" else int(tensor.storage_offset())
+        if self.rest == 0 and self.factor == 1:
+            return value
+        return (value - self.rest.evaluate(known)) // self.factor
 
 
 class BindItem(Node, frozen=True, tag="bind_item"):
@@ -477,6 +488,20 @@ class Plan(Node, frozen=True):
         lines += [f"  {instruction}" for instruction in self.instructions]
         lines += [f"  {error}" for error in self.errors]
         return "\n".join(lines)
+
+    def size_reader(self) -> Callable[[Sequence[Any]], dict[str, int]]:
+        """A function that gives the values of the symbols in a call, from its inputs, as the plan does."""
+        at = {name: position for position, name in enumerate(self.inputs)}
+        numbers = [(name, at[name]) for name in self.numbers]
+        binds = [i for i in self.instructions if isinstance(i, BindSize) and i.tensor in at]
+
+        def read(inputs: Sequence[Any]) -> dict[str, int]:
+            found = {name: int(inputs[position]) for name, position in numbers}
+            for one in binds:
+                found[one.out] = one.read(inputs[at[one.tensor]], found)
+            return found
+
+        return read
 
     @property
     def launches(self) -> tuple[RunSegment | Launch, ...]:

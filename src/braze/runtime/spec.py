@@ -165,6 +165,13 @@ class TensorSpec(Node, Generic[N], frozen=True):
             total = total + i * step
         return total
 
+    def at(
+        self: TensorSpec[Expr], numbers: Mapping[str, int]
+    ) -> tuple[tuple[int, ...], tuple[int, ...], int]:
+        """Sizes, strides and offset for these values of the symbols."""
+        sizes, strides = (tuple([e.evaluate(numbers) for e in each]) for each in (self.sizes, self.strides))
+        return sizes, strides, self.offset.evaluate(numbers)
+
     @property
     def numel(self: TensorSpec[Expr]) -> Expr:
         return product(self.sizes)

@@ -10,6 +10,7 @@ from typing import Any
 import sympy
 
 from braze._torch import sympy_functions as functions
+from braze._torch.integers import LEAST
 from braze._torch.shape_envs import ShapeEnv, symbols_by_name
 from braze._torch.shapes import range_of
 from braze.errors import ExpressionError
@@ -60,7 +61,7 @@ class SymbolTable(dict[str, Symbol]):
     @classmethod
     def of_trace(cls, env: ShapeEnv | None) -> SymbolTable:
         """The symbols of a trace, with the bounds that they have now."""
-        table = cls(lambda name: (0, None))
+        table = cls(lambda name: (LEAST, None))
         if env is not None:
             for name, symbol in symbols_by_name(env).items():
                 table[name] = Symbol(name, *range_of(symbol, env))

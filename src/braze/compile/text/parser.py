@@ -23,10 +23,10 @@ from braze._torch.shape_envs import SymbolFacts
 from braze.compile.fx_compile import CompileRequest, GraphKind
 from braze.compile.text.constants import content_hash, with_strides
 from braze.compile.text.expressions import ExpressionReader
-from braze.compile.text.graphs import contiguous_strides
 from braze.compile.text.source import Source
 from braze.compile.text.vocabulary import DTYPES, FORMAT, WORDS, function_named
 from braze.config import Config
+from braze.runtime.spec import contiguous_strides
 
 __all__ = ["parse_request", "sections_of"]
 

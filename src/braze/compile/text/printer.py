@@ -92,19 +92,14 @@ class _Printed(GraphPrinter):
         super().__init__(numbered)
         self.request = request
         nodes = request.gm.graph.find_nodes(op="placeholder")
-        if len(nodes) != len(request.example_inputs):
-            raise UnserializableError(
-                f"the graph has {len(nodes)} inputs, and {len(request.example_inputs)} are given"
-            )
         self.inputs, self.graph = self.function(request.gm, "forward", inputs=self._inputs(nodes))
         self.promises = list(self._promises())
 
     def _inputs(self, nodes: Sequence[Node]) -> Iterator[str]:
         """What the inputs are, and how they are given."""
         owners: dict[int, int] = {}
-        for position, (node, example) in enumerate(zip(nodes, self.request.example_inputs, strict=True)):
-            value = node.meta.get("val")
-            words = [self.metadata(example if value is None else value)]
+        for position, example in enumerate(self.request.example_inputs):
+            words = [self.metadata(example)]
             if position in self.request.static_inputs:
                 words.append("static")
             if isinstance(example, torch.Tensor) and example.layout is torch.strided:
