@@ -206,9 +206,13 @@ class _Values:
         """All that a call takes."""
         kwargs: dict[str, Any] = {}
         for keyword in call.keywords:
-            if keyword.arg is None or keyword.arg in kwargs:
-                self.source.fail(keyword, f"{keyword.arg} is given twice")
-            kwargs[keyword.arg] = self.argument(keyword.value)
+            value = self.argument(keyword.value)
+            more = value if keyword.arg is None else {keyword.arg: value}
+            if not isinstance(more, dict) or not all(isinstance(name, str) for name in more):
+                self.source.fail(keyword, "names and values of arguments were expected behind '**'")
+            if more.keys() & kwargs.keys():
+                self.source.fail(keyword, f"{', '.join(more)} is given twice")
+            kwargs.update(more)
         return tuple([self.argument(a) for a in call.args]), kwargs
 
     def _no_value(self, e: ast.expr) -> NoReturn:
