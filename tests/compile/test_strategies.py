@@ -32,7 +32,7 @@ from braze.compile.serialized import SerializedFxCompile
 from braze.compile.workers.pool import CompilePool
 from braze.errors import BrazeWarning, FallbackError, WorkerError
 from braze.inspect import stats
-from braze.runtime.guard import parse_guard
+from braze.runtime.expr_parser import parse_condition
 from tests.compile.requests import FakeExecutor, Kept
 
 
@@ -369,7 +369,7 @@ def _with_guard(text: str) -> Callable[..., bytes]:
         (symbol,) = {
             s for spec in graph.info.inputs for e in getattr(spec, "sizes", ()) for s in e.free_symbols
         }
-        guard = parse_guard(text.replace("SIZE", symbol.name), {symbol.name: symbol})
+        guard = parse_condition(text.replace("SIZE", symbol.name), {symbol.name: symbol})
         graph.info = msgspec.structs.replace(graph.info, guards=(guard,))
         return pack_answer(found, graph.prepare_for_serialization())
 

@@ -75,7 +75,7 @@ def request_for(graph: ElementwiseGraph, spec: ArgSpec, config: Config) -> Compi
     _describe(gm, examples, lambda dtype, sizes: make_fake(mode, dtype, sizes, _row_major(sizes)))
     return CompileRequest(
         gm=gm,
-        example_inputs=tuple(examples),
+        shape_env=env,
         static_inputs=frozenset(),
         visible_outputs=0,
         config=config,

@@ -101,7 +101,7 @@ def trace(
     live = [p for p in range(len(examples)) if p not in static]
     mode, sizes, leaves = traceable(examples, gradients, live)
     inputs = [*sizes.values(), *leaves]
-    guards = GuardWatch(inputs)
+    guards = GuardWatch(mode.shape_env)
     module = _Module(function, len(sizes), {p: examples[p] for p in static})
     with ExitStack() as stack:
         stack.enter_context(new_trace(mode))

@@ -147,9 +147,9 @@ def _request(source: Source, given: Mapping[str, torch.Tensor]) -> CompileReques
                 strides = None if none else tuple(map(trace.number, graph.sizes(keyword.value)))
                 promised[int(position[1])] = strides
         tracing.set_promised_strides(gm, promised)
-    inputs, static = tuple(graph.inputs), frozenset(graph.static)
+    static = frozenset(graph.static)
     return CompileRequest(
-        gm, inputs, static, header.visible_outputs, config, kind=header.kind, graph_id=header.graph
+        gm, env, static, header.visible_outputs, config, kind=header.kind, graph_id=header.graph
     )
 
 

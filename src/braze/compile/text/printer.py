@@ -125,7 +125,7 @@ class _Printed(GraphPrinter):
         """The symbols, and what is assumed of them."""
         names = self.expressions.symbols
         values = (n.meta.get("val") for n in self.request.gm.graph.nodes)
-        env = shape_env_of((*self.request.example_inputs, *values)) if names else None
+        env = (self.request.shape_env or shape_env_of(values)) if names else None
         if env is None:
             return
         yield from self.declarations(env)
