@@ -26,22 +26,12 @@ from braze.compile.text.constants import as_stored, content_hash
 from braze.compile.text.expressions import ExpressionPrinter
 from braze.compile.text.vocabulary import ATTRIBUTE_WORDS, DTYPE_WORDS, WORDS, function_word
 from braze.errors import UnserializableError
+from braze.runtime.spec import contiguous_strides
 
-__all__ = ["GraphPrinter", "attribute_of", "contiguous_strides", "plain"]
+__all__ = ["GraphPrinter", "attribute_of", "plain"]
 
 WIDTH = 100
 """Parameters and results that take more than this are written one on a line."""
-
-
-def contiguous_strides(sizes: Sequence[Any]) -> tuple[Any, ...]:
-    """The strides of a contiguous tensor, in elements, where `sizes` are integers and sympy expressions;
-    a dimension of no elements counts as one of one."""
-    strides: list[Any] = []
-    step: Any = 1
-    for size in reversed(sizes):
-        strides.append(step)
-        step = (max(size, 1) if isinstance(size, int) else size) * step
-    return tuple(reversed(strides))
 
 
 def attribute_of(gm: GraphModule, node: Node) -> Any:

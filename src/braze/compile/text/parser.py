@@ -23,10 +23,10 @@ from braze._torch.shape_envs import SymbolFacts
 from braze.compile.fx_compile import CompileRequest, GraphKind
 from braze.compile.text.constants import content_hash, with_strides
 from braze.compile.text.expressions import ExpressionReader
-from braze.compile.text.graphs import contiguous_strides
 from braze.compile.text.source import Source
 from braze.compile.text.vocabulary import DTYPES, FORMAT, WORDS, function_named
 from braze.config import Config
+from braze.runtime.spec import contiguous_strides
 
 __all__ = ["parse_request", "sections_of"]
 
@@ -372,15 +372,13 @@ def _marks(e: ast.expr) -> tuple[ast.expr, list[ast.expr]]:
 
 # -- graphs -------------------------------------------------------------------------------------------------
 class _GraphReader(_Values):
-    """Reads one graph. `inputs` are the values of its parameters, and `static` the positions of those that
-    are parameters or buffers of the model. `given`: the constants that came with the text; `used`: the paths
-    of those that graphs had so far."""
+    """Reads one graph. `static`: the positions of inputs that are parameters or buffers. `given`: the
+    constants that came with the text; `used`: the paths of those that graphs had so far."""
 
     def __init__(
         self, source: Source, trace: _Trace, given: Mapping[str, torch.Tensor], used: set[str], path: str = ""
     ) -> None:
         super().__init__(source, trace)
-        self.inputs: list[Any] = []
         self.static: list[int] = []
         self._given = given
         self._used = used
@@ -466,7 +464,7 @@ class _GraphReader(_Values):
             own: list[ast.expr] = []
             for mark in marks:
                 if isinstance(mark, ast.Name) and mark.id == "static":
-                    self.static.append(len(self.inputs))
+                    self.static.append(len(self.nodes))
                 elif isinstance(mark, ast.Name) and mark.id in ("parameter", "grad"):
                     given["parameter" if mark.id == "parameter" else "requires_grad"] = True
                 elif _name_called(mark) == "shares":
@@ -481,7 +479,6 @@ class _GraphReader(_Values):
                 value = self.metadata(kind)
         node = self._defined(parameter, parameter.arg, "placeholder", parameter.arg)
         node.meta["val"] = value
-        self.inputs.append(value)
         return node
 
     def _shared(self, e: ast.expr) -> torch.Tensor:
