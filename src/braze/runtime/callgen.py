@@ -14,6 +14,7 @@ import struct
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from types import CodeType
 from typing import Any, Final, TypeAlias, cast
 
 import torch
@@ -64,7 +65,16 @@ from braze.runtime.spec import TensorSpec
 from braze.runtime.threads import team_size
 from braze.runtime.verify import verify
 
-__all__ = ["TINY_WORK", "CompiledCall", "Instrument", "build", "source_of"]
+__all__ = [
+    "TINY_WORK",
+    "CompiledCall",
+    "Instrument",
+    "build",
+    "compile_source",
+    "record",
+    "source_of",
+    "statements",
+]
 
 CompiledCall: TypeAlias = Callable[[list[Any]], Sequence[Any]]
 """Takes its arguments in one list, which it empties."""
@@ -119,7 +129,7 @@ def build(
 
         def run_profiled(args: list[Any]) -> Sequence[Any]:
             if not profiled:
-                profiled.append(_Writer(*given, _record).function())
+                profiled.append(_Writer(*given, record).function())
             return profiled[0](args)
 
         writer.names["_profiled"] = run_profiled
@@ -131,8 +141,41 @@ def source_of(function: CompiledCall) -> str:
     return str(cast(Any, function).source)
 
 
-def _record(event: Event, _values: Sequence[int]) -> AbstractContextManager[object]:
+def statements(
+    plan: Plan,
+    code: LinkedCode | None,
+    *,
+    externs: Mapping[str, Callable[..., Any]] | None = None,
+    addresses: Mapping[str, str] | None = None,
+    instrument: Instrument | None = None,
+    min_parallel_work: int = 32768,
+) -> tuple[list[str], dict[str, Any]]:
+    """The statements of a plan without a `Return`, for a function that does more than to run it, and the
+    globals that they use. What no instruction makes has to be there: tensors are variables, numbers variables
+    or globals. ``addresses``: expressions for where those buffers are that are no tensors."""
+    loaded = {} if code is None else {SEGMENTS: code}
+    writer = _Writer(plan, loaded, {}, externs or {}, min_parallel_work, instrument, addresses or {})
+    for position, one in enumerate(plan.instructions):
+        writer.write(position, one)
+    writer.finish()
+    return writer.lines, writer.names
+
+
+def record(event: Event, _values: Sequence[int]) -> AbstractContextManager[object]:
+    """An `Instrument`: profilers show kernels under their names."""
     return native.record_function(event.name)
+
+
+def compile_source(source: str, name: str) -> CodeType:
+    """The code of a module that defines one function. As long as there is that function, or the code,
+    debuggers and tracebacks show its source."""
+    filename = f"<braze {name} {next(_numbers)}>"
+    # the text is ours: its names are identifiers, and values are bound, not written
+    code = compile(source, filename, "exec")
+    linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
+    (function,) = [one for one in code.co_consts if isinstance(one, CodeType)]
+    weakref.finalize(function, linecache.cache.pop, filename, None).atexit = False
+    return code
 
 
 def _bytes_of(values: Sequence[Expr]) -> str:
@@ -158,6 +201,7 @@ class _Writer:
         externs: Mapping[str, Callable[..., Any]],
         min_parallel_work: int,
         instrument: Instrument | None,
+        addresses: Mapping[str, str] | None = None,
     ) -> None:
         self.plan = plan
         self.code = code
@@ -165,6 +209,7 @@ class _Writer:
         self.externs = externs
         self.min_parallel_work = min_parallel_work
         self.instrument = instrument
+        self.addresses = addresses or {}
         self.lines: list[str] = []
         self.errors = ErrorWords(plan.errors)
         self.checker = InputChecker(plan)
@@ -241,7 +286,7 @@ class _Writer:
         self._line("_args_.clear()")
         head = self._head()
         for position, one in enumerate(plan.instructions[head:], head):
-            self._write(position, one)
+            self.write(position, one)
         profiled = self.instrument is None and bool(plan.launches)
         lines = [f"def {_identifier(plan.name)}(_args_):"]
         if profiled:
@@ -249,15 +294,11 @@ class _Writer:
             lines += ["    if _profiling():", "        return _profiled(_args_)"]
         lines += [f"    {line}" for line in self.lines]
         source = "\n".join(lines) + "\n"
-        filename = f"<braze {plan.name} {next(_numbers)}>"
-        # the text is ours: its names are identifiers, and values are bound, not written
-        exec(compile(source, filename, "exec"), self.names)
+        exec(compile_source(source, plan.name), self.names)
         function = self.names.pop(_identifier(plan.name))
         function._boxed_call = True
         function.source = source
         function.plan = plan
-        linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
-        weakref.finalize(function, linecache.cache.pop, filename, None).atexit = False
         return cast(CompiledCall, function)
 
     def _line(self, text: str) -> None:
@@ -339,7 +380,8 @@ class _Writer:
         return [*lines, f"if not ({' and '.join(tests)}):", "    raise AssertionError"]
 
     # -- one instruction --------------------------------------------------------------------------------
-    def _write(self, position: int, one: Instruction) -> None:
+    def write(self, position: int, one: Instruction) -> None:
+        """Add the statements of an instruction."""
         match one:
             case BindSize():
                 self._line(str(one))
@@ -396,11 +438,15 @@ class _Writer:
             case Free():
                 self._free(one.names)
             case Return():
-                for name in self._workspaces:
-                    self._line(f"_give({name})")
-                if self._checked:
-                    self._line("_errors.give(_failure_)")
+                self.finish()
                 self._line(f"return [{', '.join(map(self._arg, one.values))}]")
+
+    def finish(self) -> None:
+        """Add the statements that give back what the call was lent."""
+        for name in self._workspaces:
+            self._line(f"_give({name})")
+        if self._checked:
+            self._line("_errors.give(_failure_)")
 
     def _allocate(self, one: Allocate) -> None:
         shape, dtype, device = _shape(one.spec), self._dtype(one.spec.dtype), one.spec.device
@@ -465,7 +511,9 @@ class _Writer:
         one = self._slices.get(name)
         if one is not None:
             name, extra = one.workspace, one.offset + extra
-        if name in self._workspaces or name in self._lent:
+        if name in self.addresses:
+            base = self.addresses[name]
+        elif name in self._workspaces or name in self._lent:
             base = f"{name}.address"
         elif self._pointer_uses[name] > 1 or name in self.plan.inputs:
             base = f"_p_{name}_"
@@ -540,7 +588,8 @@ class _Writer:
         tensors = [
             f"({position}, {buffer.name}), "
             for position, buffer in enumerate(one.buffers, 1)
-            if buffer.name not in self._slices and buffer.name not in (*self._workspaces, *self._lent)
+            if buffer.name not in self._slices
+            and buffer.name not in (*self._workspaces, *self._lent, *self.addresses)
         ]
         symbol = self._symbol(entry, one.work)
         again = f"    _realigned({symbol}, _packed_, {threads}, ({''.join(tensors)}))"

@@ -3,6 +3,8 @@
 Machine code relies on such addresses, and looks at them before it does anything (see `plan.RunSegment`):
 torch's own tensors have them, and those made by ``torch.frombuffer`` at an odd offset do not. That takes a
 call nothing that can be measured, and costs copies where it is needed.
+
+A file of its own: generated code calls it, and nothing of how that is written matters here.
 """
 
 from __future__ import annotations
