@@ -11,8 +11,14 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.fx import Graph
 
+from braze._torch.fakes import new_graph_module
+from braze.compile.fx_compile import CompileRequest
 from braze.compile.text.constants import as_stored, with_strides
+from braze.compile.text.parser import parse_request
+from braze.compile.text.printer import print_request
+from braze.config import Config
 from tests.compile.text.checks import RoundTrip, data_dependent, texts_of
 from tests.models import zoo
 
@@ -193,6 +199,38 @@ def test_operators_of_a_library_with_all_sorts_of_arguments() -> None:
     call = next(line for line in text.splitlines() if "= braze_text_test.mix" in line)
     assert r"""[1, -2], None, 'a "quote"\n\\ and \u2028 \xfc', f64, device('cpu'), [True, False])""" in call
     assert "[f64[3], f32[3]]" in call
+
+
+def reprinted(graph: Graph) -> tuple[str, list[str]]:
+    """The text of a graph of one vector, and the names of its nodes when it is read back."""
+    for node in graph.nodes:
+        node.meta["val"] = torch.ones(2)
+    gm = new_graph_module(torch.nn.Module(), graph)
+    printed = print_request(CompileRequest(gm, (torch.ones(2),), frozenset(), 1, Config(), "inference", 0))
+    again = parse_request(printed.text)
+    assert print_request(again).text == printed.text
+    return printed.text, [node.name for node in again.gm.graph.nodes if node.op != "output"]
+
+
+def test_operators_and_arguments_that_are_words_of_python() -> None:
+    with torch.library._scoped_library("braze_text_test", "FRAGMENT") as library:
+        library.define("step.from(Tensor x, *, int from, int to_) -> Tensor")
+        graph = Graph()
+        x = graph.placeholder("x")
+        operator = getattr(torch.ops.braze_text_test.step, "from")
+        graph.output((graph.call_function(operator, (x,), {"to_": 3, "from": 2}),))
+        text, _ = reprinted(graph)
+    assert " = braze_text_test.step.from_(x, to_=3, **{'from': 2})" in text
+
+
+def test_names_that_mean_something_else() -> None:
+    names = "f32 strided preserve_format match s0 aten constant forward static".split()
+    graph = Graph()
+    value = graph.placeholder(names[0])
+    for name in names[1:]:
+        value = graph.create_node("call_function", torch.ops.aten.add.Tensor, (value, 2), name=name)
+    graph.output((value,))
+    assert reprinted(graph)[1] == ["f32_", "strided_", "preserve_format_", *names[3:]]
 
 
 def test_constants_keep_their_strides() -> None:

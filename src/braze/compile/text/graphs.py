@@ -148,8 +148,9 @@ class GraphPrinter:
         """All that a call takes, from an argument on, without the parentheses."""
         argument = self.argument
         texts = [argument(a) for a in node.args[start:]]
-        if node.kwargs:
-            texts += [f"{name}={argument(a)}" for name, a in node.kwargs.items()]
+        for name, a in node.kwargs.items():
+            plain = name.isidentifier() and not iskeyword(name)  # PyTorch has arguments called `from`
+            texts.append(f"{name}={argument(a)}" if plain else f"**{{{name!a}: {argument(a)}}}")
         return ", ".join(texts)
 
     def attribute(self, gm: GraphModule, node: Node, path: str, indent: str) -> tuple[str, list[str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
@@ -105,6 +105,14 @@ def _calls(source: Source, name: str) -> list[ast.Call]:
     return [v for v in values if isinstance(v, ast.Call) and _name_called(v) == name]
 
 
+def _settings(source: Source, name: str) -> Iterator[ast.keyword]:
+    """What the calls of this name set."""
+    for call in _calls(source, name):
+        if call.args:
+            source.fail(call, f"{name}(...) takes names and values")
+        yield from call.keywords
+
+
 def _request(source: Source, given: Mapping[str, torch.Tensor]) -> CompileRequest:
     facts: dict[str, SymbolFacts] = {}
     mains: list[ast.FunctionDef] = []
@@ -124,7 +132,7 @@ def _request(source: Source, given: Mapping[str, torch.Tensor]) -> CompileReques
         source.fail(None, "there has to be one request(...), and one function 'forward'")
     header = values.keywords(headers[0], _Header)
     config = Config()
-    for keyword in (k for one in _calls(source, "config") for k in one.keywords):
+    for keyword in _settings(source, "config"):
         with source.at(keyword, "config(...)"):
             config = config.replace(**{str(keyword.arg): values.argument(keyword.value)})
     env, symbols = shape_envs.new_shape_env(facts.values())
@@ -138,14 +146,13 @@ def _request(source: Source, given: Mapping[str, torch.Tensor]) -> CompileReques
         graph = _GraphReader(source, trace, given, set())
         gm = graph.read(mains[0])
         promised = tracing.strides_of_outputs(gm)
-        for call in _calls(source, "promised_strides"):
-            for keyword in call.keywords:
-                position = re.fullmatch(r"output(\d+)", str(keyword.arg))
-                if position is None or int(position[1]) >= len(promised):
-                    source.fail(keyword, f"the graph has {len(promised)} outputs")
-                none = isinstance(keyword.value, ast.Constant) and keyword.value.value is None
-                strides = None if none else tuple(map(trace.number, graph.sizes(keyword.value)))
-                promised[int(position[1])] = strides
+        for keyword in _settings(source, "promised_strides"):
+            position = re.fullmatch(r"output(\d+)", str(keyword.arg))
+            if position is None or int(position[1]) >= len(promised):
+                source.fail(keyword, f"the graph has {len(promised)} outputs")
+            none = isinstance(keyword.value, ast.Constant) and keyword.value.value is None
+            strides = None if none else tuple(map(trace.number, graph.sizes(keyword.value)))
+            promised[int(position[1])] = strides
         tracing.set_promised_strides(gm, promised)
     static = frozenset(graph.static)
     return CompileRequest(
@@ -157,13 +164,19 @@ def _declaration(values: _Values, statement: ast.Assign) -> SymbolFacts:
     """A symbol: ``s0 = integer(least=2, hint=8)``."""
     fail, call, target = values.source.fail, statement.value, statement.targets[0]
     is_float = _name_called(call) == "real"
-    if not isinstance(target, ast.Name) or _name_called(call) not in ("integer", "real"):
+    if (
+        not isinstance(target, ast.Name)
+        or _name_called(call) not in ("integer", "real")
+        or statement.targets[1:]
+    ):
         fail(statement, "a symbol is an integer(...) or a real(...)")
     name, known = target.id, values.keywords(call, _Symbol)
     least = -math.inf if known.least is None else known.least
     most = math.inf if known.most is None else known.most
     if known.hint is not None and isinstance(known.hint, float) != is_float:
         fail(call, "the hint is of another kind")
+    if is_float and (least, most) != (-math.inf, math.inf):
+        fail(call, "a real(...) has no range")
     if least > most:
         fail(call, f"{name} has no value")
     if known.hint is not None and not least <= known.hint <= most:
@@ -206,9 +219,13 @@ class _Values:
         """All that a call takes."""
         kwargs: dict[str, Any] = {}
         for keyword in call.keywords:
-            if keyword.arg is None or keyword.arg in kwargs:
-                self.source.fail(keyword, f"{keyword.arg} is given twice")
-            kwargs[keyword.arg] = self.argument(keyword.value)
+            value = self.argument(keyword.value)
+            more = value if keyword.arg is None else {keyword.arg: value}
+            if not isinstance(more, dict) or not all(isinstance(name, str) for name in more):
+                self.source.fail(keyword, "names and values of arguments were expected behind '**'")
+            if more.keys() & kwargs.keys():
+                self.source.fail(keyword, f"{', '.join(more)} is given twice")
+            kwargs.update(more)
         return tuple([self.argument(a) for a in call.args]), kwargs
 
     def _no_value(self, e: ast.expr) -> NoReturn:
@@ -368,15 +385,13 @@ def _marks(e: ast.expr) -> tuple[ast.expr, list[ast.expr]]:
 
 # -- graphs -------------------------------------------------------------------------------------------------
 class _GraphReader(_Values):
-    """Reads one graph. `inputs` are the values of its parameters, and `static` the positions of those that
-    are parameters or buffers of the model. `given`: the constants that came with the text; `used`: the paths
-    of those that graphs had so far."""
+    """Reads one graph. `static`: the positions of inputs that are parameters or buffers. `given`: the
+    constants that came with the text; `used`: the paths of those that graphs had so far."""
 
     def __init__(
         self, source: Source, trace: _Trace, given: Mapping[str, torch.Tensor], used: set[str], path: str = ""
     ) -> None:
         super().__init__(source, trace)
-        self.inputs: list[Any] = []
         self.static: list[int] = []
         self._given = given
         self._used = used
@@ -462,7 +477,7 @@ class _GraphReader(_Values):
             own: list[ast.expr] = []
             for mark in marks:
                 if isinstance(mark, ast.Name) and mark.id == "static":
-                    self.static.append(len(self.inputs))
+                    self.static.append(len(self.nodes))
                 elif isinstance(mark, ast.Name) and mark.id in ("parameter", "grad"):
                     given["parameter" if mark.id == "parameter" else "requires_grad"] = True
                 elif _name_called(mark) == "shares":
@@ -477,7 +492,6 @@ class _GraphReader(_Values):
                 value = self.metadata(kind)
         node = self._defined(parameter, parameter.arg, "placeholder", parameter.arg)
         node.meta["val"] = value
-        self.inputs.append(value)
         return node
 
     def _shared(self, e: ast.expr) -> torch.Tensor:

@@ -91,24 +91,24 @@ class _Printed(GraphPrinter):
     def __init__(self, request: CompileRequest, numbered: bool) -> None:
         super().__init__(numbered)
         self.request = request
-        nodes = request.gm.graph.find_nodes(op="placeholder")
-        self.inputs, self.graph = self.function(request.gm, "forward", inputs=self._inputs(nodes))
+        self.inputs, self.graph = self.function(request.gm, "forward", inputs=self._inputs())
         self.promises = list(self._promises())
 
-    def _inputs(self, nodes: Sequence[Node]) -> Iterator[str]:
+    def _inputs(self) -> Iterator[str]:
         """What the inputs are, and how they are given."""
-        owners: dict[int, int] = {}
-        for position, example in enumerate(self.request.example_inputs):
-            words = [self.metadata(example)]
+        owners: dict[int, Node] = {}
+        for position, node in enumerate(self.request.gm.graph.find_nodes(op="placeholder")):
+            value = node.meta.get("val")
+            words = [self.metadata(value)]
             if position in self.request.static_inputs:
                 words.append("static")
-            if isinstance(example, torch.Tensor) and example.layout is torch.strided:
+            if isinstance(value, torch.Tensor) and value.layout is torch.strided:
                 if not self.numbered:
-                    words += ["parameter"] if isinstance(example, torch.nn.Parameter) else []
-                    words += ["grad"] if example.requires_grad else []
-                owner = owners.setdefault(storage_id(example), position)
-                if owner != position:
-                    words.append(f"shares({self.names[nodes[owner]]})")
+                    words += ["parameter"] if isinstance(value, torch.nn.Parameter) else []
+                    words += ["grad"] if value.requires_grad else []
+                owner = owners.setdefault(storage_id(value), node)
+                if owner is not node:
+                    words.append(f"shares({self.names[owner]})")
             yield " & ".join(words)
 
     def operators(self) -> list[str]:

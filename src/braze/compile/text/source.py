@@ -18,7 +18,7 @@ MAX_LENGTH: Final = 1 << 25
 """Characters of a text."""
 MAX_DEPTH: Final = 40
 """Brackets in each other."""
-MAX_CHAIN: Final = 200
+MAX_CHAIN: Final = 500
 """Signs between two commas: Python makes ``a + b + c + ...`` a tree as deep as it is long."""
 
 _MARK = re.compile(
