@@ -9,13 +9,12 @@ from hypothesis import strategies as st
 from braze.fuser.kernel import ArgSpec, OperandSpec
 from braze.fuser.strides import (
     broadcast_shapes,
-    contiguous,
     elementwise_strides,
     expanded,
-    is_dense,
     merged_loops,
     pattern,
 )
+from braze.runtime.spec import contiguous_strides, is_dense
 
 
 @st.composite
@@ -67,7 +66,7 @@ def test_strides_of_three_operands() -> None:
 
 
 def test_dense_and_expanded() -> None:
-    assert contiguous((2, 0, 3)) == torch.empty(2, 0, 3).stride()
+    assert contiguous_strides((2, 0, 3)) == torch.empty(2, 0, 3).stride()
     assert is_dense((2, 3), (1, 2)) and not is_dense((2, 3), (4, 1)) and is_dense((1, 3), (99, 1))
     assert expanded(((3, 1), (1, 1)), (2, 3, 4)) == (0, 1, 0)
     assert expanded(((1, 1), (1, 1)), (1, 1)) == (1, 1)

@@ -24,12 +24,12 @@ from braze.errors import ExpressionError, UnserializableError
 from braze.fuser.arguments import Unfusable
 from braze.fuser.canonical import canonical, key_of
 from braze.fuser.strides import Geometry, Ints, broadcast_shapes, elementwise_strides
-from braze.ir.layout import Layout
 from braze.lowering import families as families  # fills the registry of lowerings
 from braze.lowering.registry import lowering_of
 from braze.lowering.sizes import SizeTable
 from braze.ops.dtypes import is_supported, short_name
 from braze.runtime.expr import ZERO, Expr
+from braze.runtime.spec import Layout, tensor_spec
 
 __all__ = ["Concat", "ElementwiseFunction", "ElementwiseGraph", "elementwise", "evaluated"]
 
@@ -217,8 +217,8 @@ def _refusal(node: Node, value: Any) -> str | None:
 def evaluated(layout: Layout, sizes: Mapping[str, int]) -> tuple[Geometry, int]:
     """Sizes and strides, and the begin, of a layout over the sizes of a call."""
     geometry = (
-        tuple([e.evaluate(sizes) for e in layout.size]),
-        tuple([e.evaluate(sizes) for e in layout.stride]),
+        tuple([e.evaluate(sizes) for e in layout.sizes]),
+        tuple([e.evaluate(sizes) for e in layout.strides]),
     )
     return geometry, layout.offset.evaluate(sizes)
 
@@ -358,7 +358,7 @@ class _Finder:
     def _layout(self, tensor: torch.Tensor, offset: Any = 0) -> Layout:
         try:
             sizes, strides = ([self.table.expr(n) for n in v] for v in (tensor.shape, tensor.stride()))
-            return Layout(tensor.dtype, tuple(sizes), tuple(strides), self.table.expr(offset))
+            return tensor_spec(tensor.dtype, sizes, strides, self.table.expr(offset))
         except ExpressionError as error:
             raise Unfusable(error.what) from None
 
@@ -385,7 +385,7 @@ class _Finder:
 
     @staticmethod
     def _check_known(layout: Layout | None, known: set[str]) -> None:
-        for e in () if layout is None else (*layout.size, *layout.stride, layout.offset):
+        for e in () if layout is None else layout.numbers:
             for symbol in e.free_symbols:
                 if symbol.name not in known:
                     raise Unfusable(f"{symbol.name} is not a size that is passed to it")
@@ -429,7 +429,7 @@ class _Finder:
             shape = part.meta["val"]
             if shape.dtype is not value.dtype or shape.dim() != value.dim():
                 raise Unfusable("it joins tensors of other types or ranks")
-            sizes, strides = self._layout(shape).size, layout.stride
+            sizes, strides = self._layout(shape).sizes, layout.strides
             at = Layout(value.dtype, sizes, strides, begin * strides[dim])
             begin = begin + sizes[dim]
             inner = part

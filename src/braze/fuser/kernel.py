@@ -33,7 +33,7 @@ from braze.errors import BrazeError, CodegenError, ConfigError
 from braze.frontend.aot import next_graph_id
 from braze.fuser.elementwise import ElementwiseGraph
 from braze.fuser.fallback import count
-from braze.fuser.strides import Ints, contiguous
+from braze.fuser.strides import Ints
 from braze.ops.dtypes import short_name
 from braze.runtime.call_checks import fails
 from braze.runtime.callgen import TINY_WORK
@@ -54,6 +54,7 @@ from braze.runtime.plan import (
     RunSegment,
     Workspace,
 )
+from braze.runtime.spec import contiguous_strides
 
 __all__ = [
     "ArgSpec",
@@ -202,10 +203,12 @@ def _request(graph: ElementwiseGraph, spec: ArgSpec, config: Config) -> CompileR
     ]
     examples += [tensor(f"out{k}", one) for k, one in enumerate(spec.outputs)]
     gm = _writing(graph)
-    _describe(gm, examples, lambda dtype, sizes: make_fake(mode, dtype, sizes, contiguous(sizes)))
+    _describe(
+        gm, examples, lambda dtype, sizes: make_fake(mode, dtype, sizes, list(contiguous_strides(sizes)))
+    )
     return CompileRequest(
         gm=gm,
-        example_inputs=tuple(examples),
+        shape_env=env,
         static_inputs=frozenset(),
         visible_outputs=0,
         config=config,

@@ -27,6 +27,7 @@ from braze.fuser.kernel import ArgSpec, FusedKernel, KernelSpec, OperandSpec, in
 from braze.fuser.strides import Geometry, Ints, merged_loops, pattern
 from braze.runtime.callgen import Instrument, compile_source, record, statements
 from braze.runtime.plan import Allocate, BufferArg, Instruction, Plan
+from braze.runtime.spec import restrided, same_strides, span, tensor_spec
 
 __all__ = ["Body", "GraphRunner", "PreparedCall", "define", "launcher", "prepare"]
 
@@ -139,9 +140,11 @@ def _statements(
     instructions: list[Instruction] = [
         Allocate(
             f"out{k}",
-            dtype,
-            tuple([symbol(f"out{k}_size{d}") for d in range(rank)]),
-            tuple([symbol(f"out{k}_stride{d}") for d in range(rank)]),
+            tensor_spec(
+                dtype,
+                [symbol(f"out{k}_size{d}") for d in range(rank)],
+                [symbol(f"out{k}_stride{d}") for d in range(rank)],
+            ),
         )
         for k, (dtype, rank) in enumerate(made)
     ]
@@ -257,13 +260,12 @@ def _bound(
     sizes, steps = merged_loops(shape, operands, leader)
     patterns = [pattern(step, len(own)) for step, (own, _) in zip(steps, operands, strict=True)]
     specs = iter([OperandSpec(dtype, one) for (dtype, _), one in zip(tensors, patterns, strict=True)])
-    spans = [1 + sum([(n - 1) * step for n, step in zip(*geometry)]) for geometry in operands]
     arg_spec = ArgSpec(
         device,
         len(sizes),
         tuple([next(specs) if kind == "tensor" else kind for kind in graph.kinds]),
         tuple(specs),
-        index_bits(device, max(spans)),
+        index_bits(device, max([span(*geometry) for geometry in operands])),
     )
     kernel = kernel_specs.setdefault(graph.text, KernelSpec(graph)).kernel(arg_spec)
     if isinstance(kernel, str):
@@ -315,8 +317,12 @@ class GraphRunner:
     def _prepare(self, values: Sequence[Any]) -> Callable[..., list[Any]]:
         strides = self._relaid(values)
         if strides:
-            inner = self._prepare([_relay(v, strides.get(p)) for p, v in enumerate(values)])
-            return lambda *given: inner(*[_relay(v, strides.get(p)) for p, v in enumerate(given)])
+
+            def relaid(given: Sequence[Any]) -> list[Any]:
+                return [restrided(v, strides[p]) if p in strides else v for p, v in enumerate(given)]
+
+            inner = self._prepare(relaid(values))
+            return lambda *given: inner(*relaid(given))
         with configuration.using(self._config):
             prepared = prepare(self._function, values)
         if isinstance(prepared, str):
@@ -347,14 +353,6 @@ class GraphRunner:
         for source in self._function.sources:
             if source.whole is not None:
                 (shape, strides), _ = evaluated(source.whole, sizes)
-                pairs = zip(shape, strides, values[source.position].stride(), strict=True)
-                if any(n != 1 and want != have for n, want, have in pairs):
+                if not same_strides(shape, values[source.position].stride(), strides):
                     found[source.position] = strides
         return found
-
-
-def _relay(value: Any, strides: Ints | None) -> Any:
-    """A tensor with these strides; itself where none are asked for."""
-    if strides is None:
-        return value
-    return native.empty_strided_here(tuple(value.shape), strides, value.dtype).copy_(value)

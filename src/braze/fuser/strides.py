@@ -22,14 +22,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeAlias
 
+from braze.runtime.spec import contiguous_strides, is_dense
+
 __all__ = [
     "Geometry",
     "Ints",
     "broadcast_shapes",
-    "contiguous",
     "elementwise_strides",
     "expanded",
-    "is_dense",
     "merged_loops",
     "pattern",
 ]
@@ -37,14 +37,6 @@ __all__ = [
 Ints: TypeAlias = tuple[int, ...]
 Geometry: TypeAlias = tuple[Ints, Ints]
 """Sizes and strides, in elements."""
-
-
-def contiguous(sizes: Sequence[int]) -> Ints:
-    """Row-major strides; a dimension of size 0 counts as 1."""
-    strides = [1] * len(sizes)
-    for d in range(len(sizes) - 2, -1, -1):
-        strides[d] = strides[d + 1] * max(sizes[d + 1], 1)
-    return tuple(strides)
 
 
 def broadcast_shapes(shapes: Sequence[Ints]) -> Ints:
@@ -73,19 +65,9 @@ def expanded(geometry: Geometry, sizes: Ints) -> Ints:
     return (0,) * lead + tuple([0 if n == 1 != full else step for n, step, full in pairs])
 
 
-def is_dense(sizes: Ints, strides: Ints) -> bool:
-    """Whether the elements lie without gaps and overlaps, in some order of the dimensions."""
-    running = 1
-    for step, n in sorted([(step, n) for n, step in zip(sizes, strides, strict=True) if n != 1]):
-        if step != running:
-            return False
-        running *= n
-    return True
-
-
 def elementwise_strides(sizes: Ints, operands: Sequence[Geometry]) -> Ints:
     """The strides of a result of ``sizes``, to which the operands are broadcast."""
-    row_major = contiguous(sizes)
+    row_major = contiguous_strides(sizes)
     same = [strides for own, strides in operands if own == sizes]
     if len(same) == len(operands) and same:
         if all(_matters(sizes, strides) == _matters(sizes, row_major) for strides in same):

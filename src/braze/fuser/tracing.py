@@ -39,8 +39,8 @@ from braze.fuser.elementwise import ElementwiseFunction, elementwise
 from braze.fuser.fallback import count
 from braze.fuser.kernel import compile_request
 from braze.fuser.launch import GraphRunner
-from braze.fuser.strides import contiguous, is_dense
 from braze.runtime.guard import BoolExpr
+from braze.runtime.spec import contiguous_strides, is_dense
 
 __all__ = ["Depends", "Traced", "layout_class", "symbols_of", "trace"]
 
@@ -102,7 +102,7 @@ def trace(
     live = [p for p in range(len(examples)) if p not in static]
     mode, sizes, leaves = _stand_ins(examples, gradients, live)
     inputs = [*sizes.values(), *leaves]
-    guards = GuardWatch(inputs)
+    guards = GuardWatch(mode.shape_env)
     module = _Module(function, len(sizes), {p: examples[p] for p in static})
     with ExitStack() as stack:
         stack.enter_context(new_trace(mode))
@@ -162,7 +162,7 @@ def layout_class(tensor: torch.Tensor) -> tuple[Any, ...]:
     sizes, strides = tuple(tensor.shape), tensor.stride()
     ones = tuple([n == 1 for n in sizes])
     kept = [d for d, one in enumerate(ones) if not one]
-    wanted = contiguous(sizes)
+    wanted = contiguous_strides(sizes)
     if 0 in sizes or all(strides[d] == wanted[d] for d in kept):
         return ones, "contiguous", tuple(kept)
     order = tuple(sorted(kept, key=lambda d: (-strides[d], d)))

@@ -23,7 +23,7 @@ from braze._torch import native
 from braze._torch.number_functions import NUMBER_FUNCTIONS
 from braze.dtypes import torch_name
 from braze.errors import LinkError
-from braze.runtime.call_checks import ErrorWords, InputChecker, item
+from braze.runtime.call_checks import ErrorWords, InputChecker, as_traced, item
 from braze.runtime.checks import EXCEPTIONS
 from braze.runtime.engines import engine
 from braze.runtime.expr import Expr
@@ -61,6 +61,7 @@ from braze.runtime.plan import (
     Workspace,
 )
 from braze.runtime.realign import run_realigned
+from braze.runtime.spec import TensorSpec
 from braze.runtime.threads import team_size
 from braze.runtime.verify import verify
 
@@ -181,8 +182,12 @@ def _bytes_of(values: Sequence[Expr]) -> str:
     return f"({', '.join(map(str, values))}{',' if len(values) == 1 else ''})"
 
 
-def _constant(*groups: Sequence[Expr]) -> bool:
-    return all(e.constant is not None for group in groups for e in group)
+def _shape(spec: TensorSpec[Expr]) -> str:
+    return f"{_bytes_of(spec.sizes)}, {_bytes_of(spec.strides)}"
+
+
+def _is_constant(*values: Expr) -> bool:
+    return all(e.constant is not None for e in values)
 
 
 class _Writer:
@@ -253,14 +258,14 @@ class _Writer:
         for one in self.plan.instructions:
             if isinstance(one, Slice):
                 self._slices[one.out] = one
-                if one.out in self._tensors and _constant(one.sizes, one.strides, [one.offset]):
+                if one.out in self._tensors and _is_constant(*one.spec.numbers, one.offset):
                     self._kept.setdefault(one.workspace, []).append(one)
                     kept_home[one.out] = one.workspace
             elif (
                 isinstance(one, View)
                 and one.base in kept_home
-                and one.dtype is None
-                and _constant(one.sizes, one.strides, [one.offset])
+                and not one.reinterprets
+                and _is_constant(*one.spec.numbers)
             ):
                 self._kept[kept_home[one.base]].append(one)
                 kept_home[one.out] = kept_home[one.base]
@@ -348,26 +353,26 @@ class _Writer:
 
     def _check(self, one: CheckTensor) -> list[str]:
         """Lines that raise ``AssertionError`` unless the tensor is as it should be."""
-        name = one.tensor
-        device = f"{name}.device.type != {one.device!r}"
-        if one.device == "cpu":
+        name, spec = one.tensor, one.spec
+        device = f"{name}.device.type != {spec.device!r}"
+        if spec.device == "cpu":
             device = f"not {name}.is_cpu"
-        elif ":" in one.device:
-            device = f"str({name}.device) != {one.device!r}"
-        lines = [f"if {name}.dtype is not {self._dtype(one.dtype)} or {device}:", "    raise AssertionError"]
-        sizes = [e for e in one.sizes if e is not None]
-        strides = [e for e in one.strides if e is not None]
-        if len(sizes) == len(one.sizes) and len(strides) == len(one.strides):
+        elif ":" in spec.device:
+            device = f"str({name}.device) != {spec.device!r}"
+        lines = [f"if {name}.dtype is not {self._dtype(spec.dtype)} or {device}:", "    raise AssertionError"]
+        sizes = [e for e in spec.sizes if e is not None]
+        strides = [e for e in spec.strides if e is not None]
+        if len(sizes) == len(spec.sizes) and len(strides) == len(spec.strides):
             # `_same` takes a tensor without elements for one of any size; it knows which strides do not count
             lines[0] = f"{lines[0][:-1]} or {name}.shape != {_bytes_of(sizes)}:"
             wanted = _bytes_of(strides)
             same = f"    _same({name}, {_bytes_of(sizes)}, {wanted})"
             return [*lines, f"if {name}.stride() != {wanted}:", same]
-        tests = [f"{name}.dim() == {len(one.sizes)}"]
-        tests += [f"{name}.shape[{i}] == {e}" for i, e in enumerate(one.sizes) if e is not None]
+        tests = [f"{name}.dim() == {len(spec.sizes)}"]
+        tests += [f"{name}.shape[{i}] == {e}" for i, e in enumerate(spec.sizes) if e is not None]
         steps = [
             f"({name}.stride({i}) == {e} or {name}.shape[{i}] < 2)"
-            for i, e in enumerate(one.strides)
+            for i, e in enumerate(spec.strides)
             if e is not None
         ]
         if steps:
@@ -401,9 +406,9 @@ class _Writer:
                 self._line("except Exception as _error_:")
                 self._line(f"    raise _unexpected({position}, locals(), _error_) from None")
             case Restride():
-                self.names["_restride"] = native.restrided
-                name, strides = one.tensor, _bytes_of(one.strides)
-                sizes = _bytes_of(one.sizes)
+                self.names["_restride"] = as_traced
+                name, strides = one.tensor, _bytes_of(one.spec.strides)
+                sizes = _bytes_of(one.spec.sizes)
                 self._line(f"if {name}.shape != {sizes} or {name}.stride() != {strides}:")
                 self._line(f"    {name} = _restride({name}, {sizes}, {strides}, {one.origin!r})")
             case LoadConstant():
@@ -444,13 +449,12 @@ class _Writer:
             self._line("_errors.give(_failure_)")
 
     def _allocate(self, one: Allocate) -> None:
-        shape = f"{_bytes_of(one.sizes)}, {_bytes_of(one.strides)}"
-        dtype = self._dtype(one.dtype)
-        if one.device == "cpu":
+        shape, dtype, device = _shape(one.spec), self._dtype(one.spec.dtype), one.spec.device
+        if device == "cpu":
             self._line(f"{one.out} = _empty({shape}, {dtype})")
         else:
             make = self._bind("empty_strided", torch.empty_strided)
-            self._line(f"{one.out} = {make}({shape}, dtype={dtype}, device={one.device!r})")
+            self._line(f"{one.out} = {make}({shape}, dtype={dtype}, device={device!r})")
 
     def _workspace(self, one: Workspace) -> None:
         if one.device != "cpu":
@@ -471,19 +475,18 @@ class _Writer:
 
     def _slice(self, one: Slice) -> None:
         if one.out in self._tensors and one.out not in self._kept_names:
-            dtype = self._dtype(one.dtype)
-            shape = f"{_bytes_of(one.sizes)}, {_bytes_of(one.strides)}"
-            self._line(f"{one.out} = {one.workspace}.tensor({one.offset}, {dtype}, {shape})")
+            dtype = self._dtype(one.spec.dtype)
+            self._line(f"{one.out} = {one.workspace}.tensor({one.offset}, {dtype}, {_shape(one.spec)})")
 
     def _reinterpret(self, one: View) -> None:
         if one.out in self._kept_names:
             return
-        shape = f"{_bytes_of(one.sizes)}, {_bytes_of(one.strides)}"
-        if one.dtype is None:
-            self._line(f"{one.out} = _view({one.base}, {shape}, {one.offset})")
+        shape, offset = _shape(one.spec), one.spec.offset
+        if not one.reinterprets:
+            self._line(f"{one.out} = _view({one.base}, {shape}, {offset})")
         else:
             make = self._bind("view_as", native.reinterpret_bytes)
-            self._line(f"{one.out} = {make}({one.base}, {self._dtype(one.dtype)}, {shape}, {one.offset})")
+            self._line(f"{one.out} = {make}({one.base}, {self._dtype(one.spec.dtype)}, {shape}, {offset})")
 
     def _free(self, names: Sequence[str]) -> None:
         gone = []
@@ -659,11 +662,11 @@ def view_maker(views: Sequence[Slice | View], key: object) -> Callable[[Block], 
         made: dict[str, torch.Tensor] = {}
         with torch.inference_mode(False):  # they will be used in every mode
             for one in views:
-                shape = ints(one.sizes), ints(one.strides)
-                offset = one.offset.evaluate({})
+                shape = ints(one.spec.sizes), ints(one.spec.strides)
                 if isinstance(one, Slice):
-                    made[one.out] = block.tensor(offset, one.dtype, *shape)
+                    made[one.out] = block.tensor(one.offset.evaluate({}), one.spec.dtype, *shape)
                 else:
+                    offset = one.spec.offset.evaluate({})
                     made[one.out] = native.reinterpret_tensor(made[one.base], *shape, offset)
         block.views[key] = tuple(made.values())
         return tuple(made.values())
