@@ -294,12 +294,12 @@ class ElementwiseFunction:
         return [_Part(self.graph, tuple(range(len(layouts))), tuple(range(len(self.sources))))]
 
 
-def elementwise(gm: GraphModule) -> ElementwiseFunction | str:
-    """``gm`` as an elementwise function, or why it is none."""
+def elementwise(gm: GraphModule) -> ElementwiseFunction | None:
+    """``gm`` as an elementwise function; None where it is none."""
     try:
         return _Finder(gm).function()
-    except (Unfusable, UnserializableError) as error:
-        return error.what
+    except (Unfusable, UnserializableError):
+        return None
 
 
 class _Finder:
@@ -331,12 +331,9 @@ class _Finder:
         used = [n for n in edges if any(n in m.all_input_nodes for m in within)]
         graph = _graph_between(used, self.made)
         sources = tuple([self._source(node) for node in used])
-        if len(self.made) == 1:
-            whole = (_Part(graph, (0,), tuple(range(len(used)))),)
-            return ElementwiseFunction(graph, sources, results, self._symbols(), whole, whole)
-        parts = tuple([self._part(used, bundle) for bundle in self._bundles(graph)])
+        bundles = tuple([self._part(used, bundle) for bundle in self._bundles(graph)])
         singles = tuple([self._part(used, [k]) for k in range(len(self.made))])
-        return ElementwiseFunction(graph, sources, results, self._symbols(), parts, singles)
+        return ElementwiseFunction(graph, sources, results, self._symbols(), bundles, singles)
 
     # -- inputs -----------------------------------------------------------------------------------------
     def _peel(self, node: Node) -> None:
