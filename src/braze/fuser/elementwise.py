@@ -297,12 +297,12 @@ class ElementwiseFunction:
 def elementwise(gm: GraphModule) -> ElementwiseFunction | None:
     """``gm`` as an elementwise function; None where it is none."""
     try:
-        return _Finder(gm).function()
+        return _EdgeFinder(gm).function()
     except (Unfusable, UnserializableError):
         return None
 
 
-class _Finder:
+class _EdgeFinder:
     """Finds the edges of a graph, and the elementwise graph between them."""
 
     def __init__(self, gm: GraphModule) -> None:
