@@ -29,7 +29,7 @@ from braze.lowering.registry import lowering_of
 from braze.lowering.sizes import SizeTable
 from braze.ops.dtypes import is_supported, short_name
 from braze.runtime.expr import ZERO, Expr
-from braze.runtime.spec import Layout
+from braze.runtime.spec import Layout, tensor_spec
 
 __all__ = ["Concat", "ElementwiseFunction", "ElementwiseGraph", "elementwise", "evaluated"]
 
@@ -294,15 +294,15 @@ class ElementwiseFunction:
         return [_Part(self.graph, tuple(range(len(layouts))), tuple(range(len(self.sources))))]
 
 
-def elementwise(gm: GraphModule) -> ElementwiseFunction | str:
-    """``gm`` as an elementwise function, or why it is none."""
+def elementwise(gm: GraphModule) -> ElementwiseFunction | None:
+    """``gm`` as an elementwise function; None where it is none."""
     try:
-        return _Finder(gm).function()
-    except (Unfusable, UnserializableError) as error:
-        return error.what
+        return _EdgeFinder(gm).function()
+    except (Unfusable, UnserializableError):
+        return None
 
 
-class _Finder:
+class _EdgeFinder:
     """Finds the edges of a graph, and the elementwise graph between them."""
 
     def __init__(self, gm: GraphModule) -> None:
@@ -331,12 +331,9 @@ class _Finder:
         used = [n for n in edges if any(n in m.all_input_nodes for m in within)]
         graph = _graph_between(used, self.made)
         sources = tuple([self._source(node) for node in used])
-        if len(self.made) == 1:
-            whole = (_Part(graph, (0,), tuple(range(len(used)))),)
-            return ElementwiseFunction(graph, sources, results, self._symbols(), whole, whole)
-        parts = tuple([self._part(used, bundle) for bundle in self._bundles(graph)])
+        bundles = tuple([self._part(used, bundle) for bundle in self._bundles(graph)])
         singles = tuple([self._part(used, [k]) for k in range(len(self.made))])
-        return ElementwiseFunction(graph, sources, results, self._symbols(), parts, singles)
+        return ElementwiseFunction(graph, sources, results, self._symbols(), bundles, singles)
 
     # -- inputs -----------------------------------------------------------------------------------------
     def _peel(self, node: Node) -> None:
@@ -358,7 +355,7 @@ class _Finder:
     def _layout(self, tensor: torch.Tensor, offset: Any = 0) -> Layout:
         try:
             sizes, strides = ([self.table.expr(n) for n in v] for v in (tensor.shape, tensor.stride()))
-            return Layout(tensor.dtype, tuple(sizes), tuple(strides), self.table.expr(offset))
+            return tensor_spec(tensor.dtype, sizes, strides, self.table.expr(offset))
         except ExpressionError as error:
             raise Unfusable(error.what) from None
 

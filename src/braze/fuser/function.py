@@ -122,25 +122,26 @@ class FusedFunction:
         leaves: list[Any] = []
         try:
             structure = self.described(arguments, leaves)
+            entry = self._entry(structure, leaves) if out is None else None
         except Unfusable as error:
-            return self._eager(arguments, out, error.what)
-        if out is not None:
-            return self._into(arguments, out, structure, leaves)
-        key = self._key(structure, leaves)
-        entry = self._entries.get(key)
+            return self._eager(arguments, out, error.what, quiet=error.what == EMPTY)
         if entry is None:
-            found = self.specializer.entry(structure, leaves)
-            if isinstance(found, str):
-                return self._eager(arguments, None, found, quiet=found == EMPTY)
-            entry = found
-            with self._lock:
-                if len(self._entries) >= _MOST_ENTRIES:
-                    self._entries = {}
-                self._entries[self._key(structure, leaves)] = entry  # it may have come to depend on numbers
+            return self._into(arguments, out, structure, leaves)
         run, fast = entry
         if fast is not None:
             self.space[FAST] = fast
         return run(*values)
+
+    def _entry(self, structure: Structure, leaves: Sequence[Any]) -> Entry:
+        """What to do for such arguments. Raises `Unfusable`."""
+        entry = self._entries.get(self._key(structure, leaves))
+        if entry is None:
+            entry = self.specializer.entry(structure, leaves)
+            with self._lock:
+                if len(self._entries) >= _MOST_ENTRIES:
+                    self._entries = {}
+                self._entries[self._key(structure, leaves)] = entry  # it may have come to depend on numbers
+        return entry
 
     def described(self, arguments: Sequence[Any], leaves: list[Any]) -> Structure:
         """The structure of the values of the parameters; tensors and numbers are appended to ``leaves``.

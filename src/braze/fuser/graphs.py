@@ -21,7 +21,7 @@ from braze._torch.surroundings import acts_on_elements
 from braze.errors import FallbackError
 from braze.frontend.decompositions import takes_apart
 from braze.frontend.writes import written_by
-from braze.fuser.arguments import Structure, Unfusable
+from braze.fuser.arguments import Unfusable
 from braze.fuser.canonical import canonical, key_of
 from braze.fuser.fallback import stats
 from braze.fuser.function import FusedFunction
@@ -106,14 +106,16 @@ def _resolved(target: str | Graph | GraphModule | Callable[..., Any]) -> FusedFu
     return fused
 
 
-def _described(function: FusedFunction, args: Sequence[Any]) -> tuple[Structure, list[Any]]:
-    """The arguments of a call, as structure and leaves. Raises ``FallbackError``."""
+def _looked(target: Any, args: Sequence[Any], look: str) -> Any:
+    """What a method of the target's `Specializer` says of a call with these arguments. Raises
+    ``FallbackError``."""
+    function = _resolved(target)
     leaves: list[Any] = []
     try:
-        return function.described(function.parameters.bound(args), leaves), leaves
+        structure = function.described(function.parameters.bound(args), leaves)
+        return getattr(function.specializer, look)(structure, leaves)
     except Unfusable as error:
-        name = function.name
-        raise FallbackError(f"{name} is not fused for these arguments: {error.what}") from None
+        raise FallbackError(f"{function.name} is not fused for these arguments: {error.what}") from None
 
 
 def debug_kernel_source(target: str | Graph | GraphModule | Callable[..., Any], args: Sequence[Any]) -> str:
@@ -126,8 +128,7 @@ def debug_kernel_source(target: str | Graph | GraphModule | Callable[..., Any], 
     Raises:
         FallbackError: such a call is not fused.
     """
-    function = _resolved(target)
-    return str(function.specializer.source(*_described(function, args)))
+    return str(_looked(target, args, "source"))
 
 
 def debug_launch(target: str | Graph | GraphModule | Callable[..., Any], args: Sequence[Any]) -> Any:
@@ -136,8 +137,7 @@ def debug_launch(target: str | Graph | GraphModule | Callable[..., Any], args: S
     Raises:
         FallbackError: it is not fused for them.
     """
-    function = _resolved(target)
-    return function.specializer.launched(*_described(function, args))
+    return _looked(target, args, "launched")
 
 
 def compiled_kernel_count() -> int:

@@ -31,6 +31,7 @@ from braze.compile.modes import strategy
 from braze.config import Config
 from braze.errors import BrazeError, CodegenError, ConfigError
 from braze.frontend.aot import next_graph_id
+from braze.fuser.arguments import Unfusable
 from braze.fuser.elementwise import ElementwiseGraph
 from braze.fuser.fallback import count
 from braze.fuser.strides import Ints
@@ -203,7 +204,9 @@ def _request(graph: ElementwiseGraph, spec: ArgSpec, config: Config) -> CompileR
     ]
     examples += [tensor(f"out{k}", one) for k, one in enumerate(spec.outputs)]
     gm = _writing(graph)
-    _describe(gm, examples, lambda dtype, sizes: make_fake(mode, dtype, sizes, contiguous_strides(sizes)))
+    _describe(
+        gm, examples, lambda dtype, sizes: make_fake(mode, dtype, sizes, list(contiguous_strides(sizes)))
+    )
     return CompileRequest(
         gm=gm,
         shape_env=env,
@@ -313,16 +316,16 @@ class FusedKernel:
         """Whether a size is a number that each call brings."""
         return e.symbol is not None and e.symbol.name in self._late
 
-    def bind(self, sizes: Ints, strides: Sequence[Ints]) -> tuple[int, dict[str, int]] | None:
+    def bind(self, sizes: Ints, strides: Sequence[Ints]) -> tuple[int, dict[str, int]]:
         """What is known of a launch over loops of these sizes, along which the operands have these strides:
         its work, in steps that decide how it is launched, and the values of the numbers that `instructions`
-        names. None where the code is not right for them."""
+        names. Raises `Unfusable` where the code is not right for them."""
         values = {f"n{d}": n for d, n in enumerate(sizes)}
         for (name, operand), steps in zip(self.spec.operands.items(), strides, strict=True):
             named = zip(_strides_of(name, operand.pattern), steps)
             values.update({symbol: step for symbol, step in named if symbol is not None})
         if not self.code.admits(values) or any(fails(check, values) for check in self._checks):
-            return None
+            raise Unfusable(f"its kernel was compiled for other sizes: {self.code.guards[0]}")
         work = sum(run.work.evaluate(values) for run in self._runs)
         if work >= self.min_parallel_work:
             step = max(self.min_parallel_work, TINY_WORK)
@@ -380,9 +383,9 @@ class KernelSpec:
         """What equal graphs share."""
         return self.graph.key
 
-    def kernel(self, spec: ArgSpec) -> FusedKernel | str:
-        """The kernel for arguments of this kind and the options that hold, compiled if need be, or why there
-        is none. Raises ``ConfigError``."""
+    def kernel(self, spec: ArgSpec) -> FusedKernel:
+        """The kernel for arguments of this kind and the options that hold, compiled if need be. Raises
+        `Unfusable` where there is none, and ``ConfigError``."""
         config = configuration.current()
 
         def make() -> FusedKernel | str:
@@ -397,7 +400,10 @@ class KernelSpec:
             count("loaded" if code.report is None else "compiled")
             return kernel
 
-        return self.kernels.get_or_make((spec, *config.compile_key()), make)
+        found = self.kernels.get_or_make((spec, *config.compile_key()), make)
+        if isinstance(found, str):
+            raise Unfusable(found)
+        return found
 
     def __str__(self) -> str:
         lines = [self.key, *("  " + line for line in self.graph.text.splitlines())]

@@ -20,14 +20,14 @@ import torch
 from braze import config as configuration
 from braze._torch import native
 from braze._torch.devices import HOST
-from braze.errors import CodegenError
+from braze.fuser.arguments import Unfusable
 from braze.fuser.elementwise import Concat, ElementwiseFunction, ElementwiseGraph, evaluated
 from braze.fuser.fallback import count, fall_back
 from braze.fuser.kernel import ArgSpec, FusedKernel, KernelSpec, OperandSpec, index_bits, kernel_specs, symbol
 from braze.fuser.strides import Geometry, Ints, merged_loops, pattern
 from braze.runtime.callgen import Instrument, compile_source, record, statements
 from braze.runtime.plan import Allocate, BufferArg, Instruction, Plan
-from braze.runtime.spec import tensor_spec
+from braze.runtime.spec import restrided, same_strides, span, tensor_spec
 
 __all__ = ["Body", "GraphRunner", "PreparedCall", "define", "launcher", "prepare"]
 
@@ -179,11 +179,11 @@ def prepare(
     outputs: Sequence[torch.Tensor] | None = None,
     *,
     device: str = HOST,
-) -> PreparedCall | str:
-    """Prepare calls with values like these, compiling kernels if need be; or say why there can be none.
-    ``outputs``: it writes to tensors like these, one for each result, and returns nothing.
+) -> PreparedCall:
+    """Prepare calls with values like these, compiling kernels if need be. ``outputs``: it writes to tensors
+    like these, one for each result, and returns nothing.
 
-    Raises ``ValueError`` where the shapes have nothing in common."""
+    Raises `Unfusable`, and ``ValueError`` where the shapes have nothing in common."""
     graph = function.graph
     sizes = {name: values[position] for position, name in function.symbols}
     inputs: list[Operand | None] = []
@@ -205,10 +205,10 @@ def prepare(
     results: list[str] = []
     if outputs is not None:
         if list(function.results) != [("output", k) for k in range(len(layouts))]:
-            return "its results are not computed one by one"
+            raise Unfusable("its results are not computed one by one")
         for k, output in enumerate(outputs):
             if output.dtype is not graph.dtypes[k] or tuple(output.shape) != layouts[k][0]:
-                return "a result has another type or other sizes"
+                raise Unfusable("a result has another type or other sizes")
             layouts[k], places[k] = (tuple(output.shape), output.stride()), (k, 0)
     for result in function.results if outputs is None else ():
         if result is None:
@@ -232,12 +232,8 @@ def prepare(
         if any(0 in layouts[k][0] for k in part.outputs):
             count("empty")
             continue
-        bound = _bound(
-            part.graph, [inputs[k] for k in part.inputs], [layouts[k] for k in part.outputs], device
-        )
-        if isinstance(bound, str):
-            return bound
-        kernel, work, numbers = bound
+        operands = [inputs[k] for k in part.inputs]
+        kernel, work, numbers = _bound(part.graph, operands, [layouts[k] for k in part.outputs], device)
         ins, outs = [begins[k] for k in part.inputs], [places[k] for k in part.outputs]
         numbers |= {f"offset{k}": at for k, (_, at) in enumerate([*ins, *outs])}
         late_ins, late_outs = (tuple([(k, at > 0) for k, at in side]) for side in (ins, outs))
@@ -248,9 +244,9 @@ def prepare(
 
 def _bound(
     graph: ElementwiseGraph, inputs: Sequence[Operand | None], layouts: Sequence[Geometry], device: str
-) -> tuple[FusedKernel, int, dict[str, int]] | str:
-    """The kernel for such inputs and outputs, compiled if need be, and what is known of its launch; or why
-    there is none."""
+) -> tuple[FusedKernel, int, dict[str, int]]:
+    """The kernel for such inputs and outputs, compiled if need be, and what is known of its launch. Raises
+    `Unfusable`."""
     tensors = [*[one for one in inputs if one is not None], *zip(graph.dtypes, layouts, strict=True)]
     operands = [geometry for _, geometry in tensors]
     shape = graph.shape(layouts)
@@ -260,21 +256,15 @@ def _bound(
     sizes, steps = merged_loops(shape, operands, leader)
     patterns = [pattern(step, len(own)) for step, (own, _) in zip(steps, operands, strict=True)]
     specs = iter([OperandSpec(dtype, one) for (dtype, _), one in zip(tensors, patterns, strict=True)])
-    spans = [1 + sum([(n - 1) * step for n, step in zip(*geometry)]) for geometry in operands]
     arg_spec = ArgSpec(
         device,
         len(sizes),
         tuple([next(specs) if kind == "tensor" else kind for kind in graph.kinds]),
         tuple(specs),
-        index_bits(device, max(spans)),
+        index_bits(device, max([span(*geometry) for geometry in operands])),
     )
     kernel = kernel_specs.setdefault(graph.text, KernelSpec(graph)).kernel(arg_spec)
-    if isinstance(kernel, str):
-        return kernel
-    bound = kernel.bind(sizes, steps)
-    if bound is None:
-        return f"its kernel was compiled for other sizes: {kernel.code.guards[0]}"
-    return kernel, *bound
+    return kernel, *kernel.bind(sizes, steps)
 
 
 # -- running graphs -----------------------------------------------------------------------------------------
@@ -292,7 +282,7 @@ class GraphRunner:
         self._prepared: dict[tuple[object, ...], Callable[..., list[Any]]] = {}
 
     def __call__(self, values: list[Any]) -> list[Any]:
-        """The results for these inputs; the list is emptied. Raises ``CodegenError`` where there is neither a
+        """The results for these inputs; the list is emptied. Raises `Unfusable` where there is neither a
         kernel for them nor anything else to call."""
         sizes = self._sizes
         key = tuple(
@@ -318,14 +308,19 @@ class GraphRunner:
     def _prepare(self, values: Sequence[Any]) -> Callable[..., list[Any]]:
         strides = self._relaid(values)
         if strides:
-            inner = self._prepare([_relay(v, strides.get(p)) for p, v in enumerate(values)])
-            return lambda *given: inner(*[_relay(v, strides.get(p)) for p, v in enumerate(given)])
-        with configuration.using(self._config):
-            prepared = prepare(self._function, values)
-        if isinstance(prepared, str):
+
+            def relaid(given: Sequence[Any]) -> list[Any]:
+                return [restrided(v, strides[p]) if p in strides else v for p, v in enumerate(given)]
+
+            inner = self._prepare(relaid(values))
+            return lambda *given: inner(*relaid(given))
+        try:
+            with configuration.using(self._config):
+                prepared = prepare(self._function, values)
+        except Unfusable as error:
             if self._eager is None:
-                raise CodegenError(prepared)
-            return functools.partial(self._run_eagerly, prepared)
+                raise
+            return functools.partial(self._run_eagerly, error.what)
 
         def write(instrument: Instrument | None) -> Body:
             lines, names = prepared.body(instrument)
@@ -350,14 +345,6 @@ class GraphRunner:
         for source in self._function.sources:
             if source.whole is not None:
                 (shape, strides), _ = evaluated(source.whole, sizes)
-                pairs = zip(shape, strides, values[source.position].stride(), strict=True)
-                if any(n != 1 and want != have for n, want, have in pairs):
+                if not same_strides(shape, values[source.position].stride(), strides):
                     found[source.position] = strides
         return found
-
-
-def _relay(value: Any, strides: Ints | None) -> Any:
-    """A tensor with these strides; itself where none are asked for."""
-    if strides is None:
-        return value
-    return native.empty_strided_here(tuple(value.shape), strides, value.dtype).copy_(value)

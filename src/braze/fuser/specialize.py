@@ -17,7 +17,7 @@ import torch
 from braze import config as configuration
 from braze._torch import surroundings
 from braze._torch.autograd import grad_enabled, increment_version
-from braze.errors import CodegenError, ConfigError, FallbackError
+from braze.errors import ConfigError
 from braze.fuser.arguments import (
     FAST,
     Structure,
@@ -107,26 +107,23 @@ class Specializer:
         return self._constants.get(structure, frozenset())
 
     # -- traces -----------------------------------------------------------------------------------------
-    def traced(self, structure: Structure, leaves: Sequence[Any]) -> Traced | str:
-        """The trace for such arguments, made if need be, or why there is none."""
-        kind = self._kind(structure, leaves)
-        return kind if isinstance(kind, str) else self._traced(kind)
+    def traced(self, structure: Structure, leaves: Sequence[Any]) -> Traced:
+        """The trace for such arguments, made if need be. Raises `Unfusable`."""
+        return self._traced(self._kind(structure, leaves))
 
-    def _kind(self, structure: Structure, leaves: Sequence[Any]) -> ArgumentKind | str:
+    def _kind(self, structure: Structure, leaves: Sequence[Any]) -> ArgumentKind:
         tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
-        for tensor in tensors:
-            reason = unfusable(tensor)
-            if reason is not None:
-                return reason
+        for reason in filter(None, map(unfusable, tensors)):
+            raise Unfusable(reason)
         if not tensors:
-            return "it was called without a tensor"
+            raise Unfusable("it was called without a tensor")
         asks = self.fused.variables.asks
         if asks is not None:
-            return f"it asks for what is another in a trace: {asks}"
+            raise Unfusable(f"it asks for what is another in a trace: {asks}")
         gradients = grad_enabled() and any(t.requires_grad for t in tensors)
         return ArgumentKind(structure, leaves, self.fused.state(), gradients)
 
-    def _traced(self, kind: ArgumentKind) -> Traced | str:
+    def _traced(self, kind: ArgumentKind) -> Traced:
         with configuration.patch(**self.fused.options):
             while True:
                 constants = self.constants(kind.structure)
@@ -134,17 +131,20 @@ class Specializer:
                 known = self._any_shape.get(key)
                 if known is not None and kind.any_shape:
                     return known
-                found = self._of_class(kind, constants)
+                try:
+                    found = self._of_class(kind, constants)
+                except Unfusable:
+                    if not self._fix_numbers(kind):
+                        raise
+                    continue
                 if isinstance(found, Depends):
                     self._constants[kind.structure] = constants | found.positions
-                elif isinstance(found, str):
-                    if not self._fix_numbers(kind):
-                        return found
-                elif found.any_shape and kind.any_shape:
+                    continue
+                if kind.empty and not found.any_shape:
+                    raise Unfusable(EMPTY)
+                if found.any_shape and kind.any_shape:
                     self._any_shape[key] = found
-                    return found
-                else:
-                    return EMPTY if kind.empty and not found.any_shape else found
+                return found
 
     def _fix_numbers(self, kind: ArgumentKind) -> bool:
         """Where the function can be traced with its numbers as constants, and could not be compiled with
@@ -152,13 +152,17 @@ class Specializer:
         numbers = number_positions(kind.structure)
         if numbers <= self.constants(kind.structure) or kind.structure in self._hopeless:
             return False
-        if isinstance(self._of_class(kind, numbers), str):
+        try:
+            self._of_class(kind, numbers)
+        except Unfusable:
             self._hopeless.add(kind.structure)
             return False
         self._constants[kind.structure] = numbers
         return True
 
-    def _of_class(self, kind: ArgumentKind, constants: frozenset[int]) -> Traced | str | Depends:
+    def _of_class(self, kind: ArgumentKind, constants: frozenset[int]) -> Traced | Depends:
+        """The trace for tensors that lie in memory like these, or the numbers that turned out to matter.
+        Raises `Unfusable`."""
         key = *kind.key(constants), *map(layout_class, kind.tensors)
         sizes = _sizes(kind.leaves)
 
@@ -178,41 +182,39 @@ class Specializer:
                 return f"it could not be traced: {reason_of(error)}"
 
         if len(self._by_class) >= _MOST_TRACES and (*key, 0) not in self._by_class:
-            return (
+            raise Unfusable(
                 f"it was traced {_MOST_TRACES} times: does a number that changes decide a shape or a branch?"
             )
         for attempt in range(_MOST_GUARDED):
             found = self._by_class.get_or_make((*key, attempt), make)
-            if not isinstance(found, Traced) or kind.empty or found.admits(sizes):
+            if isinstance(found, str):
+                raise Unfusable(found)
+            if isinstance(found, Depends) or kind.empty or found.admits(sizes):
                 return found
             if found.any_shape and kind.any_shape:
                 return found
-        return f"its sizes fulfil other conditions than {_MOST_GUARDED} compiled variants"
+        raise Unfusable(f"its sizes fulfil other conditions than {_MOST_GUARDED} compiled variants")
 
     # -- entries ----------------------------------------------------------------------------------------
-    def entry(self, structure: Structure, leaves: Sequence[Any]) -> Entry | str:
-        """What to do for such arguments: traced and compiled if need be; or why they are not fused."""
+    def entry(self, structure: Structure, leaves: Sequence[Any]) -> Entry:
+        """What to do for such arguments: traced and compiled if need be. Raises `Unfusable`."""
         kind = self._kind(structure, leaves)
-        if isinstance(kind, str):
-            return kind
         while True:
             traced = self._traced(kind)
-            if isinstance(traced, str):
-                return traced
-            if traced.graph is None:
-                return self._entry(structure, leaves, traced, None)
-            prepared = self._prepared(traced, leaves)
-            if not isinstance(prepared, str):
+            try:
+                prepared = None if traced.graph is None else self._prepared(traced, leaves)
+            except Unfusable:
+                with configuration.patch(**self.fused.options):
+                    if not self._fix_numbers(kind):
+                        raise
+            else:
                 return self._entry(structure, leaves, traced, prepared)
-            with configuration.patch(**self.fused.options):
-                if not self._fix_numbers(kind):
-                    return prepared
 
     def _prepared(
         self, traced: Traced, leaves: Sequence[Any], outputs: Sequence[torch.Tensor] | None = None
-    ) -> PreparedCall | str:
-        """The call of a trace that is one graph, its kernels compiled if need be, or why there is none; one
-        that writes to these ``outputs``, where there are some."""
+    ) -> PreparedCall:
+        """The call of a trace that is one graph, its kernels compiled if need be; one that writes to these
+        ``outputs``, where there are some. Raises `Unfusable`."""
         assert traced.graph is not None
         with configuration.patch(**self.fused.options):
             try:
@@ -220,7 +222,7 @@ class Specializer:
             except ConfigError:
                 raise
             except ValueError as error:
-                return str(error)
+                raise Unfusable(str(error)) from None
 
     def _entry(
         self, structure: Structure, leaves: Sequence[Any], traced: Traced, prepared: PreparedCall | None
@@ -339,41 +341,30 @@ class Specializer:
 
     # -- looking ----------------------------------------------------------------------------------------
     def source(self, structure: Structure, leaves: Sequence[Any]) -> str:
-        """The generated code for such arguments, LLVM IR, compiled if need be. Raises ``FallbackError``."""
-        traced = self._fused(structure, leaves)
+        """The generated code for such arguments, LLVM IR, compiled if need be. Raises `Unfusable`."""
+        traced = self._traced_alone(structure, leaves)
         if traced.graph is None:
             return "\n".join([f"; {code.name}\n{source_of(code)}" for code in traced.codes])
-        prepared = self._prepared(traced, leaves)
-        if isinstance(prepared, str):
-            raise self._not_fused(prepared)
-        kernels = [launch.kernel for launch in prepared.launches]
+        kernels = [launch.kernel for launch in self._prepared(traced, leaves).launches]
         texts = [f"; {kernel.spec}\n{source_of(kernel.code)}" for kernel in kernels]
         return "\n".join(texts) or f"; nothing is launched: {EMPTY}\n"
 
     def launched(self, structure: Structure, leaves: Sequence[Any]) -> Any:
-        """What a call returns for such arguments, by compiled code and nothing else. Raises
-        ``FallbackError``."""
-        traced = self._fused(structure, leaves)
+        """What a call returns for such arguments, by compiled code and nothing else. Raises `Unfusable`."""
+        traced = self._traced_alone(structure, leaves)
         values = _values(traced, leaves)
-        try:
-            if traced.call is None:
-                assert traced.graph is not None
-                results: Sequence[Any] = GraphRunner(traced.graph)(values)
-            else:
-                results = traced.call(*values)
-        except CodegenError as error:
-            raise self._not_fused(error.what) from error
+        if traced.graph is not None:
+            results: Sequence[Any] = GraphRunner(traced.graph)(values)
+        else:
+            assert traced.call is not None
+            results = traced.call(*values)
         return rebuild(traced.results, iter([results[p] for p in traced.places]))
 
-    def _fused(self, structure: Structure, leaves: Sequence[Any]) -> Traced:
-        """The trace for such arguments. Raises ``FallbackError``."""
-        found = surroundings.onlookers() or self.traced(structure, leaves)
-        if isinstance(found, str):
-            raise self._not_fused(found)
-        return found
-
-    def _not_fused(self, reason: str) -> FallbackError:
-        return FallbackError(f"{self.fused.name} is not fused for these arguments: {reason}")
+    def _traced_alone(self, structure: Structure, leaves: Sequence[Any]) -> Traced:
+        watched = surroundings.onlookers()
+        if watched is not None:
+            raise Unfusable(watched)
+        return self.traced(structure, leaves)
 
     # -- results that are given -------------------------------------------------------------------------
     def launched_into(
@@ -381,20 +372,21 @@ class Specializer:
     ) -> bool:
         """Launch the kernel for these arguments on tensors that are given, made like ``results``. False where
         it cannot write to them itself; nothing has happened then."""
-        traced = self.traced(structure, leaves)
-        if isinstance(traced, str) or traced.graph is None or results != traced.results:
-            return False
-        if any(unfusable(o) is not None or o.is_inference() for o in outputs):
-            return False
-        if any(overlaps_itself(o.shape, o.stride()) for o in outputs):
-            return False
-        if list(traced.places) != list(range(len(outputs))):
-            return False
         given = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
-        if overlapping_pair([*outputs, *given], written=len(outputs)) is not None:
-            return False
-        prepared = self._prepared(traced, leaves, outputs)
-        if isinstance(prepared, str):
+        try:
+            traced = self.traced(structure, leaves)
+            if traced.graph is None or results != traced.results:
+                return False
+            if any(unfusable(o) is not None or o.is_inference() for o in outputs):
+                return False
+            if any(overlaps_itself(o.shape, o.stride()) for o in outputs):
+                return False
+            if list(traced.places) != list(range(len(outputs))):
+                return False
+            if overlapping_pair([*outputs, *given], written=len(outputs)) is not None:
+                return False
+            prepared = self._prepared(traced, leaves, outputs)
+        except Unfusable:
             return False
         values = _values(traced, leaves)
         names = [*[f"in{k}" for k in range(len(values))], *[f"out{k}" for k in range(len(outputs))]]

@@ -318,7 +318,7 @@ class _Parts:
         kind = request.kind
         graph = elementwise(request.gm)
         strides: tuple[tuple[int, ...] | None, ...] = (None,) * len(request.gm.graph.output_node().args[0])  # type: ignore[arg-type]
-        if isinstance(graph, ElementwiseFunction):
+        if graph is not None:
             self.graphs[kind], self.requests[kind] = graph, request
             self.runs[kind] = GraphRunner(graph, request.gm)
         else:

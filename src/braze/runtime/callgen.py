@@ -145,16 +145,16 @@ def statements(
     plan: Plan,
     code: LinkedCode | None,
     *,
-    externs: Mapping[str, Callable[..., Any]] | None = None,
     addresses: Mapping[str, str] | None = None,
     instrument: Instrument | None = None,
     min_parallel_work: int = 32768,
 ) -> tuple[list[str], dict[str, Any]]:
     """The statements of a plan without a `Return`, for a function that does more than to run it, and the
-    globals that they use. What no instruction makes has to be there: tensors are variables, numbers variables
-    or globals. ``addresses``: expressions for where those buffers are that are no tensors."""
+    globals that they use. The plan is taken as it is, and what no instruction makes has to be there: tensors
+    are variables, numbers variables or globals. ``addresses``: expressions for where those buffers are that
+    are no tensors."""
     loaded = {} if code is None else {SEGMENTS: code}
-    writer = _Writer(plan, loaded, {}, externs or {}, min_parallel_work, instrument, addresses or {})
+    writer = _Writer(plan, loaded, {}, {}, min_parallel_work, instrument, addresses)
     for position, one in enumerate(plan.instructions):
         writer.write(position, one)
     writer.finish()
