@@ -29,7 +29,7 @@ from braze.compile.modes import MODES, strategy
 from braze.compile.out_of_process import OutOfProcessFxCompile
 from braze.compile.remote_job import compile_request
 from braze.compile.serialized import SerializedFxCompile
-from braze.compile.workers.pool import CompilePool
+from braze.compile.workers import CompilePool
 from braze.errors import BrazeWarning, FallbackError, WorkerError
 from braze.inspect import stats
 from braze.runtime.guard import parse_guard

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from braze import config
 from braze.artifact.output_code import OutputCode
+from braze.compile import workers as pool
 from braze.compile.fx_compile import CompileRequest
 from braze.compile.remote_job import compile_request
 from braze.compile.round_trip import compile_here, printed, through
-from braze.compile.workers import pool
 from braze.runtime.ending import ending
 
 __all__ = ["OutOfProcessFxCompile"]
