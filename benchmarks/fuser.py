@@ -204,17 +204,15 @@ def overhead(options: Any) -> Rows:
 
 def _by_hand(fused: Any, x: torch.Tensor, gate: torch.Tensor) -> Callable[..., torch.Tensor]:
     """The kernel as one would call it by hand: an output, four addresses and a size, the machine code."""
-    from braze.fuser.executor import prepare, write_call  # the same launch, and nothing around it
-    from braze.fuser.generated import Generated
+    from braze.fuser.launch import define, prepare  # the same launch, and nothing around it
 
     function = fused.fused
-    traced = function.preparing.traced(function.described([x, gate], []), [x, gate])
-    sizes = ["0"] * len(traced.sizes)
-    text = Generated("by_hand", ["x", "gate"])
-    prepared = prepare(traced.graph, [*[0] * len(sizes), x, gate])
-    (out,) = write_call(text, prepared, [*sizes, "x", "gate"])
-    text.line(f"return {out}")
-    return text.function()
+    traced = function.specializer.traced(function.described([x, gate], []), [x, gate])
+    sizes = len(traced.sizes)
+    prepared = prepare(traced.graph, [*[0] * sizes, x, gate])
+    lines, names = prepared.body()
+    lines = [f"in{sizes}, in{sizes + 1} = x, gate", *lines, f"return {prepared.results[0]}"]
+    return define("by_hand", ["x", "gate"], lines, names)
 
 
 # -- 3. chains of operators -------------------------------------------------------------------------------

@@ -61,7 +61,7 @@ SEES_THE_FACE = frozenset({"cli"})
 # the first call of a fused function; the compiler when a graph has to be compiled; none of it before. Each
 # with the room that may cross it.
 PIPELINE = "braze.compile.pipeline"
-SEAMS = {PIPELINE: "compile", "braze.frontend.miss": "frontend", "braze.fuser.preparing": "fuser"}
+SEAMS = {PIPELINE: "compile", "braze.frontend.miss": "frontend", "braze.fuser.specialize": "fuser"}
 
 HEIGHT = {room: len(FLOORS) - level for level, rooms in enumerate(FLOORS) for room in rooms}
 FILES = python_files(PACKAGE)

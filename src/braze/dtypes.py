@@ -66,3 +66,21 @@ def dtype_named(name: str) -> torch.dtype:
 @cache
 def _dtypes() -> dict[str, Any]:
     return torch_values(import_module("torch").dtype)
+
+
+def name_dtype(value: object) -> str:
+    """A dtype as JSON has it. Raises ``TypeError`` for anything else."""
+    if type(value).__name__ != "dtype":
+        raise TypeError(f"a {type(value).__name__} has no place here")
+    return torch_name(value)
+
+
+def read_dtype(kind: type, value: object) -> Any:
+    """The dtype of a name that JSON has. Raises ``ValueError`` where it is none, or something else is
+    wanted."""
+    if kind.__name__ != "dtype":
+        raise ValueError(f"{value!r} has no place here")
+    try:
+        return dtype_named(str(value))
+    except KeyError:
+        raise ValueError(f"{value!r} is not a dtype") from None

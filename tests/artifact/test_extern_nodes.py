@@ -11,7 +11,8 @@ import torch
 from braze.artifact.extern_nodes import extern_nodes, srepr
 from braze.errors import UnserializableError
 from braze.runtime.expr import Expr, Symbol, floordiv, maximum, minimum, mod
-from braze.runtime.plan import Allocate, Arg, CallExtern, CheckTensor, Pattern, Plan, Ref, TensorLayout, exprs
+from braze.runtime.plan import Allocate, Arg, CallExtern, CheckTensor, Pattern, Plan, Ref
+from braze.runtime.spec import TensorSpec, exprs
 from tests.artifact.extern_replay import Call, Mismatch, Recorder, check, rebuild
 from tests.opinfo.cases import Database, Pair
 from tests.opinfo.externs import try_pair
@@ -19,19 +20,19 @@ from tests.opinfo.externs import try_pair
 S = Symbol("s0", 2, None)
 
 
-def plan_of(*calls: CallExtern, layouts: tuple[TensorLayout, ...] = ()) -> Plan:
+def plan_of(*calls: CallExtern, layouts: tuple[...] = ()) -> Plan:
     checks = tuple(
-        CheckTensor(name, torch.float32, exprs((2, 3)), (None, Expr(()) + 1)) for name in ("x", "y", "w")
+        CheckTensor(name, TensorSpec(torch.float32, exprs((2, 3)), exprs((3, 1)))) for name in ("x", "y", "w")
     )
-    out = Allocate("out", torch.float32, exprs((2, 3)), exprs((3, 1)))
+    out = Allocate("out", TensorSpec(torch.float32, exprs((2, 3)), exprs((3, 1))))
     return Plan("graph", ("x", "y", "w", "s0"), (*checks, out, *calls), numbers=("s0",), layouts=layouts)
 
 
-def layout(name: str, *sizes: Any, dtype: torch.dtype = torch.float32) -> TensorLayout:
+def layout(name: str, *sizes: Any, dtype: torch.dtype = torch.float32) -> tuple[str, TensorSpec]:
     strides = [1]
     for n in reversed(sizes[1:]):
         strides.insert(0, strides[0] * n)
-    return TensorLayout(name, dtype, exprs(sizes), exprs(strides[: len(sizes)]))
+    return (name, TensorSpec(dtype, exprs(sizes), exprs(strides[: len(sizes)])))
 
 
 def arguments(target: str, args: tuple[Arg, ...], outs: Pattern = "r", **kwargs: Arg) -> dict[str, Any]:
@@ -147,7 +148,7 @@ def test_results_are_named_by_the_schema() -> None:
 def test_what_stands_beside_the_nodes() -> None:
     e = S.expr * 2 + 1
     call = CallExtern("aten::narrow", (X, 0, 0, e), (), "r")
-    result = TensorLayout("r", torch.float64, (e, Expr(()) + 3), exprs((3, 1)))
+    result = ("r", TensorSpec(torch.float64, (e, Expr(()) + 3), exprs((3, 1))))
     document = json.loads(extern_nodes(plan_of(call, layouts=(result,)), {"s0": 4}))
     assert list(document["sym_int_values"]) == ["s0", "size0"]
     stored = document["sym_int_values"]["size0"]["as_expr"]
@@ -163,7 +164,7 @@ def test_what_stands_beside_the_nodes() -> None:
 def test_srepr_is_sympys() -> None:
     import sympy
 
-    from braze.symbolic.from_sympy import to_sympy
+    from braze.symbolic.from_sympy import expr_to_sympy
 
     t = Symbol("u3", 0, None)
     for e in (
@@ -178,7 +179,7 @@ def test_srepr_is_sympys() -> None:
     ):
         names = {name: getattr(torch.utils._sympy.functions, name) for name in ("FloorDiv", "PythonMod")}
         names |= {name: getattr(torch.utils._sympy.functions, name) for name in ("Min", "Max")}
-        assert sympy.sympify(srepr(e), locals=names) == to_sympy(e)
+        assert sympy.sympify(srepr(e), locals=names) == expr_to_sympy(e)
 
 
 @pytest.mark.parametrize(

@@ -167,6 +167,10 @@ def _set(kind: str, **values: Any) -> Callable[[Any], None]:
     return lambda graph: instructions(graph, kind)[0].update(values)
 
 
+def _set_spec(kind: str, **values: Any) -> Callable[[Any], None]:
+    return lambda graph: instructions(graph, kind)[0]["spec"].update(values)
+
+
 def _drop_buffer(graph: Any) -> None:
     instructions(graph, "run_segment")[-1]["buffers"].pop()
 
@@ -198,11 +202,11 @@ def _rename_entry(graph: Any) -> None:
         (_drop_check, "does not check its input"),
         (_drop_range, "does not check that 2 <= "),
         (_set("check_range", lower=1), "does not check that 2 <= "),
-        (_set("check_tensor", sizes=[expr("1"), expr("1")]), "checks its input .* otherwise"),
-        (_set("check_tensor", strides=[None, None]), "checks its input .* otherwise"),
-        (_set("check_tensor", device="x' or True or '"), "not a device"),
-        (_set("allocate", sizes=[expr("-4")]), "negative"),
-        (_set("allocate", sizes=[expr("4611686018427387904")]), "too large"),
+        (_set_spec("check_tensor", sizes=[expr("1"), expr("1")]), "checks its input .* otherwise"),
+        (_set_spec("check_tensor", strides=[None, None]), "checks its input .* otherwise"),
+        (_set_spec("check_tensor", device="x' or True or '"), "not a device"),
+        (_set_spec("allocate", sizes=[expr("-4")]), "negative"),
+        (_set_spec("allocate", sizes=[expr("4611686018427387904")]), "too large"),
         (_set("run_segment", entry=f"seg0({fuzz.CANARY})"), "not a symbol"),
         (_set("run_segment", threads="s77"), "not a number of threads"),
         (_set("call_extern", target=f"aten::mm({fuzz.CANARY})"), "qualified name"),

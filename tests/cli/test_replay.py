@@ -125,7 +125,7 @@ def test_a_request_alone_is_enough_where_it_has_no_constants(
 
 
 def test_files_that_are_no_requests(tmp_path: Path) -> None:
-    for content in (b"", b"rubbish\n", b"braze graph 1\n[graph]\nreturn (1,)\n", b"\xff\xfe"):
+    for content in (b"", b"rubbish\n", b"# braze graph 2\ndef forward():\n    return (1,)\n", b"\xff\xfe"):
         (tmp_path / "request.txt").write_bytes(content)
         with pytest.raises((ParseError, ArtifactError)):
             braze.inspect.replay(tmp_path / "request.txt")

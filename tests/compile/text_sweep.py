@@ -75,6 +75,8 @@ def _one(
             counts["PyTorch cannot trace"] += 1
             return ""
         return describe(error)
+    if trip.failed:
+        return describe(trip.failed[0])
     counts["graphs"] += len(trip.requests)
     counts["without printed form"] += len(trip.unserializable)
     for reason in trip.unserializable:
@@ -118,7 +120,7 @@ def sweep_zoo(dynamic: bool, console: Console) -> list[str]:
             zoo.run(model, trip.optimize(module, dynamic=dynamic), inputs)
         except Exception as error:  # whatever it raises is a finding
             wrong.append(f"{model.name}: {describe(error)}")
-        wrong += [f"{model.name}: {reason}" for reason in trip.unserializable]
+        wrong += [f"{model.name}: {reason}" for reason in (*trip.unserializable, *trip.failed)]
         sizes = ", ".join(str(len(request.gm.graph.nodes)) for request in trip.requests)
         console.print(f"{model.name:24} graphs of {sizes} nodes", highlight=False)
     return wrong

@@ -237,3 +237,26 @@ def test_sizes_may_be_symbols(dynamic: bool) -> None:
     for rows, columns in ((3, 4), (5, 7)):
         x, y = permuted(rows, columns), torch.randn(rows, columns)
         assert_agrees(compiled(x, y), fn(x, y))
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [
+        lambda x: x.exp().narrow(1, 1, 1),
+        lambda x: x.exp()[:, :1],
+        lambda x: F.group_norm(x, 1).narrow(1, -1, 1),
+        lambda x: F.conv2d(x[None], x[:, :, :2, None].expand(-1, -1, -1, 2), padding=1)[..., :2],
+        lambda x: x.exp()[1:, :, 1:],
+    ],
+)
+def test_parts_of_tensors_whose_sizes_are_one_symbol_keep_their_strides(fn: Callable[..., Any]) -> None:
+    """Whether such strides overlap is a question of signs of polynomials."""
+    compiled = compile_with(fn, "braze", strict=True, dynamic=True)
+    for n in (2, 3, 5):
+        x = torch.randn(n, n, n)
+        assert_agrees(compiled(x), fn(x))
+
+
+def test_a_dimension_of_size_1_tells_a_convolution_its_format() -> None:
+    x = torch.zeros(7).as_strided((2, 1, 2, 1), (2, 1, 1, 2))
+    check(lambda x, w: F.conv1d(torch.norm(x, dim=1), w, padding=1), x, torch.zeros(2, 2, 1))

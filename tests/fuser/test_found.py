@@ -301,9 +301,9 @@ print(r.is_nested)
 
 
 def test_traces_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    from braze.fuser import variants
+    from braze.fuser import specialize
 
-    monkeypatch.setattr(variants, "_MOST_TRACES", 4)  # one finds out that the exponent counts
+    monkeypatch.setattr(specialize, "_MOST_TRACES", 4)  # one finds out that the exponent counts
     f = braze.fuse(lambda x, p: x**p)
     x = torch.rand(3)
     for p in (1.5, 2.5, 3.5):

@@ -6,8 +6,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from braze.fuser.arg_spec import ArgSpec, Operand, iteration, pattern
-from braze.fuser.strides import broadcast_shapes, contiguous, elementwise_strides, expanded, is_dense
+from braze.fuser.kernel import ArgSpec, OperandSpec
+from braze.fuser.strides import (
+    broadcast_shapes,
+    contiguous,
+    elementwise_strides,
+    expanded,
+    is_dense,
+    merged_loops,
+    pattern,
+)
 
 
 @st.composite
@@ -68,10 +76,10 @@ def test_dense_and_expanded() -> None:
 def loops(*operands: torch.Tensor) -> list[str]:
     """The patterns of operands whose first one is the result."""
     geometries = [(tuple(t.shape), t.stride()) for t in operands]
-    found = iteration(geometries[0][0], geometries, geometries[0][1])
+    sizes, strides = merged_loops(geometries[0][0], geometries, geometries[0][1])
     return [
-        "x".join(map(str, found.sizes)),
-        *[pattern(s, t.dim()) for s, t in zip(found.strides, operands, strict=True)],
+        "x".join(map(str, sizes)),
+        *[pattern(s, t.dim()) for s, t in zip(strides, operands, strict=True)],
     ]
 
 
@@ -91,8 +99,8 @@ def test_dimensions_merge_where_every_operand_allows_it() -> None:
 
 def test_a_spec_prints_as_what_it_says() -> None:
     f32 = torch.float32
-    row = Operand(torch.bfloat16, "bu")
-    spec = ArgSpec("cpu", 2, (Operand(f32, "su"), row, "float"), (Operand(f32, "su"),))
+    row = OperandSpec(torch.bfloat16, "bu")
+    spec = ArgSpec("cpu", 2, (OperandSpec(f32, "su"), row, "float"), (OperandSpec(f32, "su"),))
     assert str(spec) == "cpu [n0, n1] f32(su), bf16(bu), float -> f32(su)"
-    narrow = ArgSpec("cuda", 1, (Operand(f32, "u"), "int"), (Operand(f32, "u"),), index_bits=32)
+    narrow = ArgSpec("cuda", 1, (OperandSpec(f32, "u"), "int"), (OperandSpec(f32, "u"),), index_bits=32)
     assert str(narrow) == "cuda [n0] f32(u), int -> f32(u) in 32 bits"

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 
 import torch
 
-from braze.ir.layout import FixedLayout
-from braze.runtime.expr import as_expr
+from braze.runtime.spec import Layout, tensor_spec
 
 __all__ = ["layout_of", "strides_in_order"]
 
 
-def layout_of(dtype: torch.dtype, size: Sequence[int], stride: Sequence[int]) -> FixedLayout:
-    return FixedLayout(dtype, tuple(map(as_expr, size)), tuple(map(as_expr, stride)))
+def layout_of(dtype: torch.dtype, size: Sequence[int], stride: Sequence[int]) -> Layout:
+    return tensor_spec(dtype, size, stride)
 
 
 def strides_in_order(size: Sequence[int], order: Sequence[int]) -> list[int]:

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from braze.ir.layout import stride_order
+from braze.runtime.spec import stride_order
 from tests.ir.layouts import layout_of, strides_in_order
 
 shapes = st.lists(st.integers(1, 4), min_size=0, max_size=3)
@@ -41,7 +41,7 @@ def test_strides_in_an_order_are_dense_and_in_that_order(size: list[int], rng: o
     layout = layout_of(torch.float32, size, strides_in_order(size, order))
     assert layout.is_dense
     real = [d for d in order if size[d] > 1]
-    assert [d for d in stride_order(layout.size, layout.stride) if size[d] > 1] == real
+    assert [d for d in stride_order(layout.sizes, layout.strides) if size[d] > 1] == real
 
 
 def test_gaps_and_overlaps() -> None:

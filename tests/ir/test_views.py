@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from braze.ir import views
-from braze.ir.layout import contiguous_strides
 from braze.ir.loops import loop_indices
 from braze.ir.views import BaseView
 from braze.runtime.expr import Symbol, as_expr
+from braze.runtime.spec import contiguous_strides
 from tests.ir.layouts import layout_of
 
 
@@ -55,7 +55,7 @@ def test_a_view_is_what_torch_makes_of_it(view: BaseView, fn: object, shape: tup
     assert torch.equal(gathered(base, view), expected)
     layout = view.layout(layout_of(torch.int64, shape, base.stride()))
     assert layout is not None
-    ints = [tuple(e.constant for e in part) for part in (layout.size, layout.stride)]
+    ints = [tuple(e.constant for e in part) for part in (layout.sizes, layout.strides)]
     strided = torch.as_strided(base, *ints, layout.offset.constant)
     assert torch.equal(strided, expected)
 
@@ -86,7 +86,7 @@ def test_a_reshape_of_strided_memory_has_a_layout_only_if_torch_has_a_view(
         assert layout is None
         return
     assert layout is not None
-    assert tuple(e.constant for e in layout.stride) == expected.stride()
+    assert tuple(e.constant for e in layout.strides) == expected.stride()
 
 
 def test_symbolic_reshapes_need_no_division() -> None:

@@ -31,11 +31,11 @@ from braze.ir.externs import (
     map_leaves,
 )
 from braze.ir.graph import Graph
-from braze.ir.layout import Layout
 from braze.lowering.graph import GraphLowering
 from braze.ops.interpreter import interpret
 from braze.ops.kernel import BufferArg, Kernel, referenced
 from braze.runtime.expr import Expr
+from braze.runtime.spec import Layout
 from tests.numerics import assert_agrees, in_float64
 
 
@@ -80,7 +80,7 @@ class Execution:
             if isinstance(buffer, Expr) and buffer.symbol is not None:
                 self.sizes[buffer.symbol.name] = int(value)
             if isinstance(buffer, InputBuffer):
-                pairs = [*zip(buffer.layout.size, value.shape), *zip(buffer.layout.stride, value.stride())]
+                pairs = [*zip(buffer.layout.sizes, value.shape), *zip(buffer.layout.strides, value.stride())]
                 for e, n in pairs:
                     if e.symbol is not None:
                         self.sizes.setdefault(e.symbol.name, n)
@@ -98,8 +98,8 @@ class Execution:
         return e.evaluate(self.sizes)
 
     def tensor(self, storage: str, layout: Layout) -> torch.Tensor:
-        size = [self.number(e) for e in layout.size]
-        stride = [self.number(e) for e in layout.stride]
+        size = [self.number(e) for e in layout.sizes]
+        stride = [self.number(e) for e in layout.strides]
         memory = self.memory[storage]
         return memory.as_strided(size, stride, memory.storage_offset() + self.number(layout.offset))
 
@@ -119,7 +119,7 @@ class Execution:
         for op in self.graph.operations:
             if isinstance(op, ComputedBuffer):
                 if op.buffer.storage == op.buffer.name:
-                    self.allocate(op.buffer.name, op.buffer.fix_layout())
+                    self.allocate(op.buffer.name, op.buffer.layout)
                 self.compute(op)
             elif isinstance(op, ConcatKernel):
                 self.allocate(op.buffer.name, op.buffer.layout)
@@ -167,7 +167,7 @@ class Execution:
                 for symbol, name, dim in op.binds:
                     if name == result.name:
                         self.sizes[symbol] = part.shape[dim]
-            assert [self.number(s) for s in result.layout.stride] == list(part.stride()) or part.numel() < 2
+            assert [self.number(s) for s in result.layout.strides] == list(part.stride()) or part.numel() < 2
             extent = self.number(result.layout.extent)
             self.memory[result.name] = part.as_strided((extent,), (1,), part.storage_offset())
 

@@ -9,6 +9,7 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import braze
+from braze._torch.shapes import shape_env_of
 from braze.compile.fx_compile import CompileRequest
 from braze.compile.pipeline import compile_graph
 from braze.config import Config
@@ -52,9 +53,9 @@ def compiled_with(names: Sequence[str], mode: str) -> list[torch.Tensor]:
     tensors = [node for node in placeholders if isinstance(node.meta["val"], torch.Tensor)]
     for node, name in zip(tensors, names, strict=True):
         node.name = name
-    values = tuple(node.meta["val"] for node in placeholders)
+    env = shape_env_of(node.meta["val"] for node in placeholders)
     outputs = len(gm.graph.output_node().args[0])  # type: ignore[arg-type]
-    request = CompileRequest(gm, values, frozenset(), outputs, Config(strict=True), "inference", 0)
+    request = CompileRequest(gm, env, frozenset(), outputs, Config(strict=True), "inference", 0)
     return list(compile_graph(request).run(inputs))
 
 

@@ -218,6 +218,45 @@ def test_integer_functions(dtype: torch.dtype) -> None:
     check(fn, sample(dtype, 6, low=0))
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_products_are_added_to_the_last_bit_as_in_eager(dtype: torch.dtype) -> None:
+    a, b, c = (sample(dtype, 64, 4, seed=k) for k in range(3))  # whole vectors: eager rounds a rest otherwise
+    weights = sample(dtype, 64, 4, seed=4).sigmoid()
+
+    def results(x: Any, y: Any, z: Any, w: Any) -> list[torch.Tensor]:
+        return [
+            torch.addcmul(x, y, z),
+            torch.addcmul(x, y, z, value=0.3),
+            torch.addcmul(x, y, y[0, 0].double()),
+            *(torch.lerp(x, y, weight) for weight in (0.0, 0.2, 0.5, 0.9, 1.0, -0.7)),
+            torch.lerp(x, y, w),
+            torch.lerp(x, y, w[0]),
+        ]
+
+    for ours, eager in zip(run(results, a, b, c, weights), results(a, b, c, weights), strict=True):
+        assert torch.equal(ours, eager)
+    if dtype in (
+        torch.float32,
+        torch.float64,
+    ):  # eager rounds the products of half types, too, in some places
+
+        def scaled(x: Any, y: Any) -> list[torch.Tensor]:
+            return [torch.add(x, y, alpha=0.3), torch.sub(x, y, alpha=0.3), torch.rsub(x, y, alpha=3)]
+
+        assert all(map(torch.equal, run(scaled, a, b), scaled(a, b)))
+
+
+def test_no_overflow_between_a_product_and_its_sum() -> None:
+    least, most = torch.full((16,), -math.inf), torch.full((16,), torch.finfo(torch.float32).max)
+    check(lambda x, y: torch.addcmul(x, y, y), least, most)
+
+
+def test_the_scale_of_a_product_of_integers_is_an_integer() -> None:
+    x = torch.arange(5)
+    for value in (0.5, 2.7, -1.5, 3):
+        check(lambda x, value=value: torch.addcmul(x, x, x, value=value), x)
+
+
 def test_three_operands() -> None:
     a, b, c = (sample(torch.float32, 4, 5, seed=k) for k in range(3))
     check(lambda x, y, z: torch.addcmul(x, y, z, value=0.3), a, b, c)

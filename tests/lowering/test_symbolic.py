@@ -54,7 +54,7 @@ def test_at_other_sizes(name: str) -> None:
 
 def test_sizes_stay_symbolic() -> None:
     graph, _ = lower(trace(lambda x: torch.softmax(x, -1), torch.randn(5, 7), symbolic=True))
-    assert all(e.constant is None for e in graph.inputs[0].layout.size)
+    assert all(e.constant is None for e in graph.inputs[0].layout.sizes)
     loops = [op for op in graph.operations if isinstance(op, ComputedBuffer)]
     assert all(v.size.constant is None for op in loops for v in (*op.stage.vars, *op.stage.rvars))
 

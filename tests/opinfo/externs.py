@@ -19,7 +19,6 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from braze._torch.shapes import shape_env_of
 from braze.artifact.output_code import OutputCode
 from braze.compile.eager_graph import run_eagerly
 from braze.compile.fx_compile import CompileRequest
@@ -56,7 +55,7 @@ class _ExternsOnly:
         self.values: dict[str, dict[str, int]] = {}
 
     def compile(self, request: CompileRequest) -> OutputCode:
-        env = shape_env_of(request.example_inputs)
+        env = request.shape_env
         known = {} if env is None else env.backed_var_to_val
         self.values[request.name] = {str(symbol): int(value) for symbol, value in known.items()}
         lowering = GraphLowering(request.gm, request.config, request.static_inputs, request.visible_outputs)

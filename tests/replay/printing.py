@@ -52,7 +52,7 @@ def _request(name: str) -> CompileRequest:
 
 
 def _sections(request: CompileRequest) -> Iterator[str]:
-    watch = GuardWatch(request.example_inputs)
+    watch = GuardWatch(request.shape_env)
     lowering = GraphLowering(
         request.gm, request.config, request.static_inputs, request.visible_outputs, forced={}
     )

@@ -39,8 +39,8 @@ from braze.runtime.plan import (
     Slice,
     View,
     Workspace,
-    exprs,
 )
+from braze.runtime.spec import TensorSpec, exprs
 from braze.runtime.verify import PlanError
 from tests.runtime.kernels import ADD_ONE, FAIL, TEAM, linked
 
@@ -65,8 +65,8 @@ def fixed_plan(kernels: tuple[KernelEntry, ...] = ()) -> Plan:
         "fixed",
         ("a",),
         (
-            CheckTensor("a", F32, EIGHT, ONE),
-            Allocate("b", F32, EIGHT, ONE),
+            CheckTensor("a", TensorSpec(F32, EIGHT, ONE)),
+            Allocate("b", TensorSpec(F32, EIGHT, ONE)),
             add_one("a", "b", kernels=kernels),
             Return((Ref("b"),)),
         ),
@@ -82,8 +82,8 @@ def dynamic_plan() -> Plan:
         (
             BindSize("s0", "a", 0),
             BindSize("s1", "a", 1),
-            CheckTensor("a", F32, sizes, strides),
-            Allocate("b", F32, sizes, strides),
+            CheckTensor("a", TensorSpec(F32, sizes, strides)),
+            Allocate("b", TensorSpec(F32, sizes, strides)),
             add_one("a", "b", s0 * s1),
             Return((Ref("b"), s0 * s1, None)),
         ),
@@ -169,7 +169,7 @@ def test_symbolic_inputs_are_checked(code, bad, says: str) -> None:
 
 
 def test_what_is_not_relied_on_may_vary(code) -> None:
-    check = CheckTensor("a", F32, (None, as_expr(8)), (None, as_expr(1)))
+    check = CheckTensor("a", TensorSpec(F32, (None, as_expr(8)), (None, as_expr(1))))
     function = build(Plan("p", ("a",), (check, Return(()))))
     for good in (torch.ones(3, 8), torch.ones(5, 16)[:, :8], torch.ones(0, 8)):
         assert function([good]) == []
@@ -179,7 +179,7 @@ def test_what_is_not_relied_on_may_vary(code) -> None:
 
 
 def test_the_stride_of_a_dimension_of_size_one_does_not_count(code) -> None:
-    plan = Plan("p", ("a",), (CheckTensor("a", F32, exprs([1, 8]), exprs([8, 1])), Return(())))
+    plan = Plan("p", ("a",), (CheckTensor("a", TensorSpec(F32, exprs([1, 8]), exprs([8, 1]))), Return(())))
     odd = torch.ones(8).as_strided((1, 8), (5, 1))
     assert build(plan)([odd]) == []
 
@@ -217,8 +217,8 @@ def test_relations_and_bounds_are_checked(sizes: tuple[int, int], says: str) -> 
             CheckRange("s1", 2, 7),
             CheckRange("s0", 2),
             CheckSizes(compare(s0, ">", bounded)),
-            CheckTensor("a", F32, (s0 * 2 + 1,), ONE),
-            CheckTensor("b", F32, (bounded,), ONE),
+            CheckTensor("a", TensorSpec(F32, (s0 * 2 + 1,), ONE)),
+            CheckTensor("b", TensorSpec(F32, (bounded,), ONE)),
             Return((s0, bounded)),
         ),
     )
@@ -230,7 +230,9 @@ def test_relations_and_bounds_are_checked(sizes: tuple[int, int], says: str) -> 
 
 def test_a_tensor_without_elements_is_of_no_other_size() -> None:
     plan = Plan(
-        "p", ("a",), (BindSize("s0", "a"), CheckTensor("a", F32, (s0, s0), (s0, as_expr(1))), Return((s0,)))
+        "p",
+        ("a",),
+        (BindSize("s0", "a"), CheckTensor("a", TensorSpec(F32, (s0, s0), (s0, as_expr(1)))), Return((s0,))),
     )
     assert build(plan)([torch.zeros(3, 3)]) == [3]
     for sizes in ((3, 0), (0, 3)):
@@ -245,7 +247,11 @@ def test_wrong_number_of_inputs(code) -> None:
 
 def test_numbers_as_inputs(code) -> None:
     plan = Plan(
-        "p", ("s0", "x"), (Allocate("b", F32, (s0 * 2,), ONE), Return((Ref("b"), Ref("x")))), (), ("s0",)
+        "p",
+        ("s0", "x"),
+        (Allocate("b", TensorSpec(F32, (s0 * 2,), ONE)), Return((Ref("b"), Ref("x")))),
+        (),
+        ("s0",),
     )
     out, x = build(plan)([3, 2.5])
     assert (out.shape, x) == ((6,), 2.5)
@@ -310,7 +316,7 @@ def test_externs_constants_and_views() -> None:
         CallExtern("aten::mm", (Ref("a"), Ref("w")), (), "m"),
         CallExtern("aten::topk", (Ref("m"), 1, -1, True, True), (), ("v", None)),
         CallExtern("aten::cat", ((Ref("v"), Ref("v")), 1), (), "c"),
-        View("r", "c", exprs([3]), exprs([2]), as_expr(1)),
+        View("r", "c", TensorSpec(F32, exprs([3]), exprs([2]), as_expr(1))),
     )
     a, w = torch.randn(3, 4), torch.randn(4, 5)
     (r,) = build(plan, constants={"weight": w})([a])
@@ -335,18 +341,20 @@ def test_extern_keyword_arguments_of_every_kind() -> None:
 
 
 def test_view_as_another_dtype() -> None:
-    plan = extern_plan(View("r", "a", exprs([2, 2]), exprs([2, 1]), as_expr(4), torch.int16))
+    plan = extern_plan(
+        View("r", "a", TensorSpec(torch.int16, exprs([2, 2]), exprs([2, 1]), as_expr(4)), True)
+    )
     a = torch.arange(8, dtype=torch.int32)
     (r,) = build(plan)([a])
     assert r.tolist() == [[2, 0], [3, 0]]
     assert r.data_ptr() == a.data_ptr() + 8
     assert build(plan)([a[2:]])[0].tolist() == [[4, 0], [5, 0]]
     with pytest.raises(ValueError, match="no place"):
-        build(extern_plan(View("r", "a", ONE, ONE, as_expr(0), I64)))([a[1:]])
+        build(extern_plan(View("r", "a", TensorSpec(I64, ONE, ONE, as_expr(0)), True)))([a[1:]])
 
 
 def test_views_count_from_where_the_tensor_begins() -> None:
-    plan = extern_plan(View("r", "a", exprs([2]), ONE, as_expr(1)))
+    plan = extern_plan(View("r", "a", TensorSpec(F32, exprs([2]), ONE, as_expr(1))))
     assert build(plan)([torch.arange(8.0)[3:]])[0].tolist() == [4.0, 5.0]
 
 
@@ -360,7 +368,7 @@ def test_unbacked_size_from_a_tensor() -> None:
             Assert(compare(u0, "<=", 4), "u0 <= 4 does not hold"),
             CallExtern("aten::nonzero", (Ref("a"),), (), "z"),
             BindSize("s0", "z", 0),
-            CheckTensor("z", I64, (u0, as_expr(1)), (None, None), origin="aten::nonzero"),
+            CheckTensor("z", TensorSpec(I64, (u0, as_expr(1)), (None, None)), origin="aten::nonzero"),
             Return((u0, s0, Ref("z"))),
         ),
     )
@@ -395,14 +403,14 @@ def workspace_plan(size: object = 8) -> Plan:
         "ws",
         ("a", "s0"),
         (
-            Allocate("r", F32, (n,), ONE),
+            Allocate("r", TensorSpec(F32, (n,), ONE)),
             Workspace("ws", n * 4 + 256),
-            Slice("t", "ws", as_expr(64), F32, (n,), ONE),
-            Slice("t2", "ws", as_expr(0), F32, (n,), ONE)
+            Slice("t", "ws", as_expr(64), TensorSpec(F32, (n,), ONE)),
+            Slice("t2", "ws", as_expr(0), TensorSpec(F32, (n,), ONE))
             if size == 8
-            else View("t2", "r", (n,), ONE, as_expr(0)),
+            else View("t2", "r", TensorSpec(F32, (n,), ONE, as_expr(0))),
             add_one("a", "t", n),
-            View("v", "t", (n,), ONE, as_expr(0)),
+            View("v", "t", TensorSpec(F32, (n,), ONE, as_expr(0))),
             CallExtern("aten::add.out", (Ref("v"), Ref("t")), (("out", Ref("t2")),)),
             add_one("t2", "r", n),
             Free(("t", "ws") if size != 8 else ("t", "v", "t2", "ws")),
@@ -457,7 +465,7 @@ def test_a_call_inside_a_call_gets_other_memory(code) -> None:
         ("a",),
         (
             Workspace("ws", as_expr(64)),
-            Slice("t", "ws", as_expr(0), F32, EIGHT, ONE),
+            Slice("t", "ws", as_expr(0), TensorSpec(F32, EIGHT, ONE)),
             CallExtern("python::again", (Ref("t"),)),
             Return(()),
         ),
@@ -478,7 +486,7 @@ def test_a_call_that_raises_keeps_its_memory_from_others(code) -> None:
         (),
         (
             Workspace("ws", as_expr(64)),
-            Slice("t", "ws", as_expr(0), F32, EIGHT, ONE),
+            Slice("t", "ws", as_expr(0), TensorSpec(F32, EIGHT, ONE)),
             CallExtern("python::fail", (Ref("t"),)),
             Return(()),
         ),
@@ -539,7 +547,7 @@ def test_instrument_sees_every_kernel_and_extern(code) -> None:
         "p",
         ("a",),
         (
-            Allocate("b", F32, EIGHT, ONE),
+            Allocate("b", TensorSpec(F32, EIGHT, ONE)),
             add_one("a", "b", kernels=kernels),
             CallExtern("aten::neg", (Ref("b"),), (), "c"),
             add_one("c", "b"),
@@ -648,7 +656,7 @@ def test_names_of_a_plan_never_meet_those_of_generated_code(code) -> None:
         "class",
         names,
         (
-            *(CheckTensor(name, F32, EIGHT, ONE) for name in names),
+            *(CheckTensor(name, TensorSpec(F32, EIGHT, ONE)) for name in names),
             *(add_one("args", name, checked=True) for name in names[1:]),
             CallExtern("aten::topk", (Ref("error"), 1), (), ("top", None)),
             Return(tuple(map(Ref, names))),

@@ -141,6 +141,16 @@ def test_quotients_are_no_larger_than_what_they_divide() -> None:
     assert not known_nonnegative(n // 2 - 2)
 
 
+def test_signs_of_squares() -> None:
+    n, few = Symbol("n", 2).expr, Symbol("k", 2, 3).expr
+    assert known_nonnegative(n * n - n)
+    assert known_nonnegative(n * n * n - n * n * 2)
+    assert not known_nonnegative(n * n - n * 3)
+    assert not known_nonnegative(n - n * n)
+    assert known_nonnegative(n * n * 2 - n * few - few * few + few + 6)
+    assert not known_nonnegative(n * few - few * few * 2)
+
+
 def test_a_number_is_the_integer_that_it_is() -> None:
     for k in (-70000, -1, 0, 1, 5000):
         e = as_expr(k)

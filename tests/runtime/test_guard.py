@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from braze.runtime.expr import Symbol
-from braze.runtime.guard import FALSE, TRUE, BoolExpr, all_of, any_of, compare, negate, parse_guard
+from braze.runtime.expr_parser import parse_condition
+from braze.runtime.guard import FALSE, TRUE, BoolExpr, all_of, any_of, compare, negate
 from tests.runtime.exprs import BY_NAME, N, Tree, build, names_in, points, trees, value
 
 RELATIONS = ("==", "!=", "<", "<=", ">", ">=")
@@ -58,7 +59,7 @@ def test_evaluates_as_python_does(c: Condition) -> None:
 @given(conditions())
 def test_printed_form_parses_back(c: Condition) -> None:
     guard = make(c)
-    again = parse_guard(str(guard), BY_NAME)
+    again = parse_condition(str(guard), BY_NAME)
     assert again == guard
     assert str(again) == str(guard)
     assert negate(negate(guard)) == guard
@@ -96,7 +97,7 @@ def test_canonical_forms_meet() -> None:
 
 
 def test_chained_comparisons_parse() -> None:
-    guard = parse_guard("2 <= s0 < 5", BY_NAME)
+    guard = parse_condition("2 <= s0 < 5", BY_NAME)
     assert [guard.evaluate({"s0": k}) for k in (1, 2, 4, 5)] == [False, True, True, False]
     assert str(guard) == "s0 >= 2 and 4 >= s0"
 
@@ -106,7 +107,7 @@ def test_chained_comparisons_parse() -> None:
 )
 def test_only_the_grammar_parses(text: str) -> None:
     with pytest.raises(ValueError, match="not a"):
-        parse_guard(text, BY_NAME)
+        parse_condition(text, BY_NAME)
 
 
 def test_missing_symbol_is_a_key_error() -> None:

@@ -29,11 +29,11 @@ from braze.runtime.plan import (
     Slice,
     View,
     Workspace,
-    exprs,
 )
+from braze.runtime.spec import TensorSpec, exprs
 from braze.runtime.verify import PlanError, verify
 
-F32 = torch.float32
+F32, F64 = torch.float32, torch.float64
 s0 = Symbol("s0", 0).expr
 u0 = Symbol("u0", 0).expr
 n = Symbol("n", 0).expr
@@ -52,11 +52,11 @@ def test_prints_as_a_program() -> None:
         ("a", "n"),
         (
             BindSize("s0", "a", 0),
-            CheckTensor("a", F32, (s0, as_expr(4)), (as_expr(4), None)),
+            CheckTensor("a", TensorSpec(F32, (s0, as_expr(4)), (as_expr(4), None))),
             LoadConstant("c", "weight"),
-            Allocate("b", F32, (s0, as_expr(4)), exprs([4, 1])),
+            Allocate("b", TensorSpec(F32, (s0, as_expr(4)), exprs([4, 1]))),
             Workspace("ws", s0 * 16 + 64),
-            Slice("t", "ws", as_expr(64), torch.bfloat16, (s0,), ONE),
+            Slice("t", "ws", as_expr(64), TensorSpec(torch.bfloat16, (s0,), ONE)),
             RunSegment(
                 "seg0",
                 (BufferArg("a"), BufferArg("ws", as_expr(8))),
@@ -68,7 +68,7 @@ def test_prints_as_a_program() -> None:
             CallExtern(
                 "aten::topk", (Ref("b"), 2, -1, True, (s0, None)), (("dtype", F32),), ("v", None), "f.py:3"
             ),
-            View("w", "b", (s0,), exprs([4]), as_expr(2)),
+            View("w", "b", TensorSpec(F32, (s0,), exprs([4]), as_expr(2))),
             BindItem("u0", "v"),
             Assert(compare(u0, "<=", s0), "u0 is too large"),
             Free(("t", "ws")),
@@ -99,16 +99,16 @@ def test_prints_as_a_program() -> None:
 
 
 def allocate(name: str) -> Allocate:
-    return Allocate(name, F32, FOUR, ONE)
+    return Allocate(name, TensorSpec(F32, FOUR, ONE))
 
 
 def slice_of(name: str, offset: int, length: int = 4) -> Slice:
-    return Slice(name, "ws", as_expr(offset), F32, exprs([length]), ONE)
+    return Slice(name, "ws", as_expr(offset), TensorSpec(F32, exprs([length]), ONE))
 
 
-def view_of(base: str, offset: int, length: int = 4, dtype: torch.dtype | None = None) -> View:
+def view_of(base: str, offset: int, length: int = 4, dtype: torch.dtype = F32) -> View:
     out = "v" if base != "v" else "w"
-    return View(out, base, exprs([length]), ONE, as_expr(offset), dtype)
+    return View(out, base, TensorSpec(dtype, exprs([length]), ONE, as_expr(offset)), dtype is not F32)
 
 
 def segment(*buffers: BufferArg) -> RunSegment:
@@ -129,24 +129,32 @@ WS = Workspace("ws", as_expr(64))
         (plan(Free(("a",)), Return((Ref("a"),))), "a is used after it was freed"),
         (plan(Free(("a",)), allocate("a")), "a is defined twice"),
         (plan(Free(("a", "a"))), "a is used after it was freed"),
-        (plan(Allocate("b", F32, (s0,), ONE)), "s0 in s0 is not a number"),
-        (plan(BindItem("u0", "a", as_int=False), Allocate("b", F32, (u0,), ONE)), "u0 in u0 is not a number"),
-        (plan(Allocate("b", F32, FOUR, ())), "1 sizes and 0 strides"),
+        (plan(Allocate("b", TensorSpec(F32, (s0,), ONE))), "s0 in s0 is not a number"),
+        (
+            plan(BindItem("u0", "a", as_int=False), Allocate("b", TensorSpec(F32, (u0,), ONE))),
+            "u0 in u0 is not a number",
+        ),
+        (plan(Allocate("b", TensorSpec(F32, FOUR, ()))), "1 sizes and 0 strides"),
         (plan(BindSize("s0", "a", 0, "rank")), "no rank"),
         (plan(Return(()), Return(())), "one return"),
         (Plan("p", (), ()), "one return"),
         (Plan("p", (), (allocate("b"),)), "one return"),
-        (plan(WS, Slice("t", "a", as_expr(0), F32, FOUR, ONE)), "a is not a workspace"),
+        (plan(WS, Slice("t", "a", as_expr(0), TensorSpec(F32, FOUR, ONE))), "a is not a workspace"),
         (plan(WS, slice_of("t", 2)), "not a multiple of 4"),
         (plan(WS, slice_of("t", -4)), "negative"),
         (plan(WS, slice_of("t", 52)), "ends at byte 68 of 64"),
         (plan(WS, slice_of("t", 0), Return((Ref("t"),))), "lies in a workspace"),
         (
-            plan(WS, slice_of("t", 0), View("v", "t", FOUR, ONE, as_expr(0)), Return(((Ref("v"),),))),
+            plan(
+                WS,
+                slice_of("t", 0),
+                View("v", "t", TensorSpec(F32, FOUR, ONE, as_expr(0))),
+                Return(((Ref("v"),),)),
+            ),
             "lies in a workspace",
         ),
         (
-            plan(WS, slice_of("t", 0), Free(("ws",)), View("v", "t", FOUR, ONE, as_expr(0))),
+            plan(WS, slice_of("t", 0), Free(("ws",)), View("v", "t", TensorSpec(F32, FOUR, ONE, as_expr(0)))),
             "t is used after",
         ),
         (plan(WS, Free(("ws",)), slice_of("t", 0)), "ws is used after"),
@@ -160,15 +168,18 @@ WS = Workspace("ws", as_expr(64))
         (plan(allocate("max")), "means something else"),
         (plan(allocate("\ufb01")), "means something else"),
         (Plan("p\0", (), (Return(()),)), "not the name of a plan"),
-        (plan(Allocate("b", F32, exprs([-1]), ONE)), "-1 is negative"),
-        (plan(Allocate("b", F32, FOUR, exprs([-1]))), "-1 is negative"),
-        (plan(Allocate("b", F32, exprs([1 << 40, 1 << 40]), exprs([1 << 40, 1]))), "a tensor of"),
-        (plan(Allocate("b", F32, exprs([1 << 63]), ONE)), "too large"),
-        (plan(Allocate("b", F32, exprs([1] * 65), exprs([1] * 65))), "65 dimensions"),
-        (plan(Allocate("b", F32, FOUR, ONE, "cpu' or")), "not a device"),
-        (plan(CheckTensor("a", F32, FOUR, ONE, "")), "not a device"),
+        (plan(Allocate("b", TensorSpec(F32, exprs([-1]), ONE))), "-1 is negative"),
+        (plan(Allocate("b", TensorSpec(F32, FOUR, exprs([-1])))), "-1 is negative"),
+        (plan(Allocate("b", TensorSpec(F32, exprs([1 << 40, 1 << 40]), exprs([1 << 40, 1])))), "a tensor of"),
+        (plan(Allocate("b", TensorSpec(F32, exprs([1 << 63]), ONE))), "too large"),
+        (plan(Allocate("b", TensorSpec(F32, exprs([1] * 65), exprs([1] * 65)))), "65 dimensions"),
+        (plan(Allocate("b", TensorSpec(F32, FOUR, ONE, device="cpu' or"))), "not a device"),
+        (plan(CheckTensor("a", TensorSpec(F32, FOUR, ONE, device=""))), "not a device"),
         (plan(Workspace("ws", as_expr(-1))), "-1 is negative"),
-        (plan(BindSize("n", "a"), Allocate("b", F32, (-n - 1,), ONE)), "-n - 1 is always negative"),
+        (
+            plan(BindSize("n", "a"), Allocate("b", TensorSpec(F32, (-n - 1,), ONE))),
+            "-n - 1 is always negative",
+        ),
         (plan(BindSize("s0", "a", 64)), "no size 64"),
         (plan(BindSize("s0", "a", factor=0)), "nothing follows from 0 times"),
         (plan(BindSize("s0", "a", rest=u0)), "u0 in u0 is not a number"),
@@ -177,9 +188,16 @@ WS = Workspace("ws", as_expr(64))
         (plan(CheckSizes(compare(s0, ">=", 3))), "s0 in s0 >= 3 is not a number"),
         (plan(Assert(TRUE, "", "SystemExit")), "no check raises 'SystemExit'"),
         (plan(BindSize("s0", "a", -1)), "no size -1"),
-        (plan(CheckTensor("a", F32, FOUR, ONE), view_of("a", 1)), "ends at byte 20 of 16"),
+        (plan(CheckTensor("a", TensorSpec(F32, FOUR, ONE)), view_of("a", 1)), "ends at byte 20 of 16"),
         (plan(allocate("b"), view_of("b", 0, 5)), "ends at byte 20 of 16"),
-        (plan(allocate("b"), view_of("b", 0, 2, torch.float64), view_of("v", 2, 1)), "byte 24 of 16"),
+        (
+            plan(allocate("b"), view_of("b", 0, 2, torch.float64), view_of("v", 2, 1, torch.float64)),
+            "byte 24 of 16",
+        ),
+        (
+            plan(allocate("b"), View("v", "b", TensorSpec(torch.int32, ONE, ONE))),
+            "b is of float32, and so are views of it",
+        ),
         (plan(allocate("b"), view_of("b", -1)), "-1 is negative"),
         (plan(WS, slice_of("t", 0), view_of("t", 13)), "ends at byte 68 of 16"),
         (plan(view_of("n", 0), inputs=("n",), numbers=("n",)), "not a tensor"),
@@ -216,11 +234,11 @@ def test_verifier_accepts_an_empty_slice_at_the_end() -> None:
 def test_verifier_accepts_what_lies_inside() -> None:
     verify(
         plan(
-            CheckTensor("a", F32, exprs([4, 1]), (as_expr(1), None)),
+            CheckTensor("a", TensorSpec(F32, exprs([4, 1]), (as_expr(1), None))),
             view_of("a", 3, 1),
             BindThreads("team"),
-            Allocate("b", F32, exprs([0, 9]), exprs([9, 1])),
-            View("e", "b", exprs([3, 0]), exprs([7, 7]), as_expr(5)),
+            Allocate("b", TensorSpec(F32, exprs([0, 9]), exprs([9, 1]))),
+            View("e", "b", TensorSpec(F32, exprs([3, 0]), exprs([7, 7]), as_expr(5))),
             RunSegment("f", (BufferArg("a", as_expr(16)),), (), as_expr(1), threads="team"),
         )
     )

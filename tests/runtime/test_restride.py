@@ -7,7 +7,8 @@ import torch
 
 from braze.errors import ResultMismatchError
 from braze.runtime.callgen import build
-from braze.runtime.plan import CallExtern, Plan, Ref, Restride, Return, exprs
+from braze.runtime.plan import CallExtern, Plan, Ref, Restride, Return
+from braze.runtime.spec import TensorSpec, exprs
 
 
 def test_results_of_operators_get_the_strides_that_the_code_expects() -> None:
@@ -17,7 +18,7 @@ def test_results_of_operators_get_the_strides_that_the_code_expects() -> None:
             ("x",),
             (
                 CallExtern("python::op", (Ref("x"),), outs="y"),
-                Restride("y", exprs(sizes), exprs(strides), "op"),
+                Restride("y", TensorSpec(torch.float32, exprs(sizes), exprs(strides)), "op"),
                 Return((Ref("y"),)),
             ),
         )

@@ -27,11 +27,11 @@ from braze.ir.externs import (
     map_leaves,
 )
 from braze.ir.graph import Graph
-from braze.ir.layout import Layout
 from braze.ops.interpreter import interpret
 from braze.ops.kernel import Kernel
 from braze.runtime.checks import EXCEPTIONS
 from braze.runtime.expr import Expr
+from braze.runtime.spec import Layout
 from braze.schedule.schedule import Schedule, Segment
 
 
@@ -48,7 +48,7 @@ class ReferenceRun:
             if isinstance(item, InputBuffer):
                 self.storages[item.name] = value
                 for e, n in zip(
-                    (*item.layout.size, *item.layout.stride), (*value.shape, *value.stride()), strict=True
+                    (*item.layout.sizes, *item.layout.strides), (*value.shape, *value.stride()), strict=True
                 ):
                     if e.symbol is not None:
                         self.sizes.setdefault(e.symbol.name, int(n))
@@ -121,7 +121,7 @@ class ReferenceRun:
         if found is None:
             layout = self.graph.buffers[name].layout
             found = self.storages[name] = torch.empty_strided(
-                self._ints(layout.size), self._ints(layout.stride), dtype=layout.dtype
+                self._ints(layout.sizes), self._ints(layout.strides), dtype=layout.dtype
             )
         return found
 
@@ -134,7 +134,7 @@ class ReferenceRun:
             return leaf
         base = self._storage(leaf.buffer.storage)
         layout: Layout = leaf.layout
-        size, stride = self._ints(layout.size), self._ints(layout.stride)
+        size, stride = self._ints(layout.sizes), self._ints(layout.strides)
         if tuple(base.shape) == size and base.stride() == stride and layout.offset == 0:
             return base
         offset = base.storage_offset() + layout.offset.evaluate(self.sizes)

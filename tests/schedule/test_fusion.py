@@ -212,9 +212,9 @@ def test_nothing_is_fused_across_devices() -> None:
     limits = limits_under(request.config)
     assert len(Fuser(graph, build_nodes(graph), limits).run()) == 1
     nodes = build_nodes(graph)
-    nodes[1].device = torch.device("meta")
+    nodes[1].device = "meta"
     one, two = Fuser(graph, nodes, lambda device: LIMITS).run()
-    assert (one.device.type, two.device.type) == ("cpu", "meta")
+    assert (one.device, two.device) == ("cpu", "meta")
     assert len(segmented([one, two])) == 2
 
 

@@ -68,6 +68,13 @@ def test_indices_of_other_places_do_not_match() -> None:
     assert match_indices(i.expr, [i], j.expr * j.expr, [j], Fresh()) is None
 
 
+def test_an_empty_loop_matches_no_other() -> None:
+    size = Symbol("n", 2).expr
+    i, j = Symbol("i", 0, size - 1), Symbol("j", 0, -1)
+    assert match_indices(i.expr, [i], j.expr, [j], Fresh()) is None
+    assert match_indices(j.expr, [j], i.expr, [i], Fresh()) is None
+
+
 def test_symbolic_sizes_match() -> None:
     n = Symbol("s0", 2).expr
     i, j, k = Symbol("i0", 0, n - 1), Symbol("i1", 0, 63), Symbol("k", 0, n * 64 - 1)

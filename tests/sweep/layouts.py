@@ -102,7 +102,13 @@ def variants(call: Call, checked: bool = True) -> Iterator[tuple[str, Call]]:
             if other is not None and other.signature not in seen:
                 seen.add(other.signature)
                 yield f"{name} {whose}", other
-    others = (("0-d", _as_scalar), ("wider", _wider), ("empty", _empty))
+    others = (
+        ("0-d", _as_scalar),
+        ("wider", _wider),
+        ("empty", _empty),
+        ("one row", _one_row),
+        ("one column", _one_column),
+    )
     for name, make in others if checked else ():
         other = make(call)
         if other is not None and other.signature not in seen:
@@ -174,6 +180,28 @@ def _empty(call: Call) -> Call | None:
 
     def convert(x: torch.Tensor) -> torch.Tensor:
         return fresh(x[:0]) if x.ndim and x.shape[0] == length else x
+
+    return Call(map_tensors(call.args, convert), map_tensors(call.kwargs, convert))
+
+
+def _one_row(call: Call) -> Call | None:
+    """One element along the first dimension of what is as long as the first tensor is; its stride is that of
+    something longer."""
+    return _cut(call, 0)
+
+
+def _one_column(call: Call) -> Call | None:
+    """The same along the last dimension."""
+    return _cut(call, -1)
+
+
+def _cut(call: Call, dim: int) -> Call | None:
+    if not call.tensors or call.tensors[0].ndim == 0 or call.tensors[0].shape[dim] < 2:
+        return None
+    length = call.tensors[0].shape[dim]
+
+    def convert(x: torch.Tensor) -> torch.Tensor:
+        return x.narrow(dim, 0, 1) if x.ndim and x.shape[dim] == length else x
 
     return Call(map_tensors(call.args, convert), map_tensors(call.kwargs, convert))
 

@@ -13,6 +13,7 @@ from torch._subclasses import FakeTensorMode
 from torch.fx import Graph, GraphModule, Node
 
 import braze.lowering.families  # noqa: F401  fills the registry
+from braze._torch.shapes import shape_env_of
 from braze.compile.fx_compile import CompileRequest
 from braze.compile.pipeline import compile_graph
 from braze.config import Config
@@ -110,7 +111,7 @@ class _Batch:
         graph.output(tuple(outputs))
         request = CompileRequest(
             gm=GraphModule({}, graph),
-            example_inputs=tuple(fakes),
+            shape_env=shape_env_of(fakes),
             static_inputs=frozenset(),
             visible_outputs=len(outputs),
             config=STRICT,

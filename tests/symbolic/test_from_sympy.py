@@ -21,7 +21,7 @@ from torch.utils._sympy.functions import (
 from braze.errors import ExpressionError
 from braze.runtime.expr import Symbol
 from braze.runtime.guard import FALSE, TRUE
-from braze.symbolic.from_sympy import SymbolTable, to_expr, to_guard, to_sympy
+from braze.symbolic.from_sympy import SymbolTable, condition_from_sympy, expr_from_sympy, expr_to_sympy
 from tests.runtime.exprs import BY_NAME, Tree, build, names_in, points, trees
 
 S, T = sympy.Symbol("s0", integer=True, positive=True), sympy.Symbol("s1", integer=True, nonnegative=True)
@@ -61,7 +61,7 @@ def table() -> SymbolTable:
 def test_means_what_sympy_means(e: sympy.Expr) -> None:
     if e.has(sympy.ceiling):
         e = e.rewrite(sympy.floor)
-    converted = to_expr(e, table())
+    converted = expr_from_sympy(e, table())
     for s in (1, 2, 3, 17, 64):
         for t in (0, 1, 5, 40):
             for u in (-5, 0, 4):
@@ -73,7 +73,7 @@ def test_means_what_sympy_means(e: sympy.Expr) -> None:
 def test_there_and_back(tree: Tree) -> None:
     e = build(tree)
     ranges = SymbolTable(lambda name: (BY_NAME[name].lower, None))
-    back = to_expr(to_sympy(e), ranges)
+    back = expr_from_sympy(expr_to_sympy(e), ranges)
     for env in points(names_in(tree)):
         assert back.evaluate(env) == e.evaluate(env)
 
@@ -100,16 +100,16 @@ def test_there_and_back(tree: Tree) -> None:
 )
 def test_what_has_no_place_is_refused(e: sympy.Expr) -> None:
     with pytest.raises(ExpressionError):
-        to_expr(e, table())
+        expr_from_sympy(e, table())
 
 
 def test_symbols_have_their_bounds_and_are_made_once() -> None:
     symbols = table()
-    assert to_expr(Min(S, 64), symbols) == symbols["s0"].expr
+    assert expr_from_sympy(Min(S, 64), symbols) == symbols["s0"].expr
     assert symbols["s0"] == Symbol("s0", 1, 64)
     assert symbols["s0"] is symbols["s0"]
-    assert to_expr(5, symbols) == 5
-    assert set(symbols.symbols) == {"s0"}
+    assert expr_from_sympy(5, symbols) == 5
+    assert set(symbols) == {"s0"}
 
 
 @pytest.mark.parametrize(
@@ -128,27 +128,27 @@ def test_symbols_have_their_bounds_and_are_made_once() -> None:
     ids=str,
 )
 def test_guards_mean_what_sympy_means(e: sympy.Basic) -> None:
-    converted = to_guard(e, table())
+    converted = condition_from_sympy(e, table())
     for s in (1, 2, 3, 17, 64):
         for t in (0, 1, 3, 4, 17, 40):
             assert converted.evaluate({"s0": s, "s1": t}) is bool(e.subs({S: s, T: t}))
 
 
 def test_constant_guards() -> None:
-    assert to_guard(sympy.true, table()) is TRUE
-    assert to_guard(False, table()) is FALSE
-    assert to_guard(S > 0, table()) is TRUE
+    assert condition_from_sympy(sympy.true, table()) is TRUE
+    assert condition_from_sympy(False, table()) is FALSE
+    assert condition_from_sympy(S > 0, table()) is TRUE
     with pytest.raises(ExpressionError):
-        to_guard(S, table())
+        condition_from_sympy(S, table())
     with pytest.raises(ExpressionError):
-        to_guard(S / 2 > 3, table())
+        condition_from_sympy(S / 2 > 3, table())
 
 
 def test_to_sympy_uses_the_symbols_that_it_is_given() -> None:
     mine = sympy.Symbol("s0", integer=True)
     e = BY_NAME["s0"].expr * 2 + 1
-    assert to_sympy(e, {"s0": mine}) == 2 * mine + 1
-    assert to_sympy(e).free_symbols == {sympy.Symbol("s0", integer=True, positive=True)}
+    assert expr_to_sympy(e, {"s0": mine}) == 2 * mine + 1
+    assert expr_to_sympy(e).free_symbols == {sympy.Symbol("s0", integer=True, positive=True)}
 
 
 def test_what_the_shape_environment_makes() -> None:
@@ -169,5 +169,5 @@ def test_what_the_shape_environment_makes() -> None:
         symbols = SymbolTable(lambda name: (2, None))
         for size in sizes:
             assert isinstance(size, torch.SymInt)
-            value = to_expr(size.node.expr, symbols).evaluate({names["n"]: 12, names["m"]: 10})
+            value = expr_from_sympy(size.node.expr, symbols).evaluate({names["n"]: 12, names["m"]: 10})
             assert value == size.node.hint

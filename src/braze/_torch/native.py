@@ -15,8 +15,6 @@ import torch
 from torch._C import _dynamo
 from torch._ops import OpOverload
 
-from braze.errors import ResultMismatchError
-
 __all__ = [
     "assert_size_stride",
     "empty_strided_here",
@@ -151,18 +149,3 @@ def native_address(name: str) -> int | None:
         except AttributeError:
             continue
     return None
-
-
-def restrided(
-    tensor: torch.Tensor, sizes: tuple[int, ...], strides: tuple[int, ...], origin: str
-) -> torch.Tensor:
-    """``tensor`` with these strides: itself if they differ in dimensions of size 0 or 1 alone, else a copy.
-    Raises ``ResultMismatchError`` where the sizes are others; ``origin`` is the operator that returned it."""
-    if tuple(tensor.shape) != sizes:
-        raise ResultMismatchError(
-            f"{origin} returned sizes {tuple(tensor.shape)}, and was traced to return {sizes}"
-        )
-    pairs = zip(sizes, tensor.stride(), strides, strict=True)
-    if not tensor.numel() or all(n == 1 or have == want for n, have, want in pairs):
-        return tensor
-    return torch.empty_strided(sizes, strides, dtype=tensor.dtype).copy_(tensor)

@@ -19,6 +19,7 @@ from torch.utils._sympy.value_ranges import ValueRanges
 from torch.utils._traceback import CapturedTraceback
 
 __all__ = [
+    "ShapeEnv",
     "SymbolFacts",
     "assume",
     "conditions_of",

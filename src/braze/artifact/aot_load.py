@@ -100,8 +100,8 @@ def _check_fit(model: Model, info: GraphInfo) -> None:
     kinds = {weight.name: weight for weight in model.weights}
     for slot, item in zip(model.slots, info.inputs, strict=True):
         if slot.weight is not None and isinstance(item, TensorInput):
-            weight = kinds[slot.weight]
-            if weight.dtype is not item.dtype or weight.sizes != tuple(e.constant for e in item.sizes):
+            weight, spec = kinds[slot.weight], item.spec
+            if weight.dtype is not spec.dtype or weight.sizes != spec.sizes:
                 raise ArtifactError(f"the weight {slot.weight!r} is not what the graph takes")
             if item.mutated and not weight.mutated:
                 raise ArtifactError(f"the graph writes to {slot.weight!r}, and the model does not say so")

@@ -8,15 +8,17 @@ from typing import Any
 import torch
 
 from braze._torch.devices import in_host_memory
-from braze.artifact.call_sizes import SizesOfCall, out_of_range
-from braze.artifact.model_info import Given, Model, Parameters, Range
+from braze._torch.integers import LEAST
+from braze.artifact.model_info import Given, Model, Parameters
 from braze.artifact.schema import GraphInfo, Input, NumberInput, TensorInput
 from braze.artifact.trees import flattener, leaf_paths
 from braze.errors import InputMismatchError
-from braze.runtime.call_checks import describe_difference
-from braze.runtime.expr import Symbol
+from braze.runtime.call_checks import describe_difference, fails
+from braze.runtime.expr import Expr, Symbol
+from braze.runtime.guard import BoolExpr, compare
 from braze.runtime.overlaps import overlapping_pair
-from braze.runtime.plan import CheckTensor, Plan
+from braze.runtime.plan import BindSize, CheckRange, CheckSizes, CheckTensor, Plan, SymbolRange
+from braze.runtime.spec import TensorSpec, restrided
 
 __all__ = ["Checks", "Signature", "argument_paths"]
 
@@ -87,14 +89,14 @@ class Checks:
         self.numbers = [leaf for leaf, g in enumerate(model.given) if g.kind == "number"]
         specs = {leaf: item for leaf, item in self.items.items() if isinstance(item, TensorInput)}
         self.tensors = list(specs)
-        self.complex = {leaf for leaf, spec in specs.items() if spec.dtype.is_complex}
+        self.complex = {leaf for leaf, spec in specs.items() if spec.spec.dtype.is_complex}
         self.written = [leaf for leaf, spec in specs.items() if spec.mutated]
         self.weights_written = [
             (position, slot.weight)
             for position, (slot, item) in enumerate(zip(model.slots, info.inputs, strict=True))
             if slot.weight is not None and isinstance(item, TensorInput) and item.mutated
         ]
-        self.sizes = SizesOfCall(self.items, plan, paths)
+        self.sizes = _Sizes(self.items, plan, paths)
         self.bounds = list(self._narrower(model.ranges))
         self.least = [
             (leaf, dim, symbol.lower)
@@ -102,9 +104,8 @@ class Checks:
             if dim is not None and symbol.lower is not None
         ]
 
-    def _narrower(self, ranges: Sequence[Range]) -> Iterable[tuple[int, int | None, int, int | None]]:
-        """Leaf, dimension, least and greatest value that the export gave a size, where the code itself would
-        admit more."""
+    def _narrower(self, ranges: Sequence[SymbolRange]) -> Iterable[tuple[int, int | None, SymbolRange]]:
+        """Leaf, dimension and range of a size to which the export gave a narrower one than the code has."""
         declared = {r.symbol: r for r in ranges}
         for leaf, dim, symbol in _places(self.items):
             known = declared.get(symbol.name)
@@ -112,7 +113,7 @@ class Checks:
             if known is None:
                 continue
             if known.lower != lower or (known.upper is not None and (upper is None or known.upper < upper)):
-                yield leaf, dim, known.lower, known.upper
+                yield leaf, dim, known
 
     def too_small(self, leaves: Sequence[Any]) -> bool:
         """Whether some size is surely less than the graph takes."""
@@ -131,14 +132,14 @@ class Checks:
         for leaf in self.numbers:
             if type(leaves[leaf]) is not int:
                 raise InputMismatchError(f"{self.paths[leaf]} has to be an int, but is {leaves[leaf]!r}")
-        for leaf, dim, lower, upper in self.bounds:
+        for leaf, dim, bounds in self.bounds:
             value = leaves[leaf]
             try:
                 size = value if dim is None else value.shape[dim]
             except (AttributeError, IndexError):
                 continue  # the graph's own check says what it is
-            if size < lower or (upper is not None and size > upper):
-                raise out_of_range(_place(self.paths[leaf], dim), size, lower, upper)
+            if not bounds.admits(size):
+                raise _out_of_range(_place(self.paths[leaf], dim), size, bounds)
 
     def _constant(self, leaf: int, given: Given, value: Any) -> InputMismatchError:
         return InputMismatchError(
@@ -197,11 +198,11 @@ class Checks:
         for leaf, item in self.items.items():
             if not isinstance(item, TensorInput):
                 continue
-            strides = tuple(e.evaluate(numbers) for e in item.strides)
+            strides = tuple(e.evaluate(numbers) for e in item.spec.strides)
             tensor = leaves[leaf]
-            if tensor.stride() != strides:
+            fixed[leaf] = restrided(tensor, strides)
+            if fixed[leaf] is not tensor:
                 changed = True
-                fixed[leaf] = torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype).copy_(tensor)
                 if item.mutated:
                     written.append(leaf)
         if not changed:
@@ -210,11 +211,10 @@ class Checks:
 
     def _check_kind(self, leaf: int, item: TensorInput, value: Any, error: InputMismatchError) -> None:
         """What a tensor is, but for sizes that may differ from call to call."""
-        sizes = tuple(e if e.constant is not None else None for e in item.sizes)
-        loose = CheckTensor(item.name, item.dtype, sizes, (None,) * len(sizes), item.device)
+        spec = item.spec
+        sizes = tuple(e if e.constant is not None else None for e in spec.sizes)
+        loose = TensorSpec(spec.dtype, sizes, (None,) * len(sizes), device=spec.device)
         difference = describe_difference(loose, value, {})
-        if difference is None and value.layout is not torch.strided:
-            difference = f"its layout is {value.layout}, and not {torch.strided}"
         if difference is not None:
             hint = "sizes that may differ from call to call are declared when a program is exported"
             raise InputMismatchError(
@@ -234,10 +234,125 @@ def _places(items: Mapping[int, Input]) -> Iterable[tuple[int, int | None, Symbo
         if isinstance(item, NumberInput) and item.expression.symbol is not None:
             yield leaf, None, item.expression.symbol
         elif isinstance(item, TensorInput):
-            for dim, e in enumerate(item.sizes):
+            for dim, e in enumerate(item.spec.sizes):
                 if e.symbol is not None:
                     yield leaf, dim, e.symbol
 
 
 def _place(path: str, dim: int | None) -> str:
     return path if dim is None else f"size {dim} of {path}"
+
+
+def _out_of_range(what: str, value: int, bounds: SymbolRange) -> InputMismatchError:
+    """What to say of a size that is too small or too large."""
+    lower, upper = bounds.lower, bounds.upper
+    if upper is None:
+        wanted = f"at least {lower}"
+    elif lower == LEAST:
+        wanted = f"at most {upper}"
+    else:
+        wanted = f"{lower}" if lower == upper else f"{lower} to {upper}"
+    return InputMismatchError(
+        f"{what} has to be {wanted}, but is {value}", hint="export the program with another range for it"
+    )
+
+
+class _Sizes:
+    """Reads the numbers of a plan from a call's arguments, as the plan does, and tells what is wrong with
+    them by the arguments' names. ``items`` are the graph's inputs by leaf, ``paths`` the leaves' names."""
+
+    def __init__(self, items: Mapping[int, Input], plan: Plan, paths: Sequence[str]) -> None:
+        self._items = items
+        self._paths = paths
+        self._numbers = {
+            leaf: item.expression.symbol.name
+            for leaf, item in items.items()
+            if isinstance(item, NumberInput) and item.expression.symbol is not None
+        }
+        self._binds: list[tuple[int, BindSize]] = []
+        self._checks: list[CheckRange | CheckSizes] = []
+        leaves = {item.name: leaf for leaf, item in items.items()}
+        for one in plan.instructions:
+            if isinstance(one, BindSize):
+                self._binds.append((leaves[one.tensor], one))
+            elif isinstance(one, (CheckRange, CheckSizes)):
+                self._checks.append(one)
+            elif not isinstance(one, CheckTensor):
+                break  # what follows is about results
+
+    def values(self, leaves: Sequence[Any]) -> dict[str, int]:
+        """The values of the symbols in a call; ``leaves`` are of the right kinds and ranks."""
+        found = {name: leaves[leaf] for leaf, name in self._numbers.items()}
+        for leaf, bind in self._binds:
+            read = leaves[leaf].shape if bind.kind == "size" else leaves[leaf].stride()
+            found[bind.out] = (read[bind.dim] - bind.rest.evaluate(found)) // bind.factor
+        return found
+
+    def fit(self, leaves: Sequence[Any]) -> bool:
+        """Whether a call's numbers and sizes are such that the graph takes them; False as well where a leaf
+        is of another kind or rank."""
+        try:
+            numbers = self.values(leaves)
+            return not any(fails(one, numbers) for one in self._checks) and all(
+                tuple(e.evaluate(numbers) for e in item.spec.sizes) == leaves[leaf].shape
+                for leaf, item in self._items.items()
+                if isinstance(item, TensorInput)
+            )
+        except (AttributeError, IndexError, TypeError):
+            return False
+
+    def check(self, leaves: Sequence[Any], error: InputMismatchError) -> None:
+        """Raise `InputMismatchError` for a size that is out of its range, and for sizes that do not fit each
+        other. ``leaves`` are of the right kinds and ranks; ``error`` is what the graph itself said."""
+        numbers, written = self.values(leaves), self._written()
+        for one in self._checks:
+            if not fails(one, numbers):
+                continue
+            if isinstance(one, CheckRange):
+                what = self._place(one.symbol, written)
+                raise _out_of_range(what, numbers[one.symbol], one) from error
+            raise self._unfit(one.condition.substitute(_by_symbol(one.condition, written)), leaves) from error
+        for leaf, item in self._items.items():
+            if not isinstance(item, TensorInput):
+                continue
+            for dim, (e, size) in enumerate(zip(item.spec.sizes, leaves[leaf].shape, strict=True)):
+                if e.evaluate(numbers) != size:
+                    place = Symbol(f"{self._paths[leaf]}.shape[{dim}]")
+                    wanted = compare(place.expr, "==", e.substitute(_by_symbol(e, written)))
+                    raise self._unfit(wanted, leaves) from error
+
+    def _unfit(self, condition: BoolExpr, leaves: Sequence[Any]) -> InputMismatchError:
+        """``condition`` is in terms of what a person can read in ``leaves``."""
+        places = {self._paths[leaf]: leaves[leaf] for leaf in self._numbers}
+        for leaf, item in self._items.items():
+            if isinstance(item, TensorInput):
+                path, tensor = self._paths[leaf], leaves[leaf]
+                places.update({f"{path}.shape[{dim}]": n for dim, n in enumerate(tensor.shape)})
+                places.update({f"{path}.stride({dim})": n for dim, n in enumerate(tensor.stride())})
+        used = {s.name for s in condition.free_symbols}
+        values = " and ".join(f"{name} is {value}" for name, value in places.items() if name in used)
+        return InputMismatchError(
+            f"the package is for sizes with {condition}, but {values}",
+            hint="export the program for such sizes, and compile that",
+        )
+
+    # -- how one would write it -------------------------------------------------------------------------
+    def _written(self) -> dict[str, Expr]:
+        """For each symbol where its value comes from, as an expression over what a person can read."""
+        found = {name: Symbol(self._paths[leaf], LEAST).expr for leaf, name in self._numbers.items()}
+        for leaf, bind in self._binds:
+            path = self._paths[leaf]
+            place = f"{path}.shape[{bind.dim}]" if bind.kind == "size" else f"{path}.stride({bind.dim})"
+            rest = bind.rest.substitute(_by_symbol(bind.rest, found))
+            found[bind.out] = (Symbol(place).expr - rest) // bind.factor
+        return found
+
+    def _place(self, name: str, written: Mapping[str, Expr]) -> str:
+        for leaf, bind in self._binds:
+            if bind.out == name and bind.kind == "size" and bind.factor == 1 and bind.rest == 0:
+                return f"size {bind.dim} of {self._paths[leaf]}"
+        return str(written[name])
+
+
+def _by_symbol(of: Expr | BoolExpr, written: Mapping[str, Expr]) -> dict[Symbol, Expr]:
+    return {s: written[s.name] for s in of.free_symbols}

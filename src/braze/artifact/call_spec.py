@@ -177,7 +177,7 @@ def check_spec(spec: CallSpec) -> None:
         elif isinstance(output, AliasOfResult):
             _within([output.base], len(spec.outputs) + bases, "result")
         if isinstance(output, (AliasOfInput, AliasOfResult)):
-            _check_place(output.place)
+            _check_geometry(output.place, "view")
     _within([c.input for c in spec.copied_back], spec.inputs, "input")
     _within((*spec.written, *spec.changed), spec.inputs, "input")
     _within([at for at, _ in spec.dynamic], len(spec.outputs), "output")
@@ -185,7 +185,10 @@ def check_spec(spec: CallSpec) -> None:
         _within(spec.backward.detached, spec.inputs, "input")
         _within([t.position for t in spec.backward.tangents], spec.returned, "gradient")
         for tangent in spec.backward.tangents:
-            _check_layout(tangent)
+            form = tangent.memory_format
+            if form is not None and form not in _FORMATS:
+                raise ArtifactError(f"{form!r} is not a memory format")
+            _check_geometry(tangent, "gradient")
 
 
 def _within(positions: Iterable[int], count: int, what: str) -> None:
@@ -194,17 +197,7 @@ def _within(positions: Iterable[int], count: int, what: str) -> None:
             raise ArtifactError(f"a call refers to {what} {position} of {count}")
 
 
-def _check_place(place: Place) -> None:
-    sizes, strides = place.sizes, place.strides
+def _check_geometry(one: Place | Tangent, what: str) -> None:
+    sizes, strides = one.sizes, one.strides
     if (sizes is None) != (strides is None) or len(sizes or ()) != len(strides or ()):
-        raise ArtifactError("a view does not have as many strides as sizes")
-
-
-def _check_layout(tangent: Tangent) -> None:
-    if tangent.memory_format is not None:
-        if tangent.memory_format not in _FORMATS:
-            raise ArtifactError(f"{tangent.memory_format!r} is not a memory format")
-    elif len(tangent.sizes or ()) != len(tangent.strides or ()) or (tangent.sizes is None) != (
-        tangent.strides is None
-    ):
-        raise ArtifactError("a gradient does not have as many strides as sizes")
+        raise ArtifactError(f"a {what} does not have as many strides as sizes")

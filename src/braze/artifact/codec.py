@@ -21,8 +21,8 @@ from braze.dtypes import torch_name, torch_values
 from braze.errors import ArtifactError, UnserializableError
 from braze.runtime.engines import device_types
 from braze.runtime.expr import Expr, Symbol, as_expr
-from braze.runtime.expr_parser import parse_expr
-from braze.runtime.guard import BoolExpr, parse_guard
+from braze.runtime.expr_parser import parse_condition, parse_expr
+from braze.runtime.guard import BoolExpr
 from braze.runtime.plan import ARG_LEAVES, Arg, Pattern, Ref
 
 __all__ = ["decode", "encode"]
@@ -113,7 +113,7 @@ def _expr(data: bytes, symbols: Mapping[str, Symbol]) -> Expr:
 
 def _guard(data: bytes, symbols: Mapping[str, Symbol]) -> BoolExpr:
     text = data.decode("ascii")
-    return parse_guard(text, symbols)
+    return parse_condition(text, symbols)
 
 
 def _integer(text: str) -> int:

@@ -26,7 +26,6 @@ from braze.artifact.schema import (
     GraphInfo,
     Metadata,
     Part,
-    SymbolRange,
     TensorOutput,
     ValueOutput,
     VariantInfo,
@@ -36,6 +35,7 @@ from braze.runtime.callgen import CompiledCall, Instrument, build
 from braze.runtime.engines import device_types, engine, is_known, kind_for
 from braze.runtime.expr import Symbol
 from braze.runtime.guard import BoolExpr
+from braze.runtime.plan import SymbolRange
 from braze.runtime.verify import verify
 
 __all__ = ["CompiledFxGraph", "Module", "Variant"]
@@ -233,7 +233,7 @@ class CompiledFxGraph(OutputCode):
         metadata = codec.decode(sections.pop("metadata"), Metadata, {})
         if metadata.schema != SCHEMA_VERSION:
             raise ArtifactError(f"its metadata are of version {metadata.schema}, not {SCHEMA_VERSION}")
-        table = {r.name: r.symbol() for r in metadata.symbols}
+        table = {r.symbol: Symbol(r.symbol, r.lower, r.upper) for r in metadata.symbols}
         if len(table) != len(metadata.symbols):
             raise ArtifactError("two symbols have one name")
         info = codec.decode(metadata.graph, GraphInfo, table)
@@ -298,7 +298,7 @@ def _call(info: CallInfo, folder: str, sections: dict[str, memoryview], *, trust
 def _strides(output: TensorOutput | ValueOutput) -> tuple[int, ...] | None:
     if isinstance(output, ValueOutput):
         return None
-    known = [e.constant for e in output.strides]
+    known = [e.constant for e in output.spec.strides]
     return None if None in known else tuple([n for n in known if n is not None])
 
 

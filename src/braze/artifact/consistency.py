@@ -14,8 +14,8 @@ def check_specs(info: GraphInfo) -> None:
     """That the input and output specs hold in themselves. Raises `ArtifactError`."""
     for spec in info.inputs:
         if isinstance(spec, TensorInput):
-            rank = len(spec.sizes)
-            if len(spec.strides) != rank or any(not 0 <= d < rank for d in spec.expanded):
+            rank = len(spec.spec.sizes)
+            if len(spec.spec.strides) != rank or any(not 0 <= d < rank for d in spec.expanded):
                 raise ArtifactError(
                     f"input {spec.name} of {info.name} has {rank} sizes, but not as many strides"
                 )
@@ -24,8 +24,8 @@ def check_specs(info: GraphInfo) -> None:
     for position, output in enumerate(info.outputs):
         if not isinstance(output, TensorOutput):
             continue
-        if len(output.sizes) != len(output.strides):
-            raise ArtifactError(f"output {position} of {info.name} has {len(output.strides)} strides")
+        if len(output.spec.sizes) != len(output.spec.strides):
+            raise ArtifactError(f"output {position} of {info.name} has {len(output.spec.strides)} strides")
         if output.input is not None and not (
             0 <= output.input < len(info.inputs) and isinstance(info.inputs[output.input], TensorInput)
         ):
@@ -71,17 +71,14 @@ def _symbols(info: GraphInfo) -> set[Symbol]:
     found: set[Symbol] = set()
     for spec in info.inputs:
         if isinstance(spec, TensorInput):
-            found.update(*[e.free_symbols for e in (*spec.sizes, *spec.strides)])
+            found.update(*[e.free_symbols for e in spec.spec.numbers])
         elif isinstance(spec, NumberInput) and spec.expression.symbol is not None:
             found.add(spec.expression.symbol)
     return found
 
 
-def _check_input(info: GraphInfo, spec: TensorInput, check: CheckTensor | None) -> None:
+def _check_input(info: GraphInfo, given: TensorInput, check: CheckTensor | None) -> None:
     if check is None:
-        raise ArtifactError(f"the plan of {info.name} does not check its input {spec.name}")
-    same = (check.dtype, check.device, check.sizes) == (spec.dtype, spec.device, spec.sizes)
-    for size, stride, wanted in zip(spec.sizes, check.strides, spec.strides, strict=False):
-        same = same and (stride == wanted or (stride is None and size.constant == 1))
-    if not same:
-        raise ArtifactError(f"the plan of {info.name} checks its input {spec.name} otherwise")
+        raise ArtifactError(f"the plan of {info.name} does not check its input {given.name}")
+    if check.spec != given.spec:
+        raise ArtifactError(f"the plan of {info.name} checks its input {given.name} otherwise")

@@ -9,15 +9,16 @@ below.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, Final, TypeAlias, cast
 
 import msgspec
 import torch
 
 from braze._torch.devices import HOST, in_host_memory
-from braze.dtypes import COMPLEX_PARTS, SAFETENSORS, dtype_named, torch_name
+from braze.dtypes import COMPLEX_PARTS, SAFETENSORS, name_dtype, read_dtype, torch_name
 from braze.errors import ArtifactError, InputMismatchError, UnserializableError
+from braze.runtime.spec import TensorSpec, byte_span, overlaps_itself, span
 
 __all__ = ["BoundByName", "CompiledFxGraphConstants"]
 
@@ -36,27 +37,20 @@ _CARRIED: Final[Mapping[str, str]] = {
 others as their bytes."""
 
 
-class Stored(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="stored"):
-    """The geometry of a stored tensor: dtype by torch's name, strides in elements."""
-
-    dtype: str
-    sizes: tuple[_Size, ...]
-    strides: tuple[_Size, ...]
+class Stored(TensorSpec[_Size], frozen=True, tag="stored"):
+    """A stored tensor."""
 
 
-class BoundByName(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="bound"):
-    """A tensor that the caller has: the parameter or buffer ``path`` of a module, or that key of a mapping.
-    It must have this dtype (torch's name), and these sizes and strides (in elements), on the CPU."""
+class BoundByName(TensorSpec[_Size], frozen=True, kw_only=True, tag="bound"):
+    """A tensor that the caller has: the parameter or buffer ``path`` of a module, or that key of a
+    mapping."""
 
     path: _Name
-    dtype: str
-    sizes: tuple[_Size, ...]
-    strides: tuple[_Size, ...]
 
     @classmethod
     def of(cls, path: str, tensor: torch.Tensor) -> BoundByName:
         """The name ``path`` for tensors that lie in memory like ``tensor``."""
-        return cls(path, torch_name(tensor.dtype), tuple(tensor.shape), tuple(tensor.stride()))
+        return cls(tensor.dtype, tuple(tensor.shape), tuple(tensor.stride()), path=path)
 
 
 _Table: TypeAlias = dict[_Name, Stored | BoundByName]
@@ -100,7 +94,7 @@ class CompiledFxGraphConstants:
     @property
     def nbytes(self) -> int:
         """Bytes of the stored tensors' data."""
-        return sum(t.dtype.itemsize * _span(t.shape, t.stride()) for t in self.stored.values())
+        return sum(byte_span(t) for t in self.stored.values())
 
     def bind(
         self, source: torch.nn.Module | Mapping[str, torch.Tensor] | None = None
@@ -140,12 +134,12 @@ class CompiledFxGraphConstants:
             if reason is not None or not 0 < len(key) <= 4096 or key == "__metadata__":
                 raise UnserializableError(f"the constant {key!r} cannot be stored: {reason or 'its key'}")
             tensor = tensor.detach()
-            table[key] = Stored(torch_name(tensor.dtype), tuple(tensor.shape), tuple(tensor.stride()))
+            table[key] = Stored(tensor.dtype, tuple(tensor.shape), tuple(tensor.stride()))
             flat = _flat(tensor)
             home = flat.untyped_storage().data_ptr()
             data[key] = flat.clone() if home in seen else flat  # the library refuses shared memory
             seen.add(home)
-        text = msgspec.json.encode({key: table[key] for key in sorted(table)}).decode()
+        text = msgspec.json.encode({key: table[key] for key in sorted(table)}, enc_hook=name_dtype).decode()
         return bytes(save(data, {"braze": text}))
 
     @classmethod
@@ -174,16 +168,9 @@ class CompiledFxGraphConstants:
         for key, item in table.items():
             if isinstance(item, Stored):
                 first, last = extents[key].data_offsets
-                flat = _tensor(view[begin + first : begin + last], dtype_named(item.dtype), share)
+                flat = _tensor(view[begin + first : begin + last], item.dtype, share)
                 stored[key] = flat.as_strided(item.sizes, item.strides)
         return cls(stored, bound)
-
-
-def _span(sizes: Sequence[int], strides: Sequence[int]) -> int:
-    """Elements from a tensor's first to its last, both included; 0 where there are none."""
-    if 0 in sizes:
-        return 0
-    return 1 + sum((n - 1) * s for n, s in zip(sizes, strides, strict=True))
 
 
 def _unstorable(tensor: torch.Tensor) -> str | None:
@@ -205,28 +192,18 @@ def _unstorable(tensor: torch.Tensor) -> str | None:
 def _flat(tensor: torch.Tensor) -> torch.Tensor:
     """The stretch of memory that a tensor covers, one-dimensional, in the dtype that carries it. What lies
     between its elements becomes zero, where no two of them share their place."""
-    span = _span(tensor.shape, tensor.stride())
-    flat = tensor.as_strided((span,), (1,))
+    reach = span(tensor.shape, tensor.stride())
+    flat = tensor.as_strided((reach,), (1,))
     if tensor.dtype.is_complex:
         flat = torch.view_as_real(flat)
     elif torch_name(tensor.dtype) in _CARRIED:
         flat = flat.view(torch.uint8)
-    if tensor.numel() < span and _is_apart(tensor.shape, tensor.stride()):
-        own = torch.zeros(span, dtype=torch.bool)
+    if tensor.numel() < reach and not overlaps_itself(tensor.shape, tensor.stride()):
+        own = torch.zeros(reach, dtype=torch.bool)
         own.as_strided(tensor.shape, tensor.stride()).fill_(True)
         flat = flat.clone()
-        flat.view(torch.uint8).view(span, -1)[~own] = 0  # some dtypes know no masks
+        flat.view(torch.uint8).view(reach, -1)[~own] = 0  # some dtypes know no masks
     return flat.contiguous()
-
-
-def _is_apart(sizes: Sequence[int], strides: Sequence[int]) -> bool:
-    """Whether elements surely do not share places: each stride steps over all smaller ones' reach."""
-    reach = 0
-    for stride, size in sorted((s, n) for n, s in zip(sizes, strides, strict=True) if n != 1):
-        if stride <= reach:
-            return False
-        reach += (size - 1) * stride
-    return True
 
 
 def _bound(name: BoundByName, tensor: Any) -> torch.Tensor:
@@ -239,17 +216,9 @@ def _bound(name: BoundByName, tensor: Any) -> torch.Tensor:
     what = f"the tensor {name.path!r} is not what the code was compiled for: "
     if not isinstance(tensor, torch.Tensor):
         raise InputMismatchError(f"{what}it is a {type(tensor).__name__}")
-    for property, have, want in (
-        ("device", tensor.device.type, HOST),
-        ("layout", tensor.layout, torch.strided),
-        ("dtype", torch_name(tensor.dtype), name.dtype),
-        ("sizes", tuple(tensor.shape), name.sizes),
-    ):
-        if have != want:
-            raise InputMismatchError(f"{what}{property} {have}, and not {want}")
-    pairs = zip(name.sizes, tensor.stride(), name.strides, strict=True)
-    if tensor.numel() and any(n > 1 and have != want for n, have, want in pairs):
-        raise InputMismatchError(f"{what}strides {tuple(tensor.stride())}, and not {name.strides}")
+    if found := name.difference(tensor, {}):
+        property, have, want = found
+        raise InputMismatchError(f"{what}{property} {torch_name(have)}, and not {torch_name(want)}")
     return tensor.detach()
 
 
@@ -271,8 +240,8 @@ def _headers(view: memoryview) -> tuple[_Table, dict[str, _Extent], int]:
         header = msgspec.json.decode(view[8:begin], type=dict[str, msgspec.Raw])
         metadata = msgspec.json.decode(header.pop("__metadata__", b"{}"), type=dict[str, str])
         extents = {key: msgspec.json.decode(raw, type=_Extent) for key, raw in header.items()}
-        table = msgspec.json.decode(metadata.get("braze", ""), type=_Table)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        table = msgspec.json.decode(metadata.get("braze", ""), type=_Table, dec_hook=read_dtype)
+    except (msgspec.MsgspecError, ValueError, RecursionError, UnicodeDecodeError) as error:
         raise _damaged(str(error)) from error
     if extents.keys() != {key for key, item in table.items() if isinstance(item, Stored)}:
         raise _damaged("the tensors there are, and those that there should be, differ")
@@ -289,25 +258,29 @@ def _headers(view: memoryview) -> tuple[_Table, dict[str, _Extent], int]:
 
 def _geometry(key: str, item: Stored | BoundByName) -> int:
     """Elements that the tensor spans."""
-    if item.dtype not in SAFETENSORS and item.dtype not in _CARRIED:
-        raise _damaged(f"{item.dtype!r} is not a dtype", key)
+    name = torch_name(item.dtype)
+    if name not in SAFETENSORS and name not in _CARRIED:
+        raise _damaged(f"there is no form for a {name}", key)
+    if item.device != HOST:
+        raise _damaged(f"it is on {item.device}", key)
     if len(item.sizes) != len(item.strides) or len(item.sizes) > 64:
         raise _damaged(f"{len(item.sizes)} sizes and {len(item.strides)} strides", key)
     if math.prod(max(n, 1) for n in item.sizes) >= 1 << 62:
         raise _damaged("it has more elements than can be counted", key)
-    return _span(item.sizes, item.strides)
+    return span(item.sizes, item.strides)
 
 
 def _check_extent(key: str, item: Stored, extent: _Extent) -> None:
-    span = _geometry(key, item)
-    carrier = _CARRIED.get(item.dtype, item.dtype)
-    shape = (span, 2) if item.dtype.startswith("complex") else (span,)
+    reach = _geometry(key, item)
+    name = torch_name(item.dtype)
+    carrier = _CARRIED.get(name, name)
+    shape = (reach, 2) if item.dtype.is_complex else (reach,)
     if extent.dtype != SAFETENSORS[carrier] or extent.shape != shape:
         raise _damaged(f"it is {extent.dtype} {list(extent.shape)}, and not {carrier} {list(shape)}", key)
     first, last = extent.data_offsets
-    itemsize: int = dtype_named(item.dtype).itemsize
-    if last - first != span * itemsize:
-        raise _damaged(f"it has {last - first} bytes, and not {span * itemsize}", key)
+    nbytes = reach * item.dtype.itemsize
+    if last - first != nbytes:
+        raise _damaged(f"it has {last - first} bytes, and not {nbytes}", key)
 
 
 def _tensor(data: memoryview, dtype: torch.dtype, share: bool) -> torch.Tensor:

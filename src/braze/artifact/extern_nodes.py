@@ -7,16 +7,13 @@ the tensors between them are. Nothing of Braze reads it back: the launch plan is
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
-
-import torch
+from typing import Any, cast
 
 from braze._torch import serde
-from braze._torch.devices import HOST
 from braze._torch.integers import LEAST
 from braze.artifact.graph_call import GRAPHS_OF, GraphCall
 from braze.errors import UnserializableError
-from braze.runtime.expr import ONE, Atom, Expr, FloorDiv, Min, Mod, Symbol, maximum
+from braze.runtime.expr import Atom, Expr, FloorDiv, Min, Mod, Symbol
 from braze.runtime.plan import (
     Allocate,
     Arg,
@@ -27,9 +24,9 @@ from braze.runtime.plan import (
     Ref,
     Return,
     Slice,
-    TensorLayout,
     View,
 )
+from braze.runtime.spec import TensorSpec
 
 __all__ = ["extern_nodes", "srepr"]
 
@@ -177,7 +174,7 @@ class _Writer:
         if layout is None:
             raise UnserializableError(f"the plan does not say what tensor {given.name} is")
         name = self._fresh(f"{given.name}_filled")
-        self.layouts[name] = TensorLayout(name, layout.dtype, layout.sizes, layout.strides, layout.device)
+        self.layouts[name] = layout
         return self._tensor(name)
 
 
@@ -204,38 +201,18 @@ def _names(outputs: serde.Outputs) -> Any:
         yield outputs
 
 
-def _layouts(plan: Plan) -> dict[str, TensorLayout]:
+def _layouts(plan: Plan) -> dict[str, TensorSpec[Expr]]:
     """What each tensor of the plan is."""
-    found = {layout.name: layout for layout in plan.layouts}
+    found = dict(plan.layouts)
     for one in plan.instructions:
         match one:
-            case CheckTensor() if one.tensor not in found:
-                sizes = tuple([ONE if e is None else e for e in one.sizes])
-                strides = _strides(sizes, one.strides)
-                found[one.tensor] = TensorLayout(one.tensor, one.dtype, sizes, strides, one.device)
-            case Allocate():
-                found[one.out] = TensorLayout(one.out, one.dtype, one.sizes, one.strides, one.device)
-            case Slice():
-                found[one.out] = TensorLayout(one.out, one.dtype, one.sizes, one.strides)
-            case View():
-                base = found.get(one.base)
-                dtype: torch.dtype | None = one.dtype or (base.dtype if base else None)
-                if dtype is not None:
-                    device = base.device if base else HOST
-                    found[one.out] = TensorLayout(one.out, dtype, one.sizes, one.strides, device)
+            case CheckTensor(origin="input"):
+                found[one.tensor] = cast(TensorSpec[Expr], one.spec)  # an input's says all there is
+            case Allocate() | Slice() | View():
+                found[one.out] = one.spec
             case _:
                 pass
     return found
-
-
-def _strides(sizes: Sequence[Expr], strides: Sequence[Expr | None]) -> tuple[Expr, ...]:
-    """The strides, with those that nobody relies on (of dimensions of size 1) as a dense tensor has them."""
-    filled: list[Expr] = []
-    beyond = ONE
-    for size, stride in zip(reversed(sizes), reversed(strides), strict=True):
-        filled.append(beyond if stride is None else stride)
-        beyond = filled[-1] * maximum(size, ONE)
-    return tuple(reversed(filled))
 
 
 def srepr(e: Expr) -> str:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from braze._torch.native import restrided
 from braze._torch.operators import find_operator
 from braze.artifact.schema import NumberInput, TensorInput
 from braze.errors import ArtifactError
+from braze.runtime.spec import restrided
 
 if TYPE_CHECKING:
     from braze.artifact.compiled_graph import CompiledFxGraph
@@ -81,16 +81,16 @@ def _function(graph: CompiledFxGraph, single: bool) -> Callable[..., Any]:
     """A compiled graph as a function of its inputs, wherever in memory these lie: what a loop hands on, or
     takes a part of, has strides of its own."""
     run, specs = graph.run, graph.info.inputs
-    symbolic = any(isinstance(s, TensorInput) and None in [e.constant for e in s.strides] for s in specs)
+    symbolic = any(isinstance(s, TensorInput) and None in [e.constant for e in s.spec.strides] for s in specs)
 
     def function(*arguments: Any) -> Any:
         known = _sizes(graph, arguments) if symbolic else {}
         inputs = list(arguments)
         for position, (spec, value) in enumerate(zip(specs, arguments, strict=True)):
             if isinstance(spec, TensorInput) and isinstance(value, torch.Tensor):
-                strides = tuple([e.evaluate(known) for e in spec.strides])
+                strides = tuple([e.evaluate(known) for e in spec.spec.strides])
                 if len(strides) == value.dim():  # the graph itself says what is wrong with others
-                    inputs[position] = restrided(value, tuple(value.shape), strides, spec.name)
+                    inputs[position] = restrided(value, strides)
         results = tuple(run(inputs))
         return results[0] if single else results
 
@@ -104,6 +104,6 @@ def _sizes(graph: CompiledFxGraph, arguments: Sequence[Any]) -> dict[str, int]:
         if isinstance(spec, NumberInput) and spec.expression.symbol is not None:
             known[spec.expression.symbol.name] = int(value)
         elif isinstance(spec, TensorInput):
-            pairs = zip(spec.sizes, value.shape)
+            pairs = zip(spec.spec.sizes, value.shape)
             known.update({e.symbol.name: n for e, n in pairs if e.symbol is not None})
     return known

@@ -13,10 +13,12 @@ from braze._torch.autograd import grad_enabled, set_grad_enabled, without_autoca
 from braze._torch.devices import HOST
 from braze.artifact.call_arguments import Checks, Signature, argument_paths
 from braze.artifact.compiled_graph import CompiledFxGraph
-from braze.artifact.model_info import Model, Range, Weight
+from braze.artifact.model_info import Model, Weight
 from braze.artifact.output_code import BoxedCall
 from braze.artifact.trees import unflattener
 from braze.errors import InputMismatchError, PackageError
+from braze.runtime.plan import SymbolRange
+from braze.runtime.spec import restrided
 
 __all__ = ["Loaded"]
 
@@ -44,7 +46,7 @@ class Loaded:
         self.path = path
         self.target = graphs[0].variant().info.target
         self.weights: Mapping[str, Weight] = MappingProxyType({w.name: w for w in model.weights})
-        self.ranges: tuple[Range, ...] = model.ranges
+        self.ranges: tuple[SymbolRange, ...] = model.ranges
         self._model = model
         self._paths = argument_paths(model.parameters)
         self._signature = Signature(model.parameters)
@@ -232,18 +234,13 @@ def _fitting(weight: Weight, tensor: Any) -> torch.Tensor:
             f"the weight {weight.name!r} has to be a tensor, but is of type {type(tensor).__name__}",
             hint="pass tensors by name, as a state dict has them",
         )
-    for what, have, want in (
-        ("device", tensor.device.type, HOST),
-        ("layout", tensor.layout, torch.strided),
-        ("dtype", tensor.dtype, weight.dtype),
-        ("sizes", tuple(tensor.shape), weight.sizes),
-    ):
-        if have != want:
-            raise InputMismatchError(
-                f"the weight {weight.name!r} has to have the {what} {want}, not {have}",
-                hint="bind weights of the exported program's kind, or export and compile the other model",
-            )
-    if weight.mutated and _laid_out(weight, tensor) is not tensor:
+    what, have, want = weight.difference(tensor, {}) or ("nothing", None, None)
+    if what not in ("strides", "nothing"):
+        raise InputMismatchError(
+            f"the weight {weight.name!r} has to have the {what} {want}, not {have}",
+            hint="bind weights of the exported program's kind, or export and compile the other model",
+        )
+    if weight.mutated and what == "strides":
         raise InputMismatchError(
             f"the model writes to {weight.name!r}, so it has to have the strides {weight.strides}",
             hint="pass a copy that lies so: `tensor.contiguous()`, mostly",
@@ -253,8 +250,5 @@ def _fitting(weight: Weight, tensor: Any) -> torch.Tensor:
 
 def _laid_out(weight: Weight, tensor: torch.Tensor) -> torch.Tensor:
     """The tensor with the strides that the code expects: itself, or a copy."""
-    pairs = zip(weight.sizes, tensor.stride(), weight.strides, strict=True)
-    if not tensor.numel() or all(n == 1 or have == want for n, have, want in pairs):
-        return tensor
     with torch.no_grad():
-        return torch.empty_strided(weight.sizes, weight.strides, dtype=tensor.dtype).copy_(tensor)
+        return restrided(tensor, weight.strides)

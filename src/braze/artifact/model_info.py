@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal, TypeAlias
 
 import msgspec
-import torch
 from msgspec import Struct
 
-from braze._torch.integers import LEAST
+from braze._torch.devices import HOST
 from braze.artifact.trees import Node
-from braze.dtypes import dtype_named, torch_name
+from braze.dtypes import name_dtype, read_dtype
 from braze.errors import ArtifactError
+from braze.runtime.plan import SymbolRange
+from braze.runtime.spec import TensorSpec
 
 __all__ = [
     "Given",
     "GivenKind",
     "Model",
     "Parameters",
-    "Range",
     "Slot",
     "Weight",
     "WeightKind",
@@ -50,25 +51,19 @@ class Given(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True)
     value: bool | int | float | str | None = None
 
 
-class Weight(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A tensor that belongs to the model. Strides in elements; ``mutated``: a call may write to it;
-    ``persistent``: it is in the state dict."""
+class Weight(TensorSpec[_Natural], frozen=True, kw_only=True):
+    """A tensor that belongs to the model. ``mutated``: a call may write to it; ``persistent``: it is in the
+    state dict."""
 
     name: str
     kind: WeightKind
-    dtype: torch.dtype
-    sizes: tuple[_Natural, ...]
-    strides: tuple[_Natural, ...]
     mutated: bool = False
     persistent: bool = True
 
     @property
     def nbytes(self) -> int:
         """Bytes of its elements."""
-        count = 1
-        for n in self.sizes:
-            count *= n
-        return count * self.dtype.itemsize
+        return math.prod(self.sizes) * self.dtype.itemsize
 
 
 class Slot(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -78,28 +73,17 @@ class Slot(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     weight: str | None = None
 
 
-class Range(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """The least and greatest value (None: any) that the export gave a size."""
-
-    symbol: str
-    lower: int
-    upper: int | None = None
-
-    def __str__(self) -> str:
-        least = "" if self.lower == LEAST else f"{self.lower} <= "
-        return f"{least}{self.symbol}" + ("" if self.upper is None else f" <= {self.upper}")
-
-
 class Model(Struct, frozen=True, forbid_unknown_fields=True):
     """Everything. ``slots``: one for each input of the graph; ``aliases``: other names of weights, of tensors
-    that share memory; ``ranges``: of the sizes that may differ from call to call."""
+    that share memory; ``ranges``: those that the export gave the sizes
+    that may differ from call to call."""
 
     parameters: Parameters
     given: tuple[Given, ...]
     weights: tuple[Weight, ...]
     slots: tuple[Slot, ...]
     aliases: dict[str, str]
-    ranges: tuple[Range, ...]
+    ranges: tuple[SymbolRange, ...]
 
     def check(self) -> None:
         """That the parts fit each other. Raises `ArtifactError`."""
@@ -121,6 +105,8 @@ class Model(Struct, frozen=True, forbid_unknown_fields=True):
         if names & self.aliases.keys():
             raise ArtifactError("a weight's name is an alias as well")
         for weight in self.weights:
+            if weight.device != HOST:
+                raise ArtifactError(f"the weight {weight.name!r} is on {weight.device}")
             if len(weight.sizes) != len(weight.strides) or len(weight.sizes) > 64:
                 raise ArtifactError(f"the weight {weight.name!r} has {len(weight.sizes)} sizes")
         for slot in self.slots:
@@ -136,27 +122,14 @@ class Model(Struct, frozen=True, forbid_unknown_fields=True):
 
 def encode(model: Model) -> bytes:
     """As JSON, for people too."""
-    return msgspec.json.format(msgspec.json.encode(model, enc_hook=_dtype_name), indent=1)
+    return msgspec.json.format(msgspec.json.encode(model, enc_hook=name_dtype), indent=1)
 
 
 def decode(data: bytes | memoryview) -> Model:
     """What `encode` wrote, checked. Raises `ArtifactError`."""
     try:
-        model = msgspec.json.decode(data, type=Model, dec_hook=_dtype)
+        model = msgspec.json.decode(data, type=Model, dec_hook=read_dtype)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
         raise ArtifactError(f"the description of the package's model is damaged: {error}") from error
     model.check()
     return model
-
-
-def _dtype_name(value: object) -> str:
-    if not isinstance(value, torch.dtype):
-        raise TypeError(f"{type(value).__name__} has no place in a description")
-    return torch_name(value)
-
-
-def _dtype(kind: type, value: object) -> torch.dtype:
-    try:
-        return dtype_named(str(value))
-    except KeyError:
-        raise ValueError(f"{value!r} is not a dtype") from None

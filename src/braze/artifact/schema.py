@@ -8,15 +8,13 @@ from __future__ import annotations
 from typing import Annotated, Final, Literal, TypeAlias
 
 import msgspec
-import torch
 from msgspec import Struct
 
-from braze._torch.devices import HOST
 from braze.runtime.engine import MadeFor
-from braze.runtime.expr import Expr, Symbol
+from braze.runtime.expr import Expr
 from braze.runtime.guard import BoolExpr
-from braze.runtime.plan import Arg, Plan
-from braze.runtime.plan_node import shape_text
+from braze.runtime.plan import Arg, Plan, SymbolRange
+from braze.runtime.spec import TensorSpec
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -32,7 +30,6 @@ __all__ = [
     "NumberInput",
     "Output",
     "Part",
-    "SymbolRange",
     "TensorInput",
     "TensorOutput",
     "UnusedInput",
@@ -41,24 +38,12 @@ __all__ = [
     "Versions",
 ]
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 """Raised with every change of a type in this module or of the launch plan's instructions."""
 
 GraphKind: TypeAlias = Literal["inference", "forward", "backward"]
 
 _Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
-
-
-class SymbolRange(Struct, frozen=True, forbid_unknown_fields=True):
-    """A size symbol and its inclusive bounds, ``upper`` None where there is none."""
-
-    name: str
-    lower: int
-    upper: int | None = None
-
-    def symbol(self) -> Symbol:
-        """The symbol itself."""
-        return Symbol(self.name, self.lower, self.upper)
 
 
 class TensorInput(Struct, frozen=True, forbid_unknown_fields=True, tag="tensor", omit_defaults=True):
@@ -69,20 +54,17 @@ class TensorInput(Struct, frozen=True, forbid_unknown_fields=True, tag="tensor",
     dimensions of stride 0 with more than one element; ``overlaps``: two elements may share a place."""
 
     name: str
-    dtype: torch.dtype
-    sizes: tuple[Expr, ...]
-    strides: tuple[Expr, ...]
+    spec: TensorSpec[Expr]
     alignment: int = 1
     static: bool = False
     mutated: bool = False
     expanded: tuple[int, ...] = ()
     overlaps: bool = False
-    device: str = HOST
 
     def __str__(self) -> str:
         words = [w for w, on in (("static", self.static), ("mutated", self.mutated)) if on]
         words += ["overlapping"] if self.overlaps else []
-        return " ".join([f"{self.name}: {shape_text(self.dtype, self.sizes, self.strides)}", *words])
+        return " ".join([f"{self.name}: {self.spec}", *words])
 
 
 class NumberInput(Struct, frozen=True, forbid_unknown_fields=True, tag="number"):
@@ -110,15 +92,12 @@ Input: TypeAlias = TensorInput | NumberInput | UnusedInput
 class TensorOutput(Struct, frozen=True, forbid_unknown_fields=True, tag="tensor", omit_defaults=True):
     """A tensor that is returned. ``input``: the position of the input that it is or shares memory with."""
 
-    dtype: torch.dtype
-    sizes: tuple[Expr, ...]
-    strides: tuple[Expr, ...]
+    spec: TensorSpec[Expr]
     input: int | None = None
-    device: str = HOST
 
     def __str__(self) -> str:
         alias = "" if self.input is None else f" in the memory of input {self.input}"
-        return f"{shape_text(self.dtype, self.sizes, self.strides)}{alias}"
+        return f"{self.spec}{alias}"
 
 
 class ValueOutput(Struct, frozen=True, forbid_unknown_fields=True, tag="value"):

@@ -95,8 +95,8 @@ def _calls(model: Model, graph: CompiledFxGraph) -> Table:
     for path, text in _arguments(model, graph):
         add_row(shown, path, *text)
     for path, spec in zip(leaf_paths(model.parameters.results, "result"), graph.info.outputs, strict=True):
-        kind = torch_name(spec.dtype) if isinstance(spec, TensorOutput) else "value"
-        sizes = _list(spec.sizes) if isinstance(spec, TensorOutput) else str(spec.value)
+        kind = torch_name(spec.spec.dtype) if isinstance(spec, TensorOutput) else "value"
+        sizes = _list(spec.spec.sizes) if isinstance(spec, TensorOutput) else str(spec.value)
         add_row(shown, Text(path, "green"), kind, sizes, "")
     for one in model.ranges:
         add_row(shown, Text(one.symbol, "dim"), "", Text(str(one), "dim"), "")
@@ -120,7 +120,7 @@ def _arguments(model: Model, graph: CompiledFxGraph) -> Iterator[tuple[str, tupl
 
 def _described(item: Input) -> tuple[str, str]:
     if isinstance(item, TensorInput):
-        return torch_name(item.dtype), _list(item.sizes)
+        return torch_name(item.spec.dtype), _list(item.spec.sizes)
     return ("int", str(item.expression)) if isinstance(item, NumberInput) else ("unused", "")
 
 

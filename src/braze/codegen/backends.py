@@ -122,14 +122,14 @@ def generate(schedule: Schedule, config: Config) -> Code:
 
 def _device(schedule: Schedule) -> str:
     """Of a graph that runs no kernel: that of its first tensor."""
-    return next((b.layout.device.type for b in schedule.graph.buffers.values()), HOST)
+    return next((b.layout.device for b in schedule.graph.buffers.values()), HOST)
 
 
 def _check_memory(schedule: Schedule, segment: Segment) -> None:
     """That each kernel's buffers lie where it runs."""
     for item in segment.kernels:
         for buffer in item.kernel.buffers:
-            lies = schedule.graph.buffers[buffer.name].layout.device.type
+            lies = schedule.graph.buffers[buffer.name].layout.device
             if lies != item.kernel.device:
                 what = f"{buffer.name} lies on {lies}, and the kernel runs on {item.kernel.device}"
                 raise KernelFailure(item.kernel, CodegenError(what))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from msgspec.structs import replace
+
 from braze.artifact.compiled_graph import CompiledFxGraph, Module, Variant
 from braze.artifact.constants import CompiledFxGraphConstants
 from braze.artifact.environment import versions
@@ -33,10 +35,10 @@ from braze.errors import ExpressionError
 from braze.ir.buffers import InputBuffer, Origin
 from braze.ir.externs import FallbackKernel, ItemRef, TensorRef
 from braze.ir.graph import Graph
-from braze.ir.layout import Layout
-from braze.runtime.expr import Expr
+from braze.runtime.expr import ZERO, Expr
 from braze.runtime.guard import BoolExpr
 from braze.runtime.plan import Ref
+from braze.runtime.spec import Layout
 from braze.schedule.schedule import ExternStep, Schedule, externs
 
 __all__ = ["assemble"]
@@ -135,15 +137,12 @@ def _inputs(scheduled: Schedule, built: BuiltPlan, static: frozenset[int]) -> It
             layout = item.layout
             yield TensorInput(
                 name,
-                layout.dtype,
-                layout.size,
-                layout.stride,
+                layout,
                 layout.dtype.itemsize,
                 position in static,
                 item.name in written,
                 _expanded(layout),
                 not layout.is_injective,
-                layout.device.type,
             )
         elif isinstance(item, Expr):
             yield NumberInput(name, item)
@@ -152,7 +151,7 @@ def _inputs(scheduled: Schedule, built: BuiltPlan, static: frozenset[int]) -> It
 
 
 def _expanded(layout: Layout) -> tuple[int, ...]:
-    pairs = enumerate(zip(layout.size, layout.stride, strict=True))
+    pairs = enumerate(zip(layout.sizes, layout.strides, strict=True))
     return tuple(d for d, (n, s) in pairs if s.constant == 0 and n.constant != 1)
 
 
@@ -174,7 +173,7 @@ def _outputs(graph: Graph) -> Iterator[Output]:
         if isinstance(value, TensorRef):
             layout = value.layout
             home = positions.get(value.buffer.storage)
-            yield TensorOutput(layout.dtype, layout.size, layout.stride, home, layout.device.type)
+            yield TensorOutput(replace(layout, offset=ZERO), home)
         elif isinstance(value, ItemRef):
             yield ValueOutput(Ref(value.ref.buffer.name))
         else:

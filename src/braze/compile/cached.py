@@ -102,11 +102,11 @@ class _Lookup:
         return None
 
     def _parsed(self, text: str) -> tuple[BoolExpr, ...]:
-        return guards.from_text(text, self.place.canonical.symbols, self.request.example_inputs)
+        return guards.from_text(text, self.place.canonical.symbols, self.request.shape_env)
 
     def _accepts(self, text: str) -> bool:
         try:
-            return guards.hold(self._parsed(text), self.request.example_inputs)
+            return guards.hold(self._parsed(text), self.request.shape_env)
         except ValueError:  # a text of another version, or over symbols that this trace does not have
             return False
 
@@ -119,7 +119,7 @@ class _Lookup:
         if self.request.config.strict and code.info.metrics.fallbacks:
             return None
         code.post_compile(min_parallel_work=self.request.config.min_parallel_work)
-        if not guards.install(self._parsed(found.guards), self.request.example_inputs):
+        if not guards.install(self._parsed(found.guards), self.request.shape_env):
             return None
         return code
 

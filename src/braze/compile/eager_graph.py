@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from torch.fx import GraphModule
 
 from braze._torch import tracing
 from braze.artifact.output_code import OpaqueCode
 from braze.compile.fx_compile import CompileRequest
+from braze.runtime.spec import restrided
 
 __all__ = ["run_eagerly"]
 
@@ -41,17 +41,8 @@ def _runner(
         inputs.clear()
         outputs = list(gm.forward(*arguments))
         for i, strides in enumerate(promised):
-            if strides is not None and outputs[i].stride() != strides and outputs[i].numel() > 1:
-                outputs[i] = _restrided(outputs[i], strides)
+            if strides is not None:
+                outputs[i] = restrided(outputs[i], strides)
         return outputs
 
     return run
-
-
-def _restrided(tensor: torch.Tensor, strides: tuple[int, ...]) -> torch.Tensor:
-    """A copy with the given strides; the same tensor where these differ in dimensions of size 1 only."""
-    pairs = zip(tensor.shape, tensor.stride(), strides, strict=True)
-    if all(size == 1 or have == want for size, have, want in pairs):
-        return tensor
-    result = torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype, device=tensor.device)
-    return result.copy_(tensor)

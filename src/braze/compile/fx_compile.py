@@ -22,8 +22,7 @@ class CompileRequest:
         gm: functional ATen graph. Each node has its fake tensor (or symbolic integer) in ``meta["val"]``;
             the only mutations are `copy_` to placeholders. `braze.ir.prims` lists the functions in it that
             are not ATen's. The strategy owns the graph and may change it.
-        example_inputs: fake tensors, (symbolic) integers and symbolic floating-point numbers, one for each
-            placeholder. Compiled code takes one of the last as a float64 tensor without dimensions.
+        shape_env: the trace's knowledge of its sizes; None where there are no symbolic ones.
         static_inputs: positions of inputs that are parameters or buffers.
         visible_outputs: the first so many outputs leave the compiled region, and lie in memory as traced;
             the others are kept for the backward, and the compiler may choose their strides.
@@ -33,13 +32,19 @@ class CompileRequest:
         part: where in that graph this one stands, which is a branch or a loop's body; empty for the whole."""
 
     gm: GraphModule
-    example_inputs: tuple[Any, ...]
+    shape_env: Any
     static_inputs: frozenset[int]
     visible_outputs: int
     config: Config
     kind: GraphKind
     graph_id: int
     part: str = ""
+
+    @property
+    def example_inputs(self) -> tuple[Any, ...]:
+        """What the placeholders stand for: fake tensors, (symbolic) integers and symbolic floating-point
+        numbers. Compiled code takes one of the last as a float64 tensor without dimensions."""
+        return tuple([node.meta["val"] for node in self.gm.graph.find_nodes(op="placeholder")])
 
     @property
     def name(self) -> str:

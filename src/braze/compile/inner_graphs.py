@@ -100,11 +100,9 @@ def _graphs(gm: GraphModule, node: Node) -> Iterator[object]:
 
 
 def _part_of(request: CompileRequest, gm: GraphModule, part: str) -> CompileRequest:
-    examples = [node.meta["val"] for node in gm.graph.find_nodes(op="placeholder")]
     return replace(
         request,
         gm=gm,
-        example_inputs=tuple(examples),
         static_inputs=frozenset(),
         visible_outputs=len(gm.graph.output_node().args[0]),  # type: ignore[arg-type]
         kind="inference",

@@ -42,7 +42,7 @@ def compile_graph(request: CompileRequest, *, link: bool = True) -> CompiledFxGr
     folder = DebugFolder.of(request)
     forced: dict[str, str] = {}
     mishaps = 0
-    watch = GuardWatch(request.example_inputs)
+    watch = GuardWatch(request.shape_env)
     try:
         inner = calls_of_graphs(request, lambda part: compile_graph(part, link=False))
         for _ in range(MAX_ATTEMPTS - 1):

@@ -84,7 +84,7 @@ def loaded(request: CompileRequest, artifact: bytes | memoryview) -> CompiledFxG
     ):
         raise ArtifactError(f"it is {info.name}, and not {request.name}")
     code.post_compile(min_parallel_work=request.config.min_parallel_work)
-    return code if guards.install(info.guards, request.example_inputs) else None
+    return code if guards.install(info.guards, request.shape_env) else None
 
 
 def compile_here(request: CompileRequest, reason: str, level: int) -> OutputCode:

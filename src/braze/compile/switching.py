@@ -133,7 +133,7 @@ def size_reader(info: GraphInfo) -> Callable[[Sequence[Any]], Mapping[str, int]]
                 numbers.append((symbol.name, position))
     for position, spec in enumerate(info.inputs):
         if isinstance(spec, TensorInput):
-            for places, values in ((sizes, spec.sizes), (strides, spec.strides)):
+            for places, values in ((sizes, spec.spec.sizes), (strides, spec.spec.strides)):
                 for dim, e in enumerate(values):
                     if e.symbol is not None and new(e.symbol.name):
                         places.append((e.symbol.name, position, dim))

@@ -20,7 +20,8 @@ from braze.compile.report import ledger, warn_of
 from braze.errors import FallbackError
 from braze.frontend.as_captured import CapturedGraph
 from braze.frontend.writes import reaches, written_by
-from braze.runtime.overlaps import apart, overlaps_itself
+from braze.runtime.overlaps import apart
+from braze.runtime.spec import byte_span, overlaps_itself
 
 __all__ = [
     "EagerTwin",
@@ -222,5 +223,4 @@ def _length(tensor: torch.Tensor) -> int | None:
     """How many bytes a tensor of fixed sizes spans; None where sizes differ from call to call."""
     if any(type(n) is not int for n in (*tensor.shape, *tensor.stride())):
         return None
-    reach = sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
-    return (reach + 1) * tensor.element_size()
+    return byte_span(tensor)

@@ -13,7 +13,7 @@ from torch.fx import GraphModule
 
 from braze import config as configuration
 from braze import notices
-from braze._torch import aot, aot_metadata, dynamo, trace_state, tracing
+from braze._torch import aot, aot_metadata, dynamo, shapes, trace_state, tracing
 from braze._torch.tracing import fake_mode_of
 from braze.artifact.autograd_call import guarded_backward
 from braze.artifact.output_code import BoxedCall, OutputCode
@@ -124,7 +124,7 @@ def compile_parts(
         outputs = len(part.graph.output_node().args[0])  # type: ignore[arg-type]
         request = CompileRequest(
             gm=part,
-            example_inputs=tuple(inputs),
+            shape_env=shapes.shape_env_of(inputs),
             static_inputs=static,
             visible_outputs=outputs if visible is None else visible,
             config=config,

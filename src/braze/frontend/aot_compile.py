@@ -19,7 +19,7 @@ from braze._torch import export, shapes, tracing
 from braze._torch.devices import in_host_memory
 from braze.artifact.compiled_graph import CompiledFxGraph
 from braze.artifact.extern_nodes import extern_nodes
-from braze.artifact.model_info import Given, Model, Range, Slot, Weight, WeightKind
+from braze.artifact.model_info import Given, Model, Slot, Weight, WeightKind
 from braze.artifact.package import write_package
 from braze.artifact.schema import TensorInput
 from braze.compile.fx_compile import CompileRequest
@@ -30,7 +30,7 @@ from braze.frontend.aot_arguments import config_of, flag, output_path, program_o
 from braze.frontend.exported import Prepared, parameters_of
 from braze.frontend.small_sizes import Case, Served, served_by
 from braze.runtime.expr import Symbol
-from braze.runtime.guard import BoolExpr
+from braze.runtime.plan import SymbolRange
 
 __all__ = ["DEFAULT_TARGETS", "aot_compile"]
 
@@ -75,7 +75,7 @@ def aot_compile(
         served = served_by(program, config, lambda prepared: _compile(prepared, names, config))
         cases = served.cases
         added = dict.fromkeys((*fixed, *served.prepared.assumed))
-        added.update({str(_by_names(g, c.prepared.names)): None for c in cases for g in c.graph.info.guards})
+        added.update({str(g.renamed(c.prepared.names)): None for c in cases for g in c.graph.info.guards})
         if added:
             warnings.warn(
                 f"the package works for sizes with {' and '.join(added)} only", BrazeWarning, stacklevel=2
@@ -109,12 +109,6 @@ def aot_compile(
     return path
 
 
-def _by_names(guard: BoolExpr, names: Mapping[str, str]) -> BoolExpr:
-    """The guard over the names of sizes."""
-    renamed = {s: Symbol(names.get(s.name, s.name), s.lower, s.upper).expr for s in guard.free_symbols}
-    return guard.substitute(renamed)
-
-
 def _compile(prepared: Prepared, targets: Sequence[str], config: Config) -> CompiledFxGraph:
     """One graph with code for every target."""
     number = next(_numbers)
@@ -128,7 +122,7 @@ def _compile(prepared: Prepared, targets: Sequence[str], config: Config) -> Comp
         gm = tracing.copied(prepared.gm)
         request = CompileRequest(
             gm=gm,
-            example_inputs=prepared.inputs,
+            shape_env=shapes.shape_env_of(prepared.inputs),
             static_inputs=static,
             visible_outputs=len(gm.graph.output_node().args[0]),  # type: ignore[arg-type]
             config=config.replace(target_cpu=target),
@@ -176,7 +170,7 @@ def _hints(prepared: Prepared, graph: CompiledFxGraph) -> dict[str, int]:
     found: dict[str, int] = {}
     for item, value in zip(graph.info.inputs, prepared.inputs, strict=True):
         if isinstance(item, TensorInput) and isinstance(value, torch.Tensor):
-            for e, n in zip(item.sizes, value.shape, strict=True):
+            for e, n in zip(item.spec.sizes, value.shape, strict=True):
                 example = shapes.hint(n)
                 if e.symbol is not None and example is not None:
                     found[e.symbol.name] = example
@@ -217,11 +211,11 @@ def _describe(served: Served) -> tuple[Model, dict[str, torch.Tensor]]:
         if isinstance(tensor, torch.Tensor) and homes.get(_place(tensor), name) != name
     }
     used = {s.name: s for item in graph.info.inputs if isinstance(item, TensorInput) for s in _symbols(item)}
-    ranges: list[Range] = []
+    ranges: list[SymbolRange] = []
     for symbol, constraint in program.range_constraints.items():
         if str(symbol) in used:
             least, most = export.value_range(constraint)
-            ranges.append(Range(str(symbol), min(least, served.least.get(str(symbol), least)), most))
+            ranges.append(SymbolRange(str(symbol), min(least, served.least.get(str(symbol), least)), most))
     return Model(
         parameters_of(program), tuple(given), tuple(weights), tuple(slots), aliases, tuple(ranges)
     ), tensors
@@ -258,15 +252,15 @@ def _place(tensor: torch.Tensor) -> Any:
 def _weight(name: str, spec: Any, tensor: torch.Tensor, item: Any) -> Weight:
     kinds: dict[InputKind, WeightKind] = {InputKind.PARAMETER: "parameter", InputKind.BUFFER: "buffer"}
     return Weight(
-        name,
-        kinds.get(spec.kind, "constant"),
         tensor.dtype,
         tuple(tensor.shape),
         tuple(tensor.stride()),
-        isinstance(item, TensorInput) and item.mutated,
-        spec.kind is InputKind.PARAMETER or bool(spec.persistent),
+        name=name,
+        kind=kinds.get(spec.kind, "constant"),
+        mutated=isinstance(item, TensorInput) and item.mutated,
+        persistent=spec.kind is InputKind.PARAMETER or bool(spec.persistent),
     )
 
 
 def _symbols(item: TensorInput) -> set[Symbol]:
-    return {s for e in (*item.sizes, *item.strides) for s in e.free_symbols}
+    return {s for e in item.spec.numbers for s in e.free_symbols}

@@ -15,9 +15,8 @@ from braze.errors import ExpressionError
 from braze.frontend.call_capture import CallCapture
 from braze.frontend.dynamo_key import DynamoKey
 from braze.frontend.views import DynamoViews
-from braze.runtime.expr import Expr, Symbol
 from braze.runtime.guard import BoolExpr
-from braze.symbolic.from_sympy import SymbolTable, to_guard
+from braze.symbolic.from_sympy import SymbolTable, condition_from_sympy
 
 __all__ = ["Capture", "named_guards"]
 
@@ -56,7 +55,7 @@ class Capture(CallCapture):
             if strange:
                 return f"a guard is over {strange[0]}, which is not a size of an input"
             try:
-                guard = to_guard(condition, table)
+                guard = condition_from_sympy(condition, table)
             except ExpressionError as error:
                 return f"a guard cannot be stored: {error}"
             found.append(guard)
@@ -71,9 +70,4 @@ class Capture(CallCapture):
 
 def named_guards(guards: Iterable[BoolExpr], names: Mapping[str, str]) -> tuple[str, ...]:
     """Guards over the trace's symbols, printed with the key's names for these."""
-    printed = [str(g.substitute({s: _numbered(s, names) for s in g.free_symbols})) for g in guards]
-    return tuple(dict.fromkeys(printed))
-
-
-def _numbered(symbol: Symbol, names: Mapping[str, str]) -> Expr:
-    return Symbol(names[symbol.name], symbol.lower, symbol.upper).expr
+    return tuple(dict.fromkeys(str(guard.renamed(names)) for guard in guards))

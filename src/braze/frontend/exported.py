@@ -86,7 +86,7 @@ def prepare(program: ExportedProgram, config: Config) -> Prepared:
         run_passes(gm, config)
     inputs = tuple(node.meta.get("val") for node in placeholders)
     names = _names_of_sizes(program, inputs)
-    unsaid = guards.unsaid(inputs, names)
+    unsaid = guards.unsaid(shapes.shape_env_of(inputs), names)
     if unsaid:
         raise PackageError(
             f"this program holds only for sizes with {unsaid[0]}, which a package cannot check",

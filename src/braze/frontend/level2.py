@@ -24,7 +24,8 @@ from braze.errors import ArtifactError, BrazeError, FallbackError
 from braze.frontend import aliasing
 from braze.frontend.dynamo_key import DynamoKey, describe
 from braze.runtime.expr import Symbol
-from braze.runtime.guard import BoolExpr, parse_guard
+from braze.runtime.expr_parser import parse_condition
+from braze.runtime.guard import BoolExpr
 
 __all__ = ["Entries", "Entry", "callable_from", "describe", "find", "guards_hold"]
 
@@ -149,6 +150,6 @@ def _parsed(entry: Entry, key: DynamoKey) -> list[BoolExpr]:
     for name, (lower, upper) in key.ranges.items():
         symbols[name] = Symbol(name, -(1 << 62) if lower is None else lower, upper)
     try:
-        return [parse_guard(text, symbols) for text in entry.guards]
+        return [parse_condition(text, symbols) for text in entry.guards]
     except ValueError as error:
         raise ArtifactError(f"an entry's guard cannot be read: {error}") from None

@@ -25,7 +25,7 @@ from braze.artifact.output_code import BoxedCall
 from braze.errors import ExpressionError
 from braze.frontend.passes.effects import view_base
 from braze.runtime.expr import Expr
-from braze.symbolic.from_sympy import SymbolTable, to_expr
+from braze.symbolic.from_sympy import SymbolTable, expr_from_sympy
 
 __all__ = [
     "DynamoViews",
@@ -144,14 +144,15 @@ def _in_input(
     offset = sympy.expand(_number(view.storage_offset()) - _number(base.storage_offset()))
     try:
         size, stride = (
-            tuple(to_expr(_number(n), table) for n in numbers) for numbers in (view.shape, view.stride())
+            tuple(expr_from_sympy(_number(n), table) for n in numbers)
+            for numbers in (view.shape, view.stride())
         )
-        begin = to_expr(offset, table)
+        begin = expr_from_sympy(offset, table)
     except ExpressionError:
         return None
-    if not given.keys() >= table.symbols.keys():
+    if not given.keys() >= table.keys():
         return None
-    return ViewOfInput(result, base_at, size, stride, begin, {name: given[name] for name in table.symbols})
+    return ViewOfInput(result, base_at, size, stride, begin, {name: given[name] for name in table})
 
 
 def with_outputs_in_inputs(run: BoxedCall, views: Sequence[ViewOfInput]) -> BoxedCall:

@@ -41,21 +41,21 @@ __all__ = [
 ]
 
 _HOMES = {
-    "FuserStats": "braze.fuser.accounts",
-    "FusionNode": "braze.fuser.partition",
-    "can_fuse_on": "braze.fuser.devices",
-    "compiled_kernel_count": "braze.fuser.interface",
-    "debug_kernel_source": "braze.fuser.interface",
-    "debug_launch": "braze.fuser.interface",
-    "disable": "braze.fuser.devices",
-    "enable": "braze.fuser.devices",
+    "FuserStats": "braze.fuser.fallback",
+    "FusionNode": "braze.fuser.graphs",
+    "can_fuse_on": "braze.fuser.fallback",
+    "compiled_kernel_count": "braze.fuser.graphs",
+    "debug_kernel_source": "braze.fuser.graphs",
+    "debug_launch": "braze.fuser.graphs",
+    "disable": "braze.fuser.fallback",
+    "enable": "braze.fuser.fallback",
     "fuse": "braze.fuser.function",
-    "fuse_graph": "braze.fuser.partition",
-    "is_enabled": "braze.fuser.devices",
-    "kernels": "braze.fuser.interface",
-    "register_fusion": "braze.fuser.interface",
-    "run_fusion": "braze.fuser.interface",
-    "stats": "braze.fuser.accounts",
+    "fuse_graph": "braze.fuser.graphs",
+    "is_enabled": "braze.fuser.fallback",
+    "kernels": "braze.fuser.graphs",
+    "register_fusion": "braze.fuser.graphs",
+    "run_fusion": "braze.fuser.graphs",
+    "stats": "braze.fuser.fallback",
 }
 
 

@@ -2,7 +2,7 @@
 
 A call goes one of three ways. The *fast* one: the arguments are like those of the last call, which one guard
 of PyTorch's tells in 0.2 us, and the launch follows in the same Python function. The *known* one: such
-arguments were seen before, and a table has what to do. Else `braze.fuser.preparing` finds out.
+arguments were seen before, and a table has what to do. Else `braze.fuser.specialize` finds out.
 """
 
 from __future__ import annotations
@@ -10,30 +10,31 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar, overload
+from typing import Any, TypeAlias, TypeVar, overload
 
 import torch
 
 from braze import config as configuration
 from braze._torch import surroundings
 from braze._torch.autograd import grad_enabled
-from braze.fuser.accounts import counts
-from braze.fuser.arguments import Structure, Unfusable, describe
-from braze.fuser.devices import remember_to_tell
-from braze.fuser.entries import EMPTY, Entry, Prepares, Subject
-from braze.fuser.fallback import fall_back
-from braze.fuser.outside import Surroundings
-from braze.fuser.signature import FAST, Signature
+from braze.fuser.arguments import FAST, Parameters, Structure, Unfusable, describe, rebuild, same_containers
+from braze.fuser.fallback import EMPTY, count, fall_back, on_change
+from braze.fuser.guards import FreeVariables, free_variables
 
-__all__ = ["FusedFunction", "fuse"]
+__all__ = ["Entry", "FusedFunction", "fuse"]
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+Entry: TypeAlias = "tuple[Callable[..., Any], Callable[..., Any] | None]"
+"""What to do for arguments of one kind, sizes and strides: a function that takes it for granted that they are
+such, and one that looks; None where that would take too long."""
 
 _MOST_ENTRIES = 1024
 
 
 class FusedFunction:
-    """What is behind a function that `fuse` made; it is its attribute ``fused``."""
+    """What is behind a function that `fuse` made; it is its attribute ``fused``. ``space[FAST]`` is what the
+    wrapper calls first."""
 
     def __init__(
         self,
@@ -41,48 +42,79 @@ class FusedFunction:
         options: Mapping[str, object] | None = None,
         name: str | None = None,
     ) -> None:
-        name = name or getattr(function, "__qualname__", repr(function)).split("<locals>.")[-1]
-        self.subject = Subject(name, Signature(function), Surroundings(function), dict(options or {}))
-        self._preparing: Prepares | None = None
+        self.name = name or getattr(function, "__qualname__", repr(function)).split("<locals>.")[-1]
+        self.identifier = "fused_" + "".join([c if c.isalnum() and c.isascii() else "_" for c in self.name])
+        self.parameters = Parameters(function)
+        self._variables: FreeVariables | None = None
+        self.options: dict[str, Any] = dict(options or {})
+        self._compile_key = configuration.key_reader(self.options)
+        self._specializer: Any = None
         self._entries: dict[object, Entry] = {}
         self._lock = threading.Lock()
-        self._space: dict[str, Any] = {FAST: self._dispatch}
-        self.wrapper = self.subject.signature.wrapper(self._space)
+        self.space: dict[str, Any] = {FAST: self.dispatch}
+        self.wrapper = self.parameters.wrapper(self.space)
         self.wrapper.fused = self  # type: ignore[attr-defined]
         surroundings.inlined_by_dynamo(self.wrapper, function)
-        counts.add("functions")
-        remember_to_tell(self)
+        count("functions")
+        on_change(self)
 
     def __repr__(self) -> str:
-        return f"<braze fused function {self.subject.name}>"
+        return f"<braze fused function {self.name}>"
 
     @property
-    def preparing(self) -> Prepares:
-        """What traces and compiles it."""
-        found = self._preparing
+    def specializer(self) -> Any:
+        """What traces and compiles it: a `Specializer`, which is loaded when it is first needed."""
+        found = self._specializer
         if found is None:
-            # tracing and compiling are loaded when they are first needed: a library that only declares its
-            # fused functions does not pay for them
-            from braze.fuser.preparing import Preparing  # noqa: PLC0415
+            from braze.fuser.specialize import Specializer  # noqa: PLC0415
 
             with self._lock:
-                found = self._preparing = self._preparing or Preparing(
-                    self.subject, self._dispatch, self._space
-                )
+                found = self._specializer = self._specializer or Specializer(self)
         return found
 
     def forget(self) -> None:
         """Prepare anew for every kind of arguments. Compiled kernels stay."""
         with self._lock:
             self._entries = {}
-            self._space[FAST] = self._dispatch
-            if self._preparing is not None:
-                self._preparing.forget()
+            self.space[FAST] = self.dispatch
+            if self._specializer is not None:
+                self._specializer.forget()
+
+    # -- the function itself ----------------------------------------------------------------------------
+    @property
+    def variables(self) -> FreeVariables:
+        """What it may read besides its arguments, as it is now."""
+        found = self._variables
+        if found is None or not found.hold:
+            found = self._variables = free_variables(self.parameters.function)
+        return found
+
+    def state(self) -> tuple[object, ...]:
+        """What decides, besides the arguments, what a call runs: the thread's modes, the options that hold,
+        and what the function reads elsewhere."""
+        return (*surroundings.thread_state(), self._compile_key(), *self.variables.values())
+
+    def call_flat(self, structure: Structure, flat: Sequence[Any]) -> Any:
+        """Its result, by eager operators, for arguments of this structure with these tensors and numbers."""
+        leaves = iter(flat)
+        return self.parameters.call([rebuild(one, leaves) for one in structure])
+
+    def trace_flat(self, structure: Structure, flat: Sequence[Any]) -> Any:
+        """The same for a trace: what is done to lists and dicts that are passed is lost there, and so it is
+        refused. Raises `Unfusable`."""
+        leaves, again = iter(flat), iter(flat)
+        values = [rebuild(one, leaves) for one in structure]
+        result = self.parameters.call(values)
+        if not same_containers(values, [rebuild(one, again) for one in structure]):
+            raise Unfusable("it changes a list or dict that is passed to it")
+        if any(result is value for value in values if isinstance(value, (list, dict))):
+            raise Unfusable("it returns a list or dict that is passed to it")
+        return result
 
     # -- a call -----------------------------------------------------------------------------------------
-    def _dispatch(self, *values: Any) -> Any:
-        """A call that the fast way did not take."""
-        takes_out = self.subject.signature.takes_out
+    def dispatch(self, *values: Any) -> Any:
+        """A call, with the values of the parameters, that the fast way did not take."""
+        takes_out = self.parameters.takes_out
         arguments, out = (values[:-1], values[-1]) if takes_out else (values, None)
         watched = surroundings.onlookers()
         if watched is not None:
@@ -97,7 +129,7 @@ class FusedFunction:
         key = self._key(structure, leaves)
         entry = self._entries.get(key)
         if entry is None:
-            found = self.preparing.entry(structure, leaves)
+            found = self.specializer.entry(structure, leaves)
             if isinstance(found, str):
                 return self._eager(arguments, None, found, quiet=found == EMPTY)
             entry = found
@@ -105,26 +137,26 @@ class FusedFunction:
                 if len(self._entries) >= _MOST_ENTRIES:
                     self._entries = {}
                 self._entries[self._key(structure, leaves)] = entry  # it may have come to depend on numbers
-        if entry.fast is not None:
-            self._space[FAST] = entry.fast
-        return entry.run(*values)
+        run, fast = entry
+        if fast is not None:
+            self.space[FAST] = fast
+        return run(*values)
 
     def described(self, arguments: Sequence[Any], leaves: list[Any]) -> Structure:
         """The structure of the values of the parameters; tensors and numbers are appended to ``leaves``.
         Raises `Unfusable`."""
-        names = self.subject.signature.names
+        names = self.parameters.names
         return tuple([describe(value, name, leaves) for value, name in zip(arguments, names)])
 
     def _eager(self, arguments: Sequence[Any], out: Any, reason: str, *, quiet: bool = False) -> Any:
-        subject = self.subject
-        with configuration.patch(**subject.options):
-            call = functools.partial(subject.signature.call, arguments)
-            result = fall_back(call, subject.name, reason, quiet=quiet)
+        with configuration.patch(**self.options):
+            call = functools.partial(self.parameters.call, arguments)
+            result = fall_back(call, self.name, reason, quiet=quiet)
         return result if out is None else write_results(out, result)
 
     def _key(self, structure: Structure, leaves: Sequence[Any]) -> object:
-        numbers = frozenset() if self._preparing is None else self._preparing.numbers_that_count(structure)
-        parts: list[object] = [structure, *self.subject.state()]
+        numbers = frozenset() if self._specializer is None else self._specializer.constants(structure)
+        parts: list[object] = [structure, *self.state()]
         seen: dict[int, int] = {}
         for position, leaf in enumerate(leaves):
             if isinstance(leaf, torch.Tensor):
@@ -147,10 +179,10 @@ class FusedFunction:
             raise TypeError("out has to be a tensor, or tensors as the function returns them")
         tensors = [leaf for leaf in (*leaves, *outputs) if isinstance(leaf, torch.Tensor)]
         if grad_enabled() and any(t.requires_grad for t in tensors):
-            raise RuntimeError(f"{self.subject.name}: results with out=... are not recorded by autograd")
-        if self.preparing.launched_into(structure, leaves, shape, outputs):
+            raise RuntimeError(f"{self.name}: results with out=... are not recorded by autograd")
+        if self.specializer.launched_into(structure, leaves, shape, outputs):
             return out
-        return write_results(out, self._dispatch(*arguments, None))
+        return write_results(out, self.dispatch(*arguments, None))
 
 
 @overload

@@ -1,218 +1,166 @@
-"""A compiled elementwise kernel, and the Python that launches it.
+"""The kernels of elementwise graphs: what they are specialised by, how they are compiled, and how launched.
 
-A launch knows sizes, strides and threads beforehand (they are *bound*); what is left for a call is to make
-the outputs, to gather the addresses, and one native call. It is written as source, so that a fused function
-can hold it behind its own checks without another call in between.
+A kernel is specialised by how arguments lie in memory (`ArgSpec`), and never by how large they are. The graph
+is compiled over symbolic sizes of just the rank that is needed, and writes its results to tensors that it is
+given. All of lowering, scheduling and emission is that of `torch.compile`'s pipeline, and the backend is that
+of the device.
+
+Kernels are kept by graph, then by `ArgSpec` and options. Both tables are thread-safe, and what several
+threads ask for at once is compiled once. Behind them lies the cache on disk, so a second process finds its
+kernels compiled.
 """
 
 from __future__ import annotations
 
-import ctypes
-import struct
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, TypeVar
 
-from braze._torch import native
+import torch
+from torch.fx import Graph, GraphModule, Node
+
+from braze import config as configuration
+from braze._torch import shape_envs
+from braze._torch.fakes import make_fake, new_fake_mode
+from braze._torch.shape_envs import SymbolFacts
 from braze.artifact.compiled_graph import CompiledFxGraph
-from braze.errors import CodegenError
-from braze.fuser.arg_spec import ArgSpec, Iteration
+from braze.compile.cached import CachedFxCompile
+from braze.compile.fx_compile import CompileRequest
+from braze.compile.modes import strategy
+from braze.config import Config
+from braze.errors import BrazeError, CodegenError, ConfigError
+from braze.frontend.aot import next_graph_id
 from braze.fuser.elementwise import ElementwiseGraph
-from braze.fuser.specialize import input_name, number_name, output_name, size_name, stride_name
-from braze.runtime.call_checks import ErrorWords, fails
+from braze.fuser.fallback import count
+from braze.fuser.strides import Ints, contiguous
+from braze.ops.dtypes import short_name
+from braze.runtime.call_checks import fails
 from braze.runtime.callgen import TINY_WORK
-from braze.runtime.expr import Expr
-from braze.runtime.linker import entry_point
-from braze.runtime.memory import workspaces
+from braze.runtime.ending import busy
+from braze.runtime.engines import check_options, engine, kind_for
+from braze.runtime.expr import Expr, Symbol, as_expr
 from braze.runtime.plan import (
     SEGMENTS,
     BindSize,
+    BufferArg,
     CheckRange,
     CheckSizes,
     CheckTensor,
     Free,
+    Instruction,
+    KernelEntry,
     Return,
     RunSegment,
     Workspace,
 )
-from braze.runtime.realign import run_realigned
-from braze.runtime.threads import team_size
 
-__all__ = ["Address", "Binding", "FusedKernel", "LaunchSource", "source_of"]
+__all__ = [
+    "ArgSpec",
+    "FusedKernel",
+    "KernelSpec",
+    "OperandSpec",
+    "SingleFlight",
+    "compile_request",
+    "index_bits",
+    "kernel_specs",
+    "reason_of",
+    "source_of",
+    "symbol",
+]
+
+_EXAMPLE_SIZE = 64
+_EXAMPLE_STRIDE = 4096
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class SingleFlight(dict[K, V], Generic[K, V]):
+    """A table whose values are made once, whoever asks first: other threads wait for the one that makes a
+    value, and no other lock is held meanwhile. Where that fails, the next one tries again."""
+
+    def __init__(self) -> None:
+        self._locks: dict[K, threading.RLock] = {}
+
+    def get_or_make(self, key: K, make: Callable[[], V]) -> V:
+        """The value, made by ``make`` if it is not there. Raises what ``make`` raises."""
+        if key not in self:
+            with self._locks.setdefault(key, threading.RLock()):
+                if key not in self:
+                    self[key] = make()
+            self._locks.pop(key, None)
+        return self[key]
+
+
+# -- what a kernel is specialised by ------------------------------------------------------------------------
+@dataclass(frozen=True)
+class OperandSpec:
+    """A tensor that a kernel reads or writes: its element type and its pattern."""
+
+    dtype: torch.dtype
+    pattern: str
+
+    def __str__(self) -> str:
+        return f"{short_name(self.dtype)}({self.pattern})"
 
 
 @dataclass(frozen=True)
-class Binding:
-    """What a launch knows beforehand: the kernel's sizes, the bytes of each workspace, where in a workspace
-    each buffer that is in one begins, and ``how`` it is made: ``tiny`` work keeps the interpreter's lock,
-    since letting go of it costs as much; ``alone`` in one thread; by a ``team`` of as many threads as torch
-    uses."""
+class ArgSpec:
+    """One kind of arguments. ``inputs`` are tensors and numbers in the order of the graph's inputs; numbers
+    are passed at run time. ``index_bits``: whether positions are computed in 32 or 64 bits."""
 
-    sizes: tuple[int, ...]
-    workspaces: tuple[int, ...]
-    offsets: tuple[int, ...]
-    how: Literal["tiny", "alone", "team"]
+    device: str
+    rank: int
+    inputs: tuple[OperandSpec | Literal["float", "int"], ...]
+    outputs: tuple[OperandSpec, ...]
+    index_bits: int = 64
 
-
-@dataclass(frozen=True)
-class LaunchSource:
-    """Statements that launch a kernel, and the globals that they use, those apart that hold what the
-    `Binding` knows."""
-
-    lines: tuple[str, ...]
-    names: Mapping[str, Any]
-    sizes: tuple[str, ...]
-    workspaces: tuple[str, ...]
-    offsets: tuple[str, ...]
-
-    def bound(self, binding: Binding) -> dict[str, Any]:
-        """All globals, for one binding."""
-        values = (*binding.sizes, *binding.workspaces, *binding.offsets)
-        return {
-            **self.names,
-            **dict(zip((*self.sizes, *self.workspaces, *self.offsets), values, strict=True)),
-        }
-
-
-@dataclass(frozen=True)
-class Address:
-    """Where an operand is, as expressions: a tensor, and how many bytes after its begin (empty: none). For a
-    number, ``tensor`` is the number."""
-
-    tensor: str
-    offset: str = ""
+    def __str__(self) -> str:
+        space = ", ".join(f"n{d}" for d in range(self.rank))
+        inputs, outputs = ", ".join(map(str, self.inputs)), ", ".join(map(str, self.outputs))
+        bits = "" if self.index_bits == 64 else f" in {self.index_bits} bits"
+        return f"{self.device} [{space}] {inputs} -> {outputs}{bits}"
 
     @property
-    def pointer(self) -> str:
-        """The address itself."""
-        return f"{self.tensor}.data_ptr()" + (f" + {self.offset}" if self.offset else "")
+    def operands(self) -> dict[str, OperandSpec]:
+        """The tensors, by the names that they have in the graph that is compiled."""
+        found = {f"in{k}": one for k, one in enumerate(self.inputs) if isinstance(one, OperandSpec)}
+        return found | {f"out{k}": one for k, one in enumerate(self.outputs)}
 
 
-class FusedKernel:
-    """One compiled kernel. Raises ``CodegenError`` where its plan does more than run machine code."""
+def _strides_of(name: str, pattern: str) -> list[str | None]:
+    """For each loop the symbol of an operand's stride, where that is known at run time only."""
+    return [f"{name}_stride{d}" if c == "s" else None for d, c in enumerate(pattern)]
 
-    def __init__(
-        self, graph: ElementwiseGraph, spec: ArgSpec, code: CompiledFxGraph, min_parallel_work: int
-    ) -> None:
-        self.graph = graph
-        self.spec = spec
-        self.code = code
-        self._min_parallel_work = min_parallel_work
-        variant = code.variant()
-        plan = variant.info.plan
-        self._runs: list[RunSegment] = []
-        self._workspaces: list[Workspace] = []
-        self._relied_on: list[CheckRange | CheckSizes] = []
-        for one in plan.instructions:
-            if isinstance(one, RunSegment):
-                self._runs.append(one)
-            elif isinstance(one, Workspace):
-                self._workspaces.append(one)
-            elif isinstance(one, (CheckRange, CheckSizes)):
-                self._relied_on.append(one)
-            elif not isinstance(one, (BindSize, CheckTensor, Free, Return)):
-                raise CodegenError(f"the kernel needs more than a launch: {one}")
-        self.name = "_".join(["fused", *dict.fromkeys(_words(self._runs))])
-        self._errors = ErrorWords(plan.errors)
-        self._checked = any(run.checked for run in self._runs)
-        self._linked = code.loaded(variant).get(SEGMENTS)
-        if self._linked is None:
-            raise CodegenError("the kernel has no code")
-        self._work = [run.work for run in self._runs]
 
-    def bind(self, loops: Iteration) -> Binding | None:
-        """What is known of a launch over these loops, whose operands are the tensors among the inputs, and
-        then the outputs. None where the code is not right for these sizes."""
-        sizes: dict[str, int] = {size_name(d): n for d, n in enumerate(loops.sizes)}
-        kinds = self.graph.kinds
-        names = [input_name(k) for k, kind in enumerate(kinds) if kind == "tensor"]
-        names += [output_name(k) for k in range(len(self.graph.outputs))]
-        for name, strides in zip(names, loops.strides, strict=True):
-            for d, step in enumerate(strides):
-                if step > 1:
-                    sizes[stride_name(name, d)] = step
-        if not self.code.admits(sizes) or any(fails(check, sizes) for check in self._relied_on):
-            return None
-        work = sum(w.evaluate(sizes) for w in self._work)
-        team = work >= self._min_parallel_work
-        late = {number_name(k) for k, kind in enumerate(kinds) if kind == "int"}
-        spaces = {w.out for w in self._workspaces}
-        known = [e for run in self._runs for e in run.sizes if not _is_late(e, late)]
-        return Binding(
-            tuple([e.evaluate(sizes) for e in known]),
-            tuple([w.nbytes.evaluate(sizes) for w in self._workspaces]),
-            tuple([b.offset.evaluate(sizes) for run in self._runs for b in run.buffers if b.name in spaces]),
-            "team" if team else "tiny" if work < TINY_WORK else "alone",
-        )
+# -- compiling ----------------------------------------------------------------------------------------------
+def index_bits(device: str, extent: int) -> int:
+    """32 or 64: in how many bits a kernel computes positions for tensors that reach over ``extent``
+    elements."""
+    kind = kind_for(device)
+    return 64 if kind is None else engine(kind).index_bits(extent)
 
-    def launch(
-        self, inputs: Sequence[Address], outputs: Sequence[Address], how: str, mark: str = ""
-    ) -> LaunchSource:
-        """The statements of a launch that is made like ``how`` (see `Binding`), for where the graph's inputs
-        and outputs are. ``mark`` sets its names apart from those of another launch."""
-        assert self._linked is not None
-        given = [(k, kind, inputs[k]) for k, kind in enumerate(self.graph.kinds)]
-        where = {input_name(k): address for k, _, address in given}
-        where |= {output_name(k): address for k, address in enumerate(outputs)}
-        floats = {input_name(k) for k, kind, _ in given if kind == "float"}
-        late = {number_name(k): address.tensor for k, kind, address in given if kind == "int"}
-        spaces = {w.out: f"_space{mark}_{k}" for k, w in enumerate(self._workspaces)}
-        names: dict[str, Any] = {
-            f"_sink{mark}": self._errors.sink,
-            f"_errors{mark}": self._errors,
-            "_double": ctypes.c_double,
-            "_addressof": ctypes.addressof,
-            "_realigned": run_realigned,
-            "_profiling": native.profiler_enabled,
-            "_team": team_size,
-            "_take": workspaces.take,
-            "_give": workspaces.give,
-            f"_code{mark}": self._linked,
-        }
-        lines = [f"{name} = _take(_bytes{name})" for name in spaces.values()]
-        lines += [f"_number_{name} = _double({where[name].tensor})" for name in sorted(floats)]
-        known: list[str] = []
-        offsets: list[str] = []
-        for k, run in enumerate(self._runs):
-            values = ["_failure.address" if run.checked else f"_sink{mark}"]
-            tensors: list[str] = []
-            for at, buffer in enumerate(run.buffers, 1):
-                if buffer.name in spaces:
-                    offsets.append(f"_begin{mark}_{len(offsets)}")
-                    values.append(f"{spaces[buffer.name]}.address + {offsets[-1]}")
-                elif buffer.name in floats:
-                    values.append(f"_addressof(_number_{buffer.name})")
-                else:
-                    values.append(where[buffer.name].pointer)
-                    tensors.append(f"({at}, {where[buffer.name].tensor}), ")
-            for e in run.sizes:
-                if _is_late(e, set(late)):
-                    values.append(late[str(e)])
-                else:
-                    known.append(f"_size{mark}_{len(known)}")
-                    values.append(known[-1])
-            names[f"_pack{mark}_{k}"] = struct.Struct(f"={len(values)}q").pack
-            names[f"_run{mark}_{k}"] = entry = entry_point(self._linked, run.entry, keep_lock=how == "tiny")
-            names[f"_shown{mark}_{k}"] = _shown(entry, self.name)
-            threads = "_team()" if how == "team" else "1"
-            run_it = f"(_shown{mark}_{k} if _profiling() else _run{mark}_{k})"
-            lines.append(f"if {run_it}(_args := _pack{mark}_{k}({', '.join(values)}), {threads}):")
-            lines.append(f"    _realigned(_run{mark}_{k}, _args, {threads}, ({''.join(tensors)}))")
-        if self._checked:
-            lines.insert(0, f"_failure = _errors{mark}.take()")
-            lines += [
-                "if _failure.words[0]:",
-                f"    raise _errors{mark}.exception(_failure)",
-                f"_errors{mark}.give(_failure)",
-            ]
-        lines += [f"_give({name})" for name in spaces.values()]
-        return LaunchSource(
-            tuple(lines),
-            names,
-            tuple(known),
-            tuple([f"_bytes{name}" for name in spaces.values()]),
-            tuple(offsets),
-        )
+
+@busy()
+def compile_request(request: CompileRequest) -> CompiledFxGraph:
+    """The code for ``request``, through the cache, by the strategy of its options; modes that answer with
+    eager operators first are compiled here and now, since a fused call is there to be launched. Raises
+    ``CodegenError`` where there is no code, and ``ConfigError``."""
+    config = request.config
+    check_options(config)
+    if config.fx_compile_mode in ("async", "progressive"):
+        config = config.replace(fx_compile_mode="in-process")
+    code = CachedFxCompile(strategy(config)).compile(request)
+    if not isinstance(code, CompiledFxGraph):
+        raise CodegenError(f"{request.name} was not compiled: {code.reason or 'it has no code'}")
+    return code
+
+
+def reason_of(error: BaseException) -> str:
+    """An exception as a reason that people are shown, in one line."""
+    text = error.what if isinstance(error, BrazeError) else f"{type(error).__name__}: {error}"
+    return text.strip().split("\n", 1)[0]
 
 
 def source_of(code: CompiledFxGraph) -> str:
@@ -220,27 +168,241 @@ def source_of(code: CompiledFxGraph) -> str:
     return "\n".join([bytes(module.ir).decode() for module in code.variant().modules])
 
 
-def _is_late(e: Expr, numbers: set[str]) -> bool:
-    """Whether a size is a number that each call brings."""
-    return e.symbol is not None and e.symbol.name in numbers
+def _request(graph: ElementwiseGraph, spec: ArgSpec, config: Config) -> CompileRequest:
+    """The compilation of ``graph`` for arguments of the kind ``spec``, in which nothing depends on sizes."""
+    operands = spec.operands
+    facts = [SymbolFacts(f"n{d}", 2, None, _EXAMPLE_SIZE + d, positive=True) for d in range(spec.rank)]
+    for name, operand in operands.items():
+        facts += [
+            SymbolFacts(stride, 2, None, _EXAMPLE_STRIDE >> d, positive=True)
+            for d, stride in enumerate(_strides_of(name, operand.pattern))
+            if stride is not None
+        ]
+    for k, given in enumerate(spec.inputs):
+        if given == "float":
+            facts.append(SymbolFacts(f"number{k}", hint=0.5, is_float=True))
+        elif given == "int":
+            facts.append(SymbolFacts(f"number{k}", None, None, 3))
+    env, symbols = shape_envs.new_shape_env(facts)
+    mode = new_fake_mode(env)
 
+    def number(name: str, kind: type = int) -> Any:
+        return shape_envs.symbolic(env, symbols[name], kind)
 
-def _words(runs: Sequence[RunSegment]) -> list[str]:
-    """What the kernels' names say that they fuse."""
-    return [
-        word
-        for run in runs
-        for kernel in run.kernels
-        for word in kernel.name.split("_")
-        if not word.isdigit() and word not in ("fused", "copy")
+    def tensor(name: str, operand: OperandSpec) -> torch.Tensor:
+        sizes = [1 if c == "b" else number(f"n{d}") for d, c in enumerate(operand.pattern)]
+        strides = [1 if stride is None else number(stride) for stride in _strides_of(name, operand.pattern)]
+        return make_fake(mode, operand.dtype, sizes, strides)
+
+    examples = [
+        tensor(f"in{k}", one)
+        if isinstance(one, OperandSpec)
+        else number(f"number{k}", float if one == "float" else int)
+        for k, one in enumerate(spec.inputs)
     ]
+    examples += [tensor(f"out{k}", one) for k, one in enumerate(spec.outputs)]
+    gm = _writing(graph)
+    _describe(gm, examples, lambda dtype, sizes: make_fake(mode, dtype, sizes, contiguous(sizes)))
+    return CompileRequest(
+        gm=gm,
+        shape_env=env,
+        static_inputs=frozenset(),
+        visible_outputs=0,
+        config=config,
+        kind="inference",
+        graph_id=next_graph_id(),
+    )
 
 
-def _shown(entry: Callable[[bytes, int], int], name: str) -> Callable[[bytes, int], int]:
-    """The entry, as a block that profilers show under ``name``."""
+def _writing(graph: ElementwiseGraph) -> GraphModule:
+    """The graph with its outputs as further inputs, which it writes to."""
+    new = Graph()
+    nodes: dict[Node, Node] = {}
+    for k, node in enumerate(graph.graph.find_nodes(op="placeholder")):
+        nodes[node] = new.placeholder(f"in{k}")
+    targets = [new.placeholder(f"out{k}") for k in range(len(graph.outputs))]
+    made: dict[str, Node] = {}
+    for node in graph.graph.nodes:
+        if node.op == "call_function":
+            nodes[node] = made[node.name] = new.node_copy(node, nodes.__getitem__)
+    for target, name in zip(targets, graph.outputs, strict=True):
+        new.call_function(torch.ops.aten.copy_.default, (target, made[name]))
+    new.output(())
+    return GraphModule(torch.nn.Module(), new)
 
-    def shown(args: bytes, threads: int) -> int:
-        with native.record_function(name):
-            return entry(args, threads)
 
-    return shown
+def _describe(
+    gm: GraphModule, examples: Sequence[Any], make: Callable[[torch.dtype, list[Any]], Any]
+) -> None:
+    """Give each node the value of a trace over the sizes of ``examples``. What a pointwise operator returns
+    is known without running it: the common sizes of its operands, and the type that it had in the first
+    trace. To run its shape function might tie the code to the sizes that stand here as examples."""
+    inputs = iter(examples)
+    for node in gm.graph.nodes:
+        if node.op == "placeholder":
+            node.meta["val"] = next(inputs)
+        elif node.op == "call_function":
+            dtype = node.meta.get("dtype")
+            values = [a.meta["val"] if isinstance(a, Node) else a for a in node.args]
+            if node.target is torch.ops.aten.copy_.default:
+                node.meta["val"] = values[0]
+            elif dtype is not None:
+                operands = [n.meta["val"] for n in node.all_input_nodes]
+                shapes = [list(v.shape) for v in operands if isinstance(v, torch.Tensor)]
+                node.meta["val"] = make(dtype, _common(shapes))
+            else:  # numbers, of numbers
+                node.meta["val"] = node.target(*values)
+
+
+def _common(shapes: Sequence[list[Any]]) -> list[Any]:
+    """The common sizes of operands; those along one loop are 1 or the loop's own."""
+    rank = max(map(len, shapes), default=0)
+    sizes: list[Any] = [1] * rank
+    for shape in shapes:
+        for d, n in enumerate(shape, rank - len(shape)):
+            if isinstance(n, torch.SymInt):
+                sizes[d] = n
+    return sizes
+
+
+# -- launching ----------------------------------------------------------------------------------------------
+def symbol(name: str) -> Expr:
+    """A number in a plan that a variable, or a global, of the function around it holds."""
+    return as_expr(Symbol(name))
+
+
+class FusedKernel:
+    """One compiled kernel. Raises ``CodegenError`` where its plan does more than run machine code.
+
+    Its own plan knows sizes by symbols. A launch knows their values beforehand: `bind` evaluates what
+    `instructions` names.
+    """
+
+    def __init__(
+        self, graph: ElementwiseGraph, spec: ArgSpec, code: CompiledFxGraph, min_parallel_work: int
+    ) -> None:
+        self.graph = graph
+        self.spec = spec
+        self.code = code
+        self.min_parallel_work = min_parallel_work
+        variant = code.variant()
+        plan = variant.info.plan
+        for one in plan.instructions:
+            if not isinstance(
+                one, (BindSize, CheckRange, CheckSizes, CheckTensor, Free, Return, RunSegment, Workspace)
+            ):
+                raise CodegenError(f"the kernel needs more than a launch: {one}")
+        self._runs = [one for one in plan.instructions if isinstance(one, RunSegment)]
+        self._spaces = {one.out: one.nbytes for one in plan.instructions if isinstance(one, Workspace)}
+        self._checks = [one for one in plan.instructions if isinstance(one, (CheckRange, CheckSizes))]
+        words = [word for run in self._runs for kernel in run.kernels for word in kernel.name.split("_")]
+        words = [word for word in words if not word.isdigit() and word not in ("fused", "copy")]
+        self.name = "_".join(["fused", *dict.fromkeys(words)])
+        self.errors = plan.errors
+        linked = code.loaded(variant).get(SEGMENTS)
+        if linked is None:
+            raise CodegenError("the kernel has no code")
+        self.linked = linked
+        self._late = {f"number{k}": k for k, kind in enumerate(graph.kinds) if kind == "int"}
+        sizes = [e for run in self._runs for e in run.sizes if not self._is_late(e)]
+        offsets = [b.offset for run in self._runs for b in run.buffers if b.name in self._spaces]
+        self._known = {e: f"size{k}" for k, e in enumerate([*sizes, *self._spaces.values(), *offsets])}
+
+    def _is_late(self, e: Expr) -> bool:
+        """Whether a size is a number that each call brings."""
+        return e.symbol is not None and e.symbol.name in self._late
+
+    def bind(self, sizes: Ints, strides: Sequence[Ints]) -> tuple[int, dict[str, int]] | None:
+        """What is known of a launch over loops of these sizes, along which the operands have these strides:
+        its work, in steps that decide how it is launched, and the values of the numbers that `instructions`
+        names. None where the code is not right for them."""
+        values = {f"n{d}": n for d, n in enumerate(sizes)}
+        for (name, operand), steps in zip(self.spec.operands.items(), strides, strict=True):
+            named = zip(_strides_of(name, operand.pattern), steps)
+            values.update({symbol: step for symbol, step in named if symbol is not None})
+        if not self.code.admits(values) or any(fails(check, values) for check in self._checks):
+            return None
+        work = sum(run.work.evaluate(values) for run in self._runs)
+        if work >= self.min_parallel_work:
+            step = max(self.min_parallel_work, TINY_WORK)
+        else:
+            step = 0 if work < TINY_WORK else TINY_WORK
+        return step, {name: e.evaluate(values) for e, name in self._known.items()}
+
+    def instructions(
+        self, inputs: Sequence[BufferArg], outputs: Sequence[BufferArg], work: int
+    ) -> list[Instruction]:
+        """The instructions of a launch of so much work on these buffers; an ``int`` is a variable. Tiny work
+        keeps the interpreter's lock, since letting go of it costs as much."""
+        where = {f"in{k}": buffer for k, buffer in enumerate(inputs)}
+        where |= {f"out{k}": buffer for k, buffer in enumerate(outputs)}
+
+        def number(e: Expr) -> Expr:
+            if self._is_late(e):
+                assert e.symbol is not None
+                return symbol(inputs[self._late[e.symbol.name]].name)
+            return symbol(self._known[e])
+
+        def buffer(one: BufferArg) -> BufferArg:
+            if one.name in self._spaces:
+                return BufferArg(f"space_{one.name}", number(one.offset))
+            return where[one.name]
+
+        found: list[Instruction] = [
+            Workspace(f"space_{name}", number(nbytes)) for name, nbytes in self._spaces.items()
+        ]
+        found += [
+            RunSegment(
+                run.entry,
+                tuple(map(buffer, run.buffers)),
+                tuple(map(number, run.sizes)),
+                as_expr(work),
+                (KernelEntry(self.name, run.entry),),
+                run.checked,
+            )
+            for run in self._runs
+        ]
+        return found
+
+
+# -- the table of kernels -----------------------------------------------------------------------------------
+@dataclass(eq=False)
+class KernelSpec:
+    """One elementwise graph and its compiled kernels. A kernel that could not be compiled is kept as the
+    reason why, so that it is tried once."""
+
+    graph: ElementwiseGraph
+    kernels: SingleFlight[tuple[object, ...], FusedKernel | str] = field(default_factory=SingleFlight)
+
+    @property
+    def key(self) -> str:
+        """What equal graphs share."""
+        return self.graph.key
+
+    def kernel(self, spec: ArgSpec) -> FusedKernel | str:
+        """The kernel for arguments of this kind and the options that hold, compiled if need be, or why there
+        is none. Raises ``ConfigError``."""
+        config = configuration.current()
+
+        def make() -> FusedKernel | str:
+            try:
+                # a kernel that has to call an eager operator is an error: the function is better run as it is
+                code = compile_request(_request(self.graph, spec, config.replace(strict=True)))
+                kernel = FusedKernel(self.graph, spec, code, config.min_parallel_work)
+            except ConfigError:
+                raise
+            except Exception as error:  # a defect of ours must not stand between people and their results
+                return f"its kernel was not compiled: {reason_of(error)}"
+            count("loaded" if code.report is None else "compiled")
+            return kernel
+
+        return self.kernels.get_or_make((spec, *config.compile_key()), make)
+
+    def __str__(self) -> str:
+        lines = [self.key, *("  " + line for line in self.graph.text.splitlines())]
+        made = [k for k in list(self.kernels.values()) if isinstance(k, FusedKernel)]
+        return "\n".join([*lines, *(f"  kernel {k.spec}" for k in made)])
+
+
+kernel_specs: dict[str, KernelSpec] = {}
+"""Every elementwise graph of this process, by its text: equal graphs share an entry."""

@@ -1,161 +1,424 @@
-"""From an elementwise graph and a kind of arguments to a compilation: the graph over symbolic sizes of just
-the rank that is needed, writing its results to tensors that it is given."""
+"""What a fused function does about arguments that are new: the trace and the kernel for them, and a Python
+function that looks whether arguments are like these, and launches it.
+
+Loaded when the first such arguments come: a library that only declares its fused functions does not pay for
+tracing and compiling.
+"""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.fx import Graph, GraphModule, Node
 
-from braze._torch import shape_envs
-from braze._torch.fakes import make_fake, new_fake_mode
-from braze._torch.shape_envs import SymbolFacts
-from braze.compile.fx_compile import CompileRequest
-from braze.config import Config
-from braze.frontend.aot import next_graph_id
-from braze.fuser.arg_spec import ArgSpec, Operand
-from braze.fuser.elementwise import ElementwiseGraph
+from braze import config as configuration
+from braze._torch import surroundings
+from braze._torch.autograd import grad_enabled, increment_version
+from braze.errors import CodegenError, ConfigError, FallbackError
+from braze.fuser.arguments import (
+    FAST,
+    Structure,
+    Unfusable,
+    conditions,
+    describe,
+    literal,
+    number_positions,
+    rebuild,
+)
+from braze.fuser.fallback import EMPTY, unfusable
+from braze.fuser.guards import call_guards
+from braze.fuser.kernel import SingleFlight, reason_of, source_of
+from braze.fuser.launch import Body, GraphRunner, PreparedCall, define, launcher, prepare
+from braze.fuser.tracing import Depends, Traced, layout_class, symbols_of, trace
+from braze.runtime.callgen import Instrument
+from braze.runtime.overlaps import overlapping_pair, overlaps_itself
 
-__all__ = ["input_name", "number_name", "output_name", "request_for", "size_name", "stride_name"]
+if TYPE_CHECKING:
+    from braze.fuser.function import Entry, FusedFunction
 
-_EXAMPLE_SIZE = 64
-_EXAMPLE_STRIDE = 4096
+__all__ = ["Specializer"]
 
+_MOST_GUARDED = 16
+"""For one layout class the function is traced at most so often, for sizes that fulfil other conditions."""
 
-def size_name(dim: int) -> str:
-    """The symbol of a loop's length."""
-    return f"n{dim}"
+_MOST_TRACES = 256
+"""A function is traced at most so often; further kinds of arguments fall back."""
 
-
-def input_name(number: int) -> str:
-    """The name of an input of the graph."""
-    return f"in{number}"
-
-
-def output_name(number: int) -> str:
-    """The name of a tensor that a result is written to."""
-    return f"out{number}"
-
-
-def stride_name(operand: str, dim: int) -> str:
-    """The symbol of a stride that is known at run time only."""
-    return f"{operand}_stride{dim}"
-
-
-def number_name(number: int) -> str:
-    """The symbol of a number that is an input."""
-    return f"number{number}"
+_MOST_RECENT = 1024
 
 
-def request_for(graph: ElementwiseGraph, spec: ArgSpec, config: Config) -> CompileRequest:
-    """The compilation of ``graph`` for arguments of the kind ``spec``, in which nothing depends on sizes."""
-    tensors = {input_name(k): o for k, o in enumerate(spec.inputs) if isinstance(o, Operand)}
-    tensors |= {output_name(k): o for k, o in enumerate(spec.outputs)}
-    env, symbols = shape_envs.new_shape_env(_symbols(spec, tensors))
-    mode = new_fake_mode(env)
+@dataclass(frozen=True)
+class ArgumentKind:
+    """The arguments of one call, as tracing sees them: their structure, the tensors and numbers in it, and
+    the state of the thread. ``gradients``: autograd will want to differentiate."""
 
-    def number(name: str, kind: type = int) -> Any:
-        return shape_envs.symbolic(env, symbols[name], kind)
+    structure: Structure
+    leaves: Sequence[Any]
+    state: tuple[object, ...]
+    gradients: bool
 
-    def tensor(name: str, operand: Operand) -> torch.Tensor:
-        sizes = [1 if c == "b" else number(size_name(d)) for d, c in enumerate(operand.pattern)]
-        strides = [number(stride_name(name, d)) if c == "s" else 1 for d, c in enumerate(operand.pattern)]
-        return make_fake(mode, operand.dtype, sizes, strides)
+    @functools.cached_property
+    def tensors(self) -> list[torch.Tensor]:
+        return [leaf for leaf in self.leaves if isinstance(leaf, torch.Tensor)]
 
-    examples: list[Any] = []
-    for k, given in enumerate(spec.inputs):
-        if isinstance(given, Operand):
-            examples.append(tensor(input_name(k), given))
-        else:
-            examples.append(number(number_name(k), float if given == "float" else int))
-    examples += [tensor(output_name(k), o) for k, o in enumerate(spec.outputs)]
-    gm = _writing(graph)
-    _describe(gm, examples, lambda dtype, sizes: make_fake(mode, dtype, sizes, _row_major(sizes)))
-    return CompileRequest(
-        gm=gm,
-        example_inputs=tuple(examples),
-        static_inputs=frozenset(),
-        visible_outputs=0,
-        config=config,
-        kind="inference",
-        graph_id=next_graph_id(),
-    )
+    def key(self, static: frozenset[int]) -> tuple[object, ...]:
+        """What a trace for any shape depends on. ``static``: the positions of numbers whose values count."""
+        facts = [(type(t), t.dtype, t.dim() == 0, self.gradients and t.requires_grad) for t in self.tensors]
+        values = [self.leaves[p] for p in sorted(static)]
+        exact = [v.hex() if isinstance(v, float) else v for v in values]
+        return self.structure, tuple(facts), self.any_shape, self.state, tuple(exact)
+
+    @property
+    def any_shape(self) -> bool:
+        """Whether a trace for these arguments may serve others of any shape. The gradient of what was
+        broadcast is a sum: with gradients only arguments of one shape, whatever it is, are alike."""
+        return not self.gradients or len({t.shape for t in self.tensors}) < 2
+
+    @property
+    def empty(self) -> bool:
+        """Whether a tensor has no elements. Nothing can be said of guards then: the trace was made for other
+        sizes in place of 0."""
+        return any(0 in t.shape for t in self.tensors)
 
 
-def _symbols(spec: ArgSpec, tensors: dict[str, Operand]) -> list[SymbolFacts]:
-    facts = [SymbolFacts(size_name(d), 2, None, _EXAMPLE_SIZE + d, positive=True) for d in range(spec.rank)]
-    for name, operand in tensors.items():
-        facts += [
-            SymbolFacts(stride_name(name, d), 2, None, _EXAMPLE_STRIDE >> d, positive=True)
-            for d, c in enumerate(operand.pattern)
-            if c == "s"
+class Specializer:
+    """The traces of one function, and the entries made of them. May be used from several threads at once."""
+
+    def __init__(self, fused: FusedFunction) -> None:
+        self.fused = fused
+        self._any_shape: dict[tuple[object, ...], Traced] = {}
+        self._by_class: SingleFlight[tuple[object, ...], Traced | str | Depends] = SingleFlight()
+        self._constants: dict[Structure, frozenset[int]] = {}
+        self._hopeless: set[Structure] = set()
+        self._recent: dict[Structure, tuple[dict[Any, Callable[..., Any]], Callable[..., Any]]] = {}
+
+    def forget(self) -> None:
+        """Nothing that was prepared may be used any more; traces and kernels may."""
+        for by_shapes, _ in list(self._recent.values()):
+            by_shapes.clear()
+
+    def constants(self, structure: Structure) -> frozenset[int]:
+        """The positions, among the leaves, of numbers whose values are known to be part of the code."""
+        if self.fused.variables.inspects:
+            return number_positions(structure)
+        return self._constants.get(structure, frozenset())
+
+    # -- traces -----------------------------------------------------------------------------------------
+    def traced(self, structure: Structure, leaves: Sequence[Any]) -> Traced | str:
+        """The trace for such arguments, made if need be, or why there is none."""
+        kind = self._kind(structure, leaves)
+        return kind if isinstance(kind, str) else self._traced(kind)
+
+    def _kind(self, structure: Structure, leaves: Sequence[Any]) -> ArgumentKind | str:
+        tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+        for tensor in tensors:
+            reason = unfusable(tensor)
+            if reason is not None:
+                return reason
+        if not tensors:
+            return "it was called without a tensor"
+        asks = self.fused.variables.asks
+        if asks is not None:
+            return f"it asks for what is another in a trace: {asks}"
+        gradients = grad_enabled() and any(t.requires_grad for t in tensors)
+        return ArgumentKind(structure, leaves, self.fused.state(), gradients)
+
+    def _traced(self, kind: ArgumentKind) -> Traced | str:
+        with configuration.patch(**self.fused.options):
+            while True:
+                constants = self.constants(kind.structure)
+                key = kind.key(constants)
+                known = self._any_shape.get(key)
+                if known is not None and kind.any_shape:
+                    return known
+                found = self._of_class(kind, constants)
+                if isinstance(found, Depends):
+                    self._constants[kind.structure] = constants | found.positions
+                elif isinstance(found, str):
+                    if not self._fix_numbers(kind):
+                        return found
+                elif found.any_shape and kind.any_shape:
+                    self._any_shape[key] = found
+                    return found
+                else:
+                    return EMPTY if kind.empty and not found.any_shape else found
+
+    def _fix_numbers(self, kind: ArgumentKind) -> bool:
+        """Where the function can be traced with its numbers as constants, and could not be compiled with
+        numbers that a call brings: take them as constants from now on. False where that would not help."""
+        numbers = number_positions(kind.structure)
+        if numbers <= self.constants(kind.structure) or kind.structure in self._hopeless:
+            return False
+        if isinstance(self._of_class(kind, numbers), str):
+            self._hopeless.add(kind.structure)
+            return False
+        self._constants[kind.structure] = numbers
+        return True
+
+    def _of_class(self, kind: ArgumentKind, constants: frozenset[int]) -> Traced | str | Depends:
+        key = *kind.key(constants), *map(layout_class, kind.tensors)
+        sizes = _sizes(kind.leaves)
+
+        def make() -> Traced | str | Depends:
+            function = functools.partial(self.fused.trace_flat, kind.structure)
+            try:
+                return trace(function, kind.leaves, kind.gradients, constants, configuration.current())
+            except Depends as depends:
+                return depends
+            except ConfigError:
+                raise
+            except Unfusable as error:
+                return error.what
+            except Exception as error:
+                if "convert all Tensors to FakeTensors" in str(error):
+                    return "it reads a tensor that is not an argument"
+                return f"it could not be traced: {reason_of(error)}"
+
+        if len(self._by_class) >= _MOST_TRACES and (*key, 0) not in self._by_class:
+            return (
+                f"it was traced {_MOST_TRACES} times: does a number that changes decide a shape or a branch?"
+            )
+        for attempt in range(_MOST_GUARDED):
+            found = self._by_class.get_or_make((*key, attempt), make)
+            if not isinstance(found, Traced) or kind.empty or found.admits(sizes):
+                return found
+            if found.any_shape and kind.any_shape:
+                return found
+        return f"its sizes fulfil other conditions than {_MOST_GUARDED} compiled variants"
+
+    # -- entries ----------------------------------------------------------------------------------------
+    def entry(self, structure: Structure, leaves: Sequence[Any]) -> Entry | str:
+        """What to do for such arguments: traced and compiled if need be; or why they are not fused."""
+        kind = self._kind(structure, leaves)
+        if isinstance(kind, str):
+            return kind
+        while True:
+            traced = self._traced(kind)
+            if isinstance(traced, str):
+                return traced
+            if traced.graph is None:
+                return self._entry(structure, leaves, traced, None)
+            prepared = self._prepared(traced, leaves)
+            if not isinstance(prepared, str):
+                return self._entry(structure, leaves, traced, prepared)
+            with configuration.patch(**self.fused.options):
+                if not self._fix_numbers(kind):
+                    return prepared
+
+    def _prepared(
+        self, traced: Traced, leaves: Sequence[Any], outputs: Sequence[torch.Tensor] | None = None
+    ) -> PreparedCall | str:
+        """The call of a trace that is one graph, its kernels compiled if need be, or why there is none; one
+        that writes to these ``outputs``, where there are some."""
+        assert traced.graph is not None
+        with configuration.patch(**self.fused.options):
+            try:
+                return prepare(traced.graph, _values(traced, leaves), outputs)
+            except ConfigError:
+                raise
+            except ValueError as error:
+                return str(error)
+
+    def _entry(
+        self, structure: Structure, leaves: Sequence[Any], traced: Traced, prepared: PreparedCall | None
+    ) -> Entry:
+        """A function of the parameters that looks whether arguments are like these, and if so returns the
+        results. Else it calls ``_miss``: without one it does not look."""
+        parameters = self.fused.parameters.identifiers
+        names: dict[str, Any] = {}
+        paths: list[str] = []
+        numbers: dict[int, int] = {}
+
+        def constant(value: Any) -> str:
+            name = f"_c{numbers.setdefault(id(value), len(numbers))}"
+            names[name] = value
+            return name
+
+        tests = [t for s, n in zip(structure, parameters) for t in conditions(s, n, constant, paths)]
+        values = [*map(str, _leading(traced, leaves)), *[paths[p] for p in traced.live]]
+
+        def write(instrument: Instrument | None) -> Body:
+            if prepared is None:
+                lines, globals_ = [f"_results = _call({', '.join(values)})"], {"_call": call}
+                results = [f"_results[{p}]" for p in traced.places]
+            else:
+                lines, globals_ = prepared.body(instrument)
+                lines = [*[f"in{k} = {values[k]}" for k in prepared.inputs], *lines]
+                results = [prepared.results[p] for p in traced.places]
+            shown = literal(traced.results, iter(results), constant)
+            return [*lines, f"return {shown}"], {**globals_, **names}
+
+        name = self.fused.identifier
+        call = self._careful_call(structure, leaves, traced) if traced.writes else traced.call
+        if traced.writes:  # it has to look, each time, whether they overlap
+            return define(name, parameters, *write(None)), None
+        lines, globals_ = write(None) if prepared is None else launcher(name, parameters, write)
+        tests += call_guards(
+            leaves,
+            paths,
+            sorted(self.constants(structure)),
+            self.fused.options,
+            self.fused.variables,
+            names,
+        )
+        if self.fused.parameters.takes_out:
+            tests.append(f"{parameters[-1]} is None")
+        lines = [
+            f"if _miss is None or {' and '.join(tests)}:",
+            *[f"    {line}" for line in lines],
+            f"return _miss({', '.join(parameters)})",
         ]
-    for k, given in enumerate(spec.inputs):
-        if given == "float":
-            facts.append(SymbolFacts(number_name(k), hint=0.5, is_float=True))
-        elif given == "int":
-            facts.append(SymbolFacts(number_name(k), None, None, 3))
-    return facts
+        by_shapes, again = self._again(structure, leaves)
+        space = {**globals_, **names, "_again": again}
+        fast = define(name, [*parameters, "*", "_miss=_again"], lines, space)
+        if len(by_shapes) >= _MOST_RECENT:
+            by_shapes.clear()
+        by_shapes[tuple([leaf.shape for leaf in leaves if isinstance(leaf, torch.Tensor)])] = fast
+        return functools.partial(fast, _miss=None), fast
+
+    def _again(
+        self, structure: Structure, leaves: Sequence[Any]
+    ) -> tuple[dict[Any, Callable[..., Any]], Callable[..., Any]]:
+        """For arguments of one structure: entries by the shapes of their tensors; and a function that calls
+        the one for the shapes of its arguments, and makes it the first that is tried. That takes 1 us more
+        than the first, where the table of all entries takes 6."""
+        found = self._recent.get(structure)
+        if found is None:
+            parameters = self.fused.parameters.identifiers
+            paths: list[str] = []
+            for one, name in zip(structure, parameters):
+                list(conditions(one, name, str, paths))
+            shapes = [f"{paths[k]}.shape" for k, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
+            lines = [
+                "try:",
+                f"    entry = _known(({', '.join(shapes)},))",
+                # another structure
+                "except (AttributeError, IndexError, KeyError, RuntimeError, TypeError):",
+                "    entry = None",
+                "if entry is None:",
+                f"    return _dispatch({', '.join(parameters)})",
+                "_space[_fast] = entry",
+                f"return entry({', '.join(parameters)}, _miss=_dispatch)",
+            ]
+            by_shapes: dict[Any, Callable[..., Any]] = {}
+            names = {
+                "_known": by_shapes.get,
+                "_dispatch": self.fused.dispatch,
+                "_space": self.fused.space,
+                "_fast": FAST,
+            }
+            again = define(f"again_{self.fused.identifier}", parameters, lines, names)
+            found = self._recent[structure] = by_shapes, again
+        return found
+
+    def _careful_call(
+        self, structure: Structure, leaves: Sequence[Any], traced: Traced
+    ) -> Callable[..., Sequence[Any]]:
+        """The call of a trace that writes to its arguments. Where these overlap, it is not what was traced,
+        and the function is run as it is."""
+        call, places, first, count = traced.call, traced.places, len(traced.sizes), len(leaves)
+        assert call is not None
+        fixed = {p: leaf for p, leaf in enumerate(leaves) if p not in traced.live}  # these are numbers
+        call_flat = self.fused.call_flat
+
+        def careful(*values: Any) -> Sequence[Any]:
+            tensors = [v for v in values[first:] if isinstance(v, torch.Tensor)]
+            apart = overlapping_pair(tensors, written=len(tensors)) is None
+            if apart and not any(overlaps_itself(t.shape, t.stride()) for t in tensors):
+                return call(*values)
+            given = iter(values[first:])
+            flat = [fixed[p] if p in fixed else next(given) for p in range(count)]
+            found: list[Any] = []
+            describe(call_flat(structure, flat), "the result", found, numbers=False)
+            return [found[places.index(k)] for k in range(max(places, default=-1) + 1)]
+
+        return careful
+
+    # -- looking ----------------------------------------------------------------------------------------
+    def source(self, structure: Structure, leaves: Sequence[Any]) -> str:
+        """The generated code for such arguments, LLVM IR, compiled if need be. Raises ``FallbackError``."""
+        traced = self._fused(structure, leaves)
+        if traced.graph is None:
+            return "\n".join([f"; {code.name}\n{source_of(code)}" for code in traced.codes])
+        prepared = self._prepared(traced, leaves)
+        if isinstance(prepared, str):
+            raise self._not_fused(prepared)
+        kernels = [launch.kernel for launch in prepared.launches]
+        texts = [f"; {kernel.spec}\n{source_of(kernel.code)}" for kernel in kernels]
+        return "\n".join(texts) or f"; nothing is launched: {EMPTY}\n"
+
+    def launched(self, structure: Structure, leaves: Sequence[Any]) -> Any:
+        """What a call returns for such arguments, by compiled code and nothing else. Raises
+        ``FallbackError``."""
+        traced = self._fused(structure, leaves)
+        values = _values(traced, leaves)
+        try:
+            if traced.call is None:
+                assert traced.graph is not None
+                results: Sequence[Any] = GraphRunner(traced.graph)(values)
+            else:
+                results = traced.call(*values)
+        except CodegenError as error:
+            raise self._not_fused(error.what) from error
+        return rebuild(traced.results, iter([results[p] for p in traced.places]))
+
+    def _fused(self, structure: Structure, leaves: Sequence[Any]) -> Traced:
+        """The trace for such arguments. Raises ``FallbackError``."""
+        found = surroundings.onlookers() or self.traced(structure, leaves)
+        if isinstance(found, str):
+            raise self._not_fused(found)
+        return found
+
+    def _not_fused(self, reason: str) -> FallbackError:
+        return FallbackError(f"{self.fused.name} is not fused for these arguments: {reason}")
+
+    # -- results that are given -------------------------------------------------------------------------
+    def launched_into(
+        self, structure: Structure, leaves: Sequence[Any], results: Structure, outputs: Sequence[torch.Tensor]
+    ) -> bool:
+        """Launch the kernel for these arguments on tensors that are given, made like ``results``. False where
+        it cannot write to them itself; nothing has happened then."""
+        traced = self.traced(structure, leaves)
+        if isinstance(traced, str) or traced.graph is None or results != traced.results:
+            return False
+        if any(unfusable(o) is not None or o.is_inference() for o in outputs):
+            return False
+        if any(overlaps_itself(o.shape, o.stride()) for o in outputs):
+            return False
+        if list(traced.places) != list(range(len(outputs))):
+            return False
+        given = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+        if overlapping_pair([*outputs, *given], written=len(outputs)) is not None:
+            return False
+        prepared = self._prepared(traced, leaves, outputs)
+        if isinstance(prepared, str):
+            return False
+        values = _values(traced, leaves)
+        names = [*[f"in{k}" for k in range(len(values))], *[f"out{k}" for k in range(len(outputs))]]
+        name = f"into_{traced.graph.graph.key}"
+        define(name, names, *launcher(name, names, prepared.body))(*values, *outputs)
+        increment_version(outputs)
+        return True
 
 
-def _describe(
-    gm: GraphModule, examples: Sequence[Any], make: Callable[[torch.dtype, list[Any]], Any]
-) -> None:
-    """Give each node the value of a trace over the sizes of ``examples``. What a pointwise operator returns
-    is known without running it: the common sizes of its operands, and the type that it had in the first
-    trace. To run its shape function might tie the code to the sizes that stand here as examples."""
-    inputs = iter(examples)
-    for node in gm.graph.nodes:
-        if node.op == "placeholder":
-            node.meta["val"] = next(inputs)
-        elif node.op == "call_function":
-            dtype = node.meta.get("dtype")
-            if node.target is torch.ops.aten.copy_.default:
-                node.meta["val"] = node.args[0].meta["val"]
-            elif dtype is not None:
-                operands = [n.meta["val"] for n in node.all_input_nodes]
-                shapes = [list(v.shape) for v in operands if isinstance(v, torch.Tensor)]
-                node.meta["val"] = make(dtype, _common(shapes))
-            else:  # numbers, of numbers
-                node.meta["val"] = node.target(
-                    *[a.meta["val"] if isinstance(a, Node) else a for a in node.args]
-                )
+def _sizes(leaves: Sequence[Any]) -> dict[str, int]:
+    """The values of all size symbols."""
+    found: dict[str, int] = {}
+    for position, leaf in enumerate(leaves):
+        if isinstance(leaf, torch.Tensor):
+            found |= symbols_of(position, leaf)
+    return found
 
 
-def _common(shapes: Sequence[list[Any]]) -> list[Any]:
-    """The common sizes of operands; those along one loop are 1 or the loop's own."""
-    rank = max(map(len, shapes), default=0)
-    sizes: list[Any] = [1] * rank
-    for shape in shapes:
-        for d, n in enumerate(shape, rank - len(shape)):
-            if isinstance(n, torch.SymInt):
-                sizes[d] = n
-    return sizes
+def _leading(traced: Traced, leaves: Sequence[Any]) -> list[int]:
+    """The sizes that the graph or the call of a trace takes first."""
+    known = {} if traced.any_shape else _sizes(leaves)
+    return [known.get(name, 0) for name in traced.sizes]
 
 
-def _row_major(sizes: Sequence[Any]) -> list[Any]:
-    strides: list[Any] = []
-    running: Any = 1
-    for n in reversed(sizes):
-        strides.append(running)
-        running = running * n
-    return strides[::-1]
-
-
-def _writing(graph: ElementwiseGraph) -> GraphModule:
-    """The graph with its outputs as further inputs, which it writes to."""
-    new = Graph()
-    nodes: dict[Node, Node] = {}
-    for k, node in enumerate(graph.graph.find_nodes(op="placeholder")):
-        nodes[node] = new.placeholder(input_name(k))
-    targets = [new.placeholder(output_name(k)) for k in range(len(graph.outputs))]
-    made: dict[str, Node] = {}
-    for node in graph.graph.nodes:
-        if node.op == "call_function":
-            nodes[node] = made[node.name] = new.node_copy(node, nodes.__getitem__)
-    for target, name in zip(targets, graph.outputs, strict=True):
-        new.call_function(torch.ops.aten.copy_.default, (target, made[name]))
-    new.output(())
-    return GraphModule(torch.nn.Module(), new)
+def _values(traced: Traced, leaves: Sequence[Any]) -> list[Any]:
+    """What the graph or the call of a trace takes."""
+    return [*_leading(traced, leaves), *[leaves[p] for p in traced.live]]

@@ -1,9 +1,20 @@
-"""The strides that eager gives the result of an elementwise operation.
+"""Sizes and strides: those that eager gives the result of an elementwise operation, and the loops over them.
 
-The rule is that of ATen's ``TensorIterator`` (aten/src/ATen/native/TensorIterator.cpp: how dimensions are
-reordered, and how outputs are allocated): operands that all lie in memory in one way are followed; else the
-dimensions are ordered by the strides of the operands, the first operand that tells two dimensions apart
-deciding, and the result is dense in that order.
+The rule for results is that of ATen's ``TensorIterator`` (aten/src/ATen/native/TensorIterator.cpp: how
+dimensions are reordered, and how outputs are allocated): operands that all lie in memory in one way are
+followed; else the dimensions are ordered by the strides of the operands, the first operand that tells two
+dimensions apart deciding, and the result is dense in that order.
+
+The loops of a kernel run over the common shape of its operands, less dimensions of size 1, with neighbouring
+dimensions merged wherever every operand allows it. What is left of each operand is a *pattern*, one letter
+for each loop, outermost first::
+
+    u   neighbours lie side by side (stride 1)
+    s   some other stride, passed at run time
+    b   repeated (stride 0)
+
+So tensors of any rank that are contiguous make one kernel, ``cpu [n0] f32(u) -> f32(u)``; a row added
+to a matrix another, ``cpu [n0, n1] f32(su), f32(bu) -> f32(su)``.
 """
 
 from __future__ import annotations
@@ -19,6 +30,8 @@ __all__ = [
     "elementwise_strides",
     "expanded",
     "is_dense",
+    "merged_loops",
+    "pattern",
 ]
 
 Ints: TypeAlias = tuple[int, ...]
@@ -118,3 +131,36 @@ def _compare(sizes: Ints, operands: Sequence[Ints], inner: int, outer: int) -> i
         if sizes[inner] > sizes[outer]:
             return 1
     return 0
+
+
+def merged_loops(shape: Ints, operands: Sequence[Geometry], leader: Ints) -> tuple[Ints, tuple[Ints, ...]]:
+    """The loops over ``shape``, to which each operand is broadcast, in the order in which ``leader`` (strides
+    along ``shape``) lies in memory: their lengths, outermost first, and each operand's strides along them."""
+    steps = [expanded(operand, shape) for operand in operands]
+    order = range(len(shape))
+    if any(leader[d] < leader[d + 1] for d in range(len(shape) - 1)):
+        order = sorted(order, key=lambda d: -leader[d])  # type: ignore[assignment]
+    sizes: list[int] = []
+    merged: list[list[int]] = [[] for _ in steps]
+    for d in order:
+        n = shape[d]
+        if n == 1:
+            continue
+        if sizes and all(m[-1] == s[d] * n for m, s in zip(merged, steps)):
+            sizes[-1] *= n
+            for m, s in zip(merged, steps):
+                m[-1] = s[d]
+        else:
+            sizes.append(n)
+            for m, s in zip(merged, steps):
+                m.append(s[d])
+    return tuple(sizes), tuple([tuple(m) for m in merged])
+
+
+def pattern(strides: Ints, rank: int) -> str:
+    """The pattern of an operand with these strides along the loops, which is a tensor of ``rank`` dimensions.
+    One without dimensions has an empty pattern: it counts less in type promotion. One of a single element
+    and some dimensions is ``b`` even where there is no loop."""
+    if not rank:
+        return ""
+    return "".join(["u" if step == 1 else "s" if step else "b" for step in strides]) or "b"

@@ -186,9 +186,9 @@ def extern_cost(op: ExternKernel, sizes: Sizes) -> Cost:
     """The cost of an extern call: every tensor that it takes read once, every result written once; flops of
     products, convolutions and attention, 0 for others."""
     arguments = list({id(r.buffer): r for r in op.refs()}.values())
-    shapes = [_shape(r.layout.size, sizes) for r in op.refs()]
-    results = [_shape(b.layout.size, sizes) for b in op.results]
-    moved = sum(r.layout.dtype.itemsize * math.prod(_shape(r.layout.size, sizes)) for r in arguments)
+    shapes = [_shape(r.layout.sizes, sizes) for r in op.refs()]
+    results = [_shape(b.layout.sizes, sizes) for b in op.results]
+    moved = sum(r.layout.dtype.itemsize * math.prod(_shape(r.layout.sizes, sizes)) for r in arguments)
     moved += sum(b.dtype.itemsize * math.prod(s) for b, s in zip(op.results, results, strict=True))
     formula = _FORMULAS.get(op.qualified_name.split(".")[1] if "." in op.qualified_name else "")
     return Cost(moved, 0 if formula is None else formula(shapes, results, op))

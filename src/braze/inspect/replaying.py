@@ -26,6 +26,7 @@ from braze.compile.remote_job import other_versions
 from braze.dtypes import torch_name
 from braze.errors import BrazeError
 from braze.ops.numerics import difference
+from braze.runtime.spec import span
 
 __all__ = ["Compared", "Replay", "replay"]
 
@@ -156,7 +157,7 @@ def _tensor_like(value: torch.Tensor, generator: torch.Generator) -> torch.Tenso
         raise BrazeError(f"an input is a {value.layout} tensor on {value.device}")
     sizes, strides = [_number(n) for n in value.shape], [_number(n) for n in value.stride()]
     offset, dtype = _number(value.storage_offset()), value.dtype
-    reach = 1 + offset + sum((n - 1) * s for n, s in zip(sizes, strides, strict=True) if n)
+    reach = offset + span(sizes, strides)
     if dtype.is_complex:
         memory = torch.view_as_complex(torch.randn(reach, 2, generator=generator)).to(dtype)
     elif dtype.is_floating_point:

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 
 import torch
 
-from braze.ir.buffers import Buffer, Origin
-from braze.ir.layout import Layout
+from braze.ir.buffers import Buffer, Origin, layout_text
 from braze.ir.loops import Loops, Pointwise, Sizes
 from braze.ir.views import BaseView
 from braze.ops.dag import Dag, Node
 from braze.ops.dtypes import compute_dtype
 from braze.runtime.expr import Expr, ExprLike, as_expr, product
+from braze.runtime.spec import Layout
 
 
 @dataclass(eq=False)
@@ -42,7 +42,7 @@ class ReinterpretView:
     layout: Layout
 
     def __str__(self) -> str:
-        return f"ReinterpretView({self.buffer.name}: {self.layout})"
+        return f"ReinterpretView({self.buffer.name}: {layout_text(self.layout)})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +75,7 @@ class TensorBox:
     @property
     def size(self) -> Sizes:
         content = self.content
-        return content.size if isinstance(content, Loops) else content.layout.size
+        return content.size if isinstance(content, Loops) else content.layout.sizes
 
     @property
     def ndim(self) -> int:
@@ -86,7 +86,7 @@ class TensorBox:
         return product(self.size)
 
     @property
-    def device(self) -> torch.device:
+    def device(self) -> str:
         content = self.content
         return content.device if isinstance(content, Loops) else content.layout.device
 

@@ -6,10 +6,13 @@ from dataclasses import dataclass, field
 
 import torch
 
-from braze.ir.layout import FixedLayout, FlexibleLayout, Layout, NonOwningLayout
+from braze._torch.devices import is_host
 from braze.ir.loops import Loops
 from braze.ops.dag import Dag
+from braze.ops.dtypes import short_name
 from braze.ops.kernel import Stage
+from braze.runtime.expr import ZERO
+from braze.runtime.spec import Layout, listed
 
 
 @dataclass(frozen=True)
@@ -26,28 +29,35 @@ class Origin:
 
 @dataclass(eq=False)
 class Buffer:
-    """A named tensor in memory. ``storage`` is the buffer whose memory it lies in: itself, unless it does
-    not own any."""
+    """A named tensor in memory. ``home``: the buffer in whose memory it lies, as a piece of it, or all of it
+    written in place; None where it has its own."""
 
     name: str
     layout: Layout
+    home: str | None = field(default=None, kw_only=True)
 
     @property
     def storage(self) -> str:
-        return self.layout.storage if isinstance(self.layout, NonOwningLayout) else self.name
+        """The buffer whose memory it lies in, which may be itself."""
+        return self.home or self.name
 
     @property
     def dtype(self) -> torch.dtype:
         return self.layout.dtype
 
-    def fix_layout(self) -> Layout:
-        """From now on the strides are relied on."""
-        if isinstance(self.layout, FlexibleLayout):
-            self.layout = self.layout.fix()
-        return self.layout
-
     def __str__(self) -> str:
-        return f"{self.name}: {self.layout}"
+        inside = "" if self.home is None else f" in {self.home}"
+        return f"{self.name}: {layout_text(self.layout)}{inside}"
+
+
+def layout_text(layout: Layout) -> str:
+    """``f32[2, s0]``, with strides and an offset where these are not as always."""
+    text = f"{short_name(layout.dtype)}[{listed(layout.sizes)}]"
+    if not layout.is_contiguous:
+        text += f" strides ({listed(layout.strides)})"
+    if layout.offset != ZERO:
+        text += f" + {layout.offset}"
+    return text if is_host(layout.device) else f"{text} on {layout.device}"
 
 
 @dataclass(eq=False)
@@ -102,8 +112,7 @@ class ComputedBuffer(Operation):
     def stage(self) -> Stage:
         """The loops that fill the buffer, storing into its storage."""
         if self._stage is None:
-            layout = self.buffer.fix_layout()
-            self._stage = self.data.stage(self.dag, self.buffer.storage, layout.index)
+            self._stage = self.data.stage(self.dag, self.buffer.storage, self.buffer.layout.index)
         return self._stage
 
     def reads(self) -> set[str]:
@@ -117,13 +126,3 @@ class ComputedBuffer(Operation):
         if self.origins:
             head += "  # " + "; ".join(dict.fromkeys(map(str, self.origins)))
         return head + "\n" + "\n".join("  " + line for line in str(self.stage).splitlines())
-
-
-def owned(name: str, layout: Layout) -> Buffer:
-    """A buffer with memory of its own."""
-    return Buffer(
-        name,
-        layout
-        if isinstance(layout, FlexibleLayout)
-        else FixedLayout(layout.dtype, layout.size, layout.stride, layout.offset, layout.device),
-    )

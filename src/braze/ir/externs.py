@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from braze.ir.buffers import Buffer, Operation
-from braze.ir.layout import Layout
+from braze.ir.buffers import Buffer, Operation, layout_text
 from braze.runtime.expr import Expr
 from braze.runtime.guard import BoolExpr
+from braze.runtime.spec import Layout
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class TensorRef:
         return self.layout == self.buffer.layout
 
     def __str__(self) -> str:
-        return self.buffer.name if self.whole else f"{self.buffer.name} as {self.layout}"
+        return self.buffer.name if self.whole else f"{self.buffer.name} as {layout_text(self.layout)}"
 
 
 @dataclass(frozen=True)
@@ -181,8 +181,8 @@ class MutationOutput(Buffer):
 
 @dataclass(eq=False)
 class ConcatKernel(Operation):
-    """Allocates a buffer whose pieces are computed in place by other operations (their layouts are
-    ``NonOwningLayout`` in it). It runs nothing itself."""
+    """Allocates a buffer whose pieces are computed in place by other operations (it is their
+    ``home``). It runs nothing itself."""
 
     buffer: Buffer
 

@@ -10,16 +10,15 @@ from typing import Any
 
 import torch
 
-from braze._torch.devices import HOST_DEVICE
+from braze._torch.devices import HOST
 from braze.ir.boxes import ReinterpretView, StorageBox, TensorBox
-from braze.ir.buffers import Buffer, ComputedBuffer, ConstantBuffer, InputBuffer, Operation, Origin, owned
+from braze.ir.buffers import Buffer, ComputedBuffer, ConstantBuffer, InputBuffer, Operation, Origin
 from braze.ir.externs import ItemRef, MutationOutput, TensorRef, tensor_of
-from braze.ir.layout import FixedLayout, FlexibleLayout, Layout, NonOwningLayout, contiguous_strides
 from braze.ir.loops import Loops, Pointwise, Scatter, Sizes, loop_indices
 from braze.ir.views import BaseView, PermuteView, SqueezeView, UnfoldView, UnsqueezeView, View
 from braze.ops.dag import Dag, Node
 from braze.runtime.expr import Expr
-from braze.runtime.unknowns import Unknown, unknown_in
+from braze.runtime.spec import Layout, TensorSpec, tensor_spec
 
 REARRANGING = (View, PermuteView, SqueezeView, UnsqueezeView, UnfoldView)
 """Views with (nearly) all elements of what they look at, and no other ones: in memory they cost no more than
@@ -49,7 +48,7 @@ class Graph:
     outputs: list[GraphOutput] = field(default_factory=list)
     known_symbols: set[str] = field(default_factory=set)
     current: Origin | None = None
-    device: torch.device = HOST_DEVICE
+    device: str = HOST
     _shared: dict[str, set[str]] = field(default_factory=dict, repr=False)
     _given: list[Expr] = field(default_factory=list, repr=False)
     _pending: dict[str, weakref.WeakSet[StorageBox]] = field(default_factory=dict, repr=False)
@@ -69,13 +68,10 @@ class Graph:
         buffer = InputBuffer(name, layout, static)
         self._declare(buffer)
         self.inputs.append(buffer)
-        self._given += (*layout.size, *layout.stride)
-        while (found := next(filter(None, map(self._unknown, self._given)), None)) is not None:
+        self._given += (*layout.sizes, *layout.strides)
+        while found := next(filter(None, (e.unknown(self.known_symbols) for e in self._given)), None):
             self.know(found.symbol.expr)
         return TensorBox.of(buffer)
-
-    def _unknown(self, e: Expr) -> Unknown | None:
-        return unknown_in(e, self.known_symbols)
 
     def add_constant(self, value: torch.Tensor, layout: Layout) -> TensorBox:
         """Declare a tensor that the graph holds."""
@@ -85,14 +81,11 @@ class Graph:
 
     def new_buffer(self, layout: Layout) -> Buffer:
         """Declare a buffer with memory of its own."""
-        return self._declare(owned(self.buffer_name(), layout))
+        return self._declare(Buffer(self.buffer_name(), layout))
 
     def alias_buffer(self, layout: Layout, storage: str) -> Buffer:
         """Declare a name for (a part of) another buffer's storage."""
-        inner = NonOwningLayout(
-            layout.dtype, layout.size, layout.stride, layout.offset, layout.device, storage=storage
-        )
-        return self._declare(MutationOutput(self.buffer_name(), inner))
+        return self._declare(MutationOutput(self.buffer_name(), layout, home=storage))
 
     def know(self, e: Expr) -> None:
         """An integer of value ``e`` is at hand when the graph runs: if ``e`` is a symbol, it is known from
@@ -136,12 +129,12 @@ class Graph:
             self.realize(box)
         return box
 
-    def device_of(self, loops: Loops) -> torch.device:
+    def device_of(self, loops: Loops) -> str:
         """Where loops have to run: where what they read lies, or, where they read nothing, at `device`.
         Raises ``MixedDevicesError`` where there is no such place."""
         devices = {self.buffers[name].layout.device for name in self._storages_read(loops.value)}
         if len(devices) > 1:
-            raise MixedDevicesError(f"it reads memory of {' and '.join(sorted(map(str, devices)))}")
+            raise MixedDevicesError(f"it reads memory of {' and '.join(sorted(devices))}")
         return devices.pop() if devices else self.device
 
     def _storages_read(self, root: Node) -> frozenset[str]:
@@ -195,7 +188,6 @@ class Graph:
             return None
         content = self.realize(TensorBox(base))
         buffer = content if isinstance(content, Buffer) else content.buffer
-        buffer.fix_layout()
         layout = view.layout(content.layout)
         return None if layout is None else ReinterpretView(buffer, layout)
 
@@ -226,9 +218,9 @@ class Graph:
         own = box.data
         if not isinstance(own, StorageBox) or not isinstance(own.data, Pointwise):
             return None
-        if own.data.dtype is not target.dtype or own.data.size != target.size:
+        if own.data.dtype is not target.dtype or own.data.size != target.sizes:
             return None
-        here = target.index(loop_indices(target.size))
+        here = target.index(loop_indices(target.sizes))
         stack, seen = [own.data.value], {own.data.value.id}
         if not self._storages_read(own.data.value).isdisjoint(self.sharing(storage) - {storage}):
             return None
@@ -262,17 +254,15 @@ class Graph:
     def _layout_for(self, loops: Loops, hint: Sizes | None) -> Layout:
         size = loops.size
         if hint is not None:
-            candidate = FixedLayout(loops.dtype, size, hint, device=loops.device)
+            candidate = TensorSpec(loops.dtype, size, hint, device=loops.device)
             if candidate.is_dense or candidate.is_injective:
                 return candidate
-        return FlexibleLayout(loops.dtype, size, contiguous_strides(size), device=loops.device)
+        return tensor_spec(loops.dtype, size, device=loops.device)
 
     def view(self, box: TensorBox, view: BaseView) -> TensorBox:
         """A view: of the memory where strides can express it, else of the values."""
         content = box.content
         if isinstance(content, (Buffer, ReinterpretView)):
-            if isinstance(content, Buffer):
-                content.fix_layout()
             layout = view.layout(content.layout)
             if layout is not None:
                 buffer = content if isinstance(content, Buffer) else content.buffer
@@ -295,8 +285,7 @@ class Graph:
         """The tensor as an extern's argument or a graph's output, in memory."""
         content = self.realize(box)
         if isinstance(content, Buffer):
-            return TensorRef(content, content.fix_layout())
-        content.buffer.fix_layout()
+            return TensorRef(content, content.layout)
         return TensorRef(content.buffer, content.layout)
 
     def given_symbols(self) -> set[str]:
@@ -304,7 +293,7 @@ class Graph:
         given: list[Expr] = []
         for item in self.inputs:
             if isinstance(item, InputBuffer):
-                given += [*item.layout.size, *item.layout.stride]
+                given += [*item.layout.sizes, *item.layout.strides]
             elif item is not None:
                 given.append(item)
         return {s.name for e in given for s in e.free_symbols}
@@ -326,8 +315,3 @@ class Graph:
             lines.extend("  " + line for line in str(op).splitlines())
         lines.append("  return " + ", ".join(map(str, self.outputs)))
         return "\n".join(lines)
-
-
-def layout_like(dtype: torch.dtype, size: Sequence[Expr], device: torch.device = HOST_DEVICE) -> FixedLayout:
-    """A fixed row-major layout."""
-    return FixedLayout(dtype, tuple(size), contiguous_strides(size), device=device)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from braze._torch.devices import HOST_DEVICE, is_host
+from braze._torch.devices import HOST, is_host
 from braze.ops.dag import Dag, Node
 from braze.ops.dtypes import SHORT
 from braze.ops.kernel import Stage, Store
@@ -45,7 +45,7 @@ class Loops:
     dtype: torch.dtype
     size: Sizes
     value: Node
-    device: torch.device = field(default=HOST_DEVICE, kw_only=True)
+    device: str = field(default=HOST, kw_only=True)
 
     @property
     def indices(self) -> tuple[Expr, ...]:
@@ -70,7 +70,7 @@ class Loops:
 
     def __str__(self) -> str:
         size = ", ".join(map(str, self.size))
-        on = "" if is_host(self.device) else f" on {self.device.type}"
+        on = "" if is_host(self.device) else f" on {self.device}"
         return f"{self.kind} {SHORT[self.dtype]}[{size}]{on}\n{print_values([self.value])}"
 
 

@@ -4,11 +4,13 @@ the same, the new layout."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
-from braze.ir.layout import FixedLayout, Layout, NonOwningLayout, contiguous_strides
-from braze.runtime.expr import ONE, ZERO, Expr, product
+from msgspec.structs import replace
+
+from braze.runtime.expr import ONE, ZERO, Expr, ExprLike, product
+from braze.runtime.spec import Layout, contiguous_strides, exprs
 
 Sizes = tuple[Expr, ...]
 
@@ -28,11 +30,9 @@ class BaseView:
         raise NotImplementedError(type(self).__name__)
 
 
-def with_geometry(old: Layout, size: Sizes, stride: Sequence[Expr], offset: Expr) -> Layout:
+def with_geometry(old: Layout, size: Sizes, stride: Sequence[ExprLike], offset: Expr) -> Layout:
     """``old`` with another geometry over the same storage."""
-    if isinstance(old, NonOwningLayout):
-        return replace(old, size=size, stride=tuple(stride), offset=offset)
-    return FixedLayout(old.dtype, size, tuple(stride), offset, old.device)
+    return replace(old, sizes=size, strides=exprs(stride), offset=offset)
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class ExpandView(BaseView):
         return [ZERO if self._repeated(d) else new[d + lead] for d in range(len(self.old_size))]
 
     def layout(self, old: Layout) -> Layout | None:
-        kept = [ZERO if self._repeated(d) else s for d, s in enumerate(old.stride)]
+        kept = [ZERO if self._repeated(d) else s for d, s in enumerate(old.strides)]
         return with_geometry(old, self.size, [ZERO] * self._lead() + kept, old.offset)
 
 
@@ -69,7 +69,7 @@ class PermuteView(BaseView):
         return old
 
     def layout(self, old: Layout) -> Layout | None:
-        return with_geometry(old, self.size, [old.stride[d] for d in self.dims], old.offset)
+        return with_geometry(old, self.size, [old.strides[d] for d in self.dims], old.offset)
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class SqueezeView(BaseView):
         return [ZERO if d in self.dropped else next(rest) for d in range(len(new) + len(self.dropped))]
 
     def layout(self, old: Layout) -> Layout | None:
-        stride = [s for d, s in enumerate(old.stride) if d not in self.dropped]
+        stride = [s for d, s in enumerate(old.strides) if d not in self.dropped]
         return with_geometry(old, self.size, stride, old.offset)
 
 
@@ -97,8 +97,8 @@ class UnsqueezeView(BaseView):
         return [*new[: self.dim], *new[self.dim + 1 :]]
 
     def layout(self, old: Layout) -> Layout | None:
-        inner = old.size[self.dim] * old.stride[self.dim] if self.dim < len(old.size) else ONE
-        stride = [*old.stride[: self.dim], inner, *old.stride[self.dim :]]
+        inner = old.sizes[self.dim] * old.strides[self.dim] if self.dim < len(old.sizes) else ONE
+        stride = [*old.strides[: self.dim], inner, *old.strides[self.dim :]]
         return with_geometry(old, self.size, stride, old.offset)
 
 
@@ -119,7 +119,7 @@ class SliceView(BaseView):
     def layout(self, old: Layout) -> Layout | None:
         if self.step < 0:
             return None
-        stride = list(old.stride)
+        stride = list(old.strides)
         offset = old.offset + stride[self.dim] * self.start
         stride[self.dim] = stride[self.dim] * self.step
         return with_geometry(old, self.size, stride, offset)
@@ -136,8 +136,8 @@ class SelectView(BaseView):
         return [*new[: self.dim], self.index, *new[self.dim :]]
 
     def layout(self, old: Layout) -> Layout | None:
-        stride = [s for d, s in enumerate(old.stride) if d != self.dim]
-        return with_geometry(old, self.size, stride, old.offset + old.stride[self.dim] * self.index)
+        stride = [s for d, s in enumerate(old.strides) if d != self.dim]
+        return with_geometry(old, self.size, stride, old.offset + old.strides[self.dim] * self.index)
 
 
 @dataclass(frozen=True)
@@ -159,8 +159,8 @@ class DiagonalView(BaseView):
 
     def layout(self, old: Layout) -> Layout | None:
         first, second = self._starts()
-        s1, s2 = old.stride[self.dim1], old.stride[self.dim2]
-        rest = [s for d, s in enumerate(old.stride) if d not in (self.dim1, self.dim2)]
+        s1, s2 = old.strides[self.dim1], old.strides[self.dim2]
+        rest = [s for d, s in enumerate(old.strides) if d not in (self.dim1, self.dim2)]
         return with_geometry(old, self.size, [*rest, s1 + s2], old.offset + s1 * first + s2 * second)
 
 
@@ -177,9 +177,9 @@ class UnfoldView(BaseView):
         return old
 
     def layout(self, old: Layout) -> Layout | None:
-        stride = list(old.stride)
+        stride = list(old.strides)
         stride[self.dim] = stride[self.dim] * self.step
-        return with_geometry(old, self.size, [*stride, old.stride[self.dim]], old.offset)
+        return with_geometry(old, self.size, [*stride, old.strides[self.dim]], old.offset)
 
 
 @dataclass(frozen=True)
@@ -212,11 +212,11 @@ class View(BaseView):
             return with_geometry(old, self.size, contiguous_strides(self.size), old.offset)
         stride: list[Expr] = []
         for old_dims, new_dims in reshape_groups(self.old_size, self.size):
-            real = [d for d in old_dims if old.size[d] != ONE]
+            real = [d for d in old_dims if old.sizes[d] != ONE]
             for outer, inner in pairwise(real):
-                if old.stride[outer] != old.stride[inner] * old.size[inner]:
+                if old.strides[outer] != old.strides[inner] * old.sizes[inner]:
                     return None
-            innermost = old.stride[real[-1]] if real else ONE
+            innermost = old.strides[real[-1]] if real else ONE
             local = contiguous_strides([self.size[d] for d in new_dims])
             stride.extend(s * innermost for s in local)
         return with_geometry(old, self.size, stride, old.offset)

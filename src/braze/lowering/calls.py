@@ -34,10 +34,10 @@ from braze.ir.externs import (
     leaves,
     map_leaves,
 )
-from braze.ir.layout import FixedLayout
 from braze.lowering.registry import Extern
 from braze.lowering.scalars import number_buffer, number_in, number_type, stored_number
 from braze.ops import dag as ops_dag
+from braze.runtime.spec import Layout, TensorSpec
 
 if TYPE_CHECKING:
     from braze.lowering.graph import GraphLowering
@@ -114,7 +114,7 @@ def _called(ctx: GraphLowering, reason: str, target: Any, given: Any) -> Any:
     if aliases:
         ctx.graph.share([r.name for r in results], aliases)
     for result in results:
-        for dim, size in enumerate(result.layout.size):
+        for dim, size in enumerate(result.layout.sizes):
             symbol = size.symbol
             if symbol is not None and symbol.name not in ctx.graph.known_symbols:
                 kernel.binds.append((symbol.name, result.name, dim))
@@ -204,10 +204,10 @@ def _view_chain(node: Any) -> list[Node]:
     return chain
 
 
-def _layout(ctx: GraphLowering, example: torch.Tensor) -> FixedLayout:
+def _layout(ctx: GraphLowering, example: torch.Tensor) -> Layout:
     # the operator knows its sizes, also those that no expression can say
     size = tuple(map(ctx.sizes.named, example.shape))
-    return FixedLayout(example.dtype, size, ctx.exprs(example.stride()), device=example.device)
+    return TensorSpec(example.dtype, size, ctx.exprs(example.stride()), device=example.device.type)
 
 
 @dataclass(frozen=True)

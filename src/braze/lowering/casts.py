@@ -9,7 +9,6 @@ import torch
 from braze._torch.native import storage_id
 from braze._torch.prims import prims
 from braze.ir.boxes import TensorBox
-from braze.ir.layout import FixedLayout
 from braze.lowering.registry import Unsupported, lowers
 from braze.ops.dag import Node
 from braze.ops.dtypes import HALF_TYPES, compute_dtype
@@ -51,7 +50,7 @@ def copied(ctx: GraphLowering, x: TensorBox, dtype: torch.dtype | None = None) -
 def to_copy(ctx: GraphLowering, x: TensorBox, **options: Any) -> TensorBox:
     """x in another type or memory format."""
     device = options.get("device")
-    if device is not None and torch.device(device).type != x.device.type:
+    if device is not None and torch.device(device).type != x.device:
         raise Unsupported(f"a copy to {device}")
     return copied(ctx, x, ctx.out_dtype)
 
@@ -72,10 +71,7 @@ def keep_strides(ctx: GraphLowering) -> None:
     """Raises ``Unsupported`` where a result that keeps its argument's strides, gaps included, is one of the
     graph's, and these symbolic strides may be such that elements share memory: those would not be kept."""
     example = ctx.example
-    layout = FixedLayout(
-        example.dtype, ctx.exprs(example.shape), ctx.exprs(example.stride()), device=example.device
-    )
-    if layout.is_injective:
+    if ctx.layout_of(example).is_injective:
         return
     here = storage_id(example)
     results = [n.meta.get("val") for n in ctx.gm.graph.output_node().all_input_nodes]

@@ -9,7 +9,6 @@ import torch
 
 from braze.ir.boxes import TensorBox
 from braze.ir.externs import ConcatKernel
-from braze.ir.layout import FixedLayout, NonOwningLayout, contiguous_strides
 from braze.ir.loops import Loops
 from braze.lowering.casts import copied, keep_strides
 from braze.lowering.promotion import Scalar, number
@@ -19,6 +18,7 @@ from braze.ops.dag import Node, cost, loads
 from braze.ops.dtypes import compute_dtype
 from braze.ops.functions import where
 from braze.runtime.expr import ONE, ZERO, Expr, ExprLike, as_expr, known_less, known_nonnegative
+from braze.runtime.spec import TensorSpec, tensor_spec
 
 if TYPE_CHECKING:
     from braze.lowering.graph import GraphLowering
@@ -97,15 +97,15 @@ def _chosen(ctx: GraphLowering, pieces: Sequence[TensorBox], dim: int) -> Tensor
 def _in_place(ctx: GraphLowering, pieces: Sequence[TensorBox], dim: int) -> TensorBox:
     size, dtype = ctx.out_size, ctx.out_dtype
     device = ctx.graph.device
-    layout = FixedLayout(dtype, size, ctx.exprs(ctx.example.stride()), device=device)
+    layout = TensorSpec(dtype, size, ctx.exprs(ctx.example.stride()), device=device)
     if not layout.is_dense:
-        layout = FixedLayout(dtype, size, contiguous_strides(size), device=device)
+        layout = tensor_spec(dtype, size, device=device)
     buffer = ctx.graph.new_buffer(layout)
     ctx.graph.add_operation(ConcatKernel(ctx.graph.operation_name(), buffer, origins=[ctx.origin]))
     start = ZERO
     for x in pieces:
-        offset = layout.offset + start * layout.stride[dim]
-        part = NonOwningLayout(dtype, x.size, layout.stride, offset, device, storage=buffer.name)
+        offset = layout.offset + start * layout.strides[dim]
+        part = TensorSpec(dtype, x.size, layout.strides, offset, device)
         ctx.graph.realize_into(x, part, buffer.name)
         start = start + x.size[dim]
     return TensorBox.of(buffer)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
-from braze._torch.devices import HOST_DEVICE
+from braze._torch.devices import HOST
 from braze._torch.provenance import source_of
 from braze._torch.random_calls import draws
 from braze._torch.shapes import is_symbolic
@@ -22,7 +22,6 @@ from braze.ir.boxes import StorageBox, TensorBox
 from braze.ir.buffers import Origin
 from braze.ir.externs import CheckCondition
 from braze.ir.graph import Graph
-from braze.ir.layout import FixedLayout
 from braze.ir.loops import Loops, Pointwise, Sizes, loop_indices
 from braze.ir.views import ExpandView
 from braze.lowering.calls import (
@@ -45,6 +44,7 @@ from braze.runtime.checks import Check
 from braze.runtime.engines import kind_for
 from braze.runtime.expr import ZERO, Expr, as_expr, known_less, product
 from braze.runtime.guard import BoolExpr, all_of
+from braze.runtime.spec import Layout, TensorSpec, tensor_spec
 from braze.runtime.verify import RESERVED
 
 MULTI_USE_COST = 12
@@ -138,9 +138,7 @@ class GraphLowering:
         if isinstance(value, torch.Tensor):
             if value.layout is not torch.strided or not self._compiles_for(value.device):
                 raise LoweringError(f"input {node.name} is a {value.layout} tensor on {value.device}")
-            # An input starts at its own data pointer, whatever offset it has in its storage.
-            sizes, strides = self.exprs(value.shape), self.exprs(value.stride())
-            layout = FixedLayout(value.dtype, sizes, strides, device=value.device)
+            layout = self.layout_of(value)
             return self.graph.add_input(self._input_name(node), layout, position in self.static_inputs)
         if isinstance(value, (int, torch.SymInt)) and not isinstance(value, bool):
             e = self.sizes.named(value)
@@ -150,7 +148,7 @@ class GraphLowering:
         dtype = number_type(value)
         if is_symbolic(value) and dtype is not None:
             # passed as a tensor of one number: its value is no part of the code
-            box = self.graph.add_input(self._input_name(node), FixedLayout(dtype, (), ()), static=False)
+            box = self.graph.add_input(self._input_name(node), tensor_spec(dtype, ()), static=False)
             return box.load(self.dag, ())
         if value is None:
             self.graph.inputs.append(None)
@@ -169,9 +167,12 @@ class GraphLowering:
             value = getattr(value, part)
         if not isinstance(value, torch.Tensor):
             return value
+        return self.graph.add_constant(value, self.layout_of(value))
+
+    def layout_of(self, value: torch.Tensor) -> Layout:
+        """How a tensor lies in memory, from its own beginning on, whatever offset it has in its storage."""
         sizes, strides = self.exprs(value.shape), self.exprs(value.stride())
-        layout = FixedLayout(value.dtype, sizes, strides, device=value.device)
-        return self.graph.add_constant(value, layout)
+        return TensorSpec(value.dtype, sizes, strides, device=value.device.type)
 
     def _call_function(self, node: Node) -> Any:
         value = node.meta.get("val")
@@ -251,12 +252,12 @@ class GraphLowering:
             box.data.stride_hint = strides
             self.graph.realize(box)
         assert box.layout is not None
-        promised = FixedLayout(box.dtype, box.size, strides)
+        promised = TensorSpec(box.dtype, box.size, strides)
         if box.layout.has_strides(strides) or not promised.is_injective:
             return box
         copy = self.pointwise(box.size, box.dtype, lambda indices: box.load(self.dag, indices))
         assert isinstance(copy.data, StorageBox)
-        copy.data.stride_hint = promised.stride
+        copy.data.stride_hint = promised.strides
         return copy
 
     def _repeated(self, box: TensorBox, strides: Sizes, dims: Sequence[int]) -> TensorBox:
@@ -281,7 +282,7 @@ class GraphLowering:
     def _unsupported_types(self, node: Node) -> str | None:
         for value in (node, *node.all_input_nodes):
             for tensor in _tensors(value.meta.get("val")):
-                if tensor.device != self.graph.device:
+                if tensor.device.type != self.graph.device:
                     return f"it has tensors on {tensor.device} and on {self.graph.device}"
                 if not is_supported(tensor.dtype):
                     return f"{tensor.dtype} is not compiled"
@@ -494,12 +495,12 @@ def _first(root: ops_dag.Node, limit: int) -> list[ops_dag.Node]:
     return list(seen.values())
 
 
-def _device(node: Node) -> torch.device:
+def _device(node: Node) -> str:
     """Where a node's result is made: where that lies, or else what it reads first."""
     for one in (node, *node.all_input_nodes):
         for tensor in _tensors(one.meta.get("val")):
-            return tensor.device
-    return HOST_DEVICE
+            return tensor.device.type
+    return HOST
 
 
 def _tensors(value: Any) -> list[torch.Tensor]:

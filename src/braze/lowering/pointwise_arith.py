@@ -14,7 +14,7 @@ from braze.lowering.promotion import Operand, Scalar, number
 from braze.lowering.registry import Unsupported, lowers
 from braze.ops.dag import Node
 from braze.ops.dtypes import HALF_TYPES, integer_limits, is_float
-from braze.ops.functions import exp2, isnan, maximum, minimum, rsqrt, sqrt, where
+from braze.ops.functions import exp2, fma, isnan, maximum, minimum, rsqrt, sqrt, where
 from braze.ops.ranges import value_range
 from braze.runtime.expr import Expr
 
@@ -24,11 +24,17 @@ if TYPE_CHECKING:
 aten = torch.ops.aten
 
 
-def _scaled(ctx: GraphLowering, v: Node, factor: Scalar) -> Node:
-    """v * factor, the factor in the precision of the result."""
-    if isinstance(factor, (int, float)) and factor == 1:
-        return v
-    return v * converted(ctx, number(ctx, factor, v.dtype), ctx.out_dtype)
+def _plus_product(addend: Node, x: Node, y: Node) -> Node:
+    """addend + x * y. Rounded once in floating point, as in the kernels of eager PyTorch, whose compiler
+    contracts the two: results are equal to the last bit, and an overflow between the two is none."""
+    return fma(x, y, addend) if is_float(addend.dtype) else addend + x * y
+
+
+def _plus_scaled(ctx: GraphLowering, x: Node, y: Node, factor: Scalar) -> Node:
+    """x + factor * y, the factor in the precision of the result."""
+    if isinstance(factor, (int, float)) and factor in (1, -1):
+        return x + y if factor == 1 else x - y
+    return _plus_product(x, y, converted(ctx, number(ctx, factor, y.dtype), ctx.out_dtype))
 
 
 @lowers(aten.add.Tensor, aten.add.Scalar)
@@ -38,13 +44,42 @@ def add(ctx: GraphLowering, a: Operand, b: Operand, alpha: Scalar = 1) -> Tensor
         if alpha == 0:
             return ctx.elementwise(lambda x: x, a, compute=torch.bool)
         return ctx.elementwise(lambda x, y: x | y, a, b, compute=torch.bool)
-    return ctx.elementwise(lambda x, y: x + _scaled(ctx, y, alpha), a, b, compute=ctx.out_dtype)
+    return ctx.elementwise(lambda x, y: _plus_scaled(ctx, x, y, alpha), a, b, compute=ctx.out_dtype)
 
 
 @lowers(aten.sub.Tensor, aten.sub.Scalar)
 def sub(ctx: GraphLowering, a: Operand, b: Operand, alpha: Scalar = 1) -> TensorBox:
     """a - alpha * b."""
-    return ctx.elementwise(lambda x, y: x - _scaled(ctx, y, alpha), a, b, compute=ctx.out_dtype)
+    negated = alpha * -1 if isinstance(alpha, Node) else -alpha
+    return ctx.elementwise(lambda x, y: _plus_scaled(ctx, x, y, negated), a, b, compute=ctx.out_dtype)
+
+
+@lowers(aten.addcmul.default)
+def addcmul(
+    ctx: GraphLowering, x: TensorBox, first: TensorBox, second: TensorBox, *, value: Scalar = 1
+) -> TensorBox:
+    """x + value * first * second, from the left. For integers the value is one, too: eager cuts it off."""
+    if isinstance(value, float) and not is_float(ctx.out_dtype):
+        value = math.trunc(value)
+
+    def total(x: Node, y: Node, z: Node) -> Node:
+        unscaled = isinstance(value, (int, float)) and value == 1
+        return _plus_product(x, y if unscaled else y * number(ctx, value, y.dtype), z)
+
+    return ctx.elementwise(total, x, first, second, compute=ctx.out_dtype)
+
+
+@lowers(aten.lerp.Scalar, aten.lerp.Tensor)
+def lerp(ctx: GraphLowering, x: TensorBox, end: TensorBox, weight: Operand) -> TensorBox:
+    """x + weight * (end - x), computed from the nearer end, as eager does, so that weight 1 gives ``end``
+    exactly."""
+
+    def between(x: Node, end: Node, weight: Node) -> Node:
+        span = end - x
+        from_start, from_end = _plus_product(x, weight, span), _plus_product(end, -span, 1 - weight)
+        return where(abs(weight) < 0.5, from_start, from_end)
+
+    return ctx.elementwise(between, x, end, weight, compute=ctx.out_dtype, wide=2)
 
 
 @lowers(aten.div.Tensor, aten.div.Scalar, aten.true_divide.Tensor)

@@ -18,10 +18,9 @@ from braze._torch.onednn import linear_operator
 from braze.ir.boxes import TensorBox
 from braze.ir.buffers import Buffer
 from braze.ir.externs import ExternKernelAlloc
-from braze.ir.graph import layout_like
-from braze.ir.layout import Layout
 from braze.ir.views import PermuteView
 from braze.runtime.expr import ONE, product
+from braze.runtime.spec import Layout, tensor_spec
 
 if TYPE_CHECKING:
     from braze.lowering.graph import GraphLowering
@@ -46,8 +45,8 @@ def product_by_onednn(ctx: GraphLowering) -> TensorBox | None:
     refs = [ctx.graph.ref(x), ctx.graph.ref(weight), None if bias is None else ctx.graph.ref(bias)]
     if any(r is not None and not _plain(r.layout) for r in refs):
         return None
-    layout = layout_like(x.dtype, ctx.out_size, x.device)
-    if layout.stride != ctx.exprs(ctx.example.stride()):
+    layout = tensor_spec(x.dtype, ctx.out_size, device=x.device)
+    if layout.strides != ctx.exprs(ctx.example.stride()):
         return None
     result = Buffer(ctx.graph.buffer_name(), layout)
     kernel = ExternKernelAlloc(
@@ -72,5 +71,5 @@ def _worthwhile(x: TensorBox, y: TensorBox) -> bool:
 def _plain(layout: Layout) -> bool:
     """One dimension without gaps, and no overlap: what oneDNN reads as it is."""
     return layout.is_injective and any(
-        s == ONE for n, s in zip(layout.size, layout.stride, strict=True) if n != ONE
+        s == ONE for n, s in zip(layout.sizes, layout.strides, strict=True) if n != ONE
     )

@@ -12,12 +12,11 @@ from braze.ir import prims
 from braze.ir.boxes import TensorBox
 from braze.ir.buffers import Buffer
 from braze.ir.externs import ExternKernelAlloc
-from braze.ir.graph import layout_like
-from braze.ir.layout import contiguous_strides
 from braze.lowering.promotion import Scalar, number
 from braze.lowering.registry import calls_whole, lowers
 from braze.ops.dag import Node
 from braze.runtime.expr import ZERO, Expr, ExprLike, as_expr
+from braze.runtime.spec import contiguous_strides, tensor_spec
 
 if TYPE_CHECKING:
     from braze.lowering.graph import GraphLowering
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 def _draw(ctx: GraphLowering) -> TensorBox:
     """The seeds of a graph by ATen's own operator, so that a plan can name what it calls."""
     (count,) = ctx.args_of(tuple(ctx.node.args))
-    result = Buffer(ctx.graph.buffer_name(), layout_like(torch.int64, (as_expr(count),), ctx.graph.device))
+    result = Buffer(ctx.graph.buffer_name(), tensor_spec(torch.int64, (count,), device=ctx.graph.device))
     kernel = ExternKernelAlloc(
         ctx.graph.operation_name(),
         torch.ops.aten.randint.low,

@@ -325,6 +325,12 @@ def group_sizes(a: Arguments) -> str | None:
     return f"{groups} groups of {c} channels" if wrong else None
 
 
+def affine_sizes(a: Arguments) -> str | None:
+    n, _, *image = a["size"]
+    d = len(image)
+    return "matrices of another shape" if _unequal(a, a["theta"].shape, (n, d, d + 1)) else None
+
+
 def selected_index(a: Arguments) -> str | None:
     index, size = a["index"], a["self"].shape[a["dim"]]
     beyond = a.holds(index >= size) or a.holds(index < -size)

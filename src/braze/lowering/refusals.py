@@ -159,6 +159,7 @@ RULES: Mapping[Any, tuple[rules.Rule, ...]] = {
     aten._unsafe_index_put: (rules.stored_values,),
     **dict.fromkeys(rules.PADDING_GRADIENTS, (rules.differing("grad_output", "self"),)),
     aten.embedding_dense_backward: (rules.looked_up,),
+    aten.affine_grid_generator: (rules.affine_sizes,),
     aten.grid_sampler_2d: (rules.differing("input", "grid"), rules.grid),
     aten.grid_sampler_3d: (rules.differing("input", "grid"), rules.grid),
     aten.searchsorted: (rules.side,),

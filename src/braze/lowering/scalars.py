@@ -26,7 +26,6 @@ from braze.ir.externs import (
     TensorRef,
     map_leaves,
 )
-from braze.ir.layout import FixedLayout
 from braze.ir.loops import Pointwise
 from braze.lowering.casts import held
 from braze.lowering.promotion import Scalar, number
@@ -35,6 +34,7 @@ from braze.ops.dag import Node
 from braze.ops.functions import sqrt
 from braze.runtime.expr import Expr, Symbol, as_expr
 from braze.runtime.guard import FALSE, TRUE, BoolExpr, all_of, compare
+from braze.runtime.spec import tensor_spec
 
 if TYPE_CHECKING:
     from braze.lowering.graph import GraphLowering
@@ -62,7 +62,7 @@ def number_type(example: Any) -> torch.dtype | None:
 
 def number_buffer(name: str, dtype: torch.dtype) -> NumberBuffer:
     """A buffer for a number of that type, not declared yet."""
-    return NumberBuffer(name, FixedLayout(dtype, (), ()))
+    return NumberBuffer(name, tensor_spec(dtype, ()))
 
 
 def number_in(ctx: GraphLowering, buffer: NumberBuffer, example: Any) -> Scalar:

@@ -11,8 +11,7 @@ from braze._torch.shapes import bounds_in, bounds_of, expression_of, range_of, v
 from braze.errors import ExpressionError
 from braze.runtime.expr import ONE, Expr, Symbol, as_expr
 from braze.runtime.guard import BoolExpr
-from braze.runtime.unknowns import unknown_in
-from braze.symbolic.from_sympy import SymbolTable, to_expr, to_guard, unsayable_in
+from braze.symbolic.from_sympy import SymbolTable, condition_from_sympy, expr_from_sympy, unsayable_in
 
 if TYPE_CHECKING:
     from braze.ir.graph import Graph
@@ -30,7 +29,7 @@ class SizeTable:
     @property
     def symbols(self) -> Mapping[str, Symbol]:
         """The symbols that were met so far, with the bounds that expressions are simplified by."""
-        return self._symbols.symbols
+        return self._symbols
 
     def _range(self, name: str) -> tuple[int, int | None]:
         return self._ranges.get(name, (0, None))
@@ -47,7 +46,7 @@ class SizeTable:
                 stood_for = value_in_trace(symbol, environment)
                 if stood_for is not None:
                     self._in_trace[str(symbol)] = stood_for
-            found = self._known[expression] = to_expr(expression, self._symbols)
+            found = self._known[expression] = expr_from_sympy(expression, self._symbols)
         return found
 
     def define(self, value: int | torch.SymInt, known_as: Expr) -> None:
@@ -87,7 +86,7 @@ class SizeTable:
             left, count = [], len(known)
             for length in lengths:
                 e = self.try_expr(length)
-                unknown = unknown_in(e, known) if e is not None else None
+                unknown = e.unknown(known) if e is not None else None
                 if unknown is not None:
                     known.add(unknown.symbol.name)
                 elif e is None or any(s.name not in known for s in e.free_symbols):
@@ -123,7 +122,7 @@ class SizeTable:
         bounds that these have here. Raises ``ExpressionError`` for what the grammar cannot say."""
         for symbol in condition.free_symbols:
             self._ranges.setdefault(str(symbol), range_of(symbol, environment))
-        return to_guard(condition, self._symbols)
+        return condition_from_sympy(condition, self._symbols)
 
     def try_expr(self, value: int | torch.SymInt) -> Expr | None:
         """The same, or ``None`` where it cannot be said."""

@@ -184,7 +184,7 @@ def as_strided(
     """The memory of x under other sizes and strides: possible where x lies in memory as eager lays it out."""
     ref = ctx.graph.ref(x)
     example: torch.Tensor = ctx.node.args[0].meta["val"]  # type: ignore[union-attr]
-    if ref.layout.stride != ctx.exprs(example.stride()):
+    if ref.layout.strides != ctx.exprs(example.stride()):
         raise Unsupported("as_strided of a tensor that Braze lays out otherwise")
     base = ref.layout.offset
     if offset is not None:

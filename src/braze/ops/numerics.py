@@ -18,6 +18,8 @@ from typing import Any
 
 import torch
 
+from braze.runtime.spec import same_strides
+
 __all__ = [
     "FACTOR",
     "TOLERANCES",
@@ -217,16 +219,10 @@ def difference_in_kind(actual: Any, eager: Any, check_strides: bool) -> str | No
         ours, theirs = getattr(actual, name), getattr(eager, name)
         if ours != theirs:
             return f"{name} is {ours}, eager has {theirs}"
-    if check_strides and eager.layout is torch.strided and eager.numel() > 0:
-        ours_s, theirs_s = _significant_strides(actual), _significant_strides(eager)
-        if ours_s != theirs_s:
-            return f"strides are {actual.stride()}, eager has {eager.stride()} for shape {tuple(eager.shape)}"
+    strided = check_strides and eager.layout is torch.strided
+    if strided and not same_strides(eager.shape, actual.stride(), eager.stride()):
+        return f"strides are {actual.stride()}, eager has {eager.stride()} for shape {tuple(eager.shape)}"
     return None
-
-
-def _significant_strides(tensor: torch.Tensor) -> list[int]:
-    """Strides of the dimensions in which there is more than one element; the others say nothing."""
-    return [stride for size, stride in zip(tensor.shape, tensor.stride()) if size > 1]
 
 
 def _dense(tensor: torch.Tensor) -> torch.Tensor:

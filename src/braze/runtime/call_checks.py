@@ -10,10 +10,10 @@ import torch
 
 from braze._torch.native import same_tensors
 from braze.errors import BrazeError, InputMismatchError, InternalError, ResultMismatchError
-from braze.runtime.expr import Expr
 from braze.runtime.plan import CheckRange, CheckSizes, CheckTensor, ErrorEntry, Plan
+from braze.runtime.spec import TensorSpec, restrided
 
-__all__ = ["ErrorBlock", "ErrorWords", "InputChecker", "describe_difference", "fails", "item"]
+__all__ = ["ErrorBlock", "ErrorWords", "InputChecker", "as_traced", "describe_difference", "fails", "item"]
 
 _LEARN_TIMES: Final = 16
 
@@ -27,38 +27,41 @@ def _text(values: Sequence[object]) -> str:
     return f"[{', '.join('any' if v is None else str(v) for v in values)}]"
 
 
-def _values(wanted: Sequence[Expr | None], numbers: Mapping[str, int]) -> list[int | None]:
-    return [None if e is None else e.evaluate(numbers) for e in wanted]
-
-
-def describe_difference(check: CheckTensor, tensor: Any, numbers: Mapping[str, int]) -> str | None:
-    """How a tensor differs from what `check` wants of it; None where it does not. ``numbers`` are the values
-    of the symbols. The stride of a dimension of size 0 or 1 does not count."""
+def describe_difference(spec: TensorSpec[Any], tensor: Any, numbers: Mapping[str, int]) -> str | None:
+    """How a value differs from a tensor of a spec; None where it does not. ``numbers`` are the values of the
+    symbols."""
     if not isinstance(tensor, torch.Tensor):
         return f"it is of type {type(tensor).__name__}, and not a tensor"
-    if tensor.dtype is not check.dtype:
-        return f"its dtype is {tensor.dtype}, and not {check.dtype}"
-    if (str(tensor.device) if ":" in check.device else tensor.device.type) != check.device:
-        return f"it is on {tensor.device}, and not on {check.device}"
-    if tensor.dim() != len(check.sizes):
-        return f"it has {tensor.dim()} dimensions, and not {len(check.sizes)}"
-    sizes = _values(check.sizes, numbers)
-    if any(want is not None and want != have for want, have in zip(sizes, tensor.shape, strict=True)):
-        return f"its sizes are {_text(tensor.shape)}, and not {_text(sizes)}"
-    strides = _values(check.strides, numbers)
-    if tensor.numel() and any(
-        want is not None and want != have and size > 1
-        for want, have, size in zip(strides, tensor.stride(), tensor.shape, strict=True)
-    ):
-        return f"its strides are {_text(tensor.stride())}, and not {_text(strides)}"
-    return None
+    found = spec.difference(tensor, numbers)
+    if found is None:
+        return None
+    what, have, want = found
+    if what == "device":
+        return f"it is on {have}, and not on {want}"
+    if isinstance(have, tuple) and isinstance(want, tuple):
+        if len(have) != len(want):
+            return f"it has {len(have)} dimensions, and not {len(want)}"
+        return f"its {what} are {_text(have)}, and not {_text(want)}"
+    return f"its {what} is {have}, and not {want}"
+
+
+def as_traced(
+    tensor: torch.Tensor, sizes: tuple[int, ...], strides: tuple[int, ...], origin: str
+) -> torch.Tensor:
+    """``tensor`` with these strides, see `restrided`. Raises ``ResultMismatchError`` where the sizes are
+    others; ``origin`` is the operator that returned it."""
+    if tensor.shape != sizes:
+        raise ResultMismatchError(
+            f"{origin} returned sizes {tuple(tensor.shape)}, and was traced to return {sizes}"
+        )
+    return restrided(tensor, strides)
 
 
 def fails(check: CheckRange | CheckSizes, numbers: Mapping[str, int]) -> bool:
     """Whether the values of the symbols are known, and not what `check` wants of them."""
     try:
         if isinstance(check, CheckRange):
-            return not check.admits(numbers[check.number])
+            return not check.admits(numbers[check.symbol])
         return not check.condition.evaluate(numbers)
     except ZeroDivisionError:
         return True
@@ -75,7 +78,7 @@ class InputChecker:
     @staticmethod
     def is_fixed(check: CheckTensor) -> bool:
         """Whether a check states every size and stride as a plain number."""
-        return all(e is not None and e.constant is not None for e in (*check.sizes, *check.strides))
+        return all(e is not None and e.constant is not None for e in (*check.spec.sizes, *check.spec.strides))
 
     def learner(self, checks: Sequence[CheckTensor], names: dict[str, Any], fast: str) -> Callable[..., None]:
         """A function that checks tensors one by one, and then puts a fast test for tensors like these at
@@ -85,7 +88,7 @@ class InputChecker:
         def learn(*tensors: Any) -> None:
             nonlocal left
             for check, tensor in zip(checks, tensors, strict=True):
-                difference = describe_difference(check, tensor, {})
+                difference = describe_difference(check.spec, tensor, {})
                 if difference is not None:
                     raise self._error(check, difference)
             if left > 0:
@@ -114,7 +117,7 @@ class InputChecker:
                 return InputMismatchError(self.broken(check))
             if isinstance(check, CheckTensor) and check.origin == "input" and check.tensor in values:
                 try:
-                    difference = describe_difference(check, values[check.tensor], values)
+                    difference = describe_difference(check.spec, values[check.tensor], values)
                 except KeyError:  # a size that was to be read from what turned out to be no such tensor
                     continue
                 if difference is not None:
@@ -136,7 +139,7 @@ class InputChecker:
         """What to raise after the check at ``position`` failed, which is not one of an input's."""
         check = self.plan.instructions[position]
         assert isinstance(check, CheckTensor)
-        difference = describe_difference(check, values[check.tensor], values)
+        difference = describe_difference(check.spec, values[check.tensor], values)
         if difference is None:
             return error
         if check.origin == "input":

@@ -14,6 +14,7 @@ import struct
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from types import CodeType
 from typing import Any, Final, TypeAlias, cast
 
 import torch
@@ -22,7 +23,7 @@ from braze._torch import native
 from braze._torch.number_functions import NUMBER_FUNCTIONS
 from braze.dtypes import torch_name
 from braze.errors import LinkError
-from braze.runtime.call_checks import ErrorWords, InputChecker, item
+from braze.runtime.call_checks import ErrorWords, InputChecker, as_traced, item
 from braze.runtime.checks import EXCEPTIONS
 from braze.runtime.engines import engine
 from braze.runtime.expr import Expr
@@ -60,10 +61,20 @@ from braze.runtime.plan import (
     Workspace,
 )
 from braze.runtime.realign import run_realigned
+from braze.runtime.spec import TensorSpec
 from braze.runtime.threads import team_size
 from braze.runtime.verify import verify
 
-__all__ = ["TINY_WORK", "CompiledCall", "Instrument", "build", "source_of"]
+__all__ = [
+    "TINY_WORK",
+    "CompiledCall",
+    "Instrument",
+    "build",
+    "compile_source",
+    "record",
+    "source_of",
+    "statements",
+]
 
 CompiledCall: TypeAlias = Callable[[list[Any]], Sequence[Any]]
 """Takes its arguments in one list, which it empties."""
@@ -118,7 +129,7 @@ def build(
 
         def run_profiled(args: list[Any]) -> Sequence[Any]:
             if not profiled:
-                profiled.append(_Writer(*given, _record).function())
+                profiled.append(_Writer(*given, record).function())
             return profiled[0](args)
 
         writer.names["_profiled"] = run_profiled
@@ -130,16 +141,53 @@ def source_of(function: CompiledCall) -> str:
     return str(cast(Any, function).source)
 
 
-def _record(event: Event, _values: Sequence[int]) -> AbstractContextManager[object]:
+def statements(
+    plan: Plan,
+    code: LinkedCode | None,
+    *,
+    externs: Mapping[str, Callable[..., Any]] | None = None,
+    addresses: Mapping[str, str] | None = None,
+    instrument: Instrument | None = None,
+    min_parallel_work: int = 32768,
+) -> tuple[list[str], dict[str, Any]]:
+    """The statements of a plan without a `Return`, for a function that does more than to run it, and the
+    globals that they use. What no instruction makes has to be there: tensors are variables, numbers variables
+    or globals. ``addresses``: expressions for where those buffers are that are no tensors."""
+    loaded = {} if code is None else {SEGMENTS: code}
+    writer = _Writer(plan, loaded, {}, externs or {}, min_parallel_work, instrument, addresses or {})
+    for position, one in enumerate(plan.instructions):
+        writer.write(position, one)
+    writer.finish()
+    return writer.lines, writer.names
+
+
+def record(event: Event, _values: Sequence[int]) -> AbstractContextManager[object]:
+    """An `Instrument`: profilers show kernels under their names."""
     return native.record_function(event.name)
+
+
+def compile_source(source: str, name: str) -> CodeType:
+    """The code of a module that defines one function. As long as there is that function, or the code,
+    debuggers and tracebacks show its source."""
+    filename = f"<braze {name} {next(_numbers)}>"
+    # the text is ours: its names are identifiers, and values are bound, not written
+    code = compile(source, filename, "exec")
+    linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
+    (function,) = [one for one in code.co_consts if isinstance(one, CodeType)]
+    weakref.finalize(function, linecache.cache.pop, filename, None).atexit = False
+    return code
 
 
 def _bytes_of(values: Sequence[Expr]) -> str:
     return f"({', '.join(map(str, values))}{',' if len(values) == 1 else ''})"
 
 
-def _constant(*groups: Sequence[Expr]) -> bool:
-    return all(e.constant is not None for group in groups for e in group)
+def _shape(spec: TensorSpec[Expr]) -> str:
+    return f"{_bytes_of(spec.sizes)}, {_bytes_of(spec.strides)}"
+
+
+def _is_constant(*values: Expr) -> bool:
+    return all(e.constant is not None for e in values)
 
 
 class _Writer:
@@ -153,6 +201,7 @@ class _Writer:
         externs: Mapping[str, Callable[..., Any]],
         min_parallel_work: int,
         instrument: Instrument | None,
+        addresses: Mapping[str, str] | None = None,
     ) -> None:
         self.plan = plan
         self.code = code
@@ -160,6 +209,7 @@ class _Writer:
         self.externs = externs
         self.min_parallel_work = min_parallel_work
         self.instrument = instrument
+        self.addresses = addresses or {}
         self.lines: list[str] = []
         self.errors = ErrorWords(plan.errors)
         self.checker = InputChecker(plan)
@@ -208,14 +258,14 @@ class _Writer:
         for one in self.plan.instructions:
             if isinstance(one, Slice):
                 self._slices[one.out] = one
-                if one.out in self._tensors and _constant(one.sizes, one.strides, [one.offset]):
+                if one.out in self._tensors and _is_constant(*one.spec.numbers, one.offset):
                     self._kept.setdefault(one.workspace, []).append(one)
                     kept_home[one.out] = one.workspace
             elif (
                 isinstance(one, View)
                 and one.base in kept_home
-                and one.dtype is None
-                and _constant(one.sizes, one.strides, [one.offset])
+                and not one.reinterprets
+                and _is_constant(*one.spec.numbers)
             ):
                 self._kept[kept_home[one.base]].append(one)
                 kept_home[one.out] = kept_home[one.base]
@@ -236,7 +286,7 @@ class _Writer:
         self._line("_args_.clear()")
         head = self._head()
         for position, one in enumerate(plan.instructions[head:], head):
-            self._write(position, one)
+            self.write(position, one)
         profiled = self.instrument is None and bool(plan.launches)
         lines = [f"def {_identifier(plan.name)}(_args_):"]
         if profiled:
@@ -244,15 +294,11 @@ class _Writer:
             lines += ["    if _profiling():", "        return _profiled(_args_)"]
         lines += [f"    {line}" for line in self.lines]
         source = "\n".join(lines) + "\n"
-        filename = f"<braze {plan.name} {next(_numbers)}>"
-        # the text is ours: its names are identifiers, and values are bound, not written
-        exec(compile(source, filename, "exec"), self.names)
+        exec(compile_source(source, plan.name), self.names)
         function = self.names.pop(_identifier(plan.name))
         function._boxed_call = True
         function.source = source
         function.plan = plan
-        linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
-        weakref.finalize(function, linecache.cache.pop, filename, None).atexit = False
         return cast(CompiledCall, function)
 
     def _line(self, text: str) -> None:
@@ -307,26 +353,26 @@ class _Writer:
 
     def _check(self, one: CheckTensor) -> list[str]:
         """Lines that raise ``AssertionError`` unless the tensor is as it should be."""
-        name = one.tensor
-        device = f"{name}.device.type != {one.device!r}"
-        if one.device == "cpu":
+        name, spec = one.tensor, one.spec
+        device = f"{name}.device.type != {spec.device!r}"
+        if spec.device == "cpu":
             device = f"not {name}.is_cpu"
-        elif ":" in one.device:
-            device = f"str({name}.device) != {one.device!r}"
-        lines = [f"if {name}.dtype is not {self._dtype(one.dtype)} or {device}:", "    raise AssertionError"]
-        sizes = [e for e in one.sizes if e is not None]
-        strides = [e for e in one.strides if e is not None]
-        if len(sizes) == len(one.sizes) and len(strides) == len(one.strides):
+        elif ":" in spec.device:
+            device = f"str({name}.device) != {spec.device!r}"
+        lines = [f"if {name}.dtype is not {self._dtype(spec.dtype)} or {device}:", "    raise AssertionError"]
+        sizes = [e for e in spec.sizes if e is not None]
+        strides = [e for e in spec.strides if e is not None]
+        if len(sizes) == len(spec.sizes) and len(strides) == len(spec.strides):
             # `_same` takes a tensor without elements for one of any size; it knows which strides do not count
             lines[0] = f"{lines[0][:-1]} or {name}.shape != {_bytes_of(sizes)}:"
             wanted = _bytes_of(strides)
             same = f"    _same({name}, {_bytes_of(sizes)}, {wanted})"
             return [*lines, f"if {name}.stride() != {wanted}:", same]
-        tests = [f"{name}.dim() == {len(one.sizes)}"]
-        tests += [f"{name}.shape[{i}] == {e}" for i, e in enumerate(one.sizes) if e is not None]
+        tests = [f"{name}.dim() == {len(spec.sizes)}"]
+        tests += [f"{name}.shape[{i}] == {e}" for i, e in enumerate(spec.sizes) if e is not None]
         steps = [
             f"({name}.stride({i}) == {e} or {name}.shape[{i}] < 2)"
-            for i, e in enumerate(one.strides)
+            for i, e in enumerate(spec.strides)
             if e is not None
         ]
         if steps:
@@ -334,7 +380,8 @@ class _Writer:
         return [*lines, f"if not ({' and '.join(tests)}):", "    raise AssertionError"]
 
     # -- one instruction --------------------------------------------------------------------------------
-    def _write(self, position: int, one: Instruction) -> None:
+    def write(self, position: int, one: Instruction) -> None:
+        """Add the statements of an instruction."""
         match one:
             case BindSize():
                 self._line(str(one))
@@ -359,9 +406,9 @@ class _Writer:
                 self._line("except Exception as _error_:")
                 self._line(f"    raise _unexpected({position}, locals(), _error_) from None")
             case Restride():
-                self.names["_restride"] = native.restrided
-                name, strides = one.tensor, _bytes_of(one.strides)
-                sizes = _bytes_of(one.sizes)
+                self.names["_restride"] = as_traced
+                name, strides = one.tensor, _bytes_of(one.spec.strides)
+                sizes = _bytes_of(one.spec.sizes)
                 self._line(f"if {name}.shape != {sizes} or {name}.stride() != {strides}:")
                 self._line(f"    {name} = _restride({name}, {sizes}, {strides}, {one.origin!r})")
             case LoadConstant():
@@ -391,20 +438,23 @@ class _Writer:
             case Free():
                 self._free(one.names)
             case Return():
-                for name in self._workspaces:
-                    self._line(f"_give({name})")
-                if self._checked:
-                    self._line("_errors.give(_failure_)")
+                self.finish()
                 self._line(f"return [{', '.join(map(self._arg, one.values))}]")
 
+    def finish(self) -> None:
+        """Add the statements that give back what the call was lent."""
+        for name in self._workspaces:
+            self._line(f"_give({name})")
+        if self._checked:
+            self._line("_errors.give(_failure_)")
+
     def _allocate(self, one: Allocate) -> None:
-        shape = f"{_bytes_of(one.sizes)}, {_bytes_of(one.strides)}"
-        dtype = self._dtype(one.dtype)
-        if one.device == "cpu":
+        shape, dtype, device = _shape(one.spec), self._dtype(one.spec.dtype), one.spec.device
+        if device == "cpu":
             self._line(f"{one.out} = _empty({shape}, {dtype})")
         else:
             make = self._bind("empty_strided", torch.empty_strided)
-            self._line(f"{one.out} = {make}({shape}, dtype={dtype}, device={one.device!r})")
+            self._line(f"{one.out} = {make}({shape}, dtype={dtype}, device={device!r})")
 
     def _workspace(self, one: Workspace) -> None:
         if one.device != "cpu":
@@ -425,19 +475,18 @@ class _Writer:
 
     def _slice(self, one: Slice) -> None:
         if one.out in self._tensors and one.out not in self._kept_names:
-            dtype = self._dtype(one.dtype)
-            shape = f"{_bytes_of(one.sizes)}, {_bytes_of(one.strides)}"
-            self._line(f"{one.out} = {one.workspace}.tensor({one.offset}, {dtype}, {shape})")
+            dtype = self._dtype(one.spec.dtype)
+            self._line(f"{one.out} = {one.workspace}.tensor({one.offset}, {dtype}, {_shape(one.spec)})")
 
     def _reinterpret(self, one: View) -> None:
         if one.out in self._kept_names:
             return
-        shape = f"{_bytes_of(one.sizes)}, {_bytes_of(one.strides)}"
-        if one.dtype is None:
-            self._line(f"{one.out} = _view({one.base}, {shape}, {one.offset})")
+        shape, offset = _shape(one.spec), one.spec.offset
+        if not one.reinterprets:
+            self._line(f"{one.out} = _view({one.base}, {shape}, {offset})")
         else:
             make = self._bind("view_as", native.reinterpret_bytes)
-            self._line(f"{one.out} = {make}({one.base}, {self._dtype(one.dtype)}, {shape}, {one.offset})")
+            self._line(f"{one.out} = {make}({one.base}, {self._dtype(one.spec.dtype)}, {shape}, {offset})")
 
     def _free(self, names: Sequence[str]) -> None:
         gone = []
@@ -462,7 +511,9 @@ class _Writer:
         one = self._slices.get(name)
         if one is not None:
             name, extra = one.workspace, one.offset + extra
-        if name in self._workspaces or name in self._lent:
+        if name in self.addresses:
+            base = self.addresses[name]
+        elif name in self._workspaces or name in self._lent:
             base = f"{name}.address"
         elif self._pointer_uses[name] > 1 or name in self.plan.inputs:
             base = f"_p_{name}_"
@@ -537,7 +588,8 @@ class _Writer:
         tensors = [
             f"({position}, {buffer.name}), "
             for position, buffer in enumerate(one.buffers, 1)
-            if buffer.name not in self._slices and buffer.name not in (*self._workspaces, *self._lent)
+            if buffer.name not in self._slices
+            and buffer.name not in (*self._workspaces, *self._lent, *self.addresses)
         ]
         symbol = self._symbol(entry, one.work)
         again = f"    _realigned({symbol}, _packed_, {threads}, ({''.join(tensors)}))"
@@ -610,11 +662,11 @@ def view_maker(views: Sequence[Slice | View], key: object) -> Callable[[Block], 
         made: dict[str, torch.Tensor] = {}
         with torch.inference_mode(False):  # they will be used in every mode
             for one in views:
-                shape = ints(one.sizes), ints(one.strides)
-                offset = one.offset.evaluate({})
+                shape = ints(one.spec.sizes), ints(one.spec.strides)
                 if isinstance(one, Slice):
-                    made[one.out] = block.tensor(offset, one.dtype, *shape)
+                    made[one.out] = block.tensor(one.offset.evaluate({}), one.spec.dtype, *shape)
                 else:
+                    offset = one.spec.offset.evaluate({})
                     made[one.out] = native.reinterpret_tensor(made[one.base], *shape, offset)
         block.views[key] = tuple(made.values())
         return tuple(made.values())

@@ -11,10 +11,11 @@ generated code contains.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import itertools
+from collections.abc import Container, Iterable, Mapping
 from functools import lru_cache
 from math import gcd
-from typing import Union
+from typing import Final, NamedTuple, Union
 
 from braze.runtime import intervals
 from braze.runtime.intervals import Bound
@@ -292,6 +293,15 @@ class Expr:
                     return None
         return _from_terms(inside), Expr(tuple(rest))
 
+    def unknown(self, known: Container[str]) -> Unknown | None:
+        """The one symbol that is not among the names in ``known``, if this is linear in it with a plain
+        number as its factor; else None."""
+        missing = [s for s in self.free_symbols if s.name not in known]
+        parts = self.coefficient(missing[0]) if len(missing) == 1 else None
+        if parts is None or not parts[0].constant:
+            return None
+        return Unknown(missing[0], parts[0].constant, parts[1])
+
     # -- arithmetic -------------------------------------------------------------------------------------
     def __add__(self, other: ExprLike) -> Expr:
         other = as_expr(other)
@@ -366,6 +376,14 @@ class Expr:
                 c *= _evaluate_atom(atom, env)
             total += c
         return total
+
+
+class Unknown(NamedTuple):
+    """What an integer ``factor*symbol + rest`` says of a symbol."""
+
+    symbol: Symbol
+    factor: int
+    rest: Expr
 
 
 def _atom_key(atom: Atom) -> str:
@@ -620,7 +638,31 @@ def known_nonnegative(e: Expr, depth: int = 8) -> bool:
         if symbol.upper is not None and known_nonnegative(-slope, depth - 1):
             return known_nonnegative(rest + slope * symbol.upper, depth - 1)
     bound = _without_quotient(e)
-    return bound is not None and known_nonnegative(bound, depth - 1)
+    if bound is not None:
+        return known_nonnegative(bound, depth - 1)
+    squared = _squared(e)
+    for symbol in squared:
+        upper = symbol.upper.constant if symbol.upper is not None else None
+        if upper is not None and upper - symbol.lower < MAX_VALUES_TRIED:
+            values = range(symbol.lower, upper + 1)
+            return all(known_nonnegative(e.substitute({symbol: v}), depth - 1) for v in values)
+    lo = _above_least(e, squared).bounds()[0]
+    return lo is not None and lo >= 0
+
+
+MAX_VALUES_TRIED: Final = 4
+"""A symbol that has at most so many values is tried with each."""
+
+
+def _squared(e: Expr) -> list[Symbol]:
+    found = (a for mono, _ in e.terms for a, b in itertools.pairwise(mono) if a == b)
+    return list(dict.fromkeys(a for a in found if isinstance(a, Symbol)))
+
+
+def _above_least(e: Expr, symbols: Iterable[Symbol]) -> Expr:
+    """``e`` with symbols as their least values and what is above: ``s*s - s`` for ``s >= 2`` becomes
+    ``2 + 3*t + t*t``, in which nothing is negative."""
+    return e.substitute({s: Symbol(f"{s.name} above {s.lower}").expr + s.lower for s in symbols})
 
 
 def _without_quotient(e: Expr) -> Expr | None:

@@ -1,5 +1,5 @@
-"""Reads the printed form of integer expressions. Nothing is evaluated, and what no printer writes is refused
-before it takes time or memory."""
+"""Reads the printed form of integer expressions and conditions: Python, of which a few kinds of nodes are
+known. Nothing is evaluated, and what no printer writes is refused before it takes time or memory."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from braze.runtime.expr import Expr, Symbol, as_expr, floordiv, maximum, minimum, mod
+from braze.runtime.guard import FALSE, TRUE, BoolExpr, Relation, all_of, any_of, compare, negate
+
+__all__ = ["expr_from_ast", "parse_condition", "parse_expr"]
 
 _LONGEST: Final = 1 << 16
 _MOST_OPERATORS: Final = 1 << 12
@@ -37,7 +40,7 @@ _BINARY: dict[type[ast.operator], Callable[[Expr, Expr], Expr]] = {
 }
 
 
-def syntax_of(text: str) -> ast.expr:
+def _syntax(text: str) -> ast.expr:
     """The Python syntax tree of a text in the characters of expressions and conditions. Raises ``ValueError``
     for one that has others, is no expression, or is longer or deeper than any size is."""
     if (
@@ -55,7 +58,7 @@ def syntax_of(text: str) -> ast.expr:
 
 def parse_expr(text: str, symbols: Mapping[str, Symbol]) -> Expr:
     """Parse the printed form; every name must be in ``symbols``. Raises ``ValueError`` on anything else."""
-    return expr_from_ast(syntax_of(text), symbols)
+    return expr_from_ast(_syntax(text), symbols)
 
 
 def expr_from_ast(node: ast.expr, symbols: Mapping[str, Symbol]) -> Expr:
@@ -85,3 +88,33 @@ def expr_from_ast(node: ast.expr, symbols: Mapping[str, Symbol]) -> Expr:
         if node.func.id in ("min", "max"):
             return minimum(*args) if node.func.id == "min" else maximum(*args)
     raise ValueError(f"not an integer expression: {ast.unparse(node)!r}")
+
+
+_RELATIONS: dict[type[ast.cmpop], Relation] = {
+    ast.Eq: "==",
+    ast.NotEq: "!=",
+    ast.Lt: "<",
+    ast.LtE: "<=",
+    ast.Gt: ">",
+    ast.GtE: ">=",
+}
+
+
+def parse_condition(text: str, symbols: Mapping[str, Symbol]) -> BoolExpr:
+    """Parse the printed form; every name must be in ``symbols``. Raises ``ValueError`` on anything else."""
+    return _condition(_syntax(text), symbols)
+
+
+def _condition(node: ast.expr, symbols: Mapping[str, Symbol]) -> BoolExpr:
+    if isinstance(node, ast.Constant) and isinstance(node.value, bool):
+        return TRUE if node.value else FALSE
+    if isinstance(node, ast.BoolOp):
+        combine = all_of if isinstance(node.op, ast.And) else any_of
+        return combine([_condition(v, symbols) for v in node.values])
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+        return negate(_condition(node.operand, symbols))
+    if isinstance(node, ast.Compare) and all(type(op) in _RELATIONS for op in node.ops):
+        sides = [expr_from_ast(n, symbols) for n in (node.left, *node.comparators)]
+        relations = [_RELATIONS[type(op)] for op in node.ops]
+        return all_of([compare(a, r, b) for a, r, b in zip(sides, relations, sides[1:], strict=False)])
+    raise ValueError(f"not a condition: {ast.unparse(node)!r}")

@@ -2,19 +2,17 @@
 
 The grammar is closed: a comparison ``e >= 0`` or ``e == 0``, ``and``, ``or``, ``not``, and the two constants.
 Each is kept in one canonical form, in which ``not`` is pushed down to ``!=``. The printed form is Python: it
-parses back (:func:`parse_guard`), evaluates, and is what generated code contains.
+parses back (:mod:`braze.runtime.expr_parser`), evaluates, and is what generated code contains.
 """
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from braze.runtime.expr import Expr, ExprLike, Symbol, as_expr, known_nonnegative
-from braze.runtime.expr_parser import expr_from_ast, syntax_of
 
-__all__ = ["FALSE", "TRUE", "BoolExpr", "all_of", "any_of", "compare", "negate", "parse_guard"]
+__all__ = ["FALSE", "TRUE", "BoolExpr", "all_of", "any_of", "compare", "negate"]
 
 Relation = Literal["==", "!=", "<", "<=", ">", ">="]
 
@@ -78,6 +76,11 @@ class BoolExpr:
             return compare(self.e.substitute(mapping), self.kind, 0)  # type: ignore[arg-type]
         combine = all_of if self.kind == "and" else any_of
         return combine([p.substitute(mapping) for p in self.parts])
+
+    def renamed(self, names: Mapping[str, str]) -> BoolExpr:
+        """The same over symbols of other names, by their names here; those that have none keep theirs."""
+        symbols = {s: Symbol(names.get(s.name, s.name), s.lower, s.upper).expr for s in self.free_symbols}
+        return self.substitute(symbols)
 
     def __str__(self) -> str:
         if self.e is not None:
@@ -154,34 +157,3 @@ def _combine(kind: Literal["and", "or"], conditions: Iterable[BoolExpr]) -> Bool
     if len(found) == 1:
         return next(iter(found))
     return BoolExpr(kind, tuple(found))
-
-
-_RELATIONS: dict[type[ast.cmpop], Relation] = {
-    ast.Eq: "==",
-    ast.NotEq: "!=",
-    ast.Lt: "<",
-    ast.LtE: "<=",
-    ast.Gt: ">",
-    ast.GtE: ">=",
-}
-
-
-def parse_guard(text: str, symbols: Mapping[str, Symbol]) -> BoolExpr:
-    """Parse the printed form; every name must be in ``symbols``. Raises ``ValueError`` on anything else."""
-
-    def build(node: ast.expr) -> BoolExpr:
-        if isinstance(node, ast.Constant) and isinstance(node.value, bool):
-            return TRUE if node.value else FALSE
-        if isinstance(node, ast.BoolOp):
-            combine: Callable[[Iterable[BoolExpr]], BoolExpr]
-            combine = all_of if isinstance(node.op, ast.And) else any_of
-            return combine([build(v) for v in node.values])
-        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
-            return negate(build(node.operand))
-        if isinstance(node, ast.Compare) and all(type(op) in _RELATIONS for op in node.ops):
-            sides = [expr_from_ast(n, symbols) for n in (node.left, *node.comparators)]
-            relations = [_RELATIONS[type(op)] for op in node.ops]
-            return all_of([compare(a, r, b) for a, r, b in zip(sides, relations, sides[1:], strict=False)])
-        raise ValueError(f"not a condition: {ast.unparse(node)!r}")
-
-    return build(syntax_of(text))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from braze.runtime.expr import ZERO, Expr
-from braze.runtime.plan_node import Node, listed
+from braze.runtime.spec import Node, listed
 
 __all__ = ["SEGMENTS", "BindStream", "BufferArg", "KernelEntry", "Launch", "RunSegment", "signature"]
 

@@ -13,6 +13,8 @@ from typing import Any, TypeAlias
 
 import torch
 
+from braze.runtime.spec import byte_span, overlaps_itself
+
 __all__ = ["Apart", "apart", "overlapping_pair", "overlaps_itself", "share_memory"]
 
 Apart: TypeAlias = Callable[[Sequence[Any]], bool]
@@ -60,7 +62,7 @@ def apart(lengths: Sequence[tuple[int, int | None]], written: int) -> Apart:
 def overlapping_pair(tensors: Sequence[torch.Tensor], written: int) -> tuple[int, int] | None:
     """Positions of two tensors that share memory, of which one is among the first ``written``; None where
     there are none. Sorts by address: linear but for that, where ranges of addresses lie apart."""
-    spans = [(*_span(t), i) for i, t in enumerate(tensors) if t.numel()]
+    spans = [(*_range(t), i) for i, t in enumerate(tensors) if t.numel()]
     spans.sort()
     open_: list[tuple[int, int]] = []  # where spans that reach here end, and whose they are
     for begin, end, i in spans:
@@ -72,19 +74,16 @@ def overlapping_pair(tensors: Sequence[torch.Tensor], written: int) -> tuple[int
     return None
 
 
-def _span(tensor: torch.Tensor) -> tuple[int, int]:
+def _range(tensor: torch.Tensor) -> tuple[int, int]:
     """The first byte of a tensor that has elements, and the one after its last."""
     begin = tensor.data_ptr()
-    if tensor.is_contiguous():
-        return begin, begin + tensor.nbytes
-    last = sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
-    return begin, begin + (last + 1) * tensor.element_size()
+    return begin, begin + (tensor.nbytes if tensor.is_contiguous() else byte_span(tensor))
 
 
 def share_memory(a: torch.Tensor, b: torch.Tensor) -> bool:
     """Whether two strided tensors share a byte. Costs next to nothing where they lie apart; columns and steps
     of one matrix are told apart by their strides, and what these leave open by where each piece lies."""
-    (begin_a, end_a), (begin_b, end_b) = _span(a), _span(b)
+    (begin_a, end_a), (begin_b, end_b) = _range(a), _range(b)
     if not a.numel() or not b.numel() or end_a <= begin_b or end_b <= begin_a:
         return False
     width_a, width_b = a.element_size(), b.element_size()
@@ -138,16 +137,3 @@ def _pieces(tensor: torch.Tensor) -> tuple[torch.Tensor, int]:
         else:
             begins = (begins[:, None] + step * torch.arange(size)).flatten()
     return begins.sort().values, length
-
-
-def overlaps_itself(sizes: Sequence[int], strides: Sequence[int]) -> bool:
-    """Whether two elements of a tensor may share a place in memory: False where each step is longer than all
-    that the smaller ones span."""
-    if 0 in sizes:
-        return False
-    reach = 0
-    for stride, size in sorted((s, n) for n, s in zip(sizes, strides, strict=True) if n > 1):
-        if stride <= reach:
-            return True
-        reach += (size - 1) * stride
-    return False

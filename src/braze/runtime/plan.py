@@ -15,14 +15,14 @@ into one Python function, and it prints as a program that one can read::
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import torch
 
+from braze._torch.integers import LEAST
 from braze.dtypes import torch_name
 from braze.runtime.checks import Check
-from braze.runtime.expr import ZERO, Expr, ExprLike, Symbol, as_expr
+from braze.runtime.expr import ZERO, Expr, Symbol
 from braze.runtime.guard import BoolExpr
 from braze.runtime.launches import (
     SEGMENTS,
@@ -33,7 +33,7 @@ from braze.runtime.launches import (
     RunSegment,
     signature,
 )
-from braze.runtime.plan_node import Node, listed, shape_text
+from braze.runtime.spec import Node, TensorSpec, listed
 
 __all__ = [
     "ARG_LEAVES",
@@ -66,11 +66,10 @@ __all__ = [
     "Return",
     "RunSegment",
     "Slice",
-    "TensorLayout",
+    "SymbolRange",
     "TensorProperty",
     "View",
     "Workspace",
-    "exprs",
     "range_check",
     "signature",
 ]
@@ -149,11 +148,6 @@ else:
         Arg.register(_kind)
     for _kind in (str, tuple, type(None)):
         Pattern.register(_kind)
-
-
-def exprs(values: Sequence[ExprLike]) -> tuple[Expr, ...]:
-    """Each value as an `Expr`: for writing sizes and strides as plain integers."""
-    return tuple([as_expr(v) for v in values])
 
 
 def _arg(value: Arg) -> str:
@@ -245,47 +239,50 @@ class CheckTensor(Node, frozen=True, tag="check_tensor"):
     rely on. ``origin`` is ``input``, or the operator that was expected to return it like this."""
 
     tensor: str
-    dtype: torch.dtype
-    sizes: tuple[Expr | None, ...]
-    strides: tuple[Expr | None, ...]
-    device: str = "cpu"
+    spec: TensorSpec[Expr | None]
     origin: str = "input"
 
     def __str__(self) -> str:
         of = "" if self.origin == "input" else f" from {self.origin}"
-        return f"check {self.tensor}: {shape_text(self.dtype, self.sizes, self.strides)} on {self.device}{of}"
+        return f"check {self.tensor}: {self.spec} on {self.spec.device}{of}"
 
 
-class CheckRange(Node, frozen=True, tag="check_range"):
-    """Check an integer that follows from the inputs: whatever simplified an expression by the bounds of its
-    symbol relied on these. None: no bound."""
+class SymbolRange(Node, frozen=True):
+    """The least and the greatest value of an integer, inclusive; `LEAST` and None where there is none."""
 
-    number: str
-    lower: int | None = None
+    symbol: str
+    lower: int = LEAST
     upper: int | None = None
 
     def __str__(self) -> str:
-        return f"check {self.condition}"
+        return self.condition
 
     @property
     def condition(self) -> str:
         """What has to hold, as Python."""
-        below = "" if self.lower is None else f"{self.lower} <= "
-        return f"{below}{self.number}" + ("" if self.upper is None else f" <= {self.upper}")
+        below = "" if self.lower == LEAST else f"{self.lower} <= "
+        return f"{below}{self.symbol}" + ("" if self.upper is None else f" <= {self.upper}")
 
     def admits(self, value: int) -> bool:
         """Whether a value lies within the bounds."""
-        low = self.lower is None or self.lower <= value
-        return low and (self.upper is None or value <= self.upper)
+        return self.lower <= value and (self.upper is None or value <= self.upper)
+
+
+class CheckRange(SymbolRange, frozen=True, tag="check_range"):
+    """Check an integer that follows from the inputs: whatever simplified an expression by the bounds of its
+    symbol relied on these."""
+
+    def __str__(self) -> str:
+        return f"check {self.condition}"
 
 
 def range_check(symbol: Symbol) -> CheckRange | None:
     """The check of what a symbol's bounds say beyond what holds of every size and integer."""
     upper = None if symbol.upper is None else symbol.upper.constant
-    lower = symbol.lower if symbol.lower > -_MOST else None
+    lower = symbol.lower if symbol.lower > -_MOST else LEAST
     if upper is not None and upper >= _MOST:
         upper = None
-    return None if lower is None and upper is None else CheckRange(symbol.name, lower, upper)
+    return None if lower == LEAST and upper is None else CheckRange(symbol.name, lower, upper)
 
 
 class CheckSizes(Node, frozen=True, tag="check_sizes"):
@@ -303,14 +300,11 @@ class Restride(Node, frozen=True, tag="restride"):
     Other sizes are an error. ``origin`` is the operator."""
 
     tensor: str
-    sizes: tuple[Expr, ...]
-    strides: tuple[Expr, ...]
+    spec: TensorSpec[Expr]
     origin: str
 
     def __str__(self) -> str:
-        return (
-            f"expect {self.tensor}: [{listed(self.sizes)}] stride ({listed(self.strides)}) from {self.origin}"
-        )
+        return f"expect {self.tensor}: {self.spec.geometry} from {self.origin}"
 
 
 class LoadConstant(Node, frozen=True, tag="load_constant"):
@@ -324,16 +318,13 @@ class LoadConstant(Node, frozen=True, tag="load_constant"):
 
 
 class Allocate(Node, frozen=True, tag="allocate"):
-    """``out`` becomes a new, uninitialised tensor; strides in elements."""
+    """``out`` becomes a new, uninitialised tensor."""
 
     out: str
-    dtype: torch.dtype
-    sizes: tuple[Expr, ...]
-    strides: tuple[Expr, ...]
-    device: str = "cpu"
+    spec: TensorSpec[Expr]
 
     def __str__(self) -> str:
-        return f"{self.out} = allocate {shape_text(self.dtype, self.sizes, self.strides)} on {self.device}"
+        return f"{self.out} = allocate {self.spec} on {self.spec.device}"
 
 
 class Workspace(Node, frozen=True, tag="workspace"):
@@ -355,31 +346,25 @@ class Slice(Node, frozen=True, tag="slice"):
     out: str
     workspace: str
     offset: Expr
-    dtype: torch.dtype
-    sizes: tuple[Expr, ...]
-    strides: tuple[Expr, ...]
+    spec: TensorSpec[Expr]
 
     def __str__(self) -> str:
-        shape = shape_text(self.dtype, self.sizes, self.strides)
-        return f"{self.out} = {self.workspace}[{self.offset}] as {shape}"
+        return f"{self.out} = {self.workspace}[{self.offset}] as {self.spec}"
 
 
 class View(Node, frozen=True, tag="view"):
-    """``out`` becomes a view of a tensor's storage that begins ``offset`` elements (of the view's dtype)
-    after the tensor's own beginning. ``dtype`` None: the tensor's; another one reinterprets the bytes, which
-    its own begin must be a multiple of."""
+    """``out`` becomes a view of a tensor's storage; the offset counts from the tensor's own beginning.
+    ``reinterprets``: the bytes are taken for elements of another type, of whose size that beginning must be
+    a multiple."""
 
     out: str
     base: str
-    sizes: tuple[Expr, ...]
-    strides: tuple[Expr, ...]
-    offset: Expr
-    dtype: torch.dtype | None = None
+    spec: TensorSpec[Expr]
+    reinterprets: bool = False
 
     def __str__(self) -> str:
-        dtype = "" if self.dtype is None else torch_name(self.dtype)
-        shape = f"{dtype}[{listed(self.sizes)}] stride ({listed(self.strides)})"
-        return f"{self.out} = view {self.base} + {self.offset} as {shape}"
+        shape = str(self.spec) if self.reinterprets else self.spec.geometry
+        return f"{self.out} = view {self.base} + {self.spec.offset} as {shape}"
 
 
 class CallExtern(Node, frozen=True, tag="call_extern"):
@@ -472,32 +457,19 @@ class ErrorEntry(Node, frozen=True):
         return f"error {self.id}: {self.check.encode()}"
 
 
-class TensorLayout(Node, frozen=True):
-    """What a tensor of the plan is: strides in elements. Sizes may use numbers that are known only after it
-    was made."""
-
-    name: str
-    dtype: torch.dtype
-    sizes: tuple[Expr, ...]
-    strides: tuple[Expr, ...]
-    device: str = "cpu"
-
-    def __str__(self) -> str:
-        return f"{self.name}: {shape_text(self.dtype, self.sizes, self.strides)} on {self.device}"
-
-
 class Plan(Node, frozen=True):
     """A whole call: the names of its inputs (tensors, numbers, or what an extern takes), the instructions, of
     which the last and no other is a `Return`, and the errors that its segments may report. ``numbers`` are
     those of the inputs that are integers, which expressions may use. ``layouts`` describes, for whoever reads
-    the plan, the tensors of which no instruction says it: constants, and results of externs as traced."""
+    the plan, the tensors of which no instruction says it: constants, and results of externs as traced; their
+    sizes may use numbers that are known only after they were made."""
 
     name: str
     inputs: tuple[str, ...]
     instructions: tuple[Instruction, ...]
     errors: tuple[ErrorEntry, ...] = ()
     numbers: tuple[str, ...] = ()
-    layouts: tuple[TensorLayout, ...] = ()
+    layouts: tuple[tuple[str, TensorSpec[Expr]], ...] = ()
 
     def __str__(self) -> str:
         inputs = [f"{name}: int" if name in self.numbers else name for name in self.inputs]

@@ -3,6 +3,8 @@
 Machine code relies on such addresses, and looks at them before it does anything (see `plan.RunSegment`):
 torch's own tensors have them, and those made by ``torch.frombuffer`` at an odd offset do not. That takes a
 call nothing that can be measured, and costs copies where it is needed.
+
+A file of its own: generated code calls it, and nothing of how that is written matters here.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from typing import Final, TypeAlias
 import torch
 
 from braze.errors import InternalError
+from braze.runtime.spec import byte_span
 
 __all__ = ["run_realigned"]
 
@@ -35,7 +38,7 @@ def run_realigned(
     words = list(struct.unpack(f"={len(args) // 8}q", args))
     copies: dict[tuple[int, int], tuple[torch.Tensor, bytes]] = {}
     for position, tensor in tensors:
-        begin, nbytes = tensor.data_ptr(), _reach(tensor)
+        begin, nbytes = tensor.data_ptr(), byte_span(tensor)
         if begin % _GREATEST_ITEMSIZE == 0 or not nbytes:
             continue
         if (begin, nbytes) not in copies:
@@ -49,11 +52,3 @@ def run_realigned(
     for (begin, nbytes), (copy, before) in copies.items():
         if ctypes.string_at(copy.data_ptr(), nbytes) != before:
             ctypes.memmove(begin, copy.data_ptr(), nbytes)
-
-
-def _reach(tensor: torch.Tensor) -> int:
-    """Bytes from a tensor's first element to the end of its last."""
-    if not tensor.numel():
-        return 0
-    last = sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
-    return (last + 1) * tensor.dtype.itemsize

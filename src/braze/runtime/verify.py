@@ -5,13 +5,15 @@ from __future__ import annotations
 import keyword
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
 import torch
 
+from braze._torch.integers import LEAST
 from braze._torch.number_functions import NUMBER_FUNCTIONS
+from braze.dtypes import torch_name
 from braze.errors import InternalError
 from braze.runtime.checks import EXCEPTIONS
 from braze.runtime.expr import Expr
@@ -46,6 +48,7 @@ from braze.runtime.plan import (
     View,
     Workspace,
 )
+from braze.runtime.spec import TensorSpec
 
 __all__ = ["RESERVED", "PlanError", "verify"]
 
@@ -154,12 +157,16 @@ def _use_args(scope: _Scope, values: Iterable[Arg]) -> Iterable[str]:
             yield from _use_args(scope, value)
 
 
-def _shape(scope: _Scope, sizes: Sequence[Expr | None], strides: Sequence[Expr | None]) -> int | None:
+def _shape(scope: _Scope, spec: TensorSpec[Expr] | TensorSpec[Expr | None]) -> int | None:
     """Check a geometry; the elements from its first to its last, where that is known."""
+    sizes, strides = spec.sizes, spec.strides
     if len(sizes) != len(strides):
         raise PlanError(f"{len(sizes)} sizes and {len(strides)} strides")
     if len(sizes) > _MOST_DIMS:
         raise PlanError(f"{len(sizes)} dimensions")
+    if not _DEVICE.fullmatch(spec.device):
+        raise PlanError(f"{spec.device!r} is not a device")
+    _amount(scope, spec.offset)
     last: int | None = 0
     empty = False
     for size, stride in zip(sizes, strides, strict=True):
@@ -188,13 +195,12 @@ def _amount(scope: _Scope, value: Expr) -> int | None:
     return constant
 
 
-def _know(scope: _Scope, name: str, dtype: torch.dtype | None, span: int | None) -> None:
+def _know(scope: _Scope, name: str, dtype: torch.dtype, span: int | None) -> None:
     """Remember what a tensor is, and how many elements follow its begin."""
     scope.extent.pop(name, None)
-    if dtype is not None:
-        scope.dtype[name] = dtype
-        if span is not None:
-            scope.extent[name] = span * dtype.itemsize
+    scope.dtype[name] = dtype
+    if span is not None:
+        scope.extent[name] = span * dtype.itemsize
 
 
 def _check_device(device: str) -> None:
@@ -215,15 +221,15 @@ def _check_slice(scope: _Scope, one: Slice) -> None:
         raise PlanError(f"{one.workspace} is used after it was freed")
     if one.workspace not in scope.workspaces:
         raise PlanError(f"{one.workspace} is not a workspace")
-    span = _shape(scope, one.sizes, one.strides)
-    offset, size = _amount(scope, one.offset), one.dtype.itemsize
+    span = _shape(scope, one.spec)
+    offset, size = _amount(scope, one.offset), one.spec.dtype.itemsize
     if offset is not None and offset % size:
         raise PlanError(f"offset {offset} is not a multiple of {size}")
     nbytes = scope.workspaces[one.workspace]
     if nbytes is not None and offset is not None and span and offset + span * size > nbytes:
         raise PlanError(f"it ends at byte {offset + span * size} of {nbytes}")
     _define(scope, one.out)
-    _know(scope, one.out, one.dtype, span)
+    _know(scope, one.out, one.spec.dtype, span)
     scope.home[one.out] = one.workspace
 
 
@@ -231,11 +237,12 @@ def _check_view(scope: _Scope, one: View) -> None:
     _use(scope, one.base)
     if one.base in scope.numbers:
         raise PlanError(f"{one.base} is a number, not a tensor")
-    span = _shape(scope, one.sizes, one.strides)
-    offset = _amount(scope, one.offset)
-    dtype = one.dtype or scope.dtype.get(one.base)
+    span = _shape(scope, one.spec)
+    dtype, offset = one.spec.dtype, one.spec.offset.constant
+    if not one.reinterprets and scope.dtype.get(one.base, dtype) is not dtype:
+        raise PlanError(f"{one.base} is of {torch_name(scope.dtype[one.base])}, and so are views of it")
     extent = scope.extent.get(one.base)
-    if extent is not None and dtype is not None and offset is not None and span:
+    if extent is not None and offset is not None and span:
         end = (offset + span) * dtype.itemsize
         if end > extent:
             raise PlanError(f"it ends at byte {end} of {extent}")
@@ -317,26 +324,24 @@ def _check(scope: _Scope, one: Instruction) -> None:
             _define(scope, one.out, number=True)
             scope.threads.add(one.out)
         case CheckRange():
-            if one.number not in scope.numbers:
-                raise PlanError(f"{one.number} is not a number that is known here")
-            if one.lower is None and one.upper is None:
-                raise PlanError(f"{one.number} has no bounds to check")
+            if one.symbol not in scope.numbers:
+                raise PlanError(f"{one.symbol} is not a number that is known here")
+            if one.lower == LEAST and one.upper is None:
+                raise PlanError(f"{one.symbol} has no bounds to check")
         case CheckSizes():
             _use_numbers(scope, one.condition)
         case CheckTensor():
             _use(scope, one.tensor)
-            _check_device(one.device)
-            _know(scope, one.tensor, one.dtype, _shape(scope, one.sizes, one.strides))
+            _know(scope, one.tensor, one.spec.dtype, _shape(scope, one.spec))
         case Restride():
             _use(scope, one.tensor)
-            _know(scope, one.tensor, scope.dtype.get(one.tensor), _shape(scope, one.sizes, one.strides))
+            _know(scope, one.tensor, one.spec.dtype, _shape(scope, one.spec))
         case LoadConstant():
             _define(scope, one.out)
         case Allocate():
-            _check_device(one.device)
-            span = _shape(scope, one.sizes, one.strides)
+            span = _shape(scope, one.spec)
             _define(scope, one.out)
-            _know(scope, one.out, one.dtype, span)
+            _know(scope, one.out, one.spec.dtype, span)
         case Workspace():
             _check_device(one.device)
             nbytes = _amount(scope, one.nbytes)

@@ -40,7 +40,7 @@ def build_kernel(graph: Graph, group: Group, name: str, private: set[str], limit
         tuple(dict.fromkeys(o.operator for o in origins)),
         tuple(dict.fromkeys(o.source for o in origins if o.source)),
         tuple(dict.fromkeys(o.node for o in origins)),
-        group.device.type,
+        group.device,
     )
 
 

@@ -101,7 +101,7 @@ class Fuser:
                 vertical.setdefault(id(group), group)
         yield from ((g, True) for g in vertical.values())
         seen = set(vertical)
-        least = self.limits(node.device.type).shared_elements
+        least = self.limits(node.device).shared_elements
         for storage in sorted(node.reads):
             layout = self.graph.buffers[storage].layout
             if layout.numel.constant is not None and layout.numel.constant < least:
@@ -136,7 +136,7 @@ class Fuser:
         assert stage is not None
         if group.device != node.device:
             raise Refused(f"one runs on {group.device}, the other on {node.device}")
-        limits = self.limits(node.device.type)
+        limits = self.limits(node.device)
         if len(group.members) >= limits.stores:
             raise Refused(f"the kernel has {limits.stores} stores already")
         if len(group.reads | group.writes | node.reads | node.writes) > limits.buffers:
@@ -318,7 +318,7 @@ class Fuser:
         assert outer is not None
         rows = numel(outer)
         work = max((s.iterations for s in draft.stages), key=lambda e: e.bounds()[0] or 0) * rows
-        limits = self.limits(draft.device.type)
+        limits = self.limits(draft.device)
         small = work.constant is not None and work.constant <= limits.small_work
         if not small and (rows.constant is not None and rows.constant < limits.rows):
             raise Refused(f"only {rows} rows, too few to share among threads")

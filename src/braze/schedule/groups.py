@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
-from braze._torch.devices import HOST_DEVICE
+from braze._torch.devices import HOST
 from braze.ops.dag import Dag
 from braze.runtime.expr import Expr, Symbol
 from braze.schedule.drafts import StageDraft
@@ -28,7 +26,7 @@ class Group:
     writes: set[str]
     deps: set[int]
     alone: bool = False
-    device: torch.device = HOST_DEVICE
+    device: str = HOST
 
     @staticmethod
     def of(node: SchedulerNode) -> Group:

@@ -110,8 +110,10 @@ def _sorted_terms(form: Linear) -> list[tuple[Expr, Expr, Symbol]] | None:
 
 def _quotient(n: Expr, d: Expr) -> Expr | None:
     """``n / d`` where that is a whole number of at least 2, else ``None``."""
+    if d.constant == 0:
+        return None
     if n.constant is not None and d.constant is not None:
-        return as_expr(n.constant // d.constant) if d.constant and n.constant % d.constant == 0 else None
+        return as_expr(n.constant // d.constant) if n.constant % d.constant == 0 else None
     q = n // d
     return q if q * d == n and known_less(ONE, q) else None
 

@@ -10,13 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-import torch
-
-from braze._torch.devices import HOST_DEVICE
+from braze._torch.devices import HOST
 from braze.ir.buffers import ComputedBuffer, InputBuffer, Operation
 from braze.ir.externs import BindSymbol, CheckCondition, ConcatKernel, ExternKernel, FallbackKernel
 from braze.ir.graph import Graph
-from braze.ir.layout import NonOwningLayout
 from braze.ops.dag import indirect_nodes
 from braze.ops.kernel import Stage
 from braze.schedule.loops import without_divisions
@@ -33,7 +30,7 @@ class SchedulerNode:
     writes: frozenset[str]
     deps: set[int] = field(default_factory=set)
     stage: Stage | None = None
-    device: torch.device = HOST_DEVICE
+    device: str = HOST
 
     @property
     def keeps_to_itself(self) -> bool:
@@ -126,5 +123,5 @@ def live_operations(graph: Graph) -> set[Operation]:
             alive.add(op)
             wanted |= with_aliases(graph, op.reads())
             # A piece keeps what it lies in, and the other pieces with it.
-            wanted |= {b.storage for b in op.outputs if isinstance(b.layout, NonOwningLayout)}
+            wanted |= {b.storage for b in op.outputs if b.home is not None}
     return alive

@@ -115,12 +115,10 @@ def schedule(graph: Graph, limits: Callable[[str], Limits]) -> Schedule:
         for group in batch:
             if group.stages:
                 own = {s for s, g in private.items() if g is group}
-                kernels[id(group)] = build_kernel(
-                    graph, group, names.name(group), own, limits(group.device.type)
-                )
+                kernels[id(group)] = build_kernel(graph, group, names.name(group), own, limits(group.device))
     births, deaths, sizes = _lifetimes(graph, batches, kernels, planned)
     replaced = _replacements(batches, kernels, births, deaths)
-    devices = {name: graph.buffers[name].layout.device.type for name in sizes}
+    devices = {name: graph.buffers[name].layout.device for name in sizes}
     alignments = {device: limits(device).alignment for device in {*devices.values()}}
     memory = plan_memory(births, deaths, sizes, alignments, devices, replaced)
     for batch in batches:

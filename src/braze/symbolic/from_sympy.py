@@ -10,6 +10,8 @@ from typing import Any
 import sympy
 
 from braze._torch import sympy_functions as functions
+from braze._torch.shape_envs import ShapeEnv, symbols_by_name
+from braze._torch.shapes import range_of
 from braze.errors import ExpressionError
 from braze.runtime import guard
 from braze.runtime.expr import (
@@ -29,13 +31,20 @@ from braze.runtime.expr import (
 )
 from braze.runtime.guard import BoolExpr
 
-__all__ = ["SymbolTable", "condition_to_sympy", "to_expr", "to_guard", "to_sympy", "unsayable_in"]
+__all__ = [
+    "SymbolTable",
+    "condition_from_sympy",
+    "condition_to_sympy",
+    "expr_from_sympy",
+    "expr_to_sympy",
+    "unsayable_in",
+]
 
 Range = tuple[int, int | None]
 GREATEST_POWER = 16
 
 
-class SymbolTable:
+class SymbolTable(dict[str, Symbol]):
     """The size symbols of one compile: one :class:`Symbol` for each name, its bounds asked for once.
 
     ``range_of(name)`` gives inclusive bounds, the upper one ``None`` where there is none. They have to be
@@ -44,19 +53,25 @@ class SymbolTable:
     """
 
     def __init__(self, range_of: Callable[[str], Range]) -> None:
+        super().__init__()
         self._range_of = range_of
-        self.symbols: dict[str, Symbol] = {}
         self.defined: dict[sympy.Basic, Expr] = {}
 
-    def __getitem__(self, name: str) -> Symbol:
-        found = self.symbols.get(name)
-        if found is None:
-            lower, upper = self._range_of(name)
-            found = self.symbols[name] = Symbol(name, lower, upper)
+    @classmethod
+    def of_trace(cls, env: ShapeEnv | None) -> SymbolTable:
+        """The symbols of a trace, with the bounds that they have now."""
+        table = cls(lambda name: (0, None))
+        if env is not None:
+            for name, symbol in symbols_by_name(env).items():
+                table[name] = Symbol(name, *range_of(symbol, env))
+        return table
+
+    def __missing__(self, name: str) -> Symbol:
+        found = self[name] = Symbol(name, *self._range_of(name))
         return found
 
 
-def to_expr(e: int | sympy.Expr, symbols: SymbolTable) -> Expr:
+def expr_from_sympy(e: int | sympy.Expr, symbols: SymbolTable) -> Expr:
     """The expression in Braze's grammar. Raises ``ExpressionError`` where it has no place there: a float, a
     fraction that is not under a floor, a divisor that may be negative, an unknown function."""
     if isinstance(e, int):
@@ -68,7 +83,7 @@ def unsayable_in(e: sympy.Basic, symbols: SymbolTable) -> list[sympy.Basic]:
     """The operands of a sum or product, and of those in it, that the grammar has no place for, each once; of
     anything else the whole."""
     try:
-        to_expr(e, symbols)
+        expr_from_sympy(e, symbols)
     except ExpressionError:
         if isinstance(e, (sympy.Add, sympy.Mul)):
             return list(dict.fromkeys(part for a in _ordered(e) for part in unsayable_in(a, symbols)))
@@ -76,26 +91,26 @@ def unsayable_in(e: sympy.Basic, symbols: SymbolTable) -> list[sympy.Basic]:
     return []
 
 
-def to_guard(e: bool | sympy.Basic, symbols: SymbolTable) -> BoolExpr:
+def condition_from_sympy(e: bool | sympy.Basic, symbols: SymbolTable) -> BoolExpr:
     """A sympy relation, or a combination of relations by and, or and not. Raises ``ExpressionError``."""
     if e is True or e == sympy.true:
         return guard.TRUE
     if e is False or e == sympy.false:
         return guard.FALSE
     if isinstance(e, sympy.And):
-        return guard.all_of([to_guard(a, symbols) for a in _ordered(e)])
+        return guard.all_of([condition_from_sympy(a, symbols) for a in _ordered(e)])
     if isinstance(e, sympy.Or):
-        return guard.any_of([to_guard(a, symbols) for a in _ordered(e)])
+        return guard.any_of([condition_from_sympy(a, symbols) for a in _ordered(e)])
     if isinstance(e, sympy.Not):
-        return guard.negate(to_guard(e.args[0], symbols))
+        return guard.negate(condition_from_sympy(e.args[0], symbols))
     relation = _RELATIONS.get(type(e))
     if relation is None:
         raise ExpressionError(f"{e} is not a relation between sizes")
-    left, right = (to_expr(a, symbols) for a in e.args)
+    left, right = (expr_from_sympy(a, symbols) for a in e.args)
     return guard.compare(left, relation, right)
 
 
-def to_sympy(e: Expr, symbols: Mapping[str, sympy.Symbol] | None = None) -> sympy.Expr:
+def expr_to_sympy(e: Expr, symbols: Mapping[str, sympy.Symbol] | None = None) -> sympy.Expr:
     """The expression in PyTorch's terms, its symbols by name from ``symbols``; those that are not there
     become integer symbols, which sympy is told to be positive or non-negative where their bounds say so."""
 
@@ -119,12 +134,12 @@ def to_sympy(e: Expr, symbols: Mapping[str, sympy.Symbol] | None = None) -> symp
 
 
 def condition_to_sympy(condition: BoolExpr, symbols: Mapping[str, sympy.Symbol] | None = None) -> sympy.Basic:
-    """The condition in PyTorch's terms, symbols as in `to_sympy`."""
+    """The condition in PyTorch's terms, symbols as in `expr_to_sympy`."""
     if condition.e is None:
         combine = sympy.And if condition.kind == "and" else sympy.Or
         return combine(*[condition_to_sympy(p, symbols) for p in condition.parts])
     relation = {">=": sympy.Ge, "==": sympy.Eq, "!=": sympy.Ne}[condition.kind]
-    return relation(to_sympy(condition.e, symbols), 0)
+    return relation(expr_to_sympy(condition.e, symbols), 0)
 
 
 _RELATIONS: dict[type, guard.Relation] = {

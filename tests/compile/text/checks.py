@@ -63,11 +63,13 @@ def assert_same(one: str, other: str) -> None:
 @dataclass
 class RoundTrip:
     """An `FxCompile` that prints its requests, reads them back, and runs what came out by eager operators.
-    `unserializable` are the reasons of those that have no printed form; they run as they came."""
+    `unserializable` are the reasons of those that have no printed form; they run as they came. `failed`: what
+    did not come back as it was, which the failure policy makes an eager call of."""
 
     requests: list[CompileRequest] = field(default_factory=list)
     texts: list[RequestText] = field(default_factory=list)
     unserializable: list[str] = field(default_factory=list)
+    failed: list[Exception] = field(default_factory=list)
 
     def compile(self, request: CompileRequest) -> OutputCode:
         try:
@@ -77,7 +79,11 @@ class RoundTrip:
             return run_eagerly(request, None)
         self.requests.append(request)
         self.texts.append(printed)
-        return run_eagerly(reparsed(request), None)
+        try:
+            return run_eagerly(reparsed(request), None)
+        except Exception as error:
+            self.failed.append(error)
+            raise
 
     def optimize(self, fn: Any, **keywords: Any) -> Callable[..., Any]:
         return torch.compile(fn, backend=make_backend(self), **keywords)
@@ -97,4 +103,5 @@ def texts_of(fn: Any, *args: Any, dynamic: bool | None = None, **kwargs: Any) ->
     torch.manual_seed(0)
     trip.optimize(fn, dynamic=dynamic)(*args, **kwargs)
     assert not trip.unserializable, trip.unserializable
+    assert not trip.failed, trip.failed
     return trip.texts

@@ -143,5 +143,5 @@ def test_what_an_operator_of_somebody_else_promises_matters() -> None:
             )
         finally:
             own._destroy()
-    assert "operator braze_canonical_test::half(Tensor x) -> Tensor" in texts[0]
+    assert "operator('braze_canonical_test::half(Tensor x) -> Tensor')" in texts[0]
     assert texts[0] != texts[1]

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from braze._torch import shape_envs
-from braze._torch.shapes import guard, hint, shape_env_of
+from braze._torch.shapes import guard, hint
 from braze.compile.fx_compile import CompileRequest
 from braze.compile.guards import GuardWatch
 from braze.compile.pipeline import compile_graph
@@ -72,10 +72,10 @@ def test_guards_that_a_compile_adds_are_found_and_installed() -> None:
     (request,) = requests_of(lambda x: x.sin(), torch.randn(6, 5), dynamic=True)
     printed = print_request(request)
     parsed = parse_request(printed.text)
-    env = shape_env_of(parsed.example_inputs)
-    original = shape_env_of(request.example_inputs)
+    env = parsed.shape_env
+    original = request.shape_env
     assert env is not None and original is not None and env is not original
-    since, watch = shape_envs.mark_guards(env), GuardWatch(parsed.example_inputs)
+    since, watch = shape_envs.mark_guards(env), GuardWatch(env)
     assert shape_envs.guards_added(env, since) == []
     size = parsed.example_inputs[-1].shape[0]
     assert guard(size % 2 == 0) and guard(size < 100) and not guard(size == 7)
@@ -99,7 +99,7 @@ def test_what_was_known_is_known_after_the_round_trip() -> None:
 
     (request,) = requests_of(fn, torch.randn(8, 5), dynamic=True)
     parsed = parse_request(print_request(request).text)
-    env = shape_env_of(parsed.example_inputs)
+    env = parsed.shape_env
     assert env is not None
     since = shape_envs.mark_guards(env)
     assert guard(parsed.example_inputs[-1].shape[0] % 4 == 0)

@@ -13,6 +13,7 @@ from torch.fx import Graph
 
 from braze._torch.fakes import new_graph_module
 from braze.compile.fx_compile import CompileRequest
+from braze.compile.text import source
 from braze.compile.text.constants import content_hash
 from braze.compile.text.parser import parse_request, sections_of
 from braze.compile.text.printer import print_request
@@ -20,53 +21,40 @@ from braze.config import Config
 from braze.errors import ParseError, UnserializableError
 
 TEXT = """\
-braze graph 1
+# braze graph 2
+request(kind='inference', graph=7, visible_outputs=2)
+config(strict=True)
+section('logging', 'level = 10', '[not a heading]')
+s0 = integer(least=2, hint=8)
+s1 = integer(least=2, most=4096, positive=False, hint=5)
+u0 = integer(least=0, size=True)
+assume(s0 % 4 == 0)
+assume(3 < u0)
+promised_strides(output1=[1, s0])
 
-[request]
-kind            = inference
-graph           = 7
-visible outputs = 2
-
-[config]
-strict = True
-
-[symbols]
-s0 in [2, inf) hint 8
-s1 in [2, 4096] signed hint 5
-u0 in [0, inf) size
-
-[where]
-s0 % 4 == 0
-3 < u0
-
-[constants]
-@table = i64[2] sha256:HASH
-
-[promised strides]
-output 1 = (1, s0)
-
-[graph]
-%n     : int{s0}                   = input
-%x     : f32[s0, s1]               = input static parameter grad
-%y     : f32[s0, 2] strides (8, 1) offset 3 = input shares %x
-%table : i64[2]                    = @table              # model.py:3: table = torch.tensor([3, 4])
-%sub   = @branch
-%pair  : (f32[s0, s1], f32[])      = higher_order::cond(%n, %sub, %sub, (%x,))
-%first : f32[s0, s1]               = py::getitem(%pair, 0)
-%half  : int{s0//2}                = py::floordiv(%n, 2)  # model.py:5: return x * 0.5
-%mul   : f32[s0, s1]               = aten::mul.Tensor(%first, -0.5)  # "
-%full  : f16[u0, max(1, s1)]       = aten::full.default([%half, 3], inf, layout=strided, device=@cpu)
-%count : i64[]                     = aten::sum.default(%table)
-return (%mul, %full, None, [True, "a\\n", complex(nan, -0.0), slice(None, 2, None), ...])
-
-[graph branch]
-%a : f32[s0, s1] = input
-%c : f32[]       = aten::sum.default(%a)
-return (%a, %c)
-
-[logging]
-  level = 10
-  [not a heading]
+def forward(
+    n: int(s0),
+    x: f32[s0, s1] & static & parameter & grad,
+    y: f32[s0, 2] & strides(8, 1) & offset(3) & shares(x),
+):
+    # model.py:3: table = torch.tensor([3, 4])
+    table: i64[2] = constant('sha256:HASH')
+    #
+    @named('inner.branch')
+    def sub(a: f32[s0, s1]):
+        c: f32[()] = aten.sum.default(a)
+        return (a, c)
+    same = sub
+    pair: (f32[s0, s1], f32[()]) = higher_order.cond(n, sub, same, (x,))
+    first: f32[s0, s1] = py.getitem(pair, 0)
+    # model.py:5: return x * 0.5
+    half: int(s0//2) = py.floordiv(n, 2)
+    mul: f32[s0, s1] = aten.mul.Tensor(first, -0.5)
+    #
+    full: f16[u0, max(1, s1)] = aten.full.default([half, 3], inf, layout=strided, device=device('cpu'))
+    again: i64[2] = table
+    count: i64[()] = aten.sum.default(again)
+    return (mul, full, None, [True, 'a\\n', complex(nan, -0.0), slice(None, 2, None), ...])
 """
 
 CONSTANT = torch.tensor([3, 4])
@@ -88,48 +76,66 @@ def test_the_text_itself() -> None:
     n, x, y = request.example_inputs
     assert n.node.hint == 8 and isinstance(x, torch.nn.Parameter) and x.requires_grad
     assert y.storage_offset() == 3 and y.untyped_storage()._cdata == x.untyped_storage()._cdata
-    again = print_request(request)
-    assert print_request(parse_request(again.text, again.constants)).text == again.text
+    again = print_request(request, sections_of(whole()))
+    assert again.text == whole()
     values = next(iter(reversed(request.gm.graph.nodes))).args[0][3]  # type: ignore[index]
     assert str(values[2]) == "(nan-0j)" and values[1] == "a\n"
     assert sections_of(whole()) == {"logging": ["level = 10", "[not a heading]"]}
 
 
 def test_sections_of_others_travel_with_the_text() -> None:
-    printed = print_request(parse(whole()), {"state": ["a = 1", "[graph]"]})
-    assert sections_of(printed.text) == {"state": ["a = 1", "[graph]"]}
+    printed = print_request(parse(whole()), {"state": ["a = 1", "'graph'"]})
+    assert sections_of(printed.text) == {"state": ["a = 1", "'graph'"]}
     assert parse_request(printed.text, printed.constants).graph_id == 7
 
 
 @pytest.mark.parametrize(
     ("old", "new", "line", "column", "message"),
     [
-        ("braze graph 1", "braze graph 2", 1, 1, "begins with the line"),
-        ("kind            = inference", "kind = training", 4, 8, "no training graphs"),
-        ("graph           = 7\n", "", 7, 1, "a request has"),
-        ("strict = True", "strict = 3", 9, 1, "must be True or False"),
-        ("strict = True", "stritc = True", 9, 1, "no option 'stritc'"),
-        ("s0 in [2, inf) hint 8", "s0 in [2, inf)", 12, 1, "a symbol without a hint"),
-        ("hint 5", "hint 1", 13, 29, "out of range"),
-        ("s0 % 4 == 0", "s9 % 4 == 0", 17, 1, "no symbol 's9'"),
-        ("s0 % 4 == 0", "s0 % 4", 17, 1, "a condition was expected"),
-        ("s0 % 4 == 0", "s0 % 0 == 0", 17, 8, "not an expression"),
-        ("s0 % 4 == 0", "((2**64)**64)**64 == s0", 17, 6, "no place in a graph"),
-        ("output 1 =", "output 9 =", 24, 8, "4 outputs"),
-        ("@table = i64[2]", "@table = i64[3]", 21, 1, "is another one"),
-        ("%x     : f32", "%x     : f33", 28, 10, "no value is written like 'f33'"),
-        ("shares %x", "shares %n", 29, 60, "is not an input before"),
-        ("aten::mul.Tensor", "aten::mlu.Tensor", 35, 38, "no operator aten::mlu.Tensor"),
-        ("(%first, -0.5)", "(%frist, -0.5)", 35, 55, "used before it is defined"),
-        ("(%first, -0.5)", "(%first)", 35, 38, "lacks its argument 'other'"),
-        ("(%first, -0.5)", "(%first, -x)", 35, 64, "no value is written like 'x'"),
-        ("(%first, -0.5)", "(%first, -0.5", 35, 69, "',' or"),
-        ("%sub   = @branch", "%sub   = @twig", 31, 10, "no graph and no constant twig"),
-        ("device=@cpu", "device=@moon", 36, 97, "no device"),
-        ('"a\\n"', '"a\\q"', 38, 35, "not a string"),
-        ("%c : f32[]", "%a : f32[]", 42, 1, "defined twice"),
-        ("return (%a, %c)", "", 45, 1, "'return' was expected"),
-        ("[graph]", "[graf]", 48, 1, "[graph] is missing"),
+        ("braze graph 2", "braze graph 1", 1, 1, "begins with the line"),
+        ("'inference'", "'training'", 2, 1, "Invalid enum value 'training'"),
+        (", graph=7", "", 2, 1, "missing required field `graph`"),
+        ("strict=True", "strict=3", 3, 8, "must be True or False"),
+        ("strict=True", "stritc=True", 3, 8, "no option 'stritc'"),
+        ("least=2, hint=8", "least=2", 5, 1, "a symbol without a hint"),
+        ("hint=5", "hint=1", 6, 6, "out of range"),
+        ("hint=5", "hint=5.5", 6, 6, "of another kind"),
+        ("hint=5", "hint=True", 6, 6, "got `bool`"),
+        ("hint=5", "hint=5, color=1", 6, 6, "unknown field `color`"),
+        ("s1 = integer", "s0 = integer", 6, 1, "declared twice"),
+        ("s0 % 4 == 0", "s9 % 4 == 0", 8, 8, "no symbol 's9'"),
+        ("s0 % 4 == 0", "s0 % 4", 8, 8, "a condition was expected"),
+        ("s0 % 4 == 0", "s0 % 0 == 0", 8, 8, "not an expression"),
+        ("s0 % 4 == 0", "((2**64)**64)**64 == s0", 8, 10, "no place in a graph"),
+        ("s0 % 4 == 0", "s0 % 4 == 0 == u0", 8, 8, "a condition compares two numbers"),
+        ("output1=", "output9=", 10, 18, "4 outputs"),
+        ("table: i64[2]", "table: i64[3]", 18, 21, "is another one"),
+        ("x: f32", "x: f33", 14, 8, "there is no element type 'f33'"),
+        ("shares(x)", "shares(n)", 15, 56, "is not an input before"),
+        ("aten.mul.Tensor", "aten.mlu.Tensor", 29, 24, "no operator aten.mlu.Tensor"),
+        ("(first, -0.5)", "(frist, -0.5)", 29, 40, "used before it is defined"),
+        ("(first, -0.5)", "(first)", 29, 24, "lacks its argument 'other'"),
+        ("(first, -0.5)", "(first, -half)", 29, 47, "a number was expected behind '-'"),
+        ("(first, -0.5)", "(first, -0.5", 29, 39, "'(' was never closed"),
+        ("(first, -0.5)", "(first, -0.5, **{})", 29, 53, "is given twice"),
+        ("same = sub", "same = twig", 24, 12, "used before it is defined"),
+        ("same = sub", "same = n", 24, 12, "n is no graph and no constant"),
+        ("device('cpu')", "device('moon')", 31, 90, "no device"),
+        (r"'a\n'", r"'a\q'", 34, 37, "not a string"),
+        (r"'a\n'", "f'a'", 34, 38, "not a string"),
+        ("c: f32[()]", "a: f32[()]", 22, 9, "defined twice"),
+        ("        return (a, c)\n", "", 22, 9, "'return' was expected"),
+        ("def forward", "def backward", 12, 1, "no part of a request"),
+        ("config(strict=True)", "import os", 3, 1, "no part of a request"),
+        ("first: f32[s0, s1] = py.getitem(pair, 0)", "print(pair)", 26, 5, "no line of a graph"),
+        ("py.getitem(pair, 0)", "py.getitem(pair, [i for i in x][0])", 26, 43, "no value is written like"),
+        ("py.getitem(pair, 0)", "py.getitem(pair, __import__('os'))", 26, 43, "no value is written like"),
+        ("py.getitem(pair, 0)", "pair.__class__.mro(0)", 26, 26, "no operator pair.__class__.mro"),
+        ("py.getitem(pair, 0)", "lambda: 0", 26, 26, "an operator, a graph or a constant"),
+        ("def sub(a: f32[s0, s1])", "def sub(a: f32[s0, s1], b=1)", 21, 5, "and nothing else"),
+        ("strides(8, 1)", "strides(8)", 15, 21, "2 strides were expected"),
+        ("[half, 3]", "[half, 3j]", 31, 58, "no value is written like"),
+        ("[half, 3]", f"[half, {'9' * 41}]", 31, 58, "more than 40 digits"),
     ],
 )
 def test_errors_say_where(old: str, new: str, line: int, column: int, message: str) -> None:
@@ -176,10 +182,31 @@ def test_damaged_texts_are_refused_or_mean_something(text: str) -> None:
     assert re.match(r"line \d+, column \d+: |$", problem)
 
 
-def test_nesting_has_an_end() -> None:
-    for old, opening, closing in (("[%half, 3]", "[", "]"), ("None", "(", ")"), ("s0 % 4", "(", ")")):
-        with pytest.raises(ParseError, match="nested too deeply"):
-            parse(whole().replace(old, opening * 5000 + closing * 5000))
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("[half, 3]", "[" * 5000 + "]" * 5000),
+        ("None", "(" * 5000 + ")" * 5000),
+        ("s0 % 4", "(" * 5000 + ")" * 5000),
+        ("s0 % 4", "+".join(["s0"] * 5000)),
+        ("s0 % 4", "-" * 5000 + "s0"),
+        ("s0 % 4", "(s0)\n  +" * 5000 + "s0"),
+        ("s0 % 4", "not " * 50_000 + "s0"),
+        ("None", "mul" + ".x" * 50_000),
+        ("None", "mul" + "()" * 50_000),
+        ("None", "mul" + "[0]" * 50_000),
+        ("None", "1 if 2 else " * 50_000 + "3"),
+    ],
+)
+def test_nesting_has_an_end(old: str, new: str) -> None:
+    with pytest.raises(ParseError, match=r"nested too deeply|Python cannot read this"):
+        parse(whole().replace(old, new, 1))
+
+
+def test_length_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source, "MAX_LENGTH", 1000)
+    with pytest.raises(ParseError, match="more than 1000 characters"):
+        parse(whole())
 
 
 def graph_of(build: Callable[[Graph], None]) -> CompileRequest:

@@ -31,15 +31,15 @@ def test_models(name: str, dynamic: bool) -> None:
     module, inputs = model.make("test")
     trip = RoundTrip()
     zoo.run(model, trip.optimize(module, dynamic=dynamic), inputs)
-    assert trip.texts and not trip.unserializable
-    assert ("[symbols]" in trip.texts[0].text) == dynamic
+    assert trip.texts and not trip.unserializable and not trip.failed
+    assert (" = integer(" in trip.texts[0].text) == dynamic
 
 
 def test_outputs_whose_strides_were_promised() -> None:
     layers = torch.nn.Sequential(*(torch.nn.Conv2d(8, 8, 3) for _ in range(4)))
     with torch.no_grad():
         text = joined(layers, torch.randn(2, 8, 16, 16))
-    assert "[promised strides]\noutput 0 = (512, 64, 8, 1)\n" in text
+    assert "\npromised_strides(output0=[512, 64, 8, 1])\n" in text
 
 
 def test_symbols_ranges_hints_and_conditions() -> None:
@@ -49,9 +49,9 @@ def test_symbols_ranges_hints_and_conditions() -> None:
 
     (printed,) = texts_of(fn, torch.ones(8, 5), dynamic=True)
     lines = printed.text.splitlines()
-    assert sum(" in [2, inf) hint 8" in line for line in lines) == 1
-    assert any(line.endswith(" % 2 == 0") for line in lines)
-    assert any("py::floordiv(%arg0_1, 2)" in line for line in lines)
+    assert sum(" = integer(least=2, hint=8)" in line for line in lines) == 1
+    assert any(line.startswith("assume(") and line.endswith(" % 2 == 0)") for line in lines)
+    assert any("py.floordiv(arg0_1, 2)" in line for line in lines)
 
 
 def test_sizes_that_depend_on_data() -> None:
@@ -62,8 +62,8 @@ def test_sizes_that_depend_on_data() -> None:
 
     with data_dependent():
         text = joined(fn, torch.eye(4), torch.tensor(5))
-    assert re.search(r"^u\d +in \[3, inf\)$", text, re.MULTILINE)
-    assert re.search(r"^zuf0 +float$", text, re.MULTILINE)
+    assert re.search(r"^u\d = integer\(least=3\)$", text, re.MULTILINE)
+    assert re.search(r"^zuf0 = real\(\)$", text, re.MULTILINE)
 
 
 def test_control_flow() -> None:
@@ -74,9 +74,9 @@ def test_control_flow() -> None:
         return torch._higher_order_ops.while_loop(lambda i, y: i < 3, body, (torch.tensor(0), x))
 
     text = joined(fn, torch.randn(3, 4), dynamic=True)
-    assert "[graph while_loop_body_graph_0.true_graph_0]" in text
-    assert "higher_order::while_loop(%while_loop_cond_graph_0, %while_loop_body_graph_0" in text
-    assert "@_tensor_constant0 = i64[] sha256:" in text
+    assert "\n    def while_loop_body_graph_0(" in text and "\n        def true_graph_0(" in text
+    assert "higher_order.while_loop(while_loop_cond_graph_0, while_loop_body_graph_0" in text
+    assert "\n    _tensor_constant0: i64[()] = constant('sha256:" in text
 
 
 def test_regions_that_are_compiled_once() -> None:
@@ -85,7 +85,7 @@ def test_regions_that_are_compiled_once() -> None:
         return x.sin() + 1
 
     text = joined(lambda x: inner(inner(x)), torch.randn(4))
-    assert "higher_order::invoke_subgraph(" in text
+    assert "higher_order.invoke_subgraph(" in text
 
 
 def test_autocast() -> None:
@@ -96,7 +96,7 @@ def test_autocast() -> None:
             return F.softmax(layer(x), -1).sum()
 
     text = joined(fn, torch.randn(2, 4), dynamic=True)
-    assert "dtype=bf16" in text and "aten::addmm.default(" in text
+    assert "dtype=bf16" in text and "aten.addmm.default(" in text
 
 
 def test_operators_with_effects_and_with_writes() -> None:
@@ -111,8 +111,8 @@ def test_operators_with_effects_and_with_writes() -> None:
             return x + 1
 
         text = joined(fn, torch.ones(4, 3), dynamic=True)
-    assert "auto_functionalized_v2(braze_text_test::grow.default, by=1.5" in text
-    assert 'higher_order::with_effects(None, aten::_print.default, "seen")' in text
+    assert "auto_functionalized_v2(braze_text_test.grow.default, by=1.5" in text
+    assert "higher_order.with_effects(None, aten._print.default, 'seen')" in text
 
 
 def test_arithmetic_on_sizes() -> None:
@@ -123,12 +123,12 @@ def test_arithmetic_on_sizes() -> None:
         return x * scale, x.reshape(-1, columns * 2), min(rows, columns), rows**2, chosen, x[..., 1:, None]
 
     text = joined(fn, torch.randn(8, 6), dynamic=True)
-    assert "float{" in text
+    assert "float(" in text
 
 
 def test_random_numbers() -> None:
     text = joined(lambda x: F.dropout(x, 0.3) + torch.rand_like(x), torch.randn(4, 5))
-    assert "braze::seeds(2)" in text and "braze::rand(%seeds, 1, [4, 5])" in text
+    assert "braze.seeds(2)" in text and "braze.rand(seeds, 1, [4, 5])" in text
 
 
 def test_writes_to_inputs_and_to_buffers() -> None:
@@ -138,7 +138,7 @@ def test_writes_to_inputs_and_to_buffers() -> None:
         return x.sum()
 
     text = joined(fn, torch.ones(4, 3), torch.tensor([0, 2]))
-    assert "aten::copy_.default(%arg0_1" in text
+    assert "aten.copy_.default(arg0_1" in text
     joined(torch.nn.BatchNorm2d(3), torch.randn(2, 3, 4, 4))
 
 
@@ -146,14 +146,14 @@ def test_inputs_that_share_memory_or_start_inside_it() -> None:
     base = torch.arange(24.0).reshape(4, 6)
     text = joined(lambda a, b: b.sum() + a, base[1:], base[:, 2:])
     words = " ".join(text.split())
-    assert "%arg0_1 : f32[4, 4] strides (6, 1) offset 2 = input " in words
-    assert "%arg1_1 : f32[3, 6] offset 6 = input shares %arg0_1 " in words
+    assert "arg0_1: f32[4, 4] & strides(6, 1) & offset(2), " in words
+    assert "arg1_1: f32[3, 6] & offset(6) & shares(arg0_1)" in words
 
 
 def test_transposed_and_channels_last_inputs() -> None:
     x = torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last)
     text = joined(lambda x, y: (F.conv2d(x, torch.ones(1, 3, 2, 2)), y.t() * 2), x, torch.randn(2, 3))
-    assert "f32[2, 3, 4, 4] strides (48, 1, 12, 3)" in text
+    assert "f32[2, 3, 4, 4] & strides(48, 1, 12, 3)" in text
 
 
 def test_numbers_that_are_special() -> None:
@@ -190,8 +190,8 @@ def test_operators_of_a_library_with_all_sorts_of_arguments() -> None:
             return torch.ops.braze_text_test.mix(x, [1, -2], None, text, torch.float64, device, [True, False])
 
         text = joined(fn, torch.randn(3))
-    call = next(line for line in text.splitlines() if "braze_text_test::mix" in line)
-    assert r'[1, -2], None, "a \"quote\"\n\\ and \u2028 \u00fc", f64, @cpu, [True, False])' in call
+    call = next(line for line in text.splitlines() if "= braze_text_test.mix" in line)
+    assert r"""[1, -2], None, 'a "quote"\n\\ and \u2028 \xfc', f64, device('cpu'), [True, False])""" in call
     assert "[f64[3], f32[3]]" in call
 
 
@@ -239,5 +239,6 @@ def test_operators_of_the_database() -> None:
         with data_dependent():
             trip.optimize(call)()
         assert not trip.unserializable, (op.name, trip.unserializable)
+        assert not trip.failed, (op.name, trip.failed)
         seen += len(trip.requests)
     assert seen >= 15

@@ -70,12 +70,26 @@ def test_what_cannot_be_packed_is_pytorchs_fault_where_it_refuses_too(
     assert "it is Monday" in (verdict.why or str(verdict.fault))
 
 
-@pytest.mark.parametrize("narrow", [False, True])
-def test_a_package_may_refuse_what_was_said_beforehand(narrow: bool) -> None:
-    package = packages.Packed(len, (), 1, narrow)
-    assert package.may_refuse(InputMismatchError("size 0 of x has to be at least 2, but is 1")) == narrow
-    assert package.may_refuse(InputMismatchError("the program writes to x, which shares memory with y"))
-    assert not package.may_refuse(RuntimeError("shares memory with")) and not package.may_refuse(None)
+@pytest.mark.parametrize(
+    ("said", "small", "large"),
+    [
+        ({}, False, False),
+        ({"only": ("arguments[0].shape[0] >= 2", "arguments[0].shape[1] == 4")}, True, False),
+        ({"without": ("arguments[0].shape[0] == 1 and arguments[0].shape[1] == 4",)}, True, False),
+        ({"without": ("arguments[0].shape[0] == 0", "others of these")}, True, False),
+        ({"without": ("arguments[0].shape[0] == 0",)}, False, False),
+    ],
+)
+def test_a_package_may_refuse_what_was_said_beforehand(
+    said: dict[str, tuple[str, ...]], small: bool, large: bool
+) -> None:
+    package = packages.Packed(len, (), 1, **said)
+    refusal = InputMismatchError("size 0 of x has to be something else")
+    assert package.may_refuse(refusal, [torch.ones(1, 4)]) == small
+    assert package.may_refuse(refusal, [torch.ones(3, 4)]) == large
+    assert package.may_refuse(InputMismatchError("the program writes to x, which shares memory with y"), [])
+    assert not package.may_refuse(RuntimeError("shares memory with"), [])
+    assert not package.may_refuse(None, [])
 
 
 def test_what_both_refuse() -> None:
@@ -230,6 +244,22 @@ def test_the_reference_is_in_float64_also_where_types_are_named() -> None:
     assert exact.error is None
     assert [r.dtype for r in exact.results] == [torch.float64, torch.float64, torch.int32]
     assert exact.results[1].tolist() == [1 / 3, 2 / 3, 1.0]
+
+
+def test_what_the_reference_converts_is_not_the_input() -> None:
+    """Nor can it be written to where the input must not: a leaf that requires a gradient."""
+    one = program(
+        [tensor("x", (3,), values=(1.0, 2.0, 3.0), grad=True)],
+        [
+            statement("a", "to", "x", DType("float16")), statement("b", "fill_", "a", 2),
+            statement("c", "sin", "x"),
+        ],
+        "a", "c", mode="gradients",
+    )  # fmt: skip
+    exact = reference(one, 0)
+    assert exact.error is None
+    assert exact.results[0].tolist() == [2.0, 2.0, 2.0]
+    assert exact.given.arguments[0].tolist() == [1.0, 2.0, 3.0]
 
 
 def test_writes_outside_of_an_input_are_seen() -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import torch
+from msgspec.structs import replace
 
 from braze._torch.devices import is_host
 from braze._torch.schema import foreign_signature, is_operator
@@ -35,8 +36,7 @@ from braze.ir.externs import (
     map_leaves,
 )
 from braze.ir.graph import Graph
-from braze.ir.layout import Layout
-from braze.runtime.expr import ZERO, Expr, Symbol
+from braze.runtime.expr import ZERO, Expr, Symbol, Unknown
 from braze.runtime.guard import BoolExpr
 from braze.runtime.plan import (
     ARG_LEAVES,
@@ -62,13 +62,12 @@ from braze.runtime.plan import (
     Return,
     RunSegment,
     Slice,
-    TensorLayout,
     TensorProperty,
     View,
     Workspace,
     range_check,
 )
-from braze.runtime.unknowns import Unknown, unknown_in
+from braze.runtime.spec import Layout, TensorSpec
 from braze.schedule.limits import Limits
 from braze.schedule.memory import aligned
 from braze.schedule.schedule import ExternStep, Schedule, Segment, work_of
@@ -130,7 +129,7 @@ class _Builder:
     known: set[str] = field(default_factory=set)
     tensors: set[str] = field(default_factory=set)
     views: dict[tuple[str, object], str] = field(default_factory=dict)
-    layouts: list[TensorLayout] = field(default_factory=list)
+    layouts: list[tuple[str, TensorSpec[Expr]]] = field(default_factory=list)
     numbers: dict[str, str] = field(default_factory=dict)
     taken: set[str] = field(default_factory=set)
     areas: dict[tuple[str, str], str] = field(default_factory=dict)
@@ -236,19 +235,16 @@ class _Builder:
         self._relied_on()
         for buffer in buffers:
             layout = buffer.layout
-            for e in (*layout.size, *layout.stride):
+            for e in (*layout.sizes, *layout.strides):
                 if not self._known_size(e):
                     raise CodegenError(f"the size {e} of input {buffer.name} follows from no input")
-            strides = tuple(
-                None if n.constant == 1 else s for n, s in zip(layout.size, layout.stride, strict=True)
-            )
-            self.out.append(CheckTensor(buffer.name, layout.dtype, layout.size, strides, layout.device.type))
+            self.out.append(CheckTensor(buffer.name, layout))
         return names, numbers
 
     def _first_unknown(self, given: Sequence[_Given]) -> tuple[Unknown, _Given] | None:
         """The first of the integers at hand that tells of one more symbol."""
         for one in given:
-            unknown = unknown_in(one[0], self.known)
+            unknown = one[0].unknown(self.known)
             if unknown is not None:
                 return unknown, one
         return None
@@ -286,7 +282,7 @@ class _Builder:
 
     def _describe(self, name: str, layout: Layout) -> None:
         """Note what a tensor is that no instruction describes."""
-        self.layouts.append(TensorLayout(name, layout.dtype, layout.size, layout.stride, layout.device.type))
+        self.layouts.append((name, layout))
 
     def _used_storages(self) -> set[str]:
         used = self.graph.output_storages()
@@ -323,7 +319,7 @@ class _Builder:
         if storage in self.numbers:
             self.out.append(Hold(storage, self.numbers[storage], layout.dtype))
             return
-        self.out.append(Allocate(storage, layout.dtype, layout.size, layout.stride, layout.device.type))
+        self.out.append(Allocate(storage, layout))
 
     def _pointer(self, storage: str) -> BufferArg:
         offset = self.schedule.memory.offsets.get(storage)
@@ -332,7 +328,7 @@ class _Builder:
         return BufferArg(self._area(WORKSPACE, self._device(storage)), offset)
 
     def _device(self, storage: str) -> str:
-        return self.graph.buffers[storage].layout.device.type
+        return self.graph.buffers[storage].layout.device
 
     def _call_kernels(self, segment: Segment, call: Call, kind: str, number: int) -> None:
         device = segment.device
@@ -465,14 +461,12 @@ class _Builder:
     def _look_at(self, op: ExternKernel, name: str, layout: Layout) -> None:
         """Compare a result with what its trace says of it."""
         if not is_operator(op.target) or foreign_signature(op.target) is not None:
-            sizes = tuple(e if self._known_size(e) else None for e in layout.size)
-            strides = (None,) * len(sizes)
-            self.out.append(
-                CheckTensor(name, layout.dtype, sizes, strides, layout.device.type, op.qualified_name)
-            )
-        fallback = isinstance(op, FallbackKernel) and layout.size
-        if (fallback or len(layout.size) > 1) and all(map(self._known_size, (*layout.size, *layout.stride))):
-            self.out.append(Restride(name, layout.size, layout.stride, op.qualified_name))
+            sizes = tuple(e if self._known_size(e) else None for e in layout.sizes)
+            kind = TensorSpec(layout.dtype, sizes, (None,) * len(sizes), device=layout.device)
+            self.out.append(CheckTensor(name, kind, op.qualified_name))
+        fallback = isinstance(op, FallbackKernel) and layout.sizes
+        if (fallback or len(layout.sizes) > 1) and all(map(self._known_size, layout.numbers)):
+            self.out.append(Restride(name, layout, op.qualified_name))
 
     def _target(self, op: ExternKernel) -> str:
         schema = getattr(op.target, "_schema", None)
@@ -523,18 +517,17 @@ class _Builder:
         layout = ref.layout
         if offset is None and _same_geometry(layout, base):
             return storage
-        key = (storage, (layout.size, layout.stride, layout.offset, layout.dtype))
+        key = (storage, (layout.sizes, layout.strides, layout.offset, layout.dtype))
         found = self.views.get(key)
         if found is not None:
             return found
         name = self.views[key] = self._fresh(storage)
         if offset is None:
-            dtype = None if layout.dtype is base.dtype else layout.dtype
-            self.out.append(View(name, storage, layout.size, layout.stride, layout.offset, dtype))
+            self.out.append(View(name, storage, layout, layout.dtype is not base.dtype))
         else:
             begin = offset + layout.offset * layout.dtype.itemsize
-            area = self._area(WORKSPACE, base.device.type)
-            self.out.append(Slice(name, area, begin, layout.dtype, layout.size, layout.stride))
+            area = self._area(WORKSPACE, base.device)
+            self.out.append(Slice(name, area, begin, replace(layout, offset=ZERO)))
         return name
 
     def _free(self, storages: Sequence[str]) -> None:
@@ -554,11 +547,11 @@ class _Builder:
 
 
 def _geometry(layout: Layout) -> tuple[tuple[TensorProperty, tuple[Expr, ...]], ...]:
-    return ("size", layout.size), ("stride", layout.stride)
+    return ("size", layout.sizes), ("stride", layout.strides)
 
 
 def _same_geometry(a: Layout, b: Layout) -> bool:
-    return a.size == b.size and a.has_strides(b.stride) and a.offset == b.offset and a.dtype is b.dtype
+    return a.sizes == b.sizes and a.has_strides(b.strides) and a.offset == b.offset and a.dtype is b.dtype
 
 
 def _storable(leaf: Any) -> bool:

@@ -1,41 +1,48 @@
-"""Symbolic numbers and conditions as text: ``2*(s77//2)``, ``s27 % 8 == 0``.
+"""Symbolic numbers and conditions as text, and back: ``2*(s77//2)``, ``s27 % 8 == 0``.
 
-The grammar is closed: numbers, symbols, sums, products, powers, relations, and, or, not, and the functions of
-`braze._torch.sympy_functions.BY_WORD`. Operands of commutative operations are ordered by their text, so the
-print depends on neither hashes nor the order in which symbols were made.
+The grammar is closed: numbers, symbols, sums, products, powers, relations, and, or, not, and the functions
+of `braze._torch.sympy_functions.BY_WORD`, written as in Python. Operands of commutative operations are
+ordered by their text, so the print depends on neither hashes nor the order in which symbols were made.
 """
 
 from __future__ import annotations
 
+import ast
+import math
 import re
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from keyword import iskeyword
+from typing import TYPE_CHECKING, Any
 
 import sympy
+from sympy.logic.boolalg import Boolean
 
 from braze._torch.sympy_functions import BY_WORD
 from braze.errors import UnserializableError
 
-__all__ = ["ADDITION", "ATOM", "COMPARISON", "PRODUCT", "RELATIONS", "ExpressionPrinter"]
+if TYPE_CHECKING:  # whoever only prints, as on a hit of the cache, need not load it
+    from braze.compile.text.source import Source
+
+__all__ = ["RELATIONS", "ExpressionPrinter", "ExpressionReader"]
 
 OR, AND, NOT, COMPARISON, ADDITION, PRODUCT, POWER, ATOM = range(8)
 """How tightly each form binds."""
 
-RELATIONS: dict[str, Any] = {
-    "==": sympy.Eq,
-    "!=": sympy.Ne,
-    "<": sympy.Lt,
-    "<=": sympy.Le,
-    ">": sympy.Gt,
-    ">=": sympy.Ge,
+RELATIONS: dict[type[ast.cmpop], Any] = {
+    ast.Eq: sympy.Eq,
+    ast.NotEq: sympy.Ne,
+    ast.Lt: sympy.Lt,
+    ast.LtE: sympy.Le,
+    ast.Gt: sympy.Gt,
+    ast.GtE: sympy.Ge,
 }
-_RELATION_SIGNS = {kind: sign for sign, kind in RELATIONS.items()}
+_RELATION_SIGNS = dict(zip(RELATIONS.values(), ("==", "!=", "<", "<=", ">", ">="), strict=True))
 _WORDS = {kind: word for word, kind in BY_WORD.items()}
 _COMMUTATIVE = frozenset({"max", "min", "bitwise_and", "bitwise_or", "bitwise_xor"})
-# a name right behind a % would be a node
 _INFIX = {"floordiv": "//", "mod": " % "}
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _PREFIX = re.compile(r"zuf|zf|u|s")
+MAX_POWER = 64
 
 
 class ExpressionPrinter:
@@ -98,7 +105,7 @@ class ExpressionPrinter:
             if prefix is not None:
                 number = sum(1 for taken in self._taken if taken.rstrip("0123456789") == prefix[0])
                 name = f"{prefix[0]}{number}"
-        if name in self._taken or _IDENTIFIER.fullmatch(name) is None:
+        if name in self._taken or iskeyword(name) or _IDENTIFIER.fullmatch(name) is None:
             raise UnserializableError(f"a symbol cannot be printed under the name {e.name!r}")
         self._taken.add(name)
         return name
@@ -177,4 +184,139 @@ _PRINTERS: dict[type, Callable[[ExpressionPrinter, Any], tuple[str, int]]] = {
     sympy.Piecewise: ExpressionPrinter._piecewise,
     sympy.logic.boolalg.BooleanTrue: lambda p, e: ("True", ATOM),
     sympy.logic.boolalg.BooleanFalse: lambda p, e: ("False", ATOM),
+}
+
+
+class ExpressionReader:
+    """Reads expressions over `symbols` from Python's syntax tree. Nothing is evaluated but sympy's rules."""
+
+    def __init__(self, source: Source, symbols: Mapping[str, sympy.Symbol]) -> None:
+        self._source = source
+        self._fail = source.fail
+        self._symbols = symbols
+
+    def number(self, e: ast.expr) -> Any:
+        """A number or a sympy expression. Raises `ParseError`."""
+        found = self._read(e)
+        if _is_condition(found):
+            self._fail(e, "a number was expected, not a condition")
+        return self._finite(found, e)
+
+    def condition(self, e: ast.expr) -> Any:
+        """A sympy boolean. Raises `ParseError`."""
+        found = self._read(e)
+        if not _is_condition(found):
+            self._fail(e, "a condition was expected, not a number")
+        return self._finite(found, e)
+
+    def _finite(self, found: Any, e: ast.expr) -> Any:
+        if found.has(sympy.zoo, sympy.nan, sympy.oo, -sympy.oo):
+            self._fail(e, "this is not a finite number")
+        return found
+
+    def _read(self, e: ast.expr) -> Any:
+        reader = _READERS.get(type(e))
+        if reader is None:
+            self._fail(e, "no size and no condition is written like this")
+        return reader(self, e)
+
+    def _constant(self, e: ast.Constant) -> Any:
+        if isinstance(e.value, bool):
+            return sympy.true if e.value else sympy.false
+        if isinstance(e.value, int):
+            return sympy.Integer(e.value)
+        if isinstance(e.value, float) and math.isfinite(e.value):
+            return sympy.Float(e.value)
+        return self._fail(e, "a number, a symbol or a function was expected")
+
+    def _name(self, e: ast.Name) -> Any:
+        symbol = self._symbols.get(e.id)
+        return self._fail(e, f"no symbol {e.id!r} was declared") if symbol is None else symbol
+
+    def _binary(self, e: ast.BinOp) -> Any:
+        kind = type(e.op)
+        if kind is ast.Pow:
+            return self._raised(self._read(e.left), self._read(e.right), e)
+        word = _BINARY.get(kind)
+        if word is None:
+            self._fail(e, "no size is computed like this")
+        if word not in ("add", "mul"):
+            return self._made(BY_WORD[word], [self._read(e.left), self._read(e.right)], e)
+        parts: list[Any] = []
+        left: ast.expr = e
+        while isinstance(left, ast.BinOp) and _BINARY.get(type(left.op)) == word:
+            right = self._read(left.right)
+            parts.append(self._made(sympy.Mul, [-1, right], left) if isinstance(left.op, ast.Sub) else right)
+            left = left.left
+        return self._made(sympy.Add if word == "add" else sympy.Mul, [self._read(left), *parts[::-1]], e)
+
+    def _unary(self, e: ast.UnaryOp) -> Any:
+        if isinstance(e.op, ast.Not):
+            return self._made(sympy.Not, [self._read(e.operand)], e)
+        if isinstance(e.op, ast.USub):
+            return self._made(sympy.Mul, [-1, self._read(e.operand)], e)
+        return self._fail(e, "no size is computed like this")
+
+    def _relation(self, e: ast.Compare) -> Any:
+        kind = RELATIONS.get(type(e.ops[0]))
+        if kind is None or len(e.ops) > 1:
+            self._fail(e, "a condition compares two numbers")
+        return self._made(kind, [self._read(e.left), self._read(e.comparators[0])], e)
+
+    def _logic(self, e: ast.BoolOp) -> Any:
+        kind = sympy.And if isinstance(e.op, ast.And) else sympy.Or
+        return self._made(kind, [self._read(value) for value in e.values], e)
+
+    def _raised(self, base: Any, exponent: Any, e: ast.expr) -> Any:
+        small = isinstance(exponent, sympy.Rational) and max(abs(exponent.p), exponent.q) <= MAX_POWER
+        # a power of powers can be larger than any memory
+        if not small or not isinstance(base, sympy.Expr) or base.is_number or base.has(sympy.Pow):
+            self._fail(e, "a power like this has no place in a graph")
+        return self._made(sympy.Pow, [base, exponent], e)
+
+    def _call(self, e: ast.Call) -> Any:
+        if not isinstance(e.func, ast.Name) or e.keywords:
+            self._fail(e, "a function of sizes has a name, and arguments without names")
+        word, args = e.func.id, [self._read(a) for a in e.args]
+        if word == "ratio":
+            if len(args) != 2 or not all(isinstance(a, sympy.Integer) for a in args) or args[1] <= 0:
+                self._fail(e, "a ratio is of two integers")
+            return sympy.Rational(*args)
+        if word == "power":
+            if len(args) != 2:
+                self._fail(e, "a power takes two numbers")
+            return self._raised(args[0], args[1], e)
+        if word == "piecewise":
+            if len(args) % 2:
+                self._fail(e, "a value of a piecewise number has no condition")
+            return self._made(sympy.Piecewise, list(zip(args[::2], args[1::2], strict=True)), e)
+        if word not in BY_WORD:
+            self._fail(e, f"there is no function {word!r}")
+        return self._made(BY_WORD[word], args, e)
+
+    def _made(self, kind: Any, args: list[Any], e: ast.expr) -> Any:
+        """sympy's object of these parts. It refuses some: a division by zero, an `and` of numbers."""
+        with self._source.at(e, "not an expression"):
+            return kind(*args)
+
+
+def _is_condition(found: Any) -> bool:
+    return isinstance(found, Boolean) and not isinstance(found, sympy.Symbol)
+
+
+_BINARY: dict[type[ast.operator], str] = {
+    ast.Add: "add",
+    ast.Sub: "add",
+    ast.Mult: "mul",
+    ast.FloorDiv: "floordiv",
+    ast.Mod: "mod",
+}
+_READERS: dict[type[ast.expr], Callable[[ExpressionReader, Any], Any]] = {
+    ast.Constant: ExpressionReader._constant,
+    ast.Name: ExpressionReader._name,
+    ast.BinOp: ExpressionReader._binary,
+    ast.UnaryOp: ExpressionReader._unary,
+    ast.Compare: ExpressionReader._relation,
+    ast.BoolOp: ExpressionReader._logic,
+    ast.Call: ExpressionReader._call,
 }

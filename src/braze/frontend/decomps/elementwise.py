@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from typing import Any
 
 import torch
@@ -75,15 +74,6 @@ def _is_one(value: Any) -> bool:
     return isinstance(value, (int, float, complex)) and value == 1
 
 
-def addcmul(x: Tensor, first: Tensor, second: Tensor, *, value: float = 1) -> Tensor:
-    """x + value * first * second, from the left. For integers the value is one, too: eager cuts it off."""
-    dtype = _result_dtype(x, first, second)
-    if not (dtype.is_floating_point or dtype.is_complex):
-        value = math.trunc(value)
-    scaled = computation(first) if _is_one(value) else computation(first) * value
-    return (computation(x) + scaled * computation(second)).to(dtype)
-
-
 def addcdiv(x: Tensor, first: Tensor, second: Tensor, *, value: float = 1) -> Any:
     """x + value * first / second, for floating types."""
     if not all(t.is_floating_point() for t in (x, first, second)):
@@ -118,22 +108,6 @@ def rsub(x: Tensor, other: Any, alpha: Any = 1) -> Any:
 def multiply_add(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
     """a * b + c."""
     return a * b + c
-
-
-def lerp(x: Tensor, end: Tensor, weight: Any) -> Any:
-    """x + weight * (end - x), computed from the nearer end, as eager does, so that weight 1 gives `end`
-    exactly."""
-    start, stop = computation(x), computation(end)
-    span = stop - start
-    if isinstance(weight, torch.SymFloat):  # which end is nearer, only the running graph knows
-        weight = aten.scalar_tensor.default(weight, dtype=start.dtype)
-    if not isinstance(weight, Tensor):
-        near = abs(weight) < 0.5
-        return (start + span * weight if near else stop - span * (1 - weight)).to(x.dtype)
-    if x.is_complex():
-        return NotImplemented
-    wide = computation(weight)
-    return torch.where(wide.abs() < 0.5, start + wide * span, stop - span * (1 - wide)).to(x.dtype)
 
 
 def scalar_tensor(
@@ -213,10 +187,7 @@ TABLE: Table = {
     aten.logit.default: logit,
     aten.pow.Tensor_Scalar: pow_scalar,
     aten.pow.Scalar: pow_of_number,
-    aten.addcmul.default: addcmul,
     aten.addcdiv.default: addcdiv,
-    aten.lerp.Scalar: lerp,
-    aten.lerp.Tensor: lerp,
     aten.scalar_tensor.default: scalar_tensor,
     aten.copy.default: copy,
     aten.fill.Scalar: fill,

@@ -177,8 +177,10 @@ def reference(program: Program, call: int, noise: random.Random | None = None) -
                 apply(statement, eager)
                 torch.set_default_dtype(torch.float64)
                 try:
+                    before = list(decided.values())
                     with _errors_inside(statement, eager, noise):
                         apply(statement, decided, float_dtype=None if _by_bits(statement) else "float64")
+                    _part(statement, decided, before, eager)
                 finally:
                     torch.set_default_dtype(default)
                 outcome.beyond |= _overflows(statement, eager, decided)
@@ -195,6 +197,17 @@ def reference(program: Program, call: int, noise: random.Random | None = None) -
     except Exception as error:
         outcome.error = error
     return outcome
+
+
+def _part(
+    statement: Statement, decided: dict[str, Any], before: Sequence[Any], eager: Mapping[str, Any]
+) -> None:
+    """Copy what is an operand itself in float64, and a conversion of it in the program's own types."""
+    for name in statement.results:
+        result = decided[name]
+        itself = isinstance(result, torch.Tensor) and any(result is x for x in before)
+        if itself and not any(eager[name] is x for other, x in eager.items() if other != name):
+            decided[name] = result.clone()
 
 
 def _errors_inside(

@@ -166,7 +166,7 @@ def _compared(
     for call in range(program.calls):
         ours = run(package.function, program, call)
         found = [(call, problem, ours) for problem in problems(ours, theirs[call])]
-        if found and not package.may_refuse(ours.error):
+        if found and not package.may_refuse(ours.error, ours.given.arguments):
             return _arbitrated(program, found, theirs)
     errors = [outcome.error for outcome in theirs if outcome.error is not None]
     return ("both raise", None, words_of(errors[0])) if len(errors) == len(theirs) else ("agrees", None, "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,19 +26,27 @@ __all__ = ["Packed", "dims_of", "exported", "is_refused_by_torch", "packed"]
 @dataclass(frozen=True)
 class Packed:
     """``fallbacks``: operators that run as eager PyTorch, and the reasons; ``graphs``: how many there are;
-    ``narrow``: it was said that the package does not serve all sizes."""
+    ``only`` and ``without``: conditions on sizes, in Python, of which it was said that they have to hold, and
+    sizes that it was said not to serve."""
 
     function: Function
     fallbacks: tuple[tuple[str, str], ...]
     graphs: int
-    narrow: bool = False
+    only: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
 
-    def may_refuse(self, error: Exception | None) -> bool:
+    def may_refuse(self, error: Exception | None, arguments: Sequence[Any]) -> bool:
         """Whether the package refuses on purpose what the exported program takes: arguments that share memory
         with one that is written to, and sizes of which `aot_compile` has said so."""
         if not isinstance(error, InputMismatchError):
             return False
-        return self.narrow or "shares memory with" in error.what
+        if "shares memory with" in error.what:
+            return True
+        names = {"__builtins__": {}, "arguments": arguments, "max": max, "min": min}
+        if _OTHERS in self.without and any(n < 2 for x in arguments for n in getattr(x, "shape", ())):
+            return True
+        said = [one for one in self.without if one != _OTHERS]
+        return any(eval(one, names) for one in said) or not all(eval(one, names) for one in self.only)
 
 
 class _Module(torch.nn.Module):
@@ -80,12 +88,19 @@ def packed(source: ExportedProgram, *, strict: bool) -> Packed:
         path = aot_compile(source, Path(folder) / "model.pt2", "host", options={"strict": strict})
         graphs = open_package(path).graphs(trusted=False)
         loaded = aot_load(path)
-    narrow = any(_NARROW.match(str(one.message)) for one in said)
+    only, without = (
+        tuple([one for m in map(form.match, (str(w.message) for w in said)) if m for one in m[1].split(word)])
+        for form, word in ((_ONLY, " and "), (_WITHOUT, " or "))
+    )
     fallbacks = [(one.op, one.reason) for graph in graphs for one in graph.info.metrics.fallbacks]
-    return Packed(loaded, tuple(fallbacks), len(graphs), narrow)
+    return Packed(
+        loaded, tuple(fallbacks), len(graphs), only, tuple([one.replace(" = ", " == ") for one in without])
+    )
 
 
-_NARROW = re.compile("the package (works|does not work) for sizes with")
+_ONLY = re.compile("the package works for sizes with (.*) only")
+_WITHOUT = re.compile("the package does not work for sizes with (.*): ")
+_OTHERS = "others of these"
 
 
 def is_refused_by_torch(source: ExportedProgram) -> bool:
