@@ -144,7 +144,7 @@ def _of_braze() -> dict[str, Any]:
 
 def _workers() -> int | None:
     """Bytes that the largest compile worker has in memory; None where there is none."""
-    pool = sys.modules.get("braze.compile.workers.pool")
+    pool = sys.modules.get("braze.compile.workers")
     found: list[int] = [] if pool is None else list(pool.shared().worker_rss().values())
     return max(found, default=None)
 

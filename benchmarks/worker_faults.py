@@ -23,7 +23,7 @@ import torch
 from benchmarks.common import CONSOLE, figure, headline, parser, table, write_json
 from braze import config
 from braze.compile.out_of_process import OutOfProcessFxCompile
-from braze.compile.workers.pool import CompilePool
+from braze.compile.workers import CompilePool
 from braze.frontend.backend import make_backend
 
 

@@ -18,7 +18,7 @@ from tests.source_tree import PACKAGE, ROOT, dotted, imports, python_files, tree
 
 SOURCES = python_files(PACKAGE)
 EVERYTHING = [*python_files(PACKAGE, ROOT / "tests", ROOT / "benchmarks"), ROOT / "dev.py"]
-WORKER = PACKAGE / "runtime" / "llvm_worker.py"
+WORKERS = PACKAGE / "runtime" / "workers"
 
 FORBIDDEN = re.compile(r"^torch\._inductor(\.|$)")
 # Operators may be named with an underscore (`torch.ops.aten._softmax`): those names are ATen's schema.
@@ -144,7 +144,7 @@ def test_a_compile_loads_no_torchinductor_and_starts_only_our_workers() -> None:
     loaded = set(answer["modules"])
     assert "braze.codegen" in loaded
     assert not {"torch._inductor.compile_fx", "torch._inductor.lowering"} & loaded
-    strangers = [command for command in answer["started"] if str(WORKER) not in command]
+    strangers = [command for command in answer["started"] if str(WORKERS) not in command]
     assert not strangers
     assert answer["started"], "the hook saw no worker start, so it would see nobody else either"
 
@@ -174,9 +174,10 @@ def test_every_exported_name_exists() -> None:
 
 
 def test_the_llvm_worker_imports_only_llvmlite() -> None:
-    for found in imports(WORKER):
-        top = found.name.split(".")[0]
-        assert top in sys.stdlib_module_names or top == "llvmlite", f"{WORKER}:{found.line}: {found.name}"
+    for path in (WORKERS / "worker.py", WORKERS / "llvm_jobs.py"):
+        for found in imports(path):
+            top = found.name.split(".")[0]
+            assert top in sys.stdlib_module_names or top == "llvmlite", f"{path}:{found.line}: {found.name}"
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads a process's memory from /proc")

@@ -26,11 +26,11 @@ from braze.cache.store import open_store
 from braze.codegen.backends import registered
 from braze.codegen.llvm import pool as llvm_pool
 from braze.compile import background, debug_file, modes, out_of_process, pipeline, verifying
+from braze.compile import workers as compile_pool
 from braze.compile.fx_compile import CompileRequest
 from braze.compile.in_process import InProcessFxCompile
 from braze.compile.switching import SwitchingCode
-from braze.compile.workers import pool as compile_pool
-from braze.compile.workers.pool import CompilePool
+from braze.compile.workers import CompilePool
 from braze.config import Config
 from braze.errors import BrazeWarning, WorkerError
 from braze.frontend import backend as frontend
@@ -213,7 +213,7 @@ def _llvm_opt_level(folder: Path) -> None:
 def _llvm_workers(folder: Path) -> None:
     for workers in (1, 3, 2):
         with config.patch(llvm_workers=workers):
-            assert llvm_pool.shared().size == workers
+            assert llvm_pool.shared().workers.size == workers
     with config.patch(llvm_workers=3):
         llvm_pool.prestart()
         assert len(llvm_pool.shared().worker_pids()) == 3

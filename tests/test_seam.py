@@ -32,9 +32,7 @@ ALLOWED = {
     "frontend/aot_compile.py": "`targets=` are values of the option `target_cpu`",
     "frontend/aot_arguments.py": "which are looked at here",
     "inspect/fuzz/jobs.py": "fuzzing sets options",
-    "compile/workers/launch.py": "a variable of the environment of workers, whose torch computes nothing",
-    "compile/workers/worker.py": "it lives with its parent as the workers that run LLVM do",
-    "compile/workers/sizing.py": "the name of a file of Linux's",
+    "compile/workers.py": "the name of a file of Linux's",
 }
 """Files that may say such a word, with the reason; paths in the package."""
 

@@ -21,6 +21,7 @@ __all__ = [
     "LLVMError",
     "LinkError",
     "LoweringError",
+    "NoWorkersError",
     "PackageError",
     "ParseError",
     "ResultMismatchError",
@@ -89,6 +90,10 @@ class WorkerError(BrazeError):
     could not be started."""
 
     default_hint = "set BRAZE_LLVM_IN_PROCESS=1 to run LLVM inside this process instead"
+
+
+class NoWorkersError(WorkerError):
+    """No worker process can be had, so that none ever had the work."""
 
 
 class LinkError(BrazeError):

@@ -20,7 +20,7 @@ from torch.export import export
 import braze
 from braze.artifact.package import open_package
 from braze.runtime.cpu_engine import target_of
-from braze.runtime.llvm_worker import compile_module
+from braze.runtime.workers.llvm_jobs import compile_module
 from tests.models import zoo
 from tests.numerics import assert_agrees, in_float64
 
@@ -135,7 +135,7 @@ def test_code_for_x86_64_v3_has_no_instruction_of_avx512(folder: Path) -> None:
         text = []
         target = target_of(variant.info.parts[0].made_for)
         for one in variant.modules:
-            code, assembly, _ = compile_module(
+            code, assembly, *_ = compile_module(
                 bytes(one.ir).decode(),
                 cpu=target.cpu,
                 features=target.features,

@@ -18,10 +18,10 @@ from torch import nn
 from braze import config, inspect
 from braze.artifact.compiled_graph import CompiledFxGraph
 from braze.compile import background, out_of_process
+from braze.compile import workers as pool
 from braze.compile.background import AsyncFxCompile
 from braze.compile.messages import Answer, Failure, pack_answer
 from braze.compile.switching import SwitchingCode
-from braze.compile.workers import pool
 from braze.errors import BrazeWarning, LoweringError, WorkerError
 from braze.frontend.backend import make_backend
 from tests.compile.requests import Kept, wait_for

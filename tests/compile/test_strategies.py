@@ -27,10 +27,9 @@ from braze.compile.fx_compile import FxCompile
 from braze.compile.in_process import InProcessFxCompile
 from braze.compile.messages import unpack_answer
 from braze.compile.modes import MODES, strategy
-from braze.compile.out_of_process import OutOfProcessFxCompile
+from braze.compile.out_of_process import OutOfProcessFxCompile, SerializedFxCompile
 from braze.compile.remote_job import compile_request
-from braze.compile.serialized import SerializedFxCompile
-from braze.compile.workers.pool import CompilePool
+from braze.compile.workers import CompilePool
 from braze.errors import BrazeWarning, FallbackError, WorkerError
 from braze.inspect import stats
 from braze.runtime.expr_parser import parse_condition

@@ -100,13 +100,20 @@ def like_f(number: int) -> Callable[[torch.Tensor], torch.Tensor]:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-@pytest.mark.parametrize(("number", "function"), [(0, "_finish"), (1, "_succeed"), (2, "_timeout")])
+@pytest.mark.parametrize(
+    ("number", "function"),
+    [
+        (0, "braze.codegen.llvm.pool:Pool._finish"),
+        (1, "braze.runtime.workers.pool:WorkerPool._take"),
+        (2, "braze.runtime.workers.pool:WorkerPool._poller"),
+    ],
+)
 def test_nobody_waits_for_a_thread_that_has_failed(
     number: int, function: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, found = Run(WAYS["plain"], tmp_path, monkeypatch), list[Outcome]()
     run.prepare()
-    code = code_of(f"braze.codegen.llvm.pool:Pool.{function}")
+    code = code_of(function)
     broken = run.compile(like_f(1000 + number))
     finished(lambda: found.append(run.call(broken, lambda: failing(code, lambda: KeyError("injected")))))
     assert found[0].raised
@@ -125,7 +132,7 @@ def test_a_module_whose_compilation_was_interrupted_is_compiled_when_it_is_asked
     run, found = Run(WAYS["plain"], tmp_path, monkeypatch), list[Outcome]()
     run.prepare()
     compiled = run.compile(like_f(3000))
-    code = code_of("braze.runtime.llvm_worker:compile_module")
+    code = code_of("braze.runtime.workers.llvm_jobs:compile_module")
 
     def again() -> None:
         with config.patch(llvm_in_process=True):

@@ -14,7 +14,7 @@ from braze.artifact import container
 from braze.artifact.compiled_graph import CompiledFxGraph
 from braze.cache.store import open_store
 from braze.codegen.llvm.backend import BETTER_LEVEL
-from braze.compile.workers.pool import CompilePool
+from braze.compile.workers import CompilePool
 from tests.models import strategies, zoo
 from tests.models.strategies import HITS, NOISY, Asked, Cell, Reference
 
@@ -43,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def workers() -> Iterator[CompilePool]:
     with CompilePool(1) as pool, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("braze.compile.workers.pool.shared", lambda: pool)
+        patch.setattr("braze.compile.workers.shared", lambda: pool)
         pool.prestart()
         yield pool
 

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from braze.runtime.ending import busy, ending, start
-from braze.runtime.forks import fork_lock
+from braze.runtime.ending import busy, ending, fork_lock, start
 
 HEAD = """
 import atexit, os, signal, sys, threading, time

@@ -25,7 +25,7 @@ def default_dtype() -> torch.dtype:
     if config.sealed() and not _sent.get():
         raise ConfigError(
             "PyTorch's default dtype was read in a worker process, and did not come with the job",
-            hint="a job runs in `braze.compile.workers.state.apply(...)` of the state that came with it",
+            hint="a job runs in `braze.compile.torch_state.apply(...)` of the state that came with it",
         )
     return torch.get_default_dtype()
 

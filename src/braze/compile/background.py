@@ -22,8 +22,7 @@ from braze.compile.report import ledger, warn_of
 from braze.compile.round_trip import compile_here, printed
 from braze.compile.switching import SwitchingCode
 from braze.errors import ArtifactError, BrazeError, UnserializableError, WorkerError
-from braze.runtime.ending import busy, ending, start
-from braze.runtime.forks import fork_lock
+from braze.runtime.ending import busy, ending, fork_lock, start
 
 __all__ = ["AsyncFxCompile"]
 

@@ -22,7 +22,7 @@ import msgspec
 
 from braze import config, notices
 from braze.errors import BrazeWarning
-from braze.runtime.forks import fork_lock
+from braze.runtime.ending import fork_lock
 
 __all__ = ["LogLine", "Said", "Warned", "captured", "levels", "replay_logs", "replay_warnings"]
 

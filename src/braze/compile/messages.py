@@ -22,12 +22,12 @@ from braze.artifact import codec, container, environment
 from braze.artifact.constants import CompiledFxGraphConstants
 from braze.artifact.schema import Versions
 from braze.compile import capture
+from braze.compile import torch_state as state
 from braze.compile.capture import Levels, LogLine, Warned
 from braze.compile.fx_compile import CompileRequest
 from braze.compile.text.parser import parse_request
 from braze.compile.text.printer import print_request
-from braze.compile.workers import state
-from braze.compile.workers.state import TorchState
+from braze.compile.torch_state import TorchState
 from braze.errors import ArtifactError, BrazeError
 from braze.runtime.engine import MadeFor
 from braze.runtime.engines import engine, engines

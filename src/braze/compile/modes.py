@@ -10,10 +10,9 @@ from braze.compile.background import AsyncFxCompile
 from braze.compile.debug_file import DebugFileFxCompile
 from braze.compile.fx_compile import FxCompile
 from braze.compile.in_process import InProcessFxCompile
-from braze.compile.out_of_process import OutOfProcessFxCompile
+from braze.compile.out_of_process import OutOfProcessFxCompile, SerializedFxCompile
 from braze.compile.progressive import ProgressiveFxCompile
-from braze.compile.serialized import SerializedFxCompile
-from braze.compile.workers.pool import prestart as prestart_workers
+from braze.compile.workers import prestart as prestart_workers
 from braze.config import Config
 from braze.errors import ConfigError
 

@@ -1,6 +1,8 @@
-"""Have graphs compiled by worker processes, our own or those of any `concurrent.futures.Executor`.
+"""Have graphs compiled by way of bytes: by worker processes, our own or those of any
+`concurrent.futures.Executor`; or here, for tests, and for whoever wants to know whether a graph can leave the
+process.
 
-A file of its own: each mode's strategy has one.
+A file of its own: strategies that ask in bytes.
 """
 
 from __future__ import annotations
@@ -11,13 +13,13 @@ from dataclasses import dataclass
 
 from braze import config
 from braze.artifact.output_code import OutputCode
+from braze.compile import workers as pool
 from braze.compile.fx_compile import CompileRequest
 from braze.compile.remote_job import compile_request
 from braze.compile.round_trip import compile_here, printed, through
-from braze.compile.workers import pool
 from braze.runtime.ending import ending
 
-__all__ = ["OutOfProcessFxCompile"]
+__all__ = ["OutOfProcessFxCompile", "SerializedFxCompile"]
 
 
 @dataclass(frozen=True)
@@ -48,3 +50,11 @@ class OutOfProcessFxCompile:
                 future.cancel()
 
         return through(request, exchange)
+
+
+@dataclass(frozen=True)
+class SerializedFxCompile:
+    """Request, bytes, request, artefact, bytes, artefact; all in the calling thread."""
+
+    def compile(self, request: CompileRequest) -> OutputCode:
+        return through(request, lambda: compile_request(printed(request).to_bytes()))

@@ -1,23 +1,29 @@
 """The job of compiling, wherever it is done: bytes in, bytes out. A module-level function, so that any
-executor can run it: our own pool, which knows it by name, threads, processes, a cluster."""
+executor can run it: our own pool, which knows it by name, threads, processes, a cluster.
+
+`JOBS` is all that compile workers know: a message names a job by its key there, and nothing else can be
+reached by it. `warm` is called once in each worker, before it says hello.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+
+import torch
 
 from braze import config
 from braze._torch import tracing
 from braze.artifact import environment
 from braze.artifact.compiled_graph import CompiledFxGraph
 from braze.artifact.schema import Versions
+from braze.compile import torch_state as state
 from braze.compile.capture import captured
 from braze.compile.fx_compile import CompileRequest
 from braze.compile.messages import Answer, Failure, Request, pack_answer
-from braze.compile.workers import state
 from braze.errors import BrazeError, ConfigError, FallbackError, UnserializableError
 
-__all__ = ["answer_to", "compile_request", "load_compiler", "other_versions"]
+__all__ = ["JOBS", "answer_to", "compile_request", "echo", "load_compiler", "other_versions", "warm"]
 
 
 def compile_request(payload: bytes) -> bytes:
@@ -93,3 +99,21 @@ def _foreign(request: CompileRequest, error: Exception) -> BrazeError:
     if request.config.strict:
         return FallbackError(f"{request.name} could not be compiled: {words}")
     return BrazeError(words)
+
+
+def echo(payload: bytes) -> bytes:
+    """Give back what came: for measuring, and for seeing that workers work."""
+    return payload
+
+
+def warm() -> None:
+    """Load torch, the compiler, and what backends need in this process."""
+    # the lazy seam: a worker is there to have the compiler loaded
+    from braze.compile.pipeline import backends  # noqa: PLC0415
+
+    torch.set_num_threads(1)
+    for backend in backends():
+        backend.warm()
+
+
+JOBS: Mapping[str, Callable[[bytes], bytes]] = {"compile": compile_request, "echo": echo}

@@ -15,7 +15,7 @@ import msgspec
 
 from braze import notices
 from braze.artifact.schema import ExternCall, Fallback, GraphInfo
-from braze.runtime.forks import fork_lock
+from braze.runtime.ending import fork_lock
 
 if TYPE_CHECKING:  # whoever only counts need not load the compiler
     from braze.codegen.backend import KernelReport

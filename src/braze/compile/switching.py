@@ -8,7 +8,7 @@ from typing import Any
 
 from braze.artifact.compiled_graph import CompiledFxGraph
 from braze.artifact.output_code import BoxedCall, OutputCode, OutputStrides
-from braze.runtime.forks import fork_lock
+from braze.runtime.ending import fork_lock
 
 __all__ = ["SwitchingCode"]
 

@@ -16,13 +16,13 @@ from braze._torch.devices import in_host_memory
 from braze.artifact.compiled_graph import CompiledFxGraph
 from braze.artifact.output_code import OutputCode
 from braze.artifact.schema import GraphInfo
+from braze.compile import torch_state as state
 from braze.compile.capture import captured
 from braze.compile.debug_file import read_request
 from braze.compile.eager_graph import run_eagerly
 from braze.compile.fx_compile import CompileRequest
 from braze.compile.in_process import InProcessFxCompile
 from braze.compile.remote_job import other_versions
-from braze.compile.workers import state
 from braze.dtypes import torch_name
 from braze.errors import BrazeError
 from braze.ops.numerics import difference

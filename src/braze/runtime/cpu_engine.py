@@ -8,11 +8,12 @@ from contextlib import AbstractContextManager
 
 from braze.config import Config
 from braze.errors import ArtifactError
-from braze.runtime import host, recompile
+from braze.runtime import host
 from braze.runtime.engine import MadeFor
 from braze.runtime.linker import LinkedCode, link
 from braze.runtime.plan import Plan
 from braze.runtime.target import Target, current_target, host_target, making_for
+from braze.runtime.workers.llvm import recompiled
 
 __all__ = ["CPU_ENGINE", "CpuEngine", "made_for", "target_of"]
 
@@ -92,7 +93,7 @@ class CpuEngine:
         written for it, and faster than none."""
         here, old = host_target(), target_of(made_for)
         target = Target(here.cpu, here.features, old.lanes)
-        return _made_for(target), recompile.compiled(sources, target)
+        return _made_for(target), recompiled(sources, target)
 
     def stream(self) -> int:
         """There is none: a call returns when the work is done."""

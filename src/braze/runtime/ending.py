@@ -29,7 +29,7 @@ from typing import Any, Final
 
 from braze._torch.frames import is_compiling
 
-__all__ = ["at_end", "busy", "ending", "start"]
+__all__ = ["at_end", "busy", "ending", "fork_lock", "start"]
 
 _PATIENCE: Final = 5.0
 """Seconds that the end waits for threads at most. They take milliseconds, unless one is inside a long call
@@ -99,6 +99,15 @@ def busy() -> Iterator[None]:
             _busy[thread] = depth
         else:
             _busy.pop(thread, None)
+
+
+def fork_lock() -> threading.RLock:
+    """A lock that nobody else holds when this process forks. It lives as long as the process, is held for
+    short, and no other such lock may be taken inside: a fork takes all of them."""
+    lock = threading.RLock()
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
+    return lock
 
 
 def _others() -> list[threading.Thread]:

@@ -10,7 +10,7 @@ from typing import Any
 from braze._torch.native import native_address
 from braze.errors import LinkError
 from braze.runtime.elf import read_symbols
-from braze.runtime.forks import fork_lock
+from braze.runtime.ending import fork_lock
 
 __all__ = ["LinkedCode", "entry_point", "link"]
 

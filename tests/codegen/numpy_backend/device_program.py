@@ -17,7 +17,7 @@ from braze.compile.cached import CachedFxCompile
 from braze.compile.fx_compile import CompileRequest
 from braze.compile.in_process import InProcessFxCompile
 from braze.compile.out_of_process import OutOfProcessFxCompile
-from braze.compile.workers.pool import CompilePool
+from braze.compile.workers import CompilePool
 from braze.errors import FallbackError
 from braze.frontend.decompositions import decompositions
 from braze.runtime.callgen import source_of

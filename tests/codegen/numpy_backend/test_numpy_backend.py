@@ -23,7 +23,7 @@ from braze.compile.modes import MODES
 from braze.compile.out_of_process import OutOfProcessFxCompile
 from braze.compile.report import ledger
 from braze.compile.switching import SwitchingCode
-from braze.compile.workers.pool import CompilePool
+from braze.compile.workers import CompilePool
 from braze.errors import ArtifactError, ConfigError, InternalError
 from braze.fuser import is_enabled
 from braze.ops.numerics import assert_agrees, in_float64

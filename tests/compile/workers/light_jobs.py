@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Mapping
 
 from braze import config
-from braze.compile.workers.frames import Kind, pack
 from braze.errors import ConfigError
+from braze.runtime.workers.worker import Kind, pack
 
 
 def warm() -> None:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from braze.compile.workers.pool import CompilePool
+from braze.compile.workers import CompilePool
 from tests.compile.workers import light_jobs
 
 ROOT = Path(__file__).parents[3]
@@ -50,7 +50,7 @@ def run_script(folder: Path, program: str, **environment: str) -> list[str]:
         capture_output=True,
         text=True,
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}", **environment},
         timeout=LONG,
         check=False,
     )

@@ -21,5 +21,5 @@ def test_it_runs(program: Block, tmp_path: Path) -> None:
 
 def test_every_file_is_named() -> None:
     text = PAGE.read_text("utf-8")
-    for path in (ROOT / "src" / "braze" / "compile" / "workers").glob("*.py"):
+    for path in (ROOT / "src" / "braze" / "runtime" / "workers").glob("*.py"):
         assert path.name == "__init__.py" or f"`{path.name}`" in text

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from braze.compile.workers import launch
-from braze.compile.workers.pool import CompilePool
+from braze.compile.workers import CompilePool
 from braze.errors import WorkerError
+from braze.runtime.workers import process as launch
 from tests.compile.workers import light_jobs as jobs
 from tests.compile.workers.support import LONG, alive, light_pool, wait_until
 

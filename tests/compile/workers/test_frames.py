@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from braze.compile.workers.frames import MAX_HEAD, Frame, FrameError, FrameReader, Kind, pack
+from braze.runtime.workers.worker import MAX_HEAD, Frame, FrameError, FrameReader, Kind, pack
 
 FRAMES = st.builds(
     Frame, st.sampled_from(Kind), st.integers(0, 2**64 - 1), st.text(max_size=20), st.binary(max_size=200)

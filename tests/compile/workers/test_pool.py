@@ -10,9 +10,9 @@ from concurrent.futures import CancelledError, wait
 import pytest
 
 from braze import config
-from braze.compile.workers import pool as pool_module
-from braze.compile.workers import sizing
-from braze.compile.workers.pool import CompilePool
+from braze.compile import workers as pool_module
+from braze.compile import workers as sizing
+from braze.compile.workers import CompilePool
 from braze.errors import WorkerError
 from tests.compile.workers.light_jobs import double, nap, once, sleep_for_ever
 from tests.compile.workers.support import LONG, alive, light_pool, wait_until

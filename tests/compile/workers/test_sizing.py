@@ -5,7 +5,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from braze.compile.workers import sizing
+from braze.compile import workers as sizing
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ import torch
 
 from braze import config
 from braze._torch import state as torch_state
-from braze.compile.workers import state
-from braze.compile.workers.state import TorchState
+from braze.compile import torch_state as state
+from braze.compile.torch_state import TorchState
 from braze.errors import ConfigError, InternalError, UnserializableError
 from tests.source_tree import PACKAGE, dotted, python_files, tree
 

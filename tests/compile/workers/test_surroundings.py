@@ -14,8 +14,9 @@ import pytest
 
 import braze
 from braze import config
-from braze.compile.workers import launch
 from braze.errors import WorkerError
+from braze.runtime.workers import process as launch
+from braze.runtime.workers.worker import Setup
 from tests.compile.workers import light_jobs as jobs
 from tests.compile.workers.support import LONG, ROOT, alive, light_pool, run_script, wait_until
 
@@ -75,7 +76,7 @@ def test_the_folders_that_packages_came_from_are_on_the_path(monkeypatch: pytest
 def test_interpreter_flags_are_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.setattr(sys, "pycache_prefix", "/elsewhere")
-    command = launch.command("[]")
+    command = launch.command(Setup(1, "jobs", path=[]))
     assert command[0] == sys.executable and {"-I", "-B", "pycache_prefix=/elsewhere"} < set(command)
 
 
@@ -91,7 +92,7 @@ def test_options_come_with_a_job_or_not_at_all() -> None:
 
 WITHOUT_A_GUARD = """
     print("imported")
-    from braze.compile.workers.pool import CompilePool
+    from braze.compile.workers import CompilePool
     from tests.compile.workers.light_jobs import double
     pool = CompilePool(1, jobs="tests.compile.workers.light_jobs")
     print(pool.submit(double, b"ab").result(60))
@@ -122,7 +123,7 @@ def test_in_a_daemonic_process(tmp_path: Path, method: str) -> None:
         tmp_path,
         """
         import multiprocessing, sys
-        from braze.compile.workers.pool import CompilePool
+        from braze.compile.workers import CompilePool
         from tests.compile.workers.light_jobs import double
 
         def work(queue, pool):
@@ -158,7 +159,7 @@ def test_after_a_fork_parent_and_child_have_workers_of_their_own(tmp_path: Path)
         tmp_path,
         """
         import os
-        from braze.compile.workers.pool import CompilePool
+        from braze.compile.workers import CompilePool
         from braze.errors import WorkerError
         from tests.compile.workers.light_jobs import double, nap
         pool = CompilePool(1, jobs="tests.compile.workers.light_jobs")
@@ -186,7 +187,7 @@ def test_a_program_that_ends_does_not_wait_for_its_jobs(tmp_path: Path) -> None:
         tmp_path,
         """
         import time
-        from braze.compile.workers.pool import CompilePool
+        from braze.compile.workers import CompilePool
         from tests.compile.workers.light_jobs import sleep_for_ever
         pool = CompilePool(2, jobs="tests.compile.workers.light_jobs")
         futures = [pool.submit(sleep_for_ever, b"") for _ in range(4)]
@@ -201,7 +202,7 @@ def test_a_program_that_ends_does_not_wait_for_its_jobs(tmp_path: Path) -> None:
 
 DIES = """
 import os, signal, time, ctypes
-from braze.compile.workers.pool import CompilePool
+from braze.compile.workers import CompilePool
 from tests.compile.workers.light_jobs import sleep_for_ever
 pool = CompilePool(2, jobs="tests.compile.workers.light_jobs")
 futures = [pool.submit(sleep_for_ever, b""), pool.submit(sleep_for_ever, b"")]

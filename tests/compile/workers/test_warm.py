@@ -9,9 +9,9 @@ import msgspec
 import pytest
 
 from benchmarks.worker_faults import storm
-from braze.compile.workers.jobs import echo
-from braze.compile.workers.pool import CompilePool
-from braze.compile.workers.state import TorchState
+from braze.compile.remote_job import echo
+from braze.compile.torch_state import TorchState
+from braze.compile.workers import CompilePool
 from braze.errors import WorkerError
 from tests.compile.workers import torch_jobs
 from tests.compile.workers.support import LONG

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from braze import config
-from braze.compile.workers import jobs
+from braze.compile import remote_job as jobs
 
 
 def warm() -> None:
@@ -34,7 +34,7 @@ def look(payload: bytes) -> bytes:
 def default_dtype(payload: bytes) -> bytes:
     """The default dtype that the compiler sees, with the state that came along, or without."""
     from braze._torch.state import default_dtype
-    from braze.compile.workers import state
+    from braze.compile import torch_state as state
 
     if not payload:
         return str(default_dtype()).encode()

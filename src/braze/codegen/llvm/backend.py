@@ -11,8 +11,8 @@ from braze.codegen.llvm.peak import peak
 from braze.config import Config
 from braze.runtime.cpu_engine import CPU_ENGINE, CpuEngine, target_of
 from braze.runtime.engine import MadeFor
-from braze.runtime.llvm_worker import compile_module
 from braze.runtime.target import current_target, host_target
+from braze.runtime.workers.llvm_jobs import compile_module
 from braze.schedule.limits import Limits
 
 __all__ = ["CPU_BACKEND", "CpuBackend"]

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from braze.compile.workers.pool import CompilePool
+from braze.compile.workers import CompilePool
 from braze.errors import InternalError, WorkerError
 from braze.inspect.fuzz.generate import MODES, mode_of
 from braze.inspect.fuzz.jobs import Explored, Query, options_here

@@ -1,6 +1,6 @@
 """What fuzzing asks of a worker process: a program from a seed, and what comes of it.
 
-The module is a table of jobs for `braze.compile.workers.pool.CompilePool`. A job ends with an answer, or its
+The module is a table of jobs for `braze.compile.workers.CompilePool`. A job ends with an answer, or its
 worker is lost with it: it died, or was ended because it took too long.
 
 A file of its own: worker processes load it by its name.
@@ -17,8 +17,8 @@ import msgspec
 import torch
 
 from braze import config
-from braze.compile.workers import state
-from braze.compile.workers.jobs import warm as warm_compiler
+from braze.compile import torch_state as state
+from braze.compile.remote_job import warm as warm_compiler
 from braze.inspect.fuzz.generate import generate
 from braze.inspect.fuzz.judge import Settings, Verdict, judge, runs_eagerly
 from braze.inspect.fuzz.program import Program

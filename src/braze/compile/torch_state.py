@@ -34,7 +34,7 @@ import torch
 from braze._torch.state import as_sent
 from braze.dtypes import dtype_named, torch_name
 from braze.errors import InternalError, UnserializableError
-from braze.runtime.forks import fork_lock
+from braze.runtime.ending import fork_lock
 
 __all__ = ["TorchState", "apply", "capture"]
 
