@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import threading
 from functools import lru_cache
 
@@ -13,9 +14,12 @@ from braze.codegen.llvm.generate import KernelCode, generate, scratch_bytes
 from braze.ops.interpreter import interpret
 from braze.ops.kernel import Kernel
 from braze.runtime.expr import Symbol
-from tests.codegen.llvm.machine import compile_module
+from tests.codegen.llvm.machine import VECTOR_BITS, compile_module
 
 WIDTHS = (1, 4, 8, 16)
+
+_OF_EIGHT_DOUBLES = re.compile(r"@Sleef_\w+d8_")
+"""Functions of SLEEF's that are made of AVX-512."""
 
 
 @lru_cache(maxsize=256)
@@ -98,6 +102,8 @@ def check(
     interpret(kernel, expected, sizes)
     for width in widths:
         code = generate(kernel, width)
+        if VECTOR_BITS < 512 and _OF_EIGHT_DOUBLES.search(code.text):
+            continue
         seen: dict[str, torch.Tensor] | None = None
         for nthreads in threads:
             actual = {n: guarded(t, offset) for n, t in buffers.items()}
