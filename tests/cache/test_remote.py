@@ -20,10 +20,9 @@ from fsspec.implementations.memory import MemoryFileSystem
 from braze import config
 from braze.cache import remote as module
 from braze.cache.background import Background
-from braze.cache.breaker import Breaker
 from braze.cache.envelope import seal
 from braze.cache.keyring import KeyRing
-from braze.cache.remote import RemoteCache, configured, entry_name, signer_of
+from braze.cache.remote import Breaker, RemoteCache, configured, entry_name, signer_of
 
 KEY = "ab" * 32
 OTHER_KEY = "cd" * 32

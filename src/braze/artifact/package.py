@@ -38,6 +38,7 @@ from braze.artifact.model_info import Model, Weight, decode, encode
 from braze.artifact.weights import pack_weights, unpack_weights
 from braze.cache.detached import sign_members
 from braze.cache.keyring import KeyRing, TrustedKey
+from braze.cache.paths import replaced
 from braze.cache.signed_archive import is_signature, verify_any
 from braze.errors import ArtifactError
 from braze.version import __version__
@@ -130,14 +131,8 @@ def sign_package(path: str | os.PathLike[str], keyring: KeyRing, key: str | None
 
 
 def _write(path: str | os.PathLike[str], members: Mapping[str, Sequence[Buffer]]) -> None:
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.urandom(4).hex()}.part")
-    try:
-        with partial.open("wb") as file:
-            write_archive(file, members)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replaced(Path(path)) as partial, partial.open("wb") as file:
+        write_archive(file, members)
 
 
 def _numbered(name: str, number: int) -> str:

@@ -21,11 +21,11 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from braze.cache.admission import admit
 from braze.cache.entries import EntryInfo
 from braze.cache.envelope import open_sealed, peek, seal
 from braze.cache.keyring import KeyRing
 from braze.cache.keys import Key
+from braze.cache.paths import replaced
 from braze.cache.remote import MAX_ENTRY, MAX_FILE, entry_name, signer_of
 from braze.cache.store import Store
 from braze.errors import ArtifactError, CacheError, SignatureError
@@ -72,10 +72,12 @@ def export_entries(
     """
     path = Path(path)
     chosen = keyring.signer(signer)
-    partial = path.with_name(f".{path.name}.{os.urandom(4).hex()}.part")
     done = []
     try:
-        with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        with (
+            replaced(path) as partial,
+            zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        ):
             written: set[str] = set()
             for info in entries:
                 found = [entry for entry in store.get(info.key) if entry.id == info.id]
@@ -104,11 +106,8 @@ def export_entries(
                 name = entry_name(entry.key, entry.guards, entry.payload, chosen.id)
                 archive.writestr(_member(name), sealed)
                 done.append(_transfer(info, str(chosen)))
-        os.replace(partial, path)
     except OSError as error:
         raise CacheError(f"{path} cannot be written: {error}", hint="choose another place") from error
-    finally:
-        partial.unlink(missing_ok=True)
     return done
 
 
@@ -148,7 +147,7 @@ def _import_one(
         if (header.key, header.level, header.guards) in known:
             return shown._replace(reason="it is in the cache already")
         key = _key(archive, header.key)
-        stored = admit(store, key, opened)
+        stored = opened.store(store, key)
         known.add((header.key, header.level, header.guards))
         return shown._replace(done=stored, reason="" if stored else store.problem or "the cache took it not")
     except SignatureError as error:

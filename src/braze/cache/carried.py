@@ -14,7 +14,6 @@ import msgspec
 
 from braze import config
 from braze._torch import cache_artifacts
-from braze.cache.admission import admit
 from braze.cache.envelope import open_sealed, peek, seal
 from braze.cache.keyring import KeyRing
 from braze.cache.keys import Key
@@ -120,7 +119,7 @@ def load(content: bytes) -> None:
         if any(entry.level == claimed.level for entry in store.get(key.digest, claimed.guards.__eq__)):
             return
         opened = open_sealed(carried.sealed, key.digest, KeyRing())
-        if not admit(store, key, opened):
+        if not opened.store(store, key):
             _log.warning("a cache artefact could not be stored: %s", store.problem or "it is too large")
     except BrazeError as error:
         _log.warning("a cache artefact was refused: %s (%s)", error.what, error.hint)

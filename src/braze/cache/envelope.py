@@ -20,12 +20,16 @@ import hashlib
 import importlib.metadata
 import struct
 from datetime import datetime, timezone
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
 from braze.cache.keyring import SIGNATURE_BYTES, KeyRing, Signature, TrustedKey
 from braze.errors import ArtifactError, SignatureError, UnserializableError
+
+if TYPE_CHECKING:
+    from braze.cache.keys import Key
+    from braze.cache.store import Store
 
 __all__ = ["MAGIC", "VERSION", "Header", "Opened", "open_sealed", "peek", "seal"]
 
@@ -66,6 +70,19 @@ class Opened(NamedTuple):
     payload: memoryview
     signer: TrustedKey
     header: Header
+
+    def store(self, store: Store, key: Key) -> bool:
+        """Put it into a store as the answer to ``key``, under the id of its signer. Whether it is stored."""
+        header = self.header
+        return store.put(
+            key,
+            bytes(self.payload),
+            name=header.name,
+            kind=header.kind,
+            level=header.level,
+            guards=header.guards,
+            origin=self.signer.id,
+        )
 
 
 def seal(

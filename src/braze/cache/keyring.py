@@ -30,8 +30,12 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from braze import config
-from braze.cache.paths import keyring_folder
-from braze.cache.private import complaint, make_private_folder, write_private_file
+from braze.cache.paths import (
+    keyring_folder,
+    make_private_folder,
+    permission_problem,
+    write_private_file,
+)
 from braze.errors import KeyringError, SignatureError
 
 if TYPE_CHECKING:
@@ -324,7 +328,7 @@ def _shown(text: str) -> str:
 
 def _require_private(path: Path, *, secret: bool = False) -> None:
     with _reporting(path):
-        found = complaint(path, secret=secret)
+        found = permission_problem(path, secret=secret)
     if found is not None:
         mode = "u=rwX,go=" if secret else "go-w"
         raise KeyringError(

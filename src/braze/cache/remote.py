@@ -27,7 +27,6 @@ from urllib.parse import urlsplit, urlunsplit
 
 from braze import config
 from braze.cache.background import Background
-from braze.cache.breaker import Breaker
 from braze.cache.envelope import MAX_OVERHEAD, Opened, open_sealed, seal
 from braze.cache.keyring import KeyRing
 from braze.cache.paths import keyring_folder
@@ -37,7 +36,7 @@ from braze.runtime.ending import start
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-__all__ = ["Counts", "RemoteCache", "configured", "entry_name", "signer_of"]
+__all__ = ["Breaker", "Counts", "RemoteCache", "configured", "entry_name", "signer_of"]
 
 _log = logging.getLogger("braze")
 
@@ -84,6 +83,39 @@ def signer_of(path: str) -> str | None:
     """The id of the key that the name of an entry claims; None if it is no such name."""
     found = _FILE.fullmatch(path.rsplit("/", 1)[-1])
     return found.group("signer") if found else None
+
+
+class Breaker:
+    """Whether something that failed lately may be asked again: not before a pause that doubles each time.
+
+    ``first`` and ``longest`` pause in seconds; ``clock`` gives seconds that never go back.
+    """
+
+    def __init__(
+        self, first: float = 5.0, longest: float = 600.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._first = first
+        self._longest = longest
+        self._clock = clock
+        self._failures = 0
+        self._until = 0.0
+
+    @property
+    def allows(self) -> bool:
+        """Whether to ask now."""
+        return self._failures == 0 or self._clock() >= self._until
+
+    def failed(self) -> float:
+        """Note a failure; the seconds of the pause that begins."""
+        pause = min(self._longest, self._first * 2.0 ** min(self._failures, 32))
+        self._failures += 1
+        self._until = self._clock() + pause
+        return pause
+
+    def succeeded(self) -> bool:
+        """Note an answer; whether there were failures before it."""
+        recovered, self._failures = self._failures > 0, 0
+        return recovered
 
 
 class RemoteCache:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from braze.cache import carried, remote
-from braze.cache.admission import admit
 from braze.cache.entries import Entry
 from braze.cache.keyring import KeyRing
 from braze.cache.keys import Key
@@ -64,7 +63,7 @@ class Shelf:
             return
         for opened in self._remote.get(key.digest, level=self.level):
             if accepts(opened.header.guards):
-                admit(self._store, key, opened)
+                opened.store(self._store, key)
                 yield Found(key.digest, bytes(opened.payload), opened.header.guards, opened.signer.id)
 
     def _is_trusted(self, origin: str) -> bool:

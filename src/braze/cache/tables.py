@@ -1,4 +1,4 @@
-"""The statements on the cache's tables (see `braze.cache.schema`). Each function works inside its caller's
+"""The statements on the cache's tables (see `braze.cache.database`). Each function works inside its caller's
 transaction.
 
 What cannot have been written by Braze raises `Damage`; SQLite's own errors pass.
