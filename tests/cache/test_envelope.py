@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from braze.cache import envelope
-from braze.cache.detached import SUFFIX, sign_file, sign_members, verify_file, verify_members
 from braze.cache.envelope import Header, open_sealed, peek, seal
 from braze.cache.keyring import KeyRing
+from braze.cache.signatures import SUFFIX, sign_file, sign_members, verify_file, verify_members
 from braze.errors import ArtifactError, KeyringError, SignatureError, UnserializableError
 
 KEY = "ab" * 32

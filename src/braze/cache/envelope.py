@@ -41,7 +41,7 @@ MAX_HEADER: Final = 1 << 22
 _PREFIX: Final = struct.Struct("<8sII")
 MAX_OVERHEAD: Final = _PREFIX.size + MAX_HEADER + SIGNATURE_BYTES
 """By how many bytes a sealed entry can be longer than its payload."""
-_SUBJECT: Final = b"braze sealed entry 1\n"
+_KIND: Final = "sealed entry"
 
 
 class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -121,7 +121,7 @@ def seal(
     if len(encoded) > MAX_HEADER:
         raise UnserializableError(f"an entry cannot be sealed: its header would have {len(encoded)} bytes")
     head = _PREFIX.pack(MAGIC, VERSION, len(encoded)) + encoded
-    return b"".join([head, keyring.sign(_SUBJECT + head, chosen.id).value, payload])
+    return b"".join([head, keyring.sign(_KIND, head, chosen.id).value, payload])
 
 
 def peek(data: bytes | memoryview) -> Header:
@@ -146,7 +146,7 @@ def open_sealed(
     """
     header, head, signature, payload = _parse(memoryview(data))
     signed = Signature(header.signer, signature) if header.signer else None
-    signer = keyring.verify(_SUBJECT + head, signed)
+    signer = keyring.verify(_KIND, head, signed)
     for what, asked, found in (
         ("key", key_digest, header.key),
         ("level", level, header.level),

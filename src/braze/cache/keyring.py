@@ -11,7 +11,7 @@ the first 20 hexadecimal digits of the SHA-256 of those 32 bytes; a ring never h
 signature is always checked with the whole key.
 
 What is signed begins with a line that says what it is (``braze sealed entry 1``, ``braze signed files 1``),
-so that a signature of one kind of thing never passes for one of another.
+so that a signature of one kind of thing never passes for one of another: see `KeyRing.sign`.
 """
 
 from __future__ import annotations
@@ -184,8 +184,9 @@ class KeyRing:
             )
         return chosen
 
-    def sign(self, message: bytes, key: str | None = None) -> Signature:
-        """Sign ``message`` with the own key of that name or id, or with the `default` one.
+    def sign(self, kind: str, message: bytes, key: str | None = None) -> Signature:
+        """Sign ``message``, which is of that kind, with the own key of that name or id, or with the `default`
+        one.
 
         Raises `KeyringError` if there is no such key, or its private key cannot be used.
         """
@@ -206,10 +207,10 @@ class KeyRing:
             raise KeyringError(f"{file} holds no private key that can be read: {error}") from error
         if not isinstance(private, Ed25519PrivateKey) or _public_of(private) != chosen.public:
             raise KeyringError(f"{file} holds another key than its name says")
-        return Signature(chosen.id, private.sign(message))
+        return Signature(chosen.id, private.sign(_signed(kind, message)))
 
-    def verify(self, message: bytes, signature: Signature | None) -> TrustedKey:
-        """The trusted key with which ``message`` was signed.
+    def verify(self, kind: str, message: bytes, signature: Signature | None) -> TrustedKey:
+        """The trusted key with which ``message`` was signed as one of that kind.
 
         Raises `SignatureError` if there is no signature, if its key is not trusted, or if it is not that
         key's signature of these very bytes.
@@ -227,7 +228,7 @@ class KeyRing:
                 f"it is signed with the key {_shown(signature.signer)}, which is not trusted"
             )
         try:
-            Ed25519PublicKey.from_public_bytes(key.public).verify(signature.value, message)
+            Ed25519PublicKey.from_public_bytes(key.public).verify(signature.value, _signed(kind, message))
         except (InvalidSignature, ValueError) as error:
             raise SignatureError(
                 f"the signature is not one of {key} over these bytes",
@@ -315,6 +316,10 @@ def _parse(text: str) -> tuple[bytes, str | None]:
             hint=f"a key is one line: {ALGORITHM} <44 characters of base64> <name>",
         ) from error
     return public, words[2] if len(words) == 3 else None
+
+
+def _signed(kind: str, message: bytes) -> bytes:
+    return f"braze {kind} 1\n".encode() + message
 
 
 def _public_of(private: Ed25519PrivateKey) -> bytes:

@@ -18,10 +18,9 @@ from rich.text import Text
 
 import braze
 from braze.cache.bundle import Transfer, export_entries, import_entries
-from braze.cache.detached import sign_file, verify_file
 from braze.cache.entries import EntryInfo
 from braze.cache.keyring import KeyRing, TrustedKey
-from braze.cache.signed_archive import sign_archive, verify_archive
+from braze.cache.signatures import sign_archive, sign_file, verify_archive, verify_file
 from braze.cache.store import Store
 from braze.cli.cache import cache, opened_store, require_usable
 from braze.cli.tables import table
