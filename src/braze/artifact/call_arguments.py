@@ -20,7 +20,7 @@ from braze.runtime.overlaps import overlapping_pair
 from braze.runtime.plan import BindSize, CheckRange, CheckSizes, CheckTensor, Plan, SymbolRange
 from braze.runtime.spec import TensorSpec, restrided
 
-__all__ = ["Checks", "Signature", "argument_paths"]
+__all__ = ["CallSignature", "Checks", "argument_paths"]
 
 
 def argument_paths(parameters: Parameters) -> list[str]:
@@ -35,7 +35,7 @@ def _arguments(parameters: Parameters) -> list[tuple[str, Any]]:
     return [*zip(names, positional, strict=True), *keywords]
 
 
-class Signature:
+class CallSignature:
     """From positional and keyword arguments to leaves."""
 
     def __init__(self, parameters: Parameters) -> None:

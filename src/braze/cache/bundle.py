@@ -3,7 +3,7 @@
 ::
 
     <first two digits>/<digest of a key>/key.json                        the key's named texts
-    <first two digits>/<digest of a key>/<content>-<signer>.braze        sealed entries
+    <first two digits>/<digest of a key>/<content>-<signer>.braze        signed entries
 
 So unpacking one into a folder makes that folder a remote cache. The texts need no signature: their digest is
 the key that each entry is signed for.
@@ -21,16 +21,16 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from braze.cache.entries import EntryInfo
-from braze.cache.envelope import open_sealed, peek, seal
 from braze.cache.keyring import KeyRing
 from braze.cache.keys import Key
 from braze.cache.paths import replaced
+from braze.cache.records import EntryInfo
 from braze.cache.remote import MAX_ENTRY, MAX_FILE, entry_name, signer_of
-from braze.cache.store import Store
+from braze.cache.signed_entry import read_header, sign_entry, verify_entry
+from braze.cache.store import CacheStore
 from braze.errors import ArtifactError, CacheError, SignatureError
 
-__all__ = ["Transfer", "export_entries", "import_entries"]
+__all__ = ["TransferResult", "export_entries", "import_entries"]
 
 MAX_MEMBERS: Final = 100_000
 _MAX_KEY: Final = 1 << 26
@@ -38,10 +38,10 @@ _MAX_KEY: Final = 1 << 26
 _DAMAGE: Final = (
     zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OSError,
 )  # fmt: skip
-_TIME: Final = (1980, 1, 1, 0, 0, 0)  # the zip format's zero; the seal says when it was made
+_TIME: Final = (1980, 1, 1, 0, 0, 0)  # the zip format's zero; the header says when it was made
 
 
-class Transfer(NamedTuple):
+class TransferResult(NamedTuple):
     """What became of one entry: ``done``, or not, for ``reason``."""
 
     key: str
@@ -60,11 +60,11 @@ class _KeyDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def export_entries(
     path: str | os.PathLike[str],
-    store: Store,
+    store: CacheStore,
     entries: Iterable[EntryInfo],
     keyring: KeyRing,
     signer: str | None = None,
-) -> list[Transfer]:
+) -> list[TransferResult]:
     """Seal entries of a store with the ring's own key (``signer``: its name or id; None: the default) and
     write them to one file, which appears when it is complete.
 
@@ -89,7 +89,7 @@ def export_entries(
                 if len(entry.payload) > MAX_ENTRY:
                     done.append(_transfer(info, "", "it is too large to travel"))
                     continue
-                sealed = seal(
+                signed = sign_entry(
                     entry.payload,
                     entry.key,
                     keyring,
@@ -104,14 +104,14 @@ def export_entries(
                     archive.writestr(_member(texts), msgspec.json.encode(_KeyDocument(list(key.parts))))
                     written.add(texts)
                 name = entry_name(entry.key, entry.guards, entry.payload, chosen.id)
-                archive.writestr(_member(name), sealed)
+                archive.writestr(_member(name), signed)
                 done.append(_transfer(info, str(chosen)))
     except OSError as error:
         raise CacheError(f"{path} cannot be written: {error}", hint="choose another place") from error
     return done
 
 
-def import_entries(path: str | os.PathLike[str], store: Store, keyring: KeyRing) -> list[Transfer]:
+def import_entries(path: str | os.PathLike[str], store: CacheStore, keyring: KeyRing) -> list[TransferResult]:
     """Put the entries of a file into a store: those that a trusted key signed, each by itself. What the store
     has under the same key and guards stays as it is.
 
@@ -132,17 +132,17 @@ def import_entries(path: str | os.PathLike[str], store: Store, keyring: KeyRing)
 def _import_one(
     archive: zipfile.ZipFile,
     name: str,
-    store: Store,
+    store: CacheStore,
     keyring: KeyRing,
     known: set[tuple[str, int, str]],
-) -> Transfer:
+) -> TransferResult:
     digest = name.split("/")[1] if name.count("/") == 2 else ""
-    shown = Transfer(digest, name.rsplit("/", 1)[-1], 0, signer_of(name) or "nobody", False, "")
+    shown = TransferResult(digest, name.rsplit("/", 1)[-1], 0, signer_of(name) or "nobody", False, "")
     try:
         data = _read(archive, name, MAX_FILE)
-        header = peek(data)
+        header = read_header(data)
         shown = shown._replace(key=header.key, name=header.name, nbytes=header.size, signer=header.signer)
-        opened = open_sealed(data, header.key, keyring)
+        opened = verify_entry(data, header.key, keyring)
         shown = shown._replace(signer=str(opened.signer))
         if (header.key, header.level, header.guards) in known:
             return shown._replace(reason="it is in the cache already")
@@ -203,5 +203,5 @@ def _member(name: str) -> zipfile.ZipInfo:
     return member
 
 
-def _transfer(info: EntryInfo, signer: str, reason: str = "") -> Transfer:
-    return Transfer(info.key, info.name, info.nbytes, signer, not reason, reason)
+def _transfer(info: EntryInfo, signer: str, reason: str = "") -> TransferResult:
+    return TransferResult(info.key, info.name, info.nbytes, signer, not reason, reason)

@@ -10,7 +10,7 @@ retires it. A public key travels as one line of text, ``braze-ed25519 <32 bytes 
 the first 20 hexadecimal digits of the SHA-256 of those 32 bytes; a ring never holds two keys of one id, and a
 signature is always checked with the whole key.
 
-What is signed begins with a line that says what it is (``braze sealed entry 1``, ``braze signed files 1``),
+What is signed begins with a line that says what it is (``braze signed entry 1``, ``braze signed files 1``),
 so that a signature of one kind of thing never passes for one of another: see `KeyRing.sign`.
 """
 
