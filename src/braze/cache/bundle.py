@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import zipfile
-import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -26,6 +25,7 @@ from braze.cache.keys import Key
 from braze.cache.paths import replaced
 from braze.cache.records import EntryInfo
 from braze.cache.remote import MAX_ENTRY, MAX_FILE, entry_name, signer_of
+from braze.cache.signatures import ZIP_ERRORS
 from braze.cache.signed_entry import read_header, sign_entry, verify_entry
 from braze.cache.store import CacheStore
 from braze.errors import ArtifactError, CacheError, SignatureError
@@ -34,10 +34,6 @@ __all__ = ["TransferResult", "export_entries", "import_entries"]
 
 MAX_MEMBERS: Final = 100_000
 _MAX_KEY: Final = 1 << 26
-# What zipfile raises for archives that are damaged, encrypted, or packed in ways it has no code for.
-_DAMAGE: Final = (
-    zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OSError,
-)  # fmt: skip
 _TIME: Final = (1980, 1, 1, 0, 0, 0)  # the zip format's zero; the header says when it was made
 
 
@@ -175,7 +171,7 @@ def _read(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
             data = member.read(limit + 1)
     except KeyError as error:
         raise ArtifactError(f"{name} is missing") from error
-    except _DAMAGE as error:
+    except (*ZIP_ERRORS, OSError) as error:
         raise ArtifactError(f"{name} is damaged: {error}") from error
     if len(data) > limit:
         raise ArtifactError(f"{name} has more than {limit} bytes")
@@ -191,7 +187,7 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[zipfile.ZipFile]:
             raise CacheError(f"{path} cannot be read: {error.strerror}", hint="is the path right?") from error
         try:
             archive = stack.enter_context(zipfile.ZipFile(file))
-        except _DAMAGE as error:
+        except (*ZIP_ERRORS, OSError) as error:
             raise ArtifactError(f"{path} is not a file of `braze cache export`: {error}") from error
         yield archive
 

@@ -34,6 +34,7 @@ from braze.errors import ArtifactError, SignatureError
 __all__ = [
     "PACKAGE",
     "SUFFIX",
+    "ZIP_ERRORS",
     "is_signature",
     "sign_archive",
     "sign_file",
@@ -55,8 +56,8 @@ _KIND: Final = "signed files"
 _FILE: Final = "file"
 _CONTENT: Final = "content"
 _SIGNATURE: Final = re.compile(r"(?:[^/]+/)?extra/braze-signature-[0-9a-f]{20}\.json")
-# What zipfile raises for archives that are damaged, encrypted, or packed in ways it has no code for.
-_DAMAGE: Final = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
+ZIP_ERRORS: Final = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
+"""What zipfile raises for archives that are damaged, encrypted, or packed in ways it has no code for."""
 
 
 class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -210,7 +211,7 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, bytes], dict[str, byt
     documents: dict[str, bytes] = {}
     try:
         archive = zipfile.ZipFile(path)
-    except _DAMAGE as error:
+    except ZIP_ERRORS as error:
         raise ArtifactError(f"{path} is not an intact archive: {error}") from error
     with archive:
         for info in archive.infolist():
@@ -223,7 +224,7 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, bytes], dict[str, byt
                         documents[name] = member.read(MAX_BYTES + 1)
                     else:
                         members[name] = _digest(member)
-            except _DAMAGE as error:
+            except ZIP_ERRORS as error:
                 raise ArtifactError(f"the member {name!r} of the archive is damaged: {error}") from error
     return members, documents
 
