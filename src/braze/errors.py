@@ -67,6 +67,17 @@ class BrazeError(Exception):
         return self
 
 
+class Refused(Exception):
+    """This cannot be done, because ...: how a function of Braze tells those that called it, which then go on
+    in another way. The reason is worded for users: they see it in a warning, a report, or an error made of
+    it."""
+
+    @property
+    def reason(self) -> str:
+        """Why not."""
+        return str(self)
+
+
 class LoweringError(BrazeError):
     """An ATen operator could not be turned into IR. The node falls back to eager; strict mode raises."""
 

@@ -72,11 +72,12 @@ class MemoryEntries:
 
     def __call__(self, gm: Any, example_inputs: Sequence[Any]) -> Callable[..., Any]:
         options = config.current()
-        key = level2.describe(gm, example_inputs, options)
-        found = None if isinstance(key, str) else level2.find(self, key, gm)
+        key = level2.key_of(gm, example_inputs, options)
+        found = None if key is None else level2.find(self, key, gm)
         if found is not None:
             return dynamo.untraced(found)
-        return compile_parts(gm, example_inputs, options, self, Recording(self, key, gm))
+        recording = None if key is None else Recording(self, key, gm)
+        return compile_parts(gm, example_inputs, options, self, recording)
 
     @property
     def stored(self) -> int:

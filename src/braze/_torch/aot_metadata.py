@@ -15,6 +15,7 @@ from torch._functorch._aot_autograd.schemas import MutationType, OutputType
 from torch._guards import TracingContext
 
 from braze.dtypes import torch_name
+from braze.errors import Refused
 
 __all__ = [
     "CallFacts",
@@ -90,33 +91,27 @@ _KINDS = {
 }
 
 
-def call_facts() -> CallFacts | str:
-    """The facts of the function that is being compiled, or why they cannot be told. To be called while a
-    forward or inference graph is being compiled."""
+def call_facts() -> CallFacts:
+    """The facts of the function that is being compiled. To be called while a forward or inference graph is
+    being compiled. Raises `Refused` where they cannot be told."""
     context = TracingContext.try_get()
     metadata = None if context is None else context.fw_metadata
     if metadata is None:
-        return "AOTAutograd told nothing of the function"
+        raise Refused("AOTAutograd told nothing of the function")
     try:
         return _call_facts(metadata)
     except AttributeError as error:
-        return f"AOTAutograd's notes are not as they are expected to be: {error}"
+        raise Refused(f"AOTAutograd's notes are not as they are expected to be: {error}") from None
 
 
-def _call_facts(metadata: Any) -> CallFacts | str:
+def _call_facts(metadata: Any) -> CallFacts:
     for reason in _strange(metadata):
-        return reason
-    tangents = []
-    for meta in metadata.subclass_tangent_meta:
-        tangent = _tangent(meta)
-        if isinstance(tangent, str):
-            return tangent
-        tangents.append(tangent)
+        raise Refused(reason)
     return CallFacts(
         inputs=tuple([_input(info) for info in metadata.input_info]),
         outputs=tuple([_output(info) for info in metadata.output_info]),
         bases=metadata.num_intermediate_bases,
-        tangents=tuple(tangents),
+        tangents=tuple([_tangent(meta) for meta in metadata.subclass_tangent_meta]),
         unchecked=getattr(metadata, "num_tensors_saved_with_no_vc_check", None) or 0,
         numbers=metadata.num_symints_saved_for_bw or 0,
         grad_mode=metadata.grad_enabled_mutation,
@@ -183,16 +178,16 @@ def _output(info: Any) -> OutputFacts:
     )
 
 
-def _tangent(meta: Any) -> TangentFacts | str:
+def _tangent(meta: Any) -> TangentFacts:
     layout = getattr(meta, "memory_format", None)
     if not _is_plain(meta) or layout is None:
-        return "a gradient that comes in is not a plain tensor"
+        raise Refused("a gradient that comes in is not a plain tensor")
     if isinstance(layout, torch.memory_format):
         return TangentFacts(None, None, torch_name(layout))
     if layout.memory_format is not None:
         return TangentFacts(None, None, torch_name(layout.memory_format))
     if not _plain_numbers(layout.size) or not _plain_numbers(layout.stride):
-        return "a gradient that comes in has symbolic strides"
+        raise Refused("a gradient that comes in has symbolic strides")
     return TangentFacts(tuple(layout.size), tuple(layout.stride), None)
 
 

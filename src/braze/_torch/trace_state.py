@@ -21,6 +21,7 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from braze._torch import shapes
 from braze._torch.native import storage_id
+from braze.errors import Refused
 
 __all__ = [
     "GraphInput",
@@ -99,9 +100,10 @@ def _graph_input(node: Node, example: Any) -> GraphInput:
         return GraphInput(reason=f"is a {type(example).__name__}")
     if not isinstance(traced, FakeTensor):
         return GraphInput(reason="was not traced")
-    facts = _plain(example)
-    if isinstance(facts, str):
-        return GraphInput(reason=facts)
+    try:
+        facts = _plain(example)
+    except Refused as refusal:
+        return GraphInput(reason=refusal.reason)
     if not _has_symbols(traced):
         # Dynamo's own fake tensor went through the function, which may have changed its sizes
         return GraphInput(tensor=facts, static=static)
@@ -113,15 +115,17 @@ def _graph_input(node: Node, example: Any) -> GraphInput:
 
 
 def _own_input(tensor: torch.Tensor) -> GraphInput:
-    facts = _plain(tensor)
-    return GraphInput(reason=facts) if isinstance(facts, str) else GraphInput(tensor=facts, static="own")
+    try:
+        return GraphInput(tensor=_plain(tensor), static="own")
+    except Refused as refusal:
+        return GraphInput(reason=refusal.reason)
 
 
-def _plain(tensor: torch.Tensor) -> TensorFacts | str:
+def _plain(tensor: torch.Tensor) -> TensorFacts:
     if type(tensor) not in _KINDS:
-        return f"is a tensor subclass, {type(tensor).__name__}"
+        raise Refused(f"is a tensor subclass, {type(tensor).__name__}")
     if tensor.layout is not torch.strided:
-        return f"has the layout {tensor.layout}"
+        raise Refused(f"has the layout {tensor.layout}")
     return _tensor(tensor, "Parameter" if isinstance(tensor, torch.nn.Parameter) else "Tensor")
 
 

@@ -14,17 +14,17 @@ from braze._torch.operators import qualified_name
 from braze.artifact.compiled_graph import CompiledFxGraph
 from braze.artifact.graph_call import GRAPHS_OF, GraphCall
 from braze.compile.fx_compile import CompileRequest
-from braze.errors import BrazeError
+from braze.errors import BrazeError, Refused
 
 __all__ = ["calls_of_graphs", "graphs_inside", "returns_a_tuple"]
 
 
 def calls_of_graphs(
     request: CompileRequest, compiled: Callable[[CompileRequest], CompiledFxGraph]
-) -> dict[str, GraphCall | str]:
+) -> dict[str, GraphCall | Refused]:
     """For each node that calls an operator with graphs, by name: its call with these compiled, or why it has
     none. Raises what ``compiled`` raises where the options are strict."""
-    found: dict[str, GraphCall | str] = {}
+    found: dict[str, GraphCall | Refused] = {}
     once = _Once(request, compiled)
     for node in _calls(request.gm):
         try:
@@ -33,7 +33,7 @@ def calls_of_graphs(
             if request.config.strict:
                 raise
             what = error.what if isinstance(error, BrazeError) else f"{type(error).__name__}: {error}"
-            found[node.name] = f"a graph inside of it could not be compiled: {what}"
+            found[node.name] = Refused(f"a graph inside of it could not be compiled: {what}")
     return found
 
 

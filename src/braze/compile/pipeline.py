@@ -22,7 +22,7 @@ from braze.compile.guards import GuardWatch
 from braze.compile.inner_graphs import calls_of_graphs
 from braze.compile.report import GraphReport, ledger
 from braze.compile.verifying import KernelVerifier
-from braze.errors import WorkerError
+from braze.errors import Refused, WorkerError
 from braze.lowering import families as families  # fills the registry of lowerings
 from braze.lowering.graph import GraphLowering
 from braze.runtime.callgen import CompiledCall, Instrument
@@ -64,7 +64,7 @@ def compile_graph(request: CompileRequest, *, link: bool = True) -> CompiledFxGr
 def _compile(
     request: CompileRequest,
     folder: DebugFolder,
-    inner: Mapping[str, GraphCall | str],
+    inner: Mapping[str, GraphCall | Refused],
     watch: GuardWatch,
     forced: Mapping[str, str],
     link: bool,

@@ -22,7 +22,6 @@ from braze.config import Config
 from braze.errors import ConfigError
 from braze.frontend import level2
 from braze.frontend.as_captured import or_as_captured
-from braze.frontend.dynamo_key import DynamoKey
 from braze.frontend.entries import open_entries
 from braze.runtime.ending import busy
 from braze.runtime.engines import check_options
@@ -76,13 +75,11 @@ def braze(
 
 def _compiled(gm: GraphModule, example_inputs: Sequence[Any], config: Config) -> _Compiled:
     entries = without_cache(lambda: open_entries(config), None)
-    key: DynamoKey | str = "the cache is not used"
+    key = None
     if entries is not None:
-        undescribed: DynamoKey | str = "it could not be described"
-        key = without_cache(lambda: level2.describe(gm, example_inputs, config), undescribed)
-        found = None
-        if not isinstance(key, str):
-            found = without_cache(lambda: level2.find(entries, key, gm, strict=config.strict), None)
+        key = without_cache(lambda: level2.key_of(gm, example_inputs, config), None)
+    if entries is not None and key is not None:
+        found = without_cache(lambda: level2.find(entries, key, gm, strict=config.strict), None)
         if found is not None:
             return dynamo.untraced(found)
     # tracing and compiling are loaded for the first graph that needs them: a hit never does

@@ -23,6 +23,7 @@ from braze.artifact.call_spec import (
     Tangent,
 )
 from braze.compile.fx_compile import GraphKind
+from braze.errors import Refused
 from braze.frontend.second_order import curved_inputs
 from braze.frontend.views import Views, places, views_made_inside
 
@@ -36,8 +37,8 @@ class CallCapture:
 
     ``reason`` tells why there will be no spec, None as long as there may be one."""
 
-    def __init__(self, inputs: int, views: Views, reason: str | None = None) -> None:
-        self.reason = reason
+    def __init__(self, inputs: int, views: Views) -> None:
+        self.reason: str | None = None
         self._inputs = inputs
         self._views = views
         self._places: Mapping[int, Place] = {}
@@ -60,26 +61,27 @@ class CallCapture:
         if self._facts is not None:
             self.reason = "it was split into several graphs"
             return
+        try:
+            self._note_forward(kind, part, inputs, results)
+        except Refused as refusal:
+            self.reason = refusal.reason
+
+    def _note_forward(
+        self, kind: GraphKind, part: GraphModule, inputs: Sequence[Any], results: Sequence[Any]
+    ) -> None:
         facts = aot_metadata.call_facts()
-        if isinstance(facts, str):
-            self.reason = facts
-        elif len(facts.inputs) != self._inputs or len(inputs) != self._inputs:
-            self.reason = "inputs that share memory are written to"
-        elif aot_metadata.guards_of_aot() != self._aot_guards:
-            self.reason = "AOTAutograd guards which inputs share memory"
-        elif kind == "forward" and views_made_inside(part):
-            self.reason = "it returns several views of an input that one operator makes"
-        else:
-            self._facts = facts
-            self._differentiable = kind == "forward"
-            if self._differentiable:
-                self._curved = curved_inputs(part, _returned(facts))
-            self._returned = tuple(_traced(result) for result in results)
-            found = places(facts, inputs, self._returned, self._views)
-            if isinstance(found, str):
-                self.reason = found
-            else:
-                self._places = found
+        if len(facts.inputs) != self._inputs or len(inputs) != self._inputs:
+            raise Refused("inputs that share memory are written to")
+        if aot_metadata.guards_of_aot() != self._aot_guards:
+            raise Refused("AOTAutograd guards which inputs share memory")
+        if kind == "forward" and views_made_inside(part):
+            raise Refused("it returns several views of an input that one operator makes")
+        self._facts = facts
+        self._differentiable = kind == "forward"
+        if self._differentiable:
+            self._curved = curved_inputs(part, _returned(facts))
+        self._returned = tuple([_traced(result) for result in results])
+        self._places = places(facts, inputs, self._returned, self._views)
 
     @property
     def complete(self) -> bool:
@@ -88,16 +90,16 @@ class CallCapture:
             return False
         return not self._differentiable or self._gradients is not None
 
-    def spec(self) -> CallSpec | str:
-        """The call around the compiled parts, or why there is none."""
+    def spec(self) -> CallSpec:
+        """The call around the compiled parts. Raises `Refused` where there is none."""
         if self.reason is not None:
-            return self.reason
+            raise Refused(self.reason)
         if self._facts is None:
-            return "nothing was compiled"
+            raise Refused("nothing was compiled")
         if not self._differentiable:
             return _call_spec(self._facts, self._places, self._autocast, None)
         if self._gradients is None:
-            return "its backward was not compiled"
+            raise Refused("its backward was not compiled")
         kept = self._returned[_returned(self._facts) :]
         backward = _backward(self._facts, len(kept), self._gradients, self._curved)
         return _call_spec(self._facts, self._places, self._autocast, backward)
@@ -113,12 +115,10 @@ def _returned(facts: CallFacts) -> int:
 
 
 def _call_spec(
-    facts: CallFacts, places: Mapping[int, Place], autocast: bool, backward: Backward | str | None
-) -> CallSpec | str:
-    if isinstance(backward, str):
-        return backward
+    facts: CallFacts, places: Mapping[int, Place], autocast: bool, backward: Backward | None
+) -> CallSpec:
     if backward is None and facts.bases:
-        return "an inference graph returns views of extra results"
+        raise Refused("an inference graph returns views of extra results")
     return CallSpec(
         inputs=len(facts.inputs),
         outputs=tuple([_output(o, len(facts.outputs), places.get(i)) for i, o in enumerate(facts.outputs)]),
@@ -150,17 +150,15 @@ def _output(facts: OutputFacts, outputs: int, place: Place | None) -> Output:
     return Fresh(facts.requires_grad, facts.kind == "hidden_view")
 
 
-def _backward(
-    facts: CallFacts, kept: int, gradients: Sequence[bool], curved: tuple[int, ...]
-) -> Backward | str:
+def _backward(facts: CallFacts, kept: int, gradients: Sequence[bool], curved: tuple[int, ...]) -> Backward:
     if len(gradients) != len(facts.inputs):
-        return "its backward returns something besides gradients"
+        raise Refused("its backward returns something besides gradients")
     copied = [one for one in facts.inputs if one.copied_back]
     places = [i for i, one in enumerate(copied) if one.requires_grad]
     places += [len(copied) + i for i, one in enumerate(facts.outputs) if one.tangent]
     places += range(len(copied) + len(facts.outputs), len(copied) + len(facts.outputs) + facts.bases)
     if len(places) != len(facts.tangents):
-        return "it is not clear which gradients its backward takes"
+        raise Refused("it is not clear which gradients its backward takes")
     tangents = [
         Tangent(place, t.sizes, t.strides, t.memory_format)
         for place, t in zip(places, facts.tangents, strict=True)

@@ -21,13 +21,9 @@ from braze._torch.shapes import is_symbolic
 from braze._torch.trace_state import TensorFacts
 from braze.compile.text.graphs import GraphPrinter, attribute_of, plain
 from braze.config import Config
-from braze.errors import UnserializableError
+from braze.errors import Refused, UnserializableError
 
-__all__ = ["DynamoKey", "Unkeyed", "describe"]
-
-
-class Unkeyed(UnserializableError):
-    """There is no key; the message is the reason."""
+__all__ = ["DynamoKey", "describe"]
 
 
 @dataclass(frozen=True)
@@ -40,29 +36,30 @@ class DynamoKey:
     env: ShapeEnv | None = field(compare=False)
 
 
-def describe(gm: GraphModule, example_inputs: Sequence[Any], config: Config) -> DynamoKey | str:
-    """The key of a graph, or why it has none. To be called where the backend is, before anything else
-    changes the graph or the trace. The part that depends on versions and on the machine is not in it."""
+def describe(gm: GraphModule, example_inputs: Sequence[Any], config: Config) -> DynamoKey:
+    """The key of a graph. To be called where the backend is, before anything else changes the graph or the
+    trace. The part that depends on versions and on the machine is not in it. Raises `Refused` where it has
+    none."""
     try:
         return _describe(gm, example_inputs, config)
-    except UnserializableError as reason:
-        return reason.what
+    except UnserializableError as error:
+        raise Refused(error.what) from None
     except AttributeError as error:
-        return f"this version of PyTorch is not understood: {error}"
+        raise Refused(f"this version of PyTorch is not understood: {error}") from None
 
 
 def _describe(gm: GraphModule, example_inputs: Sequence[Any], config: Config) -> DynamoKey:
     for reason in trace_state.obstacles():
-        raise Unkeyed(reason)
+        raise Refused(reason)
     if aot_metadata.is_split_by_ddp():
-        raise Unkeyed("the graph is a part of one that DistributedDataParallel split")
+        raise Refused("the graph is a part of one that DistributedDataParallel split")
     text = _Text(gm)
     inputs = "\n".join(text.inputs(example_inputs))
     graph = "\n".join(text.function(gm, "forward")[1])
     conditions = "\n".join(text.conditions())
     settings, shape_settings = trace_state.settings(), trace_state.shape_settings()
     if settings is None or shape_settings is None:
-        raise Unkeyed("a setting of AOTAutograd or of symbolic shapes is an object")
+        raise Refused("a setting of AOTAutograd or of symbolic shapes is an object")
     parts = (
         ("graph", graph),
         ("inputs", inputs),
@@ -94,7 +91,7 @@ class _Text(GraphPrinter):
         self.env = trace_state.traced_env()
         reason = None if self.env is None else trace_state.untraceable_symbols(self.env)
         if reason is not None:
-            raise Unkeyed(reason)
+            raise Refused(reason)
 
     # -- symbols ----------------------------------------------------------------------------------------
     def conditions(self) -> Iterator[str]:
@@ -116,10 +113,10 @@ class _Text(GraphPrinter):
         own, storages = len(self._own), dict[int, int]()
         placeholders = len(self._gm.graph.find_nodes(op="placeholder"))
         if not len(example_inputs) == len(described) - own == placeholders:
-            raise Unkeyed("the inputs are not those of the graph")
+            raise Refused("the inputs are not those of the graph")
         for i, one in enumerate(described, -own):
             if one.reason is not None:
-                raise Unkeyed(f"{f'own tensor {i + own}' if i < 0 else f'input {i}'} {one.reason}")
+                raise Refused(f"{f'own tensor {i + own}' if i < 0 else f'input {i}'} {one.reason}")
             name = f"own{i + own}" if i < 0 else f"v{i}"
             if one.tensor is None:
                 yield f"{name}: {self._number(one.number)}"
@@ -132,7 +129,7 @@ class _Text(GraphPrinter):
 
     def _input(self, tensor: TensorFacts, storages: dict[int, int]) -> str:
         if "conj" in tensor.flags or "neg" in tensor.flags:
-            raise Unkeyed("an input is conjugated or negated lazily")
+            raise Refused("an input is conjugated or negated lazily")
         layout = (plain(tensor.sizes), plain(tensor.strides), *plain((tensor.offset,)), tensor.device)
         storage = storages.setdefault(tensor.storage, len(storages))
         marks = [self.layout(tensor.dtype, *layout), tensor.kind, f"storage({storage})", *tensor.flags]
@@ -143,7 +140,7 @@ class _Text(GraphPrinter):
     # -- the graph --------------------------------------------------------------------------------------
     def function(self, gm: GraphModule, name: str, **place: Any) -> tuple[list[str], list[str]]:
         if _CHECKPOINT in gm.meta:
-            raise Unkeyed("a function of the user's chooses what a checkpoint keeps")
+            raise Refused("a function of the user's chooses what a checkpoint keeps")
         return super().function(gm, name, **place)
 
     def annotation(self, node: Node) -> str:
@@ -164,9 +161,9 @@ class _Text(GraphPrinter):
             return f"own{self._own[target]}", []
         found = attribute_of(gm, node)
         if not isinstance(found, GraphModule):
-            raise Unkeyed(f"the graph holds a {type(found).__name__}")
+            raise Refused(f"the graph holds a {type(found).__name__}")
         if trace_state.own_tensors(found):
-            raise Unkeyed("a graph inside of it has parameters of its own")
+            raise Refused("a graph inside of it has parameters of its own")
         marks = self.annotation(node)
         head = [f"{indent}@{marks}"] if marks else []
         return "", [*head, *self.function(found, self.names[node], path=target, indent=indent)[1]]
@@ -175,13 +172,13 @@ class _Text(GraphPrinter):
         target = node.target
         if node.op == "call_method" and node.args:
             if not torch_functions.is_own_method(str(target)):
-                raise Unkeyed(f"it calls {target}, a method that is not PyTorch's")
+                raise Refused(f"it calls {target}, a method that is not PyTorch's")
             return f"{self.argument(node.args[0])}.{target}({self.arguments(node, 1)})"
         if node.op != "call_function":
-            raise Unkeyed(f"it calls the module {target}")
+            raise Refused(f"it calls the module {target}")
         name = torch_functions.name_of(target)
         if name is None:
-            raise Unkeyed(
+            raise Refused(
                 f"it calls {getattr(target, '__qualname__', None) or target}, which is not PyTorch's"
             )
         return f"{name}({self.arguments(node)})"
@@ -199,7 +196,7 @@ class _Text(GraphPrinter):
             return repr(value)
         name = torch_functions.name_of(value) if callable(value) else None
         if name is None:
-            raise Unkeyed(f"an argument is a {type(value).__name__}")
+            raise Refused(f"an argument is a {type(value).__name__}")
         return name
 
 

@@ -9,7 +9,8 @@ backward graph, so it comes into being when `backward()` has first run."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import msgspec
@@ -21,12 +22,13 @@ from braze.artifact.autograd_call import build_call
 from braze.artifact.call_spec import CallSpec
 from braze.artifact.output_code import OutputCode
 from braze.compile import guards
-from braze.errors import ArtifactError, BrazeError, FallbackError
+from braze.config import Config
+from braze.errors import ArtifactError, BrazeError, FallbackError, Refused
 from braze.frontend import aliasing
 from braze.frontend.dynamo_key import DynamoKey, describe
 from braze.runtime.guard import BoolExpr
 
-__all__ = ["Entries", "Entry", "callable_from", "describe", "find", "guards_hold"]
+__all__ = ["Entries", "Entry", "callable_from", "find", "guards_hold", "key_of", "refusals_logged"]
 
 log = logging.getLogger(__name__)
 
@@ -59,13 +61,28 @@ class Entries(Protocol):
         ...
 
 
+@contextmanager
+def refusals_logged() -> Iterator[None]:
+    """A block that ends where there is to be no entry, and the log says why."""
+    try:
+        yield
+    except Refused as refusal:
+        log.info("the graph is cached only after it was traced: %s", refusal.reason)
+
+
+def key_of(gm: GraphModule, example_inputs: Sequence[Any], config: Config) -> DynamoKey | None:
+    """The key of a graph, or None where it has none."""
+    key = None
+    with refusals_logged():
+        key = describe(gm, example_inputs, config)
+    return key
+
+
 def find(
-    entries: Entries, key: DynamoKey | str, gm: GraphModule, *, strict: bool = False
+    entries: Entries, key: DynamoKey, gm: GraphModule, *, strict: bool = False
 ) -> Callable[..., Any] | None:
-    """The callable for `gm`, of which `key` is the key, from the first entry that fits and can be loaded;
-    None also where `key` says why there is none. ``strict``: it raises where it would run eager operators."""
-    if isinstance(key, str):
-        return None
+    """The callable for `gm`, of which `key` is the key, from the first entry that fits and can be loaded.
+    ``strict``: it raises where it would run eager operators."""
     own = trace_state.own_tensors(gm)
     for entry in entries.find(key):
         try:

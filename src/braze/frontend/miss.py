@@ -29,12 +29,12 @@ def compile_missing(
     example_inputs: Sequence[Any],
     config: Config,
     entries: Entries | None,
-    key: DynamoKey | str,
+    key: DynamoKey | None,
 ) -> Callable[..., Any]:
-    """The callable for `gm`, whose key (or the reason why it has none) is `key`; `entries` gets it.
+    """The callable for `gm`, whose key is `key`, if it has one; `entries` gets it then.
     Raises what `braze.frontend.backend.braze` does."""
     recording = None
-    if entries is not None:
+    if entries is not None and key is not None:
         recording = without_cache(lambda: Recording(entries, key, gm), None)
     prestart(config)  # the processes that will be needed start while the graph is traced
     return compile_parts(gm, example_inputs, config, CachedFxCompile(strategy(config)), recording)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,16 +17,14 @@ from braze.compile.failing import without_cache
 from braze.compile.fx_compile import GraphKind
 from braze.compile.guards import GuardWatch, printed
 from braze.compile.switching import SwitchingCode
-from braze.errors import ArtifactError, ExpressionError, UnserializableError
+from braze.errors import ArtifactError, ExpressionError, Refused, UnserializableError
 from braze.frontend.call_capture import CallCapture
 from braze.frontend.dynamo_key import DynamoKey
-from braze.frontend.level2 import Entries, Entry
+from braze.frontend.level2 import Entries, Entry, refusals_logged
 from braze.frontend.views import DynamoViews
 from braze.runtime.guard import BoolExpr
 
 __all__ = ["Recording"]
-
-log = logging.getLogger(__name__)
 
 
 class Recording:
@@ -36,17 +33,14 @@ class Recording:
     To be made before AOTAutograd begins; `note` is for its compile callbacks before they change the graph,
     `compiled` for after them."""
 
-    def __init__(self, entries: Entries, key: DynamoKey | str, gm: GraphModule) -> None:
+    def __init__(self, entries: Entries, key: DynamoKey, gm: GraphModule) -> None:
         self._entries = entries
         self._key = key
         own = len(trace_state.own_tensors(gm))
         inputs = own + len(gm.graph.find_nodes(op="placeholder"))
-        views, reason = DynamoViews(gm, own), key if isinstance(key, str) else None
-        self._capture: CallCapture | None = CallCapture(inputs, views, reason)
-        self._watch = GuardWatch(None if isinstance(key, str) else key.env)
+        self._capture: CallCapture | None = CallCapture(inputs, DynamoViews(gm, own))
+        self._watch = GuardWatch(key.env)
         self._parts: dict[GraphKind, OutputCode] = {}
-        if isinstance(key, str):
-            self._give_up(key)
 
     def note(self, kind: GraphKind, part: GraphModule, inputs: Sequence[Any]) -> None:
         """A part is about to be compiled."""
@@ -72,44 +66,33 @@ class Recording:
 
     def _compiled(self, capture: CallCapture, kind: GraphKind, code: OutputCode) -> None:
         self._parts[kind] = code
-        if capture.reason is not None:
-            self._give_up(capture.reason)
-        elif capture.complete:
-            missing = self._store(capture)
-            if missing is not None:
-                self._give_up(missing)
-            self._forget()
+        if capture.reason is None and not capture.complete:
+            return
+        with refusals_logged():
+            self._store(capture)
+        self._forget()
 
-    def _store(self, capture: CallCapture) -> str | None:
-        """Store the entry, at once or when the last of the parts has its final code; or say why there is to
-        be none."""
+    def _store(self, capture: CallCapture) -> None:
+        """Store the entry, at once or when the last of the parts has its final code. Raises `Refused` where
+        there is to be none."""
         spec = capture.spec()
-        if isinstance(spec, str):
-            return spec
-        if not isinstance(self._key, DynamoKey):
-            return self._key
         try:
             assumed = self._watch.added()
             check_spec(spec)
         except ExpressionError as error:
-            return f"a guard cannot be stored: {error}"
+            raise Refused(f"a guard cannot be stored: {error}") from None
         except ArtifactError as error:
-            return str(error)
+            raise Refused(str(error)) from None
         forward: GraphKind = "inference" if spec.backward is None else "forward"
         kinds: tuple[GraphKind, ...] = (forward,) if spec.backward is None else (forward, "backward")
         parts = {kind: self._parts[kind] for kind in kinds}
         pending = _Pending(self._entries, self._key, spec, dict(parts), assumed)
         switching = {kind: code for kind, code in parts.items() if isinstance(code, SwitchingCode)}
         if not switching:
-            return pending.store()
+            pending.store()
         pending.waiting = len(switching)
         for kind, code in switching.items():
             code.when_final(_Arrived(pending, kind))
-        return None
-
-    def _give_up(self, reason: str) -> None:
-        log.info("the graph is cached only after it was traced: %s", reason)
-        self._forget()
 
     def _forget(self) -> None:
         # what was captured holds the trace's tensors
@@ -137,18 +120,19 @@ class _Pending:
             last = self.waiting == 0
             # the trace does not know what was assumed of sizes after it
             self.assumed += final.guards
-        if last and (missing := self.store()) is not None:
-            log.info("the graph is cached only after it was traced: %s", missing)
+        if last:
+            with refusals_logged():
+                self.store()
 
-    def store(self) -> str | None:
-        """Store it, or say why that cannot be."""
+    def store(self) -> None:
+        """Store it. Raises `Refused` where that cannot be."""
         strange = {s.name for guard in self.assumed for s in guard.free_symbols} - self.key.names.keys()
         if strange:
-            return f"a guard is over {min(strange)}, which is not a size of an input"
+            raise Refused(f"a guard is over {min(strange)}, which is not a size of an input")
         forward = self.parts["inference" if self.spec.backward is None else "forward"]
         backward = None if self.spec.backward is None else self.parts["backward"]
         if not forward.lasting or (backward is not None and not backward.lasting):
-            return "workers failed while it was compiled"
+            raise Refused("workers failed while it was compiled")
         try:
             entry = Entry(
                 self.spec,
@@ -157,9 +141,8 @@ class _Pending:
                 None if backward is None else backward.prepare_for_serialization(),
             )
         except UnserializableError as error:
-            return error.what
+            raise Refused(error.what) from None
         self.entries.add(self.key, entry)
-        return None
 
 
 @dataclass(frozen=True)

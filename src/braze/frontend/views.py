@@ -22,7 +22,7 @@ from braze._torch.shape_envs import raw_expression
 from braze._torch.shapes import hint, is_symbolic
 from braze.artifact.call_spec import Place
 from braze.artifact.output_code import BoxedCall
-from braze.errors import ExpressionError
+from braze.errors import ExpressionError, Refused
 from braze.frontend.passes.effects import view_base
 from braze.runtime.spec import Layout, TensorSpec
 from braze.symbolic.from_sympy import SymbolTable, expr_from_sympy
@@ -68,8 +68,8 @@ class DynamoViews(Views):
 
 def places(
     facts: CallFacts, inputs: Sequence[Any], returned: Sequence[Any], views: Views
-) -> Mapping[int, Place] | str:
-    """For each output that is a view, by its number, its place; or why one cannot be told.
+) -> Mapping[int, Place]:
+    """For each output that is a view, by its number, its place. Raises `Refused` where one cannot be told.
 
     ``inputs`` and ``returned`` are the fake values of the compiled forward's inputs and of all that it
     returns."""
@@ -86,14 +86,14 @@ def places(
             base = returned[first + output.base + (count if output.kind == "result_alias" else 0)]
             pair = _related(like, base)
         if not isinstance(like, torch.Tensor) or not isinstance(base, torch.Tensor):
-            return f"output {i} is a view of something that is not a tensor"
+            raise Refused(f"output {i} is a view of something that is not a tensor")
         if like.dtype != base.dtype:
-            return f"output {i} is a view of {base.dtype} as {like.dtype}"
+            raise Refused(f"output {i} is a view of {base.dtype} as {like.dtype}")
         if like.is_conj() or like.is_neg():
-            return f"output {i} is conjugated or negated lazily"
+            raise Refused(f"output {i} is conjugated or negated lazily")
         place = None if pair is None else _place(*pair, like)
         if place is None:
-            return f"it cannot be told where output {i}, a view, lies"
+            raise Refused(f"it cannot be told where output {i}, a view, lies")
         found[i] = place
     return found
 
@@ -119,8 +119,11 @@ def outputs_in_inputs(inputs: Sequence[Any], views: Views) -> list[ViewOfInput]:
     """The outputs of a graph that AOTAutograd makes again out of its inputs, where Dynamo's trace tells how
     they lie there. AOTAutograd takes that from what the graph returns, which may be a view of a new value
     that lies otherwise."""
-    facts = call_facts()
-    if isinstance(facts, str) or len(facts.inputs) != len(inputs):
+    try:
+        facts = call_facts()
+    except Refused:
+        return []
+    if len(facts.inputs) != len(inputs):
         return []
     first, count = sum(i.copied_back for i in facts.inputs), len(facts.outputs)
     found = []
@@ -170,8 +173,9 @@ def views_made_inside(part: GraphModule) -> list[tuple[int, int]]:
     """Outputs of a forward graph that are views of its inputs and that AOTAutograd does not make again from
     the caller's tensors: results of operators that return several views. Pairs of output and input, by
     number."""
-    facts = call_facts()
-    if isinstance(facts, str):
+    try:
+        facts = call_facts()
+    except Refused:
         return []
     first = sum(i.copied_back for i in facts.inputs)
     returned: Any = part.graph.output_node().args[0]

@@ -18,13 +18,12 @@ from typing import Any, TypeAlias
 
 import torch
 
-from braze.errors import BrazeError
+from braze.errors import Refused
 
 __all__ = [
     "FAST",
     "Parameters",
     "Structure",
-    "Unfusable",
     "conditions",
     "describe",
     "literal",
@@ -43,10 +42,6 @@ _FIXED = (
     bool, str, bytes, complex, type(None), type(Ellipsis), type,
     torch.dtype, torch.device, torch.layout, torch.memory_format,
 )  # fmt: skip
-
-
-class Unfusable(BrazeError):
-    """Arguments, or a function, that the fuser does not compile; the message is the reason."""
 
 
 class _Verbatim(str):
@@ -110,7 +105,7 @@ _LEAVES = ("tensor", "float", "int")
 
 
 def _opened(value: Any, path: str) -> tuple[tuple[Any, ...], list[Any]]:
-    """The keys and the values of a container. Raises `Unfusable` for what is none that is taken."""
+    """The keys and the values of a container. Raises `Refused` for what is none that is taken."""
     kind = type(value)
     if kind is slice:
         return _SLICE, [getattr(value, name) for name in _SLICE]
@@ -120,9 +115,9 @@ def _opened(value: Any, path: str) -> tuple[tuple[Any, ...], list[Any]]:
         return tuple(range(len(value))), list(value)
     if kind is dict:
         if not all(isinstance(k, (str, int)) for k in value):
-            raise Unfusable(f"{path} is a dict with keys that are neither strings nor integers")
+            raise Refused(f"{path} is a dict with keys that are neither strings nor integers")
         return tuple(value), list(value.values())
-    raise Unfusable(
+    raise Refused(
         f"{path} is a {kind.__name__}; tensors, numbers, constants such as strings and dtypes, and lists, "
         "tuples and dicts of these can be passed and returned"
     )
@@ -135,14 +130,14 @@ def _paths(path: str, kind: type, keys: Sequence[Any]) -> list[str]:
 
 def describe(value: Any, path: str, leaves: list[Any], *, numbers: bool = True) -> Structure:
     """The structure of ``value``; its tensors, and its numbers unless ``numbers`` says that they are
-    constants, are appended to ``leaves``. ``path`` is how one would write it. Raises `Unfusable`."""
+    constants, are appended to ``leaves``. ``path`` is how one would write it. Raises `Refused`."""
     kind = type(value)
     if isinstance(value, torch.Tensor):
         leaves.append(value)
         return ("tensor",)
     if kind in (float, int) and numbers:
         if kind is int and not -(1 << 63) <= value < 1 << 63:
-            raise Unfusable(f"{path} does not fit into 64 bits")
+            raise Refused(f"{path} does not fit into 64 bits")
         leaves.append(value)
         return (kind.__name__,)
     if kind in (float, int) or kind in _FIXED or isinstance(value, enum.Enum):

@@ -20,8 +20,7 @@ from torch.fx import Graph, GraphModule, Node
 
 from braze._torch.schema import is_operator, operator_info
 from braze._torch.surroundings import is_pointwise
-from braze.errors import ExpressionError, UnserializableError
-from braze.fuser.arguments import Unfusable
+from braze.errors import ExpressionError, Refused, UnserializableError
 from braze.fuser.canonical import canonical, key_of
 from braze.fuser.strides import Geometry, Ints, broadcast_shapes, elementwise_strides
 from braze.lowering import families as families  # fills the registry of lowerings
@@ -298,7 +297,7 @@ def elementwise(gm: GraphModule) -> ElementwiseFunction | None:
     """``gm`` as an elementwise function; None where it is none."""
     try:
         return _EdgeFinder(gm).function()
-    except (Unfusable, UnserializableError):
+    except (Refused, UnserializableError):
         return None
 
 
@@ -315,18 +314,18 @@ class _EdgeFinder:
         self.concatenated: set[int] = set()
 
     def function(self) -> ElementwiseFunction:
-        """The function. Raises `Unfusable`."""
+        """The function. Raises `Refused`."""
         for node in self.nodes:
             self._peel(node)
         results = tuple([self._result(value) for value in self.values])
         if not self.made:
-            raise Unfusable("it computes nothing")
+            raise Refused("it computes nothing")
         edges = [*self.inputs, *self.pieces]
         within = _nodes_between(edges, self.made)
         for node in within:
             reason = _refusal(node, node.meta.get("val"))
             if reason is not None:
-                raise Unfusable(reason)
+                raise Refused(reason)
         self._check_rest(set(within))
         used = [n for n in edges if any(n in m.all_input_nodes for m in within)]
         graph = _graph_between(used, self.made)
@@ -357,13 +356,13 @@ class _EdgeFinder:
             sizes, strides = ([self.table.expr(n) for n in v] for v in (tensor.shape, tensor.stride()))
             return tensor_spec(tensor.dtype, sizes, strides, self.table.expr(offset))
         except ExpressionError as error:
-            raise Unfusable(error.what) from None
+            raise Refused(error.what) from None
 
     def _source(self, node: Node) -> _Source:
         if node in self.pieces:
             return self.pieces[node]
         if _kind_of(node.meta.get("val")) is None:
-            raise Unfusable(f"an input is a {type(node.meta.get('val')).__name__}")
+            raise Refused(f"an input is a {type(node.meta.get('val')).__name__}")
         return _Source(self.inputs.index(node))
 
     def _symbols(self) -> tuple[tuple[int, str], ...]:
@@ -385,25 +384,25 @@ class _EdgeFinder:
         for e in () if layout is None else layout.numbers:
             for symbol in e.free_symbols:
                 if symbol.name not in known:
-                    raise Unfusable(f"{symbol.name} is not a size that is passed to it")
+                    raise Refused(f"{symbol.name} is not a size that is passed to it")
 
     # -- results ----------------------------------------------------------------------------------------
     def _result(self, value: Any) -> _Result | Concat | None:
         if value is None:
             return None
         if not isinstance(value, Node):
-            raise Unfusable("it returns a constant")
+            raise Refused("it returns a constant")
         if value.op == "placeholder":
             return _Result("input", self.inputs.index(value))
         if not isinstance(value.meta.get("val"), torch.Tensor):
-            raise Unfusable("it returns a number")
+            raise Refused("it returns a number")
         if value in self.pieces:
-            raise Unfusable("it returns a piece of an input")
+            raise Refused("it returns a piece of an input")
         if value.target is aten.cat.default and all(user.op == "output" for user in value.users):
             return self._concat(value)
         number = self._number(value)
         if number in self.concatenated:
-            raise Unfusable("it returns what it has joined")
+            raise Refused("it returns what it has joined")
         return _Result("output", number)
 
     def _number(self, node: Node) -> int:
@@ -422,10 +421,10 @@ class _EdgeFinder:
         pieces: list[tuple[int, Layout]] = []
         for part in node.args[0]:  # type: ignore[union-attr]
             if not isinstance(part, Node) or part.op == "placeholder" or part in self.pieces:
-                raise Unfusable("it joins what it does not compute")
+                raise Refused("it joins what it does not compute")
             shape = part.meta["val"]
             if shape.dtype is not value.dtype or shape.dim() != value.dim():
-                raise Unfusable("it joins tensors of other types or ranks")
+                raise Refused("it joins tensors of other types or ranks")
             sizes, strides = self._layout(shape).sizes, layout.strides
             at = Layout(value.dtype, sizes, strides, begin * strides[dim])
             begin = begin + sizes[dim]
@@ -436,7 +435,7 @@ class _EdgeFinder:
                 sizes, strides = _without(sizes, gone), _without(strides, gone)
                 at = Layout(value.dtype, sizes, strides, at.offset)
             if inner in self.made:
-                raise Unfusable("it returns, or joins twice, what it computes once")
+                raise Refused("it returns, or joins twice, what it computes once")
             pieces.append((self._number(inner), at))
             self.concatenated.add(pieces[-1][0])
         return Concat(layout, tuple(pieces))
@@ -450,7 +449,7 @@ class _EdgeFinder:
             if node in within or node in self.pieces or node in joins:
                 continue
             if not isinstance(node.meta.get("val"), (torch.SymInt, int)):
-                raise Unfusable(_refusal(node, node.meta.get("val")) or f"{node.target} is not computed")
+                raise Refused(_refusal(node, node.meta.get("val")) or f"{node.target} is not computed")
 
     def _bundles(self, graph: ElementwiseGraph) -> list[list[int]]:
         """The outputs, each with those whose inputs are among its own."""

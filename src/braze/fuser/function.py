@@ -17,7 +17,8 @@ import torch
 from braze import config as configuration
 from braze._torch import surroundings
 from braze._torch.autograd import grad_enabled
-from braze.fuser.arguments import FAST, Parameters, Structure, Unfusable, describe, rebuild, same_containers
+from braze.errors import Refused
+from braze.fuser.arguments import FAST, Parameters, Structure, describe, rebuild, same_containers
 from braze.fuser.fallback import EMPTY, count, fall_back, on_change
 from braze.fuser.guards import FreeVariables, free_variables
 
@@ -101,14 +102,14 @@ class FusedFunction:
 
     def trace_flat(self, structure: Structure, flat: Sequence[Any]) -> Any:
         """The same for a trace: what is done to lists and dicts that are passed is lost there, and so it is
-        refused. Raises `Unfusable`."""
+        refused. Raises `Refused`."""
         leaves, again = iter(flat), iter(flat)
         values = [rebuild(one, leaves) for one in structure]
         result = self.parameters.call(values)
         if not same_containers(values, [rebuild(one, again) for one in structure]):
-            raise Unfusable("it changes a list or dict that is passed to it")
+            raise Refused("it changes a list or dict that is passed to it")
         if any(result is value for value in values if isinstance(value, (list, dict))):
-            raise Unfusable("it returns a list or dict that is passed to it")
+            raise Refused("it returns a list or dict that is passed to it")
         return result
 
     # -- a call -----------------------------------------------------------------------------------------
@@ -123,8 +124,8 @@ class FusedFunction:
         try:
             structure = self.described(arguments, leaves)
             entry = self._entry(structure, leaves) if out is None else None
-        except Unfusable as error:
-            return self._eager(arguments, out, error.what, quiet=error.what == EMPTY)
+        except Refused as error:
+            return self._eager(arguments, out, error.reason, quiet=error.reason == EMPTY)
         if entry is None:
             return self._into(arguments, out, structure, leaves)
         run, fast = entry
@@ -133,7 +134,7 @@ class FusedFunction:
         return run(*values)
 
     def _entry(self, structure: Structure, leaves: Sequence[Any]) -> Entry:
-        """What to do for such arguments. Raises `Unfusable`."""
+        """What to do for such arguments. Raises `Refused`."""
         entry = self._entries.get(self._key(structure, leaves))
         if entry is None:
             entry = self.specializer.entry(structure, leaves)
@@ -145,7 +146,7 @@ class FusedFunction:
 
     def described(self, arguments: Sequence[Any], leaves: list[Any]) -> Structure:
         """The structure of the values of the parameters; tensors and numbers are appended to ``leaves``.
-        Raises `Unfusable`."""
+        Raises `Refused`."""
         names = self.parameters.names
         return tuple([describe(value, name, leaves) for value, name in zip(arguments, names)])
 
@@ -174,8 +175,8 @@ class FusedFunction:
         outputs: list[Any] = []
         try:
             shape = describe(out, "out", outputs)
-        except Unfusable as error:
-            raise TypeError(error.what) from None
+        except Refused as error:
+            raise TypeError(error.reason) from None
         if not all(isinstance(t, torch.Tensor) for t in outputs):
             raise TypeError("out has to be a tensor, or tensors as the function returns them")
         tensors = [leaf for leaf in (*leaves, *outputs) if isinstance(leaf, torch.Tensor)]
@@ -235,8 +236,8 @@ def write_results(out: Any, result: Any) -> Any:
     made: list[Any] = []
     try:
         same = describe(out, "out", given) == describe(result, "the result", made, numbers=False)
-    except Unfusable as error:
-        raise TypeError(error.what) from None
+    except Refused as error:
+        raise TypeError(error.reason) from None
     if not same:
         raise TypeError("out has to be made like what the function returns: the same tuples, lists and dicts")
     for target, value in zip(given, made, strict=True):

@@ -18,10 +18,9 @@ from torch.fx.passes.operator_support import OperatorSupportBase
 
 from braze._torch.schema import Effect, effects_of, is_operator, operator_info
 from braze._torch.surroundings import acts_on_elements
-from braze.errors import FallbackError
+from braze.errors import FallbackError, Refused
 from braze.frontend.decompositions import takes_apart
 from braze.frontend.writes import written_by
-from braze.fuser.arguments import Unfusable
 from braze.fuser.canonical import canonical, key_of
 from braze.fuser.fallback import stats
 from braze.fuser.function import FusedFunction
@@ -114,8 +113,8 @@ def _looked(target: Any, args: Sequence[Any], look: str) -> Any:
     try:
         structure = function.described(function.parameters.bound(args), leaves)
         return getattr(function.specializer, look)(structure, leaves)
-    except Unfusable as error:
-        raise FallbackError(f"{function.name} is not fused for these arguments: {error.what}") from None
+    except Refused as error:
+        raise FallbackError(f"{function.name} is not fused for these arguments: {error.reason}") from None
 
 
 def debug_kernel_source(target: str | Graph | GraphModule | Callable[..., Any], args: Sequence[Any]) -> str:

@@ -29,9 +29,8 @@ from braze.compile.cached import CachedFxCompile
 from braze.compile.fx_compile import CompileRequest
 from braze.compile.modes import strategy
 from braze.config import Config
-from braze.errors import BrazeError, CodegenError, ConfigError
+from braze.errors import BrazeError, CodegenError, ConfigError, Refused
 from braze.frontend.aot import next_graph_id
-from braze.fuser.arguments import Unfusable
 from braze.fuser.elementwise import ElementwiseGraph
 from braze.fuser.fallback import count
 from braze.fuser.strides import Ints
@@ -80,18 +79,29 @@ V = TypeVar("V")
 
 class SingleFlight(dict[K, V], Generic[K, V]):
     """A table whose values are made once, whoever asks first: other threads wait for the one that makes a
-    value, and no other lock is held meanwhile. Where that fails, the next one tries again."""
+    value, and no other lock is held meanwhile. A refusal is kept like a value; where making one fails
+    otherwise, the next one tries again. ``refused``: the reasons of refusals."""
 
     def __init__(self) -> None:
+        self.refused: dict[K, str] = {}
         self._locks: dict[K, threading.RLock] = {}
+
+    def knows(self, key: K) -> bool:
+        """Whether there is a value or a refusal."""
+        return key in self or key in self.refused
 
     def get_or_make(self, key: K, make: Callable[[], V]) -> V:
         """The value, made by ``make`` if it is not there. Raises what ``make`` raises."""
-        if key not in self:
+        if not self.knows(key):
             with self._locks.setdefault(key, threading.RLock()):
-                if key not in self:
-                    self[key] = make()
+                if not self.knows(key):
+                    try:
+                        self[key] = make()
+                    except Refused as refusal:
+                        self.refused[key] = refusal.reason
             self._locks.pop(key, None)
+        if key in self.refused:
+            raise Refused(self.refused[key])
         return self[key]
 
 
@@ -161,7 +171,10 @@ def compile_request(request: CompileRequest) -> CompiledFxGraph:
 
 def reason_of(error: BaseException) -> str:
     """An exception as a reason that people are shown, in one line."""
-    text = error.what if isinstance(error, BrazeError) else f"{type(error).__name__}: {error}"
+    if isinstance(error, (BrazeError, Refused)):
+        text = error.what if isinstance(error, BrazeError) else error.reason
+    else:
+        text = f"{type(error).__name__}: {error}"
     return text.strip().split("\n", 1)[0]
 
 
@@ -319,13 +332,13 @@ class FusedKernel:
     def bind(self, sizes: Ints, strides: Sequence[Ints]) -> tuple[int, dict[str, int]]:
         """What is known of a launch over loops of these sizes, along which the operands have these strides:
         its work, in steps that decide how it is launched, and the values of the numbers that `instructions`
-        names. Raises `Unfusable` where the code is not right for them."""
+        names. Raises `Refused` where the code is not right for them."""
         values = {f"n{d}": n for d, n in enumerate(sizes)}
         for (name, operand), steps in zip(self.spec.operands.items(), strides, strict=True):
             named = zip(_strides_of(name, operand.pattern), steps)
             values.update({symbol: step for symbol, step in named if symbol is not None})
         if not self.code.admits(values) or any(fails(check, values) for check in self._checks):
-            raise Unfusable(f"its kernel was compiled for other sizes: {self.code.guards[0]}")
+            raise Refused(f"its kernel was compiled for other sizes: {self.code.guards[0]}")
         work = sum(run.work.evaluate(values) for run in self._runs)
         if work >= self.min_parallel_work:
             step = max(self.min_parallel_work, TINY_WORK)
@@ -376,7 +389,7 @@ class KernelSpec:
     reason why, so that it is tried once."""
 
     graph: ElementwiseGraph
-    kernels: SingleFlight[tuple[object, ...], FusedKernel | str] = field(default_factory=SingleFlight)
+    kernels: SingleFlight[tuple[object, ...], FusedKernel] = field(default_factory=SingleFlight)
 
     @property
     def key(self) -> str:
@@ -385,10 +398,10 @@ class KernelSpec:
 
     def kernel(self, spec: ArgSpec) -> FusedKernel:
         """The kernel for arguments of this kind and the options that hold, compiled if need be. Raises
-        `Unfusable` where there is none, and ``ConfigError``."""
+        `Refused` where there is none, and ``ConfigError``."""
         config = configuration.current()
 
-        def make() -> FusedKernel | str:
+        def make() -> FusedKernel:
             try:
                 # a kernel that has to call an eager operator is an error: the function is better run as it is
                 code = compile_request(_request(self.graph, spec, config.replace(strict=True)))
@@ -396,19 +409,15 @@ class KernelSpec:
             except ConfigError:
                 raise
             except Exception as error:  # a defect of ours must not stand between people and their results
-                return f"its kernel was not compiled: {reason_of(error)}"
+                raise Refused(f"its kernel was not compiled: {reason_of(error)}") from None
             count("loaded" if code.report is None else "compiled")
             return kernel
 
-        found = self.kernels.get_or_make((spec, *config.compile_key()), make)
-        if isinstance(found, str):
-            raise Unfusable(found)
-        return found
+        return self.kernels.get_or_make((spec, *config.compile_key()), make)
 
     def __str__(self) -> str:
         lines = [self.key, *("  " + line for line in self.graph.text.splitlines())]
-        made = [k for k in list(self.kernels.values()) if isinstance(k, FusedKernel)]
-        return "\n".join([*lines, *(f"  kernel {k.spec}" for k in made)])
+        return "\n".join([*lines, *(f"  kernel {k.spec}" for k in list(self.kernels.values()))])
 
 
 kernel_specs: dict[str, KernelSpec] = {}

@@ -20,7 +20,7 @@ import torch
 from braze import config as configuration
 from braze._torch import native
 from braze._torch.devices import HOST
-from braze.fuser.arguments import Unfusable
+from braze.errors import Refused
 from braze.fuser.elementwise import Concat, ElementwiseFunction, ElementwiseGraph, evaluated
 from braze.fuser.fallback import count, fall_back
 from braze.fuser.kernel import ArgSpec, FusedKernel, KernelSpec, OperandSpec, index_bits, kernel_specs, symbol
@@ -183,7 +183,7 @@ def prepare(
     """Prepare calls with values like these, compiling kernels if need be. ``outputs``: it writes to tensors
     like these, one for each result, and returns nothing.
 
-    Raises `Unfusable`, and ``ValueError`` where the shapes have nothing in common."""
+    Raises `Refused`, and ``ValueError`` where the shapes have nothing in common."""
     graph = function.graph
     sizes = {name: values[position] for position, name in function.symbols}
     inputs: list[Operand | None] = []
@@ -205,10 +205,10 @@ def prepare(
     results: list[str] = []
     if outputs is not None:
         if list(function.results) != [("output", k) for k in range(len(layouts))]:
-            raise Unfusable("its results are not computed one by one")
+            raise Refused("its results are not computed one by one")
         for k, output in enumerate(outputs):
             if output.dtype is not graph.dtypes[k] or tuple(output.shape) != layouts[k][0]:
-                raise Unfusable("a result has another type or other sizes")
+                raise Refused("a result has another type or other sizes")
             layouts[k], places[k] = (tuple(output.shape), output.stride()), (k, 0)
     for result in function.results if outputs is None else ():
         if result is None:
@@ -246,7 +246,7 @@ def _bound(
     graph: ElementwiseGraph, inputs: Sequence[Operand | None], layouts: Sequence[Geometry], device: str
 ) -> tuple[FusedKernel, int, dict[str, int]]:
     """The kernel for such inputs and outputs, compiled if need be, and what is known of its launch. Raises
-    `Unfusable`."""
+    `Refused`."""
     tensors = [*[one for one in inputs if one is not None], *zip(graph.dtypes, layouts, strict=True)]
     operands = [geometry for _, geometry in tensors]
     shape = graph.shape(layouts)
@@ -282,7 +282,7 @@ class GraphRunner:
         self._prepared: dict[tuple[object, ...], Callable[..., list[Any]]] = {}
 
     def __call__(self, values: list[Any]) -> list[Any]:
-        """The results for these inputs; the list is emptied. Raises `Unfusable` where there is neither a
+        """The results for these inputs; the list is emptied. Raises `Refused` where there is neither a
         kernel for them nor anything else to call."""
         sizes = self._sizes
         key = tuple(
@@ -317,10 +317,10 @@ class GraphRunner:
         try:
             with configuration.using(self._config):
                 prepared = prepare(self._function, values)
-        except Unfusable as error:
+        except Refused as error:
             if self._eager is None:
                 raise
-            return functools.partial(self._run_eagerly, error.what)
+            return functools.partial(self._run_eagerly, error.reason)
 
         def write(instrument: Instrument | None) -> Body:
             lines, names = prepared.body(instrument)

@@ -17,17 +17,8 @@ import torch
 from braze import config as configuration
 from braze._torch import surroundings
 from braze._torch.autograd import grad_enabled, increment_version
-from braze.errors import ConfigError
-from braze.fuser.arguments import (
-    FAST,
-    Structure,
-    Unfusable,
-    conditions,
-    describe,
-    literal,
-    number_positions,
-    rebuild,
-)
+from braze.errors import ConfigError, Refused
+from braze.fuser.arguments import FAST, Structure, conditions, describe, literal, number_positions, rebuild
 from braze.fuser.fallback import EMPTY, unfusable
 from braze.fuser.guards import call_guards
 from braze.fuser.kernel import SingleFlight, reason_of, source_of
@@ -90,7 +81,7 @@ class Specializer:
     def __init__(self, fused: FusedFunction) -> None:
         self.fused = fused
         self._any_shape: dict[tuple[object, ...], Traced] = {}
-        self._by_class: SingleFlight[tuple[object, ...], Traced | str | Depends] = SingleFlight()
+        self._by_class: SingleFlight[tuple[object, ...], Traced | Depends] = SingleFlight()
         self._constants: dict[Structure, frozenset[int]] = {}
         self._hopeless: set[Structure] = set()
         self._recent: dict[Structure, tuple[dict[Any, Callable[..., Any]], Callable[..., Any]]] = {}
@@ -108,18 +99,18 @@ class Specializer:
 
     # -- traces -----------------------------------------------------------------------------------------
     def traced(self, structure: Structure, leaves: Sequence[Any]) -> Traced:
-        """The trace for such arguments, made if need be. Raises `Unfusable`."""
+        """The trace for such arguments, made if need be. Raises `Refused`."""
         return self._traced(self._kind(structure, leaves))
 
     def _kind(self, structure: Structure, leaves: Sequence[Any]) -> ArgumentKind:
         tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
         for reason in filter(None, map(unfusable, tensors)):
-            raise Unfusable(reason)
+            raise Refused(reason)
         if not tensors:
-            raise Unfusable("it was called without a tensor")
+            raise Refused("it was called without a tensor")
         asks = self.fused.variables.asks
         if asks is not None:
-            raise Unfusable(f"it asks for what is another in a trace: {asks}")
+            raise Refused(f"it asks for what is another in a trace: {asks}")
         gradients = grad_enabled() and any(t.requires_grad for t in tensors)
         return ArgumentKind(structure, leaves, self.fused.state(), gradients)
 
@@ -133,7 +124,7 @@ class Specializer:
                     return known
                 try:
                     found = self._of_class(kind, constants)
-                except Unfusable:
+                except Refused:
                     if not self._fix_numbers(kind):
                         raise
                     continue
@@ -141,7 +132,7 @@ class Specializer:
                     self._constants[kind.structure] = constants | found.positions
                     continue
                 if kind.empty and not found.any_shape:
-                    raise Unfusable(EMPTY)
+                    raise Refused(EMPTY)
                 if found.any_shape and kind.any_shape:
                     self._any_shape[key] = found
                 return found
@@ -154,7 +145,7 @@ class Specializer:
             return False
         try:
             self._of_class(kind, numbers)
-        except Unfusable:
+        except Refused:
             self._hopeless.add(kind.structure)
             return False
         self._constants[kind.structure] = numbers
@@ -162,48 +153,45 @@ class Specializer:
 
     def _of_class(self, kind: ArgumentKind, constants: frozenset[int]) -> Traced | Depends:
         """The trace for tensors that lie in memory like these, or the numbers that turned out to matter.
-        Raises `Unfusable`."""
+        Raises `Refused`."""
         key = *kind.key(constants), *map(layout_class, kind.tensors)
         sizes = _sizes(kind.leaves)
 
-        def make() -> Traced | str | Depends:
+        def make() -> Traced | Depends:
             function = functools.partial(self.fused.trace_flat, kind.structure)
             try:
                 return trace(function, kind.leaves, kind.gradients, constants, configuration.current())
             except Depends as depends:
                 return depends
-            except ConfigError:
+            except (ConfigError, Refused):
                 raise
-            except Unfusable as error:
-                return error.what
             except Exception as error:
                 if "convert all Tensors to FakeTensors" in str(error):
-                    return "it reads a tensor that is not an argument"
-                return f"it could not be traced: {reason_of(error)}"
+                    raise Refused("it reads a tensor that is not an argument") from None
+                raise Refused(f"it could not be traced: {reason_of(error)}") from None
 
-        if len(self._by_class) >= _MOST_TRACES and (*key, 0) not in self._by_class:
-            raise Unfusable(
+        tried = len(self._by_class) + len(self._by_class.refused)
+        if tried >= _MOST_TRACES and not self._by_class.knows((*key, 0)):
+            raise Refused(
                 f"it was traced {_MOST_TRACES} times: does a number that changes decide a shape or a branch?"
             )
         for attempt in range(_MOST_GUARDED):
             found = self._by_class.get_or_make((*key, attempt), make)
-            if isinstance(found, str):
-                raise Unfusable(found)
             if isinstance(found, Depends) or kind.empty or found.admits(sizes):
                 return found
             if found.any_shape and kind.any_shape:
                 return found
-        raise Unfusable(f"its sizes fulfil other conditions than {_MOST_GUARDED} compiled variants")
+        raise Refused(f"its sizes fulfil other conditions than {_MOST_GUARDED} compiled variants")
 
     # -- entries ----------------------------------------------------------------------------------------
     def entry(self, structure: Structure, leaves: Sequence[Any]) -> Entry:
-        """What to do for such arguments: traced and compiled if need be. Raises `Unfusable`."""
+        """What to do for such arguments: traced and compiled if need be. Raises `Refused`."""
         kind = self._kind(structure, leaves)
         while True:
             traced = self._traced(kind)
             try:
                 prepared = None if traced.graph is None else self._prepared(traced, leaves)
-            except Unfusable:
+            except Refused:
                 with configuration.patch(**self.fused.options):
                     if not self._fix_numbers(kind):
                         raise
@@ -214,7 +202,7 @@ class Specializer:
         self, traced: Traced, leaves: Sequence[Any], outputs: Sequence[torch.Tensor] | None = None
     ) -> PreparedCall:
         """The call of a trace that is one graph, its kernels compiled if need be; one that writes to these
-        ``outputs``, where there are some. Raises `Unfusable`."""
+        ``outputs``, where there are some. Raises `Refused`."""
         assert traced.graph is not None
         with configuration.patch(**self.fused.options):
             try:
@@ -222,7 +210,7 @@ class Specializer:
             except ConfigError:
                 raise
             except ValueError as error:
-                raise Unfusable(str(error)) from None
+                raise Refused(str(error)) from None
 
     def _entry(
         self, structure: Structure, leaves: Sequence[Any], traced: Traced, prepared: PreparedCall | None
@@ -341,7 +329,7 @@ class Specializer:
 
     # -- looking ----------------------------------------------------------------------------------------
     def source(self, structure: Structure, leaves: Sequence[Any]) -> str:
-        """The generated code for such arguments, LLVM IR, compiled if need be. Raises `Unfusable`."""
+        """The generated code for such arguments, LLVM IR, compiled if need be. Raises `Refused`."""
         traced = self._traced_alone(structure, leaves)
         if traced.graph is None:
             return "\n".join([f"; {code.name}\n{source_of(code)}" for code in traced.codes])
@@ -350,7 +338,7 @@ class Specializer:
         return "\n".join(texts) or f"; nothing is launched: {EMPTY}\n"
 
     def launched(self, structure: Structure, leaves: Sequence[Any]) -> Any:
-        """What a call returns for such arguments, by compiled code and nothing else. Raises `Unfusable`."""
+        """What a call returns for such arguments, by compiled code and nothing else. Raises `Refused`."""
         traced = self._traced_alone(structure, leaves)
         values = _values(traced, leaves)
         if traced.graph is not None:
@@ -363,7 +351,7 @@ class Specializer:
     def _traced_alone(self, structure: Structure, leaves: Sequence[Any]) -> Traced:
         watched = surroundings.onlookers()
         if watched is not None:
-            raise Unfusable(watched)
+            raise Refused(watched)
         return self.traced(structure, leaves)
 
     # -- results that are given -------------------------------------------------------------------------
@@ -386,7 +374,7 @@ class Specializer:
             if overlapping_pair([*outputs, *given], written=len(outputs)) is not None:
                 return False
             prepared = self._prepared(traced, leaves, outputs)
-        except Unfusable:
+        except Refused:
             return False
         values = _values(traced, leaves)
         names = [*[f"in{k}" for k in range(len(values))], *[f"out{k}" for k in range(len(outputs))]]

@@ -30,11 +30,11 @@ from braze.artifact.output_code import BoxedCall, OpaqueCode, OutputCode
 from braze.compile.fx_compile import CompileRequest
 from braze.compile.guards import GuardWatch
 from braze.config import Config
-from braze.errors import ExpressionError
+from braze.errors import ExpressionError, Refused
 from braze.frontend.aot import compile_parts
 from braze.frontend.call_capture import CallCapture
 from braze.frontend.views import Views
-from braze.fuser.arguments import Structure, Unfusable, describe
+from braze.fuser.arguments import Structure, describe
 from braze.fuser.elementwise import ElementwiseFunction, elementwise
 from braze.fuser.fallback import count
 from braze.fuser.kernel import compile_request
@@ -96,7 +96,7 @@ def trace(
     """Trace ``function`` for arguments like the ``examples``. ``gradients``: it is to be differentiable.
     ``static``: the positions of numbers that are taken as constants.
 
-    Raises `Depends` for numbers that turn out to matter, `Unfusable`, and whatever ``function`` raises."""
+    Raises `Depends` for numbers that turn out to matter, `Refused`, and whatever ``function`` raises."""
     count("traces")
     recording = torch.is_grad_enabled()
     live = [p for p in range(len(examples)) if p not in static]
@@ -123,23 +123,23 @@ def trace(
     if matter:
         raise Depends(frozenset(matter))
     if module.watch.stateful:
-        raise Unfusable(f"it looks at, or changes, the state of a tensor: {min(module.watch.stateful)}")
+        raise Refused(f"it looks at, or changes, the state of a tensor: {min(module.watch.stateful)}")
     try:
         added = guards.added()
     except ExpressionError as error:
-        raise Unfusable(f"it depends on sizes in a way that cannot be checked: {error.what}") from None
-    spec = capture.spec() if capture.complete else "its backward is compiled when it first runs"
-    if isinstance(spec, str) and parts.floats:
+        raise Refused(f"it depends on sizes in a way that cannot be checked: {error.what}") from None
+    spec = _spec(capture)
+    if spec is None and parts.floats:
         # AOTAutograd's own call around the parts knows nothing of numbers that are kept for the backward
         raise Depends(frozenset(live[p - len(sizes)] for p in parts.floats))
     graph = _whole(parts, spec)
-    writes = isinstance(spec, str) or bool(spec.written or spec.copied_back)
-    if gradients and not isinstance(spec, str) and writes:
-        raise Unfusable("it writes to its arguments, and gradients are recorded")
-    any_shape = not (module.watch.others or isinstance(spec, str)) and parts.of_any_shape
+    writes = spec is None or bool(spec.written or spec.copied_back)
+    if gradients and spec is not None and writes:
+        raise Refused("it writes to its arguments, and gradients are recorded")
+    any_shape = spec is not None and not module.watch.others and parts.of_any_shape
     call: Callable[..., Sequence[Any]] | None = None
     if graph is None:
-        call = wrapper if isinstance(spec, str) else parts.call(spec, any_shape)
+        call = wrapper if spec is None else parts.call(spec, any_shape)
     return Traced(
         module.structure,
         module.places,
@@ -335,7 +335,7 @@ class _Parts:
         code = compile_request(request)
         fallbacks = code.info.metrics.fallbacks
         if fallbacks and not code.variant().info.kernels:
-            raise Unfusable(f"nothing of it is compiled: {fallbacks[0].op}: {fallbacks[0].reason}")
+            raise Refused(f"nothing of it is compiled: {fallbacks[0].op}: {fallbacks[0].reason}")
         count("loaded" if code.report is None else "compiled", len(code.variant().info.kernels))
         self.codes[request.kind] = code
         self.runs[request.kind] = adapt(code.run)
@@ -410,10 +410,19 @@ def _returning(backward: BoxedCall, floats: Sequence[int], numbers: int) -> Boxe
     return run
 
 
-def _whole(parts: _Parts, spec: CallSpec | str) -> ElementwiseFunction | None:
+def _spec(capture: CallCapture) -> CallSpec | None:
+    """The call around the parts; None where AOTAutograd's own is kept: a backward may be compiled when it
+    first runs."""
+    try:
+        return capture.spec() if capture.complete else None
+    except Refused:
+        return None
+
+
+def _whole(parts: _Parts, spec: CallSpec | None) -> ElementwiseFunction | None:
     """The only graph of a function that does nothing beside it."""
     graph = parts.graphs.get("inference")
-    if graph is None or isinstance(spec, str) or spec.written or spec.copied_back:
+    if graph is None or spec is None or spec.written or spec.copied_back:
         return None
     return graph if all(isinstance(o, Fresh) for o in spec.outputs) and spec.grad_mode is None else None
 

@@ -24,7 +24,7 @@ from braze.compile.fx_compile import CompileRequest
 from braze.compile.in_process import InProcessFxCompile
 from braze.compile.remote_job import other_versions
 from braze.dtypes import torch_name
-from braze.errors import BrazeError
+from braze.errors import Refused
 from braze.ops.numerics import difference
 from braze.runtime.spec import span
 
@@ -103,12 +103,13 @@ def replay(path: str | Path, *, strict: bool = False, out: str | Path | None = N
             code = InProcessFxCompile().compile(request)
             seconds = time.perf_counter() - start
             compared: tuple[Compared, ...] = ()
-            inputs = _inputs(request, seed)
-            if not isinstance(inputs, str):
-                try:
-                    compared = tuple(_compare(code, sent.parse(), inputs, seed))
-                except Exception as error:  # random indices may be out of range, random matrices singular
-                    inputs = f"the graph does not take random inputs: {type(error).__name__}: {error}"
+            uncompared: str | None = None
+            try:
+                compared = tuple(_compare(code, sent.parse(), _inputs(request, seed), seed))
+            except Refused as refusal:
+                uncompared = refusal.reason
+            except Exception as error:  # random indices may be out of range, random matrices singular
+                uncompared = f"the graph does not take random inputs: {type(error).__name__}: {error}"
     info = code.info if isinstance(code, CompiledFxGraph) else None
     known = {f"runs as eager PyTorch: {fallback}" for fallback in info.metrics.fallbacks} if info else set()
     return Replay(
@@ -121,7 +122,7 @@ def replay(path: str | Path, *, strict: bool = False, out: str | Path | None = N
         other_versions(sent.context.versions),
         (*(line.message for line in said.logs), *(w.text for w in said.warnings if w.text not in known)),
         compared,
-        inputs if isinstance(inputs, str) else None,
+        uncompared,
     )
 
 
@@ -129,16 +130,10 @@ def _with_options(request: CompileRequest, options: config.Config) -> CompileReq
     return CompileRequest(**{**vars(request), "config": options})
 
 
-def _inputs(request: CompileRequest, seed: int) -> list[Any] | str:
-    """Something of the right kind for each input; or why there is nothing."""
+def _inputs(request: CompileRequest, seed: int) -> list[Any]:
+    """Something of the right kind for each input. Raises `Refused` where there is nothing."""
     generator = torch.Generator().manual_seed(seed)
-    found: list[Any] = []
-    for value in request.example_inputs:
-        try:
-            found.append(_like(value, generator))
-        except BrazeError as error:
-            return error.what
-    return found
+    return [_like(value, generator) for value in request.example_inputs]
 
 
 def _like(value: Any, generator: torch.Generator) -> Any:
@@ -147,14 +142,14 @@ def _like(value: Any, generator: torch.Generator) -> Any:
     if isinstance(value, torch.SymInt):
         return _number(value)
     if shapes.is_symbolic(value):
-        raise BrazeError(f"an input is a {type(value).__name__}")
+        raise Refused(f"an input is a {type(value).__name__}")
     return value
 
 
 def _tensor_like(value: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Normally distributed numbers; integers are 0 or 1, which are indices of most things."""
     if not in_host_memory(value) or value.layout is not torch.strided:
-        raise BrazeError(f"an input is a {value.layout} tensor on {value.device}")
+        raise Refused(f"an input is a {value.layout} tensor on {value.device}")
     sizes, strides = [_number(n) for n in value.shape], [_number(n) for n in value.stride()]
     offset, dtype = _number(value.storage_offset()), value.dtype
     reach = offset + span(sizes, strides)
@@ -170,7 +165,7 @@ def _tensor_like(value: torch.Tensor, generator: torch.Generator) -> torch.Tenso
 def _number(value: int | torch.SymInt) -> int:
     known = shapes.hint(value)
     if known is None:
-        raise BrazeError(f"the size {value} depends on data")
+        raise Refused(f"the size {value} depends on data")
     return known
 
 

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from braze.errors import Refused
 from braze.ir.boxes import TensorBox
-from braze.lowering.registry import Unsupported, lowers
+from braze.lowering.registry import lowers
 from braze.ops.dag import Node
 from braze.ops.functions import cos, exp, fma, isinf, signbit, sin, sqrt, where
 
@@ -115,7 +116,7 @@ _register(aten.special_modified_bessel_i1.default, _modified(1, scaled=False))
 def _first_kind(order: int) -> Callable[[GraphLowering, TensorBox], TensorBox]:
     def lowering(ctx: GraphLowering, x: TensorBox) -> TensorBox:
         if ctx.out_dtype is torch.float64:
-            raise Unsupported("eager's values in float64 are off by up to 5e-7, and others would not agree")
+            raise Refused("eager's values in float64 are off by up to 5e-7, and others would not agree")
         return ctx.elementwise(
             lambda v: first_kind(ctx.dag.to_dtype(v, torch.float64), order), x, compute=ctx.out_dtype
         )

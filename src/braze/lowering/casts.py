@@ -8,8 +8,9 @@ import torch
 
 from braze._torch.native import storage_id
 from braze._torch.prims import prims
+from braze.errors import Refused
 from braze.ir.boxes import TensorBox
-from braze.lowering.registry import Unsupported, lowers
+from braze.lowering.registry import lowers
 from braze.ops.dag import Node
 from braze.ops.dtypes import HALF_TYPES, compute_dtype
 from braze.runtime.expr import Expr
@@ -51,7 +52,7 @@ def to_copy(ctx: GraphLowering, x: TensorBox, **options: Any) -> TensorBox:
     """x in another type or memory format."""
     device = options.get("device")
     if device is not None and torch.device(device).type != x.device:
-        raise Unsupported(f"a copy to {device}")
+        raise Refused(f"a copy to {device}")
     return copied(ctx, x, ctx.out_dtype)
 
 
@@ -68,7 +69,7 @@ def clone(ctx: GraphLowering, x: TensorBox, *, memory_format: Any = None) -> Ten
 
 
 def keep_strides(ctx: GraphLowering) -> None:
-    """Raises ``Unsupported`` where a result that keeps its argument's strides, gaps included, is one of the
+    """Raises ``Refused`` where a result that keeps its argument's strides, gaps included, is one of the
     graph's, and these symbolic strides may be such that elements share memory: those would not be kept."""
     example = ctx.example
     if ctx.layout_of(example).is_injective:
@@ -76,7 +77,7 @@ def keep_strides(ctx: GraphLowering) -> None:
     here = storage_id(example)
     results = [n.meta.get("val") for n in ctx.gm.graph.output_node().all_input_nodes]
     if any(isinstance(value, torch.Tensor) and storage_id(value) == here for value in results):
-        raise Unsupported("a copy with strides of which it is not known whether elements share memory")
+        raise Refused("a copy with strides of which it is not known whether elements share memory")
 
 
 @lowers(aten.copy.default)

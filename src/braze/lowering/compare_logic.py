@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from braze.errors import Refused
 from braze.ir.boxes import TensorBox
 from braze.lowering.casts import held
 from braze.lowering.promotion import Operand, nonzero, operand, result_type
-from braze.lowering.registry import Unsupported, lowers
+from braze.lowering.registry import lowers
 from braze.ops import functions
 from braze.ops.dag import Node
 from braze.ops.dtypes import is_float
@@ -66,7 +67,7 @@ def logical_not(ctx: GraphLowering, x: TensorBox) -> TensorBox:
 def _shift(name: str) -> Callable[..., TensorBox]:
     def lowering(ctx: GraphLowering, a: Operand, b: Operand) -> TensorBox:
         if is_float(ctx.out_dtype):
-            raise Unsupported("shifts of floating-point numbers")
+            raise Refused("shifts of floating-point numbers")
         return ctx.elementwise(lambda x, y: ctx.dag.op(name, x, y), a, b, compute=ctx.out_dtype)
 
     lowering.__doc__ = f"{name} of integers."

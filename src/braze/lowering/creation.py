@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from braze._torch.prims import prims
+from braze.errors import Refused
 from braze.ir.boxes import TensorBox
 from braze.lowering.casts import converted
 from braze.lowering.promotion import Scalar, number
-from braze.lowering.registry import Unsupported, lowers
+from braze.lowering.registry import lowers
 from braze.ops.dag import Node
 from braze.ops.dtypes import compute_dtype, integer_limits, is_float
 from braze.runtime.expr import Expr, as_expr
@@ -91,9 +92,9 @@ def arange(ctx: GraphLowering, start: Scalar, end: Scalar, step: Scalar = 1, **o
 
 
 def _whole(value: Scalar) -> Expr:
-    """A number as an integer expression. Raises ``Unsupported`` where only the running graph knows it."""
+    """A number as an integer expression. Raises ``Refused`` where only the running graph knows it."""
     if isinstance(value, Node):
-        raise Unsupported("a range of integers between symbolic floating-point numbers")
+        raise Refused("a range of integers between symbolic floating-point numbers")
     return value if isinstance(value, Expr) else as_expr(int(value))
 
 

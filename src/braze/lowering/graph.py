@@ -17,7 +17,7 @@ from braze._torch.shapes import is_symbolic
 from braze._torch.tracing import promised_strides
 from braze.artifact.graph_call import GraphCall
 from braze.config import Config
-from braze.errors import BrazeError, ExpressionError, FallbackError, LoweringError
+from braze.errors import BrazeError, ExpressionError, FallbackError, LoweringError, Refused
 from braze.ir.boxes import StorageBox, TensorBox
 from braze.ir.buffers import Origin
 from braze.ir.externs import CheckCondition
@@ -34,7 +34,7 @@ from braze.lowering.calls import (
 from braze.lowering.casts import held
 from braze.lowering.promotion import Operand, operand
 from braze.lowering.refusals import refusal
-from braze.lowering.registry import EXTERNS, Unsupported, lowering_of
+from braze.lowering.registry import EXTERNS, lowering_of
 from braze.lowering.scalars import computed_number, number_type, stored_number
 from braze.lowering.sizes import SizeTable
 from braze.ops import dag as ops_dag
@@ -64,7 +64,7 @@ _OURS = re.compile(r"_.*|workspace|scratch|threads|(?!(?:in|out)\d)[a-z]+\d+")
 ``in0`` or ``out0``, which are names of the fuser's."""
 
 NOTHING_FORCED: Mapping[str, str] = {}
-NO_CALLS: Mapping[str, GraphCall | str] = {}
+NO_CALLS: Mapping[str, GraphCall | Refused] = {}
 
 
 class GraphLowering:
@@ -82,7 +82,7 @@ class GraphLowering:
         static_inputs: frozenset[int] = frozenset(),
         visible_outputs: int = 0,
         forced: Mapping[str, str] = NOTHING_FORCED,
-        inner: Mapping[str, GraphCall | str] = NO_CALLS,
+        inner: Mapping[str, GraphCall | Refused] = NO_CALLS,
     ) -> None:
         self.gm = gm
         self.config = config
@@ -196,7 +196,9 @@ class GraphLowering:
             return call_fallback(self, "it draws from torch's generator as eager PyTorch does")
         inner = self.inner.get(node.name)
         if inner is not None:
-            return self.fallback(inner) if isinstance(inner, str) else call_graphs(self, inner)
+            if isinstance(inner, Refused):
+                return self.fallback(inner.reason)
+            return call_graphs(self, inner)
         lowering = lowering_of(node.target)
         if lowering is None:
             return self.fallback("no lowering for this operator")
@@ -205,7 +207,7 @@ class GraphLowering:
             try:
                 result = lowering(self, *self.args_of(node.args), **self.args_of(node.kwargs))
                 return self._settle(node, result)
-            except (Unsupported, ExpressionError) as declined:
+            except (Refused, ExpressionError) as declined:
                 reason = str(declined)
             except BrazeError:
                 raise

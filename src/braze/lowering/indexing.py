@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from braze.errors import Refused
 from braze.ir.boxes import TensorBox
 from braze.ir.loops import Sizes
 from braze.ir.views import View
 from braze.lowering.casts import copied
-from braze.lowering.registry import Unsupported, lowers
+from braze.lowering.registry import lowers
 from braze.lowering.tables import known_index
 from braze.ops.dag import Node
 from braze.ops.dtypes import is_integer
@@ -25,9 +26,9 @@ aten = torch.ops.aten
 
 
 def require_integers(index: TensorBox) -> None:
-    """Raises ``Unsupported`` for a mask: how many elements it chooses depends on data."""
+    """Raises ``Refused`` for a mask: how many elements it chooses depends on data."""
     if not is_integer(index.dtype) or index.dtype is torch.uint8:
-        raise Unsupported("a mask as an index")
+        raise Refused("a mask as an index")
 
 
 def checked(
@@ -38,10 +39,10 @@ def checked(
     wrap: bool,
     error: type[BaseException],
 ) -> Expr:
-    """``index`` as an index into ``size`` elements, checked. Raises ``Unsupported`` where there may be no
+    """``index`` as an index into ``size`` elements, checked. Raises ``Refused`` where there may be no
     elements."""
     if not known_positive(size):
-        raise Unsupported("an index into a dimension that may be empty")
+        raise Refused("an index into a dimension that may be empty")
     known = known_index(ctx.dag, index, size, wrap=wrap)
     if known is not None:
         return known
@@ -83,7 +84,7 @@ class AdvancedIndex:
         self.source_size = size
         self.tensors = {d: t for d, t in enumerate(indices) if t is not None}
         if not self.tensors:
-            raise Unsupported("an index without tensors")
+            raise Refused("an index without tensors")
         for tensor in self.tensors.values():
             require_integers(tensor)
         self.broadcast = ctx.sizes.broadcast([t.size for t in self.tensors.values()])
@@ -153,7 +154,7 @@ def gather(
     """x at places that ``index`` chooses along one dimension."""
     if x.ndim == 0 or index.ndim == 0:
         if x.ndim or index.ndim:
-            raise Unsupported("gather between a tensor with and one without dimensions")
+            raise Refused("gather between a tensor with and one without dimensions")
         return copied(ctx, x)
     positions = along(ctx, index, dim % x.ndim, x.size)
     return ctx.pointwise(index.size, x.dtype, lambda i: x.load(ctx.dag, positions(i)))

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from braze.errors import Refused
 from braze.ir.boxes import TensorBox
 from braze.lowering.casts import converted
 from braze.lowering.promotion import Operand, Scalar, number
-from braze.lowering.registry import Unsupported, lowers
+from braze.lowering.registry import lowers
 from braze.ops.dag import Node
 from braze.ops.dtypes import HALF_TYPES, integer_limits, is_float
 from braze.ops.functions import exp2, fma, isnan, maximum, minimum, rsqrt, sqrt, where
@@ -136,7 +137,7 @@ def fmod(ctx: GraphLowering, a: Operand, b: Operand) -> TensorBox:
 def _divided(ctx: GraphLowering, name: str, a: Operand, b: Operand) -> TensorBox:
     compute = ctx.out_dtype
     if compute is torch.bool:
-        raise Unsupported("division of booleans")
+        raise Refused("division of booleans")
     return ctx.elementwise(
         lambda x, y: ctx.dag.op(name, x, _nonzero_divisor(ctx, y)),
         a,
@@ -274,7 +275,7 @@ def _pow_by_scalar(ctx: GraphLowering, v: Node, exponent: int | float) -> Node:
         return v ** converted(ctx, v.like(exponent), ctx.out_dtype)
     whole = int(exponent)
     if whole < 0:
-        raise Unsupported("negative powers of integers")
+        raise Refused("negative powers of integers")
     return _power(v, whole) if whole else v.like(1)
 
 
@@ -282,10 +283,10 @@ def _pow_by_scalar(ctx: GraphLowering, v: Node, exponent: int | float) -> Node:
 def pow_scalar(ctx: GraphLowering, x: TensorBox, exponent: Scalar) -> TensorBox:
     """x ** exponent: by multiplication, square roots and reciprocals where eager does so."""
     if ctx.out_dtype is torch.bool:
-        raise Unsupported("powers of booleans")
+        raise Refused("powers of booleans")
     if isinstance(exponent, (Expr, Node)):
         if not is_float(ctx.out_dtype):
-            raise Unsupported("a symbolic power of integers")
+            raise Refused("a symbolic power of integers")
         return ctx.elementwise(lambda v, e: v**e, x, exponent, compute=ctx.out_dtype)
     return ctx.elementwise(lambda v: _pow_by_scalar(ctx, v, exponent), x, compute=ctx.out_dtype)
 
@@ -310,7 +311,7 @@ def _integer_power(v: Node, exponent: Node) -> Node:
 def pow_tensor(ctx: GraphLowering, x: Operand, exponent: TensorBox) -> TensorBox:
     """x ** exponent, element by element."""
     if ctx.out_dtype is torch.bool:
-        raise Unsupported("powers of booleans")
+        raise Refused("powers of booleans")
     if not is_float(ctx.out_dtype):
         return ctx.elementwise(_integer_power, x, exponent, compute=ctx.out_dtype)
     if isinstance(x, (int, float)) and x == 1:
@@ -324,7 +325,7 @@ def pow_tensor(ctx: GraphLowering, x: Operand, exponent: TensorBox) -> TensorBox
 def nextafter(ctx: GraphLowering, a: TensorBox, b: TensorBox) -> TensorBox:
     """The next number of the same type after a, towards b."""
     if ctx.out_dtype in (torch.float16, torch.bfloat16):
-        raise Unsupported("nextafter of half types")
+        raise Refused("nextafter of half types")
     return ctx.elementwise(lambda x, y: ctx.dag.op("nextafter", x, y), a, b, compute=ctx.out_dtype)
 
 

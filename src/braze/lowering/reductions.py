@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from braze.errors import Refused
 from braze.ir.boxes import TensorBox
 from braze.ir.loops import Reduction, Sizes, loop_indices, loop_vars
 from braze.lowering.casts import held
 from braze.lowering.promotion import dims_of, nonzero
-from braze.lowering.registry import Unsupported, lowers
+from braze.lowering.registry import lowers
 from braze.ops.dag import Node
 from braze.ops.dtypes import compute_dtype
 from braze.ops.functions import maximum
@@ -129,17 +130,17 @@ class Space:
         )
 
     def require_elements(self) -> None:
-        """Raises ``Unsupported`` where there may be nothing to reduce: eager raises, or has an answer of
+        """Raises ``Refused`` where there may be nothing to reduce: eager raises, or has an answer of
         its own."""
         if not known_positive(self.numel):
-            raise Unsupported("a reduction over a dimension that may be empty")
+            raise Refused("a reduction over a dimension that may be empty")
 
 
 def _accumulated(ctx: GraphLowering, kind: str, x: TensorBox, dims: Any, keepdim: bool) -> TensorBox:
     space = Space(ctx, x, dims, keepdim)
     dtype = ctx.out_dtype
     if dtype is torch.bool:
-        raise Unsupported(f"a {kind} of booleans as a boolean")
+        raise Refused(f"a {kind} of booleans as a boolean")
     return space.reduce(kind, dtype, lambda i, r: [space.element(i, r, dtype)])
 
 
@@ -202,7 +203,7 @@ def _make_extremum(kind: str) -> None:
         space = Space(ctx, x, dim, keepdim)
         space.require_elements()
         if x.dtype is torch.bool:
-            raise Unsupported("the position of an extremum among booleans")
+            raise Refused("the position of an extremum among booleans")
         return _position(space, "arg" + kind)
 
     lowers(getattr(aten, "a" + kind).default)(dims)

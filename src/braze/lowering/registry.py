@@ -32,7 +32,7 @@ EXTERNS: dict[Any, Extern] = {}
 
 
 def lowers(*operators: Any) -> Callable[[F], F]:
-    """Register the decorated function as the lowering of ``operators``. It may raise ``Unsupported`` to
+    """Register the decorated function as the lowering of ``operators``. It may raise ``Refused`` to
     decline."""
 
     def register(fn: F) -> F:
@@ -54,8 +54,3 @@ def calls_whole(reason: str, *operators: Any, out: Any = None, instead: Lowering
 def lowering_of(target: Any) -> Lowering | None:
     """The lowering of a node's target."""
     return LOWERINGS.get(target)
-
-
-class Unsupported(Exception):
-    """Raised by a lowering that cannot express this particular call; the message is the reason shown to
-    users."""

@@ -16,6 +16,7 @@ from torch.fx import Node as FxNode
 from braze._torch.integers import LEAST
 from braze._torch.number_functions import number_function_name
 from braze._torch.shapes import bounds_of, is_surely_nonnegative, is_surely_positive
+from braze.errors import Refused
 from braze.ir.boxes import TensorBox
 from braze.ir.externs import (
     BindSymbol,
@@ -29,7 +30,7 @@ from braze.ir.externs import (
 from braze.ir.loops import Pointwise
 from braze.lowering.casts import held
 from braze.lowering.promotion import Scalar, number
-from braze.lowering.registry import Unsupported, lowers
+from braze.lowering.registry import lowers
 from braze.ops.dag import Node
 from braze.ops.functions import sqrt
 from braze.runtime.expr import Expr, Symbol, as_expr
@@ -103,7 +104,7 @@ def item(ctx: GraphLowering, x: TensorBox) -> Scalar:
     """The only element of a tensor as a number: as it is now, whatever is written to the tensor later."""
     dtype = number_type(ctx.example)
     if dtype is None:
-        raise Unsupported(f"a number of type {type(ctx.example).__name__} read from a tensor")
+        raise Refused(f"a number of type {type(ctx.example).__name__} read from a tensor")
     if dtype is torch.int64:
         return bind_integer(ctx, ctx.graph.ref(x), ctx.example)
     value = ctx.dag.to_dtype(held(ctx, x.load(ctx.dag, [as_expr(0)] * x.ndim), x.dtype), dtype)

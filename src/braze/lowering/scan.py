@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from braze.errors import Refused
 from braze.ir.boxes import TensorBox
 from braze.ir.loops import Scan, loop_indices
 from braze.lowering.casts import copied, held
-from braze.lowering.registry import Unsupported, lowers
+from braze.lowering.registry import lowers
 from braze.ops.dtypes import compute_dtype
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ aten = torch.ops.aten
 def _running(ctx: GraphLowering, kind: str, x: TensorBox, dim: int) -> TensorBox:
     dtype = ctx.out_dtype
     if dtype is torch.bool:
-        raise Unsupported(f"a running {kind} of booleans as booleans")
+        raise Refused(f"a running {kind} of booleans as booleans")
     if x.ndim == 0:
         return copied(ctx, x, dtype)
     dim %= x.ndim

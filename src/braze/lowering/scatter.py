@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from braze.errors import Refused
 from braze.ir.boxes import StorageBox, TensorBox
 from braze.ir.loops import Scatter, Sizes, loop_indices
 from braze.lowering.casts import converted, copied
 from braze.lowering.indexing import AdvancedIndex, along, checked
 from braze.lowering.promotion import Operand, operand
-from braze.lowering.registry import Unsupported, lowers
+from braze.lowering.registry import lowers
 from braze.ops.dag import Node
 from braze.ops.dtypes import compute_dtype
 from braze.ops.functions import where
@@ -42,7 +43,7 @@ def scattered(
         return copied(ctx, x)
     wide = compute_dtype(x.dtype) if accumulate else x.dtype
     if accumulate and wide is torch.bool:
-        raise Unsupported("a sum of booleans as booleans")
+        raise Refused("a sum of booleans as booleans")
     target = copied(ctx, x, wide)
     if isinstance(target.data, StorageBox):
         target.data.stride_hint = ctx.exprs(ctx.example.stride())
@@ -78,7 +79,7 @@ def scatter_by(
 ) -> TensorBox:
     """x with ``source`` added where ``index`` says; products are not compiled."""
     if reduce != "add":
-        raise Unsupported(f"a scatter that combines by {reduce}")
+        raise Refused(f"a scatter that combines by {reduce}")
     return _along(ctx, x, dim, index, source, accumulate=True)
 
 
@@ -95,7 +96,7 @@ def scatter_reduce(
 ) -> TensorBox:
     """x combined with ``source`` where ``index`` says; only sums that start from x are compiled."""
     if reduce != "sum" or not include_self:
-        raise Unsupported(
+        raise Refused(
             f"a scatter that combines by {reduce}{'' if include_self else ' without the old value'}"
         )
     return _along(ctx, x, dim, index, source, accumulate=True)
@@ -105,7 +106,7 @@ def _along(
     ctx: GraphLowering, x: TensorBox, dim: int, index: TensorBox, source: Operand, *, accumulate: bool
 ) -> TensorBox:
     if x.ndim == 0 or index.ndim == 0:
-        raise Unsupported("a scatter without dimensions")
+        raise Refused("a scatter without dimensions")
 
     def value(i: Sequence[Expr], dtype: torch.dtype) -> Node:
         if isinstance(source, TensorBox):  # may be larger than the index: no broadcasting
@@ -143,7 +144,7 @@ def _slices(
     error: type[BaseException],
 ) -> TensorBox:
     if x.ndim == 0 or index.ndim != 1:
-        raise Unsupported("slices of a tensor without dimensions")
+        raise Refused("slices of a tensor without dimensions")
     dim %= x.ndim
 
     def positions(i: Sequence[Expr]) -> list[Expr]:
@@ -182,7 +183,7 @@ def _masked_put(
     """One mask and one value: a choice for each element instead of a scatter."""
     masks = [(d, t) for d, t in enumerate(indices) if t is not None]
     if len(masks) != 1 or any(s != ONE for s in values.size):
-        raise Unsupported("a mask as an index, with more than one value")
+        raise Refused("a mask as an index, with more than one value")
     dim, mask = masks[0]
     d = ctx.dag
 
@@ -194,5 +195,5 @@ def _masked_put(
         return where(mask.load(d, i[dim : dim + mask.ndim]), new, old)
 
     if accumulate and x.dtype is torch.bool:
-        raise Unsupported("a sum of booleans as booleans")
+        raise Refused("a sum of booleans as booleans")
     return ctx.pointwise(x.size, x.dtype, value)

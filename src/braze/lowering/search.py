@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from braze.errors import Refused
 from braze.ir.boxes import TensorBox
 from braze.ir.loops import Scan, loop_indices
 from braze.ir.views import View
@@ -14,7 +15,7 @@ from braze.lowering.casts import held
 from braze.lowering.indexing import checked
 from braze.lowering.promotion import Operand, operand, result_type
 from braze.lowering.reductions import reduced
-from braze.lowering.registry import Unsupported, lowers
+from braze.lowering.registry import lowers
 from braze.ops.dag import Node
 from braze.ops.functions import minimum, sqrt, where
 from braze.runtime.expr import Expr
@@ -46,7 +47,7 @@ def _insertion(
     d = ctx.dag
     count = boundaries.size[-1].constant
     if count is None or count == 0 or count.bit_length() > MOST_STEPS:
-        raise Unsupported("a search among boundaries whose number is not known, or is 0")
+        raise Refused("a search among boundaries whose number is not known, or is 0")
     start, end = d.constant(0, torch.int64), d.constant(count, torch.int64)
     for _ in range(count.bit_length()):
         middle = start + ((end - start) >> 1)
@@ -80,7 +81,7 @@ def searchsorted(
 ) -> TensorBox:
     """The same, with one row of boundaries for all of x or one for each of its rows."""
     if sorter is not None:
-        raise Unsupported("a search through a sorting permutation")
+        raise Refused("a search through a sorting permutation")
     return _searched(ctx, boundaries, x, right or side == "right")
 
 
@@ -88,7 +89,7 @@ def _searched(ctx: GraphLowering, boundaries: TensorBox, x: Operand, right: bool
     size = ctx.out_size
     compute = result_type(boundaries, x)
     if compute is torch.bool:
-        raise Unsupported("a search among booleans")
+        raise Refused("a search among booleans")
 
     def value(i: tuple[Expr, ...]) -> Node:
         lead = i[:-1] if boundaries.ndim > 1 else ()
@@ -108,7 +109,7 @@ def masked_scatter(ctx: GraphLowering, x: TensorBox, mask: TensorBox, source: Te
     flat = ctx.graph.view(spread, View((spread.numel,), size))
     (along,) = loop_indices(flat.size)
     if along.symbol is None:
-        raise Unsupported("a masked scatter into one element")
+        raise Refused("a masked scatter into one element")
     running = d.scan("sum", flat.load(d, [along]), along.symbol)
     places = ctx.graph.view(ctx.graph.box(Scan(torch.int64, flat.size, running, 0)), View(size, flat.size))
     values = ctx.graph.view(source, View((source.numel,), source.size))
@@ -129,7 +130,7 @@ def cdist(ctx: GraphLowering, a: TensorBox, b: TensorBox, p: float, mode: Any = 
     d, size = ctx.dag, ctx.out_size
     kinds = {1.0: "sum", 2.0: "sum", float("inf"): "max"}
     if p not in kinds or a.size[-1].constant in (None, 0):
-        raise Unsupported(f"distances by the {p}-norm")
+        raise Refused(f"distances by the {p}-norm")
 
     def difference(i: tuple[Expr, ...], r: tuple[Expr, ...]) -> list[Node]:
         lead = i[:-2]

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from braze.errors import Refused
 from braze.ir.boxes import TensorBox
 from braze.ir.loops import Loops, WelfordReduction, loop_indices
 from braze.lowering.casts import copied
 from braze.lowering.reductions import Space, count
-from braze.lowering.registry import Unsupported, lowers
+from braze.lowering.registry import lowers
 from braze.ops.dag import Node, cost
 from braze.ops.dtypes import compute_dtype, is_float
 from braze.ops.functions import fma, maximum, minimum, sqrt, where
@@ -171,12 +172,12 @@ def _correction(correction: Any) -> float:
         return 1.0
     if isinstance(correction, (int, float)):
         return float(correction)
-    raise Unsupported("a symbolic correction")
+    raise Refused("a symbolic correction")
 
 
 def _check_float(x: TensorBox) -> None:
     if not is_float(x.dtype):
-        raise Unsupported("the variance of integers")
+        raise Refused("the variance of integers")
 
 
 @lowers(aten.var.correction)

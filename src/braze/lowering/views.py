@@ -9,11 +9,12 @@ import torch
 from torch import fx
 
 from braze._torch.native import storage_id
+from braze.errors import Refused
 from braze.ir import views as ir_views
 from braze.ir.boxes import ReinterpretView, TensorBox
 from braze.ir.views import with_geometry
 from braze.lowering.calls import call_fallback
-from braze.lowering.registry import Unsupported, lowers
+from braze.lowering.registry import lowers
 from braze.ops.dag import Node
 from braze.ops.dtypes import compute_dtype
 from braze.runtime.expr import (
@@ -81,7 +82,7 @@ def squeeze(ctx: GraphLowering, x: TensorBox, dims: Sequence[int]) -> TensorBox:
         return x
     size = tuple(s for d, s in enumerate(x.size) if d not in dropped)
     if len(size) != len(ctx.out_size):
-        raise Unsupported("whether a symbolic size is 1 decides the rank")
+        raise Refused("whether a symbolic size is 1 decides the rank")
     return ctx.graph.view(x, ir_views.SqueezeView(size, dropped))
 
 
@@ -143,7 +144,7 @@ def select(ctx: GraphLowering, x: TensorBox, dim: int, index: ExprLike) -> Tenso
 
 def position(ctx: GraphLowering, index: ExprLike, size: Expr) -> Expr:
     """A single index as torch reads it, in [0, size). One that depends on data is checked when the graph
-    runs. Raises ``Unsupported`` for another one whose sign is not known."""
+    runs. Raises ``Refused`` for another one whose sign is not known."""
     e = as_expr(index)
     wanted = [compare(e, ">=", -size), compare(e, "<", size)]
     checked = ctx.require(wanted, IndexError, f"an index is not among the {size} elements of a dimension")
@@ -154,14 +155,14 @@ def position(ctx: GraphLowering, index: ExprLike, size: Expr) -> Expr:
     if checked:
         # of no elements there is no position, and the check lets nothing pass
         return ZERO if size == ZERO else mod(e + size, size)
-    raise Unsupported(f"an index {e} that may be of either sign")
+    raise Refused(f"an index {e} that may be of either sign")
 
 
 @lowers(aten.diagonal.default)
 def diagonal(ctx: GraphLowering, x: TensorBox, offset: int = 0, dim1: int = 0, dim2: int = 1) -> TensorBox:
     """The diagonal of two dimensions, as the last dimension."""
     if not isinstance(offset, int):
-        raise Unsupported("a diagonal at a symbolic offset")
+        raise Refused("a diagonal at a symbolic offset")
     return ctx.graph.view(x, ir_views.DiagonalView(ctx.out_size, dim1 % x.ndim, dim2 % x.ndim, offset))
 
 
@@ -185,14 +186,14 @@ def as_strided(
     ref = ctx.graph.ref(x)
     example: torch.Tensor = ctx.node.args[0].meta["val"]  # type: ignore[union-attr]
     if ref.layout.strides != ctx.exprs(example.stride()):
-        raise Unsupported("as_strided of a tensor that Braze lays out otherwise")
+        raise Refused("as_strided of a tensor that Braze lays out otherwise")
     base = ref.layout.offset
     if offset is not None:
         base = base + as_expr(offset) - ctx.expr(example.storage_offset())
     layout = with_geometry(ref.layout, ctx.exprs(size), ctx.exprs(stride), base)
     # What lies outside of the part of the storage that Braze knows must not be touched.
     if not known_nonnegative(base) or not known_nonnegative(ref.buffer.layout.extent - layout.extent):
-        raise Unsupported("as_strided beyond the tensor's own elements")
+        raise Refused("as_strided beyond the tensor's own elements")
     return TensorBox(ReinterpretView(ref.buffer, layout))
 
 
@@ -202,14 +203,14 @@ def view_dtype(ctx: GraphLowering, x: TensorBox, dtype: torch.dtype) -> Any:
     if _shows_whose_it_is(ctx):
         return call_fallback(ctx, "its memory is returned as another type")
     if dtype.itemsize != x.dtype.itemsize:
-        raise Unsupported("a view as a type of another width")
+        raise Refused("a view as a type of another width")
 
     def value(i: tuple[Expr, ...]) -> Node:
         v = ctx.dag.to_dtype(x.load(ctx.dag, i), x.dtype)
         return ctx.dag.to_dtype(ctx.dag.bitcast(v, dtype), compute_dtype(dtype))
 
     if torch.bool in (dtype, x.dtype):
-        raise Unsupported("the bits of booleans")
+        raise Refused("the bits of booleans")
     return ctx.pointwise(x.size, dtype, value)
 
 

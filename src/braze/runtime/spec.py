@@ -57,7 +57,7 @@ def contiguous_strides(sizes: Sequence[Any]) -> tuple[Any, ...]:
     step: Any = 1
     for n in reversed(sizes):
         strides.append(step)
-        if n != 0:
+        if not (isinstance(n, (int, Expr)) and n == 0):  # to ask sympy costs more than all the rest
             step = n * step
     return tuple(reversed(strides))
 

@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
+from braze.errors import Refused
 from braze.ir.graph import Graph
 from braze.ops.kernel import Stage
 from braze.runtime.expr import Expr, Symbol, as_expr
@@ -30,10 +31,6 @@ from braze.schedule.groups import Group, expand
 from braze.schedule.indexing import Match, linear, match_indices, numel, same_row
 from braze.schedule.limits import Limits
 from braze.schedule.nodes import SchedulerNode
-
-
-class Refused(Exception):
-    """Why two operations do not share a kernel."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +83,7 @@ class Fuser:
                 joined = self._fused(group, node, vertical)
             except Refused as refusal:
                 if vertical:
-                    self.refusals.append(Refusal(group.label, node.op.name, str(refusal)))
+                    self.refusals.append(Refusal(group.label, node.op.name, refusal.reason))
                 continue
             group.outer, group.stages = joined
             group.add(node)
