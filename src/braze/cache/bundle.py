@@ -61,7 +61,7 @@ def export_entries(
     keyring: KeyRing,
     signer: str | None = None,
 ) -> list[TransferResult]:
-    """Seal entries of a store with the ring's own key (``signer``: its name or id; None: the default) and
+    """Sign entries of a store with the ring's own key (``signer``: its name or id; None: the default) and
     write them to one file, which appears when it is complete.
 
     Raises `KeyringError` if there is no key to sign with, and `CacheError` if the file cannot be written.

@@ -175,21 +175,8 @@ class CacheStore:
 
         def action(connection: Connection) -> bool:
             owner = queries.ensure_key(connection, key, texts)
-            row = (
-                owner,
-                name,
-                kind,
-                level,
-                guards,
-                origin,
-                now,
-                now,
-                0,
-                len(payload),
-                len(body),
-                codec,
-                summed,
-            )
+            times, sizes = (now, now), (len(payload), len(body))
+            row = (owner, name, kind, level, guards, origin, *times, 0, *sizes, codec, summed)
             queries.replace(connection, row, body, VARIANTS_KEPT)
             queries.count(connection, {"puts": 1})
             return True
