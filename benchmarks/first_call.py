@@ -38,7 +38,7 @@ from benchmarks.common import (
 )
 from benchmarks.first_call_child import DEMO
 from braze.artifact import container
-from braze.cache.store import Store
+from braze.cache.store import CacheStore
 from braze.errors import ArtifactError
 from tests.models import zoo
 
@@ -150,7 +150,7 @@ class Contest:
 
 def strip(folder: Path) -> None:
     """Take the entries of level 2 out of a cache: a run that finds level 1 only puts them there again."""
-    store = Store(folder)
+    store = CacheStore(folder)
     store.remove([entry for entry in store.entries() if entry.level == 2])
     store.close()
 
@@ -158,7 +158,7 @@ def strip(folder: Path) -> None:
 def sizes(folder: Path) -> dict[str, int]:
     """Bytes of a model's artefacts: of each level whole, and of level 1 what is object code, LLVM IR,
     constants and metadata, as they are stored."""
-    store = Store(folder)
+    store = CacheStore(folder)
     found = dict.fromkeys(("level 1", "level 2", "code", "ir", "constants", "metadata"), 0)
     for info in store.entries():
         for entry in store.get(info.key):

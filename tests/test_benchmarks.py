@@ -17,7 +17,7 @@ import torch
 from benchmarks import common, first_call, kernels
 from braze.artifact import container
 from braze.cache.keys import Key
-from braze.cache.store import Store
+from braze.cache.store import CacheStore
 
 ROOT = Path(__file__).parents[1]
 
@@ -180,7 +180,7 @@ def test_the_sizes_of_artefacts_are_whole(tmp_path: Path) -> None:
     """What is told apart adds up to the file, less its header and table."""
     parts = {"metadata": b"m" * 5000, "v0/m0.o": bytes(range(256)) * 40, "v0/m0.src": b"define " * 900}
     payload = container.pack(parts, compress=["metadata", "v0/m0.src"])
-    store = Store(tmp_path)
+    store = CacheStore(tmp_path)
     key = Key.of({"graph": "g"})
     assert store.put(key, payload, name="g", kind="inference", level=1)
     assert store.put(key, b"another level", name="g", kind="inference", level=2)

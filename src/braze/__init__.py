@@ -44,7 +44,7 @@ _LAZY = {
     "is_package": "braze.artifact.package",
     "sign_package": "braze.artifact.package",
 }
-_LOADER = "braze.cache.carried"
+_LOADER = "braze.cache.mega_cache"
 
 
 def _load_artifact(content: bytes) -> None:

@@ -9,7 +9,7 @@ import sqlite3
 from pathlib import Path
 
 from braze.cache.keys import Key
-from braze.cache.store import Store
+from braze.cache.store import CacheStore
 
 
 def key_of(number: int, **parts: str) -> Key:
@@ -33,24 +33,24 @@ def is_of(key: Key, payload: bytes) -> bool:
     return hashlib.sha256(body).digest() == payload[:32] and body.startswith(key.digest.encode())
 
 
-def put(store: Store, number: int, **more: str) -> bool:
+def put(store: CacheStore, number: int, **more: str) -> bool:
     key = key_of(number)
     return store.put(key, payload_of(key), name=f"graph{number}", kind="inference", level=1, **more)
 
 
-def has(store: Store, number: int) -> bool:
+def has(store: CacheStore, number: int) -> bool:
     key = key_of(number)
     found = store.get(key.digest)
     assert all(entry.key == key.digest and is_of(key, entry.payload) for entry in found)
     return bool(found)
 
 
-def raw(store: Store) -> sqlite3.Connection:
+def raw(store: CacheStore) -> sqlite3.Connection:
     """A connection of one's own to the store's file."""
     return sqlite3.connect(file_of(store), isolation_level=None)
 
 
-def file_of(store: Store) -> Path:
+def file_of(store: CacheStore) -> Path:
     (file,) = store.folder.glob("store-*/graphs.sqlite")
     return file
 

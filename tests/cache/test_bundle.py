@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from braze.cache.bundle import export_entries, import_entries
-from braze.cache.envelope import seal
 from braze.cache.keyring import KeyRing
 from braze.cache.keys import Key
 from braze.cache.remote import RemoteCache
-from braze.cache.store import Store
+from braze.cache.signed_entry import sign_entry
+from braze.cache.store import CacheStore
 from braze.errors import ArtifactError, CacheError, KeyringError
 
 KEYS = [
@@ -41,8 +41,8 @@ def bob(tmp_path: Path, ada: KeyRing) -> KeyRing:
 
 
 @pytest.fixture
-def full(tmp_path: Path) -> Store:
-    store = Store(tmp_path / "full")
+def full(tmp_path: Path) -> CacheStore:
+    store = CacheStore(tmp_path / "full")
     for number, key in enumerate(KEYS):
         assert store.put(key, b"code %d" % number * 50, name=f"graph{number}", kind="graph", guards="s0 < 9")
     assert store.put(KEYS[0], b"more code", name="graph0", kind="graph", guards="s0 >= 9")
@@ -50,19 +50,19 @@ def full(tmp_path: Path) -> Store:
 
 
 @pytest.fixture
-def empty(tmp_path: Path) -> Store:
-    return Store(tmp_path / "empty")
+def empty(tmp_path: Path) -> CacheStore:
+    return CacheStore(tmp_path / "empty")
 
 
 @pytest.fixture
-def file(tmp_path: Path, full: Store, ada: KeyRing) -> Path:
+def file(tmp_path: Path, full: CacheStore, ada: KeyRing) -> Path:
     path = tmp_path / "entries of ada.zip"
     done = export_entries(path, full, full.entries(), ada)
     assert len(done) == 4 and all(one.done and one.signer.startswith("ada (") for one in done)
     return path
 
 
-def _contents(store: Store) -> set[tuple[str, str, str, str, int, bytes]]:
+def _contents(store: CacheStore) -> set[tuple[str, str, str, str, int, bytes]]:
     return {
         (entry.key, entry.name, entry.kind, entry.guards, entry.level, entry.payload)
         for info in store.entries()
@@ -71,7 +71,7 @@ def _contents(store: Store) -> set[tuple[str, str, str, str, int, bytes]]:
 
 
 def test_all_entries_arrive_with_their_keys(
-    file: Path, full: Store, empty: Store, ada: KeyRing, bob: KeyRing
+    file: Path, full: CacheStore, empty: CacheStore, ada: KeyRing, bob: KeyRing
 ) -> None:
     done = import_entries(file, empty, bob)
     assert [one.done for one in done] == [True] * 4
@@ -81,7 +81,7 @@ def test_all_entries_arrive_with_their_keys(
         assert empty.key(key.digest) == key
 
 
-def test_what_is_there_stays_as_it_is(file: Path, full: Store, empty: Store, bob: KeyRing) -> None:
+def test_what_is_there_stays_as_it_is(file: Path, full: CacheStore, empty: CacheStore, bob: KeyRing) -> None:
     done = import_entries(file, full, bob)
     assert not any(one.done for one in done)
     assert {one.reason for one in done} == {"it is in the cache already"}
@@ -90,7 +90,9 @@ def test_what_is_there_stays_as_it_is(file: Path, full: Store, empty: Store, bob
     assert not any(one.done for one in import_entries(file, empty, bob))
 
 
-def test_strangers_are_refused_entry_by_entry(file: Path, empty: Store, ada: KeyRing, tmp_path: Path) -> None:
+def test_strangers_are_refused_entry_by_entry(
+    file: Path, empty: CacheStore, ada: KeyRing, tmp_path: Path
+) -> None:
     done = import_entries(file, empty, KeyRing(tmp_path / "nobody"))
     assert len(done) == 4
     for one in done:
@@ -117,7 +119,7 @@ def _changed(file: Path, change: Callable[[str, bytes], tuple[str, bytes]]) -> P
 
 
 def test_an_entry_moved_under_another_key_is_still_the_first_keys(
-    file: Path, full: Store, empty: Store, bob: KeyRing
+    file: Path, full: CacheStore, empty: CacheStore, bob: KeyRing
 ) -> None:
     """The folder's name means nothing: what an entry answers is what was signed."""
     one, other = KEYS[1].digest, KEYS[2].digest
@@ -131,7 +133,7 @@ def test_an_entry_moved_under_another_key_is_still_the_first_keys(
     assert _contents(empty) == _contents(full)
 
 
-def test_the_texts_of_another_key_are_refused(file: Path, empty: Store, bob: KeyRing) -> None:
+def test_the_texts_of_another_key_are_refused(file: Path, empty: CacheStore, bob: KeyRing) -> None:
     def forge(name: str, data: bytes) -> tuple[str, bytes]:
         return name, data.replace(b"graph 1", b"graph 9") if name.endswith("key.json") else data
 
@@ -141,18 +143,18 @@ def test_the_texts_of_another_key_are_refused(file: Path, empty: Store, bob: Key
 
 
 @pytest.mark.parametrize("text", [b"", b"{}", b"[]", b'{"parts": [["a", "b"], ["a", "c"]]}', b"\xff"])
-def test_texts_that_are_none_are_refused(file: Path, empty: Store, bob: KeyRing, text: bytes) -> None:
+def test_texts_that_are_none_are_refused(file: Path, empty: CacheStore, bob: KeyRing, text: bytes) -> None:
     done = import_entries(_changed(file, lambda n, d: (n, text if n.endswith("key.json") else d)), empty, bob)
     assert not any(one.done for one in done) and empty.entries() == ()
 
 
-def test_missing_texts_are_refused(file: Path, empty: Store, bob: KeyRing) -> None:
+def test_missing_texts_are_refused(file: Path, empty: CacheStore, bob: KeyRing) -> None:
     done = import_entries(_changed(file, lambda n, d: (n.replace("key.json", "README"), d)), empty, bob)
     assert all("is missing" in one.reason for one in done) and empty.entries() == ()
 
 
 def test_one_bad_entry_does_not_spoil_the_others(
-    file: Path, empty: Store, bob: KeyRing, ada: KeyRing
+    file: Path, empty: CacheStore, bob: KeyRing, ada: KeyRing
 ) -> None:
     def cut(name: str, data: bytes) -> tuple[str, bytes]:
         return name, data[:-1] if KEYS[1].digest in name and name.endswith(".braze") else data
@@ -175,7 +177,7 @@ def test_no_damage_brings_in_other_code(
         changed[at : at + data.draw(st.integers(0, 4))] = data.draw(st.binary(max_size=4))
     folder = tmp_path_factory.mktemp("damage")
     (folder / "x.zip").write_bytes(changed)
-    store = Store(folder / "store")
+    store = CacheStore(folder / "store")
     try:
         import_entries(folder / "x.zip", store, ring)
     except ArtifactError:
@@ -190,14 +192,14 @@ def damage_case(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, KeyRin
     folder = tmp_path_factory.mktemp("case")
     ring = KeyRing(folder / "ring")
     ring.generate("ada")
-    store = Store(folder / "store")
+    store = CacheStore(folder / "store")
     store.put(KEYS[0], b"good code", name="graph", kind="graph")
     export_entries(folder / "x.zip", store, store.entries(), ring)
     return (folder / "x.zip").read_bytes(), ring, KEYS[0]
 
 
 def test_a_bomb_does_not_go_off(
-    file: Path, empty: Store, bob: KeyRing, monkeypatch: pytest.MonkeyPatch
+    file: Path, empty: CacheStore, bob: KeyRing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("braze.cache.bundle.MAX_FILE", 10_000)
     out = io.BytesIO()
@@ -208,7 +210,7 @@ def test_a_bomb_does_not_go_off(
     assert not one.done and "more than 10000 bytes" in one.reason
 
 
-def test_files_that_are_none_are_refused(empty: Store, bob: KeyRing, tmp_path: Path) -> None:
+def test_files_that_are_none_are_refused(empty: CacheStore, bob: KeyRing, tmp_path: Path) -> None:
     path = tmp_path / "x"
     with pytest.raises(CacheError, match="cannot be read"):
         import_entries(path, empty, bob)
@@ -221,7 +223,9 @@ def test_files_that_are_none_are_refused(empty: Store, bob: KeyRing, tmp_path: P
         import_entries(path, empty, bob)
 
 
-def test_an_export_needs_a_key_and_a_place(full: Store, ada: KeyRing, bob: KeyRing, tmp_path: Path) -> None:
+def test_an_export_needs_a_key_and_a_place(
+    full: CacheStore, ada: KeyRing, bob: KeyRing, tmp_path: Path
+) -> None:
     with pytest.raises(KeyringError, match="no key to sign with"):
         export_entries(tmp_path / "x.zip", full, full.entries(), bob)
     with pytest.raises(CacheError, match="cannot be written"):
@@ -229,7 +233,7 @@ def test_an_export_needs_a_key_and_a_place(full: Store, ada: KeyRing, bob: KeyRi
     assert not (tmp_path / "x.zip").exists()
 
 
-def test_an_entry_that_is_gone_is_left_out(full: Store, ada: KeyRing, tmp_path: Path) -> None:
+def test_an_entry_that_is_gone_is_left_out(full: CacheStore, ada: KeyRing, tmp_path: Path) -> None:
     entries = full.entries()
     full.remove(entries[:1])
     done = export_entries(tmp_path / "x.zip", full, entries, ada)
@@ -238,12 +242,12 @@ def test_an_entry_that_is_gone_is_left_out(full: Store, ada: KeyRing, tmp_path: 
 
 
 def test_the_payload_of_one_variant_does_not_pass_for_another(
-    ada: KeyRing, empty: Store, tmp_path: Path
+    ada: KeyRing, empty: CacheStore, tmp_path: Path
 ) -> None:
     """Guards are signed, too: code for small sizes is not stored as code for large ones."""
     key = KEYS[0]
-    sealed = seal(b"small", key.digest, ada, level=1, kind="graph", guards="s0 < 9")
-    forged = sealed.replace(b"s0 < 9", b"s0 > 9")
+    signed = sign_entry(b"small", key.digest, ada, level=1, kind="graph", guards="s0 < 9")
+    forged = signed.replace(b"s0 < 9", b"s0 > 9")
     path = tmp_path / "x.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(f"{key.digest[:2]}/{key.digest}/{'0' * 32}-{ada.keys()[0].id}.braze", forged)

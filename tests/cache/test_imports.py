@@ -8,7 +8,7 @@ import sys
 HEAVY = ("cryptography", "fsspec", "sympy", "torch", "llvmlite", "sqlite3", "aiohttp")
 
 
-MODULES = ("bundle", "remote", "signed_archive", "store")
+MODULES = ("bundle", "remote", "signatures", "store")
 
 
 def test_nothing_heavy_is_imported() -> None:

@@ -13,7 +13,8 @@ from braze import config
 from braze.cache.keyring import KeyRing, Signature, key_id
 from braze.errors import ArtifactError, KeyringError, SignatureError
 
-MESSAGE = b"braze test 1\nsome bytes"
+KIND = "test"
+MESSAGE = b"some bytes"
 
 
 @pytest.fixture
@@ -34,9 +35,9 @@ def test_a_new_ring_is_empty_and_leaves_nothing_on_disk(ring: KeyRing) -> None:
 def test_what_a_generated_key_signs_is_accepted(ring: KeyRing) -> None:
     key = ring.generate("ada@laptop")
     assert key.own and key.name == "ada@laptop" and key.id == key_id(key.public)
-    signature = ring.sign(MESSAGE)
+    signature = ring.sign(KIND, MESSAGE)
     assert signature.signer == key.id
-    assert ring.verify(MESSAGE, signature) == key
+    assert ring.verify(KIND, MESSAGE, signature) == key
     assert ring.keys() == (key,) == KeyRing(ring.folder).keys()
 
 
@@ -56,7 +57,7 @@ def test_a_public_key_is_one_line_that_others_can_trust(ring: KeyRing, other: Ke
     assert key.text.startswith("braze-ed25519 ") and key.text.endswith(" ada") and "\n" not in key.text
     trusted = other.trust(key.text)
     assert trusted.id == key.id and trusted.public == key.public and not trusted.own
-    assert other.verify(MESSAGE, ring.sign(MESSAGE)).name == "ada"
+    assert other.verify(KIND, MESSAGE, ring.sign(KIND, MESSAGE)).name == "ada"
 
 
 def test_a_key_may_come_in_a_file_and_get_another_name(ring: KeyRing, other: KeyRing, tmp_path: Path) -> None:
@@ -72,96 +73,102 @@ def test_a_key_may_come_in_a_file_and_get_another_name(ring: KeyRing, other: Key
 def test_unsigned_is_refused(ring: KeyRing) -> None:
     ring.generate("ada")
     with pytest.raises(SignatureError, match="not signed"):
-        ring.verify(MESSAGE, None)
+        ring.verify(KIND, MESSAGE, None)
 
 
 def test_a_signer_whom_nobody_trusts_is_refused_by_id(ring: KeyRing, other: KeyRing) -> None:
     ring.generate("ada")
     stranger = other.generate("stranger")
     with pytest.raises(SignatureError, match=f"{stranger.id}.*not trusted"):
-        ring.verify(MESSAGE, other.sign(MESSAGE))
+        ring.verify(KIND, MESSAGE, other.sign(KIND, MESSAGE))
 
 
 @pytest.mark.parametrize("at", [0, 31, 32, 63])
 def test_a_changed_signature_is_refused(ring: KeyRing, at: int) -> None:
     ring.generate("ada")
-    good = ring.sign(MESSAGE)
+    good = ring.sign(KIND, MESSAGE)
     value = bytearray(good.value)
     value[at] ^= 1
     with pytest.raises(SignatureError, match="ada"):
-        ring.verify(MESSAGE, Signature(good.signer, bytes(value)))
+        ring.verify(KIND, MESSAGE, Signature(good.signer, bytes(value)))
 
 
 @pytest.mark.parametrize("value", [b"", b"short", bytes(64), bytes(65)])
 def test_what_is_no_signature_at_all_is_refused(ring: KeyRing, value: bytes) -> None:
     key = ring.generate("ada")
     with pytest.raises(SignatureError):
-        ring.verify(MESSAGE, Signature(key.id, value))
+        ring.verify(KIND, MESSAGE, Signature(key.id, value))
 
 
 def test_a_signature_of_other_bytes_is_refused(ring: KeyRing) -> None:
     ring.generate("ada")
     with pytest.raises(SignatureError):
-        ring.verify(MESSAGE + b".", ring.sign(MESSAGE))
+        ring.verify(KIND, MESSAGE + b".", ring.sign(KIND, MESSAGE))
+
+
+def test_a_signature_of_one_kind_is_none_of_another(ring: KeyRing) -> None:
+    ring.generate("ada")
+    with pytest.raises(SignatureError):
+        ring.verify("another", MESSAGE, ring.sign(KIND, MESSAGE))
 
 
 def test_a_signature_under_another_trusted_id_is_refused(ring: KeyRing) -> None:
     ring.generate("ada")
     second = ring.generate("ada2")
     with pytest.raises(SignatureError, match="ada2"):
-        ring.verify(MESSAGE, Signature(second.id, ring.sign(MESSAGE, "ada").value))
+        ring.verify(KIND, MESSAGE, Signature(second.id, ring.sign(KIND, MESSAGE, "ada").value))
 
 
 @pytest.mark.parametrize("identity", ["", "../../etc/passwd", "x" * 1000, "AB" * 10])
 def test_an_id_that_is_none_names_no_file(ring: KeyRing, identity: str) -> None:
     ring.generate("ada")
     with pytest.raises(SignatureError, match="not trusted"):
-        ring.verify(MESSAGE, Signature(identity, bytes(64)))
+        ring.verify(KIND, MESSAGE, Signature(identity, bytes(64)))
 
 
 def test_distrust_takes_effect_everywhere_at_once(ring: KeyRing, other: KeyRing) -> None:
     other.generate("ada")
     ring.trust(other.keys()[0].text)
     elsewhere = KeyRing(ring.folder)
-    signature = other.sign(MESSAGE)
-    assert elsewhere.verify(MESSAGE, signature).name == "ada"
+    signature = other.sign(KIND, MESSAGE)
+    assert elsewhere.verify(KIND, MESSAGE, signature).name == "ada"
     assert ring.distrust("ada").name == "ada"
     with pytest.raises(SignatureError, match="not trusted"):
-        elsewhere.verify(MESSAGE, signature)
+        elsewhere.verify(KIND, MESSAGE, signature)
     with pytest.raises(KeyringError, match="ada"):
         ring.distrust("ada")
 
 
 def test_ones_own_key_can_be_retired_and_taken_back(ring: KeyRing) -> None:
     key = ring.generate("ada")
-    signature = ring.sign(MESSAGE)
+    signature = ring.sign(KIND, MESSAGE)
     ring.distrust(key.id)
     assert ring.default() is None
     with pytest.raises(SignatureError):
-        ring.verify(MESSAGE, signature)
+        ring.verify(KIND, MESSAGE, signature)
     with pytest.raises(KeyringError, match="no key to sign with"):
-        ring.sign(MESSAGE)
+        ring.sign(KIND, MESSAGE)
     assert ring.trust(key.text).own
-    assert ring.verify(MESSAGE, ring.sign(MESSAGE)).name == "ada"
+    assert ring.verify(KIND, MESSAGE, ring.sign(KIND, MESSAGE)).name == "ada"
 
 
 def test_the_youngest_own_key_signs_unless_another_is_named(ring: KeyRing, other: KeyRing) -> None:
     first = ring.generate("first")
     second = ring.generate("second")
     ring.trust(other.generate("somebody").text)
-    assert ring.sign(MESSAGE).signer == second.id
-    assert ring.sign(MESSAGE, "first").signer == ring.sign(MESSAGE, first.id).signer == first.id
+    assert ring.sign(KIND, MESSAGE).signer == second.id
+    assert ring.sign(KIND, MESSAGE, "first").signer == ring.sign(KIND, MESSAGE, first.id).signer == first.id
     ring.trust(first.text, name="renamed")
-    assert ring.sign(MESSAGE).signer == second.id, "a new name makes no younger key"
+    assert ring.sign(KIND, MESSAGE).signer == second.id, "a new name makes no younger key"
 
 
 def test_nobody_signs_with_the_key_of_another(ring: KeyRing, other: KeyRing) -> None:
     ring.trust(other.generate("somebody").text)
     assert ring.default() is None
     with pytest.raises(KeyringError, match="no key to sign with"):
-        ring.sign(MESSAGE)
+        ring.sign(KIND, MESSAGE)
     with pytest.raises(KeyringError, match="private key of somebody"):
-        ring.sign(MESSAGE, "somebody")
+        ring.sign(KIND, MESSAGE, "somebody")
 
 
 def test_a_name_belongs_to_one_key(ring: KeyRing, other: KeyRing) -> None:
@@ -212,27 +219,27 @@ def test_a_key_without_a_name_needs_one(ring: KeyRing) -> None:
 @pytest.mark.parametrize("place", ["", "trusted", "trusted/{id}.json"])
 def test_a_ring_that_others_can_write_is_not_believed(ring: KeyRing, place: str) -> None:
     key = ring.generate("ada")
-    signature = ring.sign(MESSAGE)
+    signature = ring.sign(KIND, MESSAGE)
     path = ring.folder / place.format(id=key.id)
     path.chmod(path.stat().st_mode | 0o002)
     with pytest.raises(KeyringError, match="written by others"):
-        ring.verify(MESSAGE, signature)
+        ring.verify(KIND, MESSAGE, signature)
 
 
 def test_a_private_key_that_others_can_read_does_not_sign(ring: KeyRing) -> None:
     key = ring.generate("ada")
     (ring.folder / "own" / f"{key.id}.pem").chmod(0o640)
     with pytest.raises(KeyringError, match="read or written by others"):
-        ring.sign(MESSAGE)
+        ring.sign(KIND, MESSAGE)
 
 
 def test_a_ring_of_another_user_is_not_believed(ring: KeyRing, monkeypatch: pytest.MonkeyPatch) -> None:
     ring.generate("ada")
-    signature = ring.sign(MESSAGE)
+    signature = ring.sign(KIND, MESSAGE)
     somebody = ring.folder.stat().st_uid + 1
     monkeypatch.setattr(os, "getuid", lambda: somebody, raising=False)
     with pytest.raises(KeyringError, match="belongs to another user"):
-        ring.verify(MESSAGE, signature)
+        ring.verify(KIND, MESSAGE, signature)
 
 
 @pytest.mark.parametrize(
@@ -251,7 +258,7 @@ def test_a_record_under_the_id_of_another_is_refused(ring: KeyRing, other: KeyRi
     ring.trust(eve.text)
     (ring.folder / "trusted" / f"{eve.id}.json").write_text(record, encoding="utf-8")
     with pytest.raises(KeyringError, match="another key"):
-        ring.verify(MESSAGE, other.sign(MESSAGE))
+        ring.verify(KIND, MESSAGE, other.sign(KIND, MESSAGE))
 
 
 def test_a_private_key_under_the_id_of_another_does_not_sign(ring: KeyRing) -> None:
@@ -259,14 +266,14 @@ def test_a_private_key_under_the_id_of_another_does_not_sign(ring: KeyRing) -> N
     own = ring.folder / "own"
     os.replace(own / f"{first.id}.pem", own / f"{second.id}.pem")
     with pytest.raises(KeyringError, match="another key"):
-        ring.sign(MESSAGE, "second")
+        ring.sign(KIND, MESSAGE, "second")
 
 
 def test_a_private_key_that_is_damaged_does_not_sign(ring: KeyRing) -> None:
     key = ring.generate("ada")
     (ring.folder / "own" / f"{key.id}.pem").write_bytes(b"-----BEGIN PRIVATE KEY-----\nnonsense\n")
     with pytest.raises(KeyringError, match="no private key"):
-        ring.sign(MESSAGE)
+        ring.sign(KIND, MESSAGE)
 
 
 def test_a_folder_that_cannot_be_made_is_reported(tmp_path: Path) -> None:

@@ -19,11 +19,10 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from braze import config
 from braze.cache import remote as module
-from braze.cache.background import Background
-from braze.cache.breaker import Breaker
-from braze.cache.envelope import seal
+from braze.cache.job_queue import JobQueue
 from braze.cache.keyring import KeyRing
-from braze.cache.remote import RemoteCache, configured, entry_name, signer_of
+from braze.cache.remote import Breaker, RemoteCache, configured, entry_name, signer_of
+from braze.cache.signed_entry import sign_entry
 
 KEY = "ab" * 32
 OTHER_KEY = "cd" * 32
@@ -221,13 +220,13 @@ def test_forgeries_are_refused_and_logged(
 ) -> None:
     ada = ring.keys()[0].id
     name = entry_name(KEY, "", CODE, ada)
-    by_bob = seal(CODE, KEY, bob, level=1, kind="graph", signer="bob")
+    by_bob = sign_entry(CODE, KEY, bob, level=1, kind="graph", signer="bob")
     assert bob.find("bob").id in _refusal(url, name, by_bob, ring, caplog)
-    replayed = seal(CODE, OTHER_KEY, ring, level=1, kind="graph")
+    replayed = sign_entry(CODE, OTHER_KEY, ring, level=1, kind="graph")
     told = _refusal(url, name, replayed, ring, caplog)
     assert OTHER_KEY in told and ada in told and "stored under" in told
     assert ada in _refusal(url, name, CODE, ring, caplog)
-    good = seal(CODE, KEY, ring, level=1, kind="graph")
+    good = sign_entry(CODE, KEY, ring, level=1, kind="graph")
     assert "checksum" in _refusal(url, name, good[:-1] + b"!", ring, caplog)
 
 
@@ -394,7 +393,7 @@ import sys, time
 from concurrent.futures import ThreadPoolExecutor
 from fsspec import register_implementation
 from fsspec.implementations.local import LocalFileSystem
-from braze.cache import background
+from braze.cache import job_queue
 from braze.cache.keyring import KeyRing
 from braze.cache.remote import RemoteCache
 
@@ -408,7 +407,7 @@ class Late(LocalFileSystem):
             pool.submit(super().pipe_file, path, value).result()
 
 register_implementation("late", Late)
-background.EXIT_SECONDS = 5.0
+job_queue.EXIT_SECONDS = 5.0
 RemoteCache("late://" + url, 5000, KeyRing(ring)).put("ab" * 32, b"x", level=1, kind="graph")
 """
 
@@ -480,13 +479,13 @@ def test_the_pause_doubles_up_to_a_limit_and_ends_with_success() -> None:
 
 
 def test_a_background_job_that_fails_stops_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    background = Background("a test's jobs", jobs=4, size=100)
+    queue = JobQueue("a test's jobs", jobs=4, size=100)
     done = threading.Event()
 
     def fail() -> None:
         raise RuntimeError("on purpose")
 
     with caplog.at_level(logging.WARNING, "braze"):
-        assert background.offer(fail, 1) and background.offer(done.set, 1) and background.flush(SOON)
+        assert queue.offer(fail, 1) and queue.offer(done.set, 1) and queue.flush(SOON)
     assert done.is_set() and "on purpose" in caplog.text
-    assert not background.offer(done.set, 101), "more bytes than may be held"
+    assert not queue.offer(done.set, 101), "more bytes than may be held"

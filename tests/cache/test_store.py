@@ -14,20 +14,20 @@ from hypothesis import strategies as st
 
 from braze import config
 from braze.cache import store as module
-from braze.cache.entries import RAW, ZLIB, pack, unpack
 from braze.cache.keys import Key
-from braze.cache.store import Store, open_store
+from braze.cache.records import RAW, ZLIB, pack, unpack
+from braze.cache.store import CacheStore, open_store
 from tests.cache.stores import file_of, files_below, has, is_of, key_of, payload_of, put, raw
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(tmp_path / "cache")
+def store(tmp_path: Path) -> Iterator[CacheStore]:
+    store = CacheStore(tmp_path / "cache")
     yield store
     store.close()
 
 
-def test_what_was_put_is_found(store: Store) -> None:
+def test_what_was_put_is_found(store: CacheStore) -> None:
     key = key_of(1)
     assert store.get(key.digest) == ()
     assert store.put(key, b"abc", name="graph0", kind="forward", level=2, guards="s0 > 2", origin="1f2e")
@@ -46,7 +46,7 @@ texts = st.text(max_size=6) | st.text(st.sampled_from("a\0\n'\ud800"), max_size=
 @settings(max_examples=25)
 @given(payload=st.binary(max_size=300), guards=texts, name=texts)
 def test_bytes_come_back_as_they_were(tmp_path_factory: pytest.TempPathFactory, **entry: str | bytes) -> None:
-    store = Store(tmp_path_factory.mktemp("cache"))
+    store = CacheStore(tmp_path_factory.mktemp("cache"))
     key = Key.of({"graph": str(entry["name"])})
     payload, guards, name = entry["payload"], str(entry["guards"]), str(entry["name"])
     assert isinstance(payload, bytes)
@@ -56,7 +56,7 @@ def test_bytes_come_back_as_they_were(tmp_path_factory: pytest.TempPathFactory, 
     store.close()
 
 
-def test_a_key_has_one_entry_for_each_guard(store: Store) -> None:
+def test_a_key_has_one_entry_for_each_guard(store: CacheStore) -> None:
     key = key_of(1)
     for guards in ("s0 > 2", "s0 <= 2", "s0 > 2"):
         store.put(key, guards.encode() + bytes(90), name="g", kind="", guards=guards)
@@ -66,7 +66,7 @@ def test_a_key_has_one_entry_for_each_guard(store: Store) -> None:
     assert store.get(key.digest, lambda guards: False) == ()
 
 
-def test_a_key_has_a_bounded_number_of_entries(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_has_a_bounded_number_of_entries(store: CacheStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "VARIANTS_KEPT", 3)
     for number in range(6):
         store.put(key_of(1), b"x", name="g", kind="", guards=f"s0 == {number}")
@@ -74,21 +74,21 @@ def test_a_key_has_a_bounded_number_of_entries(store: Store, monkeypatch: pytest
 
 
 def test_an_entry_survives_the_process(tmp_path: Path) -> None:
-    first = Store(tmp_path / "cache")
+    first = CacheStore(tmp_path / "cache")
     put(first, 1)
     first.close()
     assert files_below(tmp_path / "cache") == ["store-1", "store-1/graphs.sqlite"]
-    assert has(Store(tmp_path / "cache"), 1)
+    assert has(CacheStore(tmp_path / "cache"), 1)
 
 
 def test_two_that_compiled_the_same_leave_one_entry(tmp_path: Path) -> None:
-    one, two = Store(tmp_path), Store(tmp_path)
+    one, two = CacheStore(tmp_path), CacheStore(tmp_path)
     key = key_of(1)
     assert one.put(key, b"by one", name="g", kind="") and two.put(key, b"by two", name="g", kind="")
     assert [entry.payload for entry in one.get(key.digest)] == [b"by two"]
 
 
-def test_folder_and_files_are_of_this_user_alone(store: Store) -> None:
+def test_folder_and_files_are_of_this_user_alone(store: CacheStore) -> None:
     put(store, 1)
     for path in (store.folder, file_of(store).parent, *file_of(store).parent.iterdir()):
         assert path.stat().st_mode & 0o077 == 0, path
@@ -107,7 +107,7 @@ def test_packing_never_makes_it_larger() -> None:
 
 
 # -- uses -------------------------------------------------------------------------------------------------
-def test_a_hit_on_what_was_used_lately_writes_nothing(store: Store) -> None:
+def test_a_hit_on_what_was_used_lately_writes_nothing(store: CacheStore) -> None:
     put(store, 1)
     (entry,) = store.get(key_of(1).digest)
     with raw(store) as other:
@@ -121,7 +121,7 @@ def test_a_hit_on_what_was_used_lately_writes_nothing(store: Store) -> None:
     other.close()
 
 
-def test_a_hit_on_what_was_not_used_for_long_is_written_once(store: Store) -> None:
+def test_a_hit_on_what_was_not_used_for_long_is_written_once(store: CacheStore) -> None:
     put(store, 1)
     with raw(store) as other:
         other.execute("UPDATE entries SET used = created - 86400")
@@ -134,7 +134,7 @@ def test_a_hit_on_what_was_not_used_for_long_is_written_once(store: Store) -> No
     other.close()
 
 
-def test_statistics_count_what_happened(store: Store) -> None:
+def test_statistics_count_what_happened(store: CacheStore) -> None:
     for number in range(3):
         put(store, number)
     store.put(key_of(1), b"x", name="g", kind="", level=2, guards="s0 > 1", origin="k1")
@@ -150,34 +150,34 @@ def test_statistics_count_what_happened(store: Store) -> None:
 
 
 # -- keys -------------------------------------------------------------------------------------------------
-def test_nearest_shares_the_graph_if_one_does(store: Store) -> None:
+def test_nearest_shares_the_graph_if_one_does(store: CacheStore) -> None:
     for number in range(30):
         put(store, number)
     other_inputs = key_of(3, inputs="f64[3]")
     store.put(other_inputs, b"x", name="g", kind="")
     found = store.nearest(key_of(3, config="opt=2"))
-    assert found is not None and found.key == key_of(3)
+    assert found is not None and found[1] == key_of(3)
     assert store.record_miss(key_of(3, config="opt=2"), found) == (
         f"nearest is {key_of(3).digest[:12]} (graph3, 0 s old): part config differed: opt=1 -> opt=2"
     )
     found = store.nearest(key_of(3, inputs="f64[3]", config="opt=2"))
-    assert found is not None and found.key == other_inputs
+    assert found is not None and found[1] == other_inputs
 
 
-def test_nearest_finds_a_graph_that_was_changed_a_little(store: Store) -> None:
+def test_nearest_finds_a_graph_that_was_changed_a_little(store: CacheStore) -> None:
     for number in range(10):
         put(store, number)
     graph = key_of(4).text("graph")
     assert graph is not None
     changed = key_of(4, graph=graph + "\n%20 = aten.relu(%19)")
     found = store.nearest(changed)
-    assert found is not None and found.key == key_of(4)
+    assert found is not None and found[1] == key_of(4)
     assert "part graph differed: line 21: the end -> %20 = aten.relu(%19)" in store.record_miss(
         changed, found
     )
 
 
-def test_a_graph_like_no_other_has_no_nearest(store: Store) -> None:
+def test_a_graph_like_no_other_has_no_nearest(store: CacheStore) -> None:
     assert store.nearest(key_of(1)) is None
     put(store, 1)
     new = Key.of({"graph": "return aten.sort(x)", "inputs": "f32[1]", "config": "opt=1"})
@@ -187,7 +187,7 @@ def test_a_graph_like_no_other_has_no_nearest(store: Store) -> None:
 
 
 def test_misses_are_remembered_with_their_keys_and_bounded(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: CacheStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MISSES_KEPT", 3)
     put(store, 1)
@@ -203,7 +203,7 @@ def test_misses_are_remembered_with_their_keys_and_bounded(
     other.close()
 
 
-def test_texts_are_stored_once_and_go_with_their_last_key(store: Store) -> None:
+def test_texts_are_stored_once_and_go_with_their_last_key(store: CacheStore) -> None:
     put(store, 1)
     store.put(key_of(1, config="opt=2"), b"x", name="g", kind="")
     with raw(store) as other:
@@ -217,7 +217,7 @@ def test_texts_are_stored_once_and_go_with_their_last_key(store: Store) -> None:
 
 # -- limits -----------------------------------------------------------------------------------------------
 def test_what_was_used_least_recently_goes_first(tmp_path: Path) -> None:
-    store = Store(tmp_path, limit_bytes=1_000_000)
+    store = CacheStore(tmp_path, limit_bytes=1_000_000)
     first = key_of(0)
     store.put(first, os.urandom(50_000), name="first", kind="")
     for number in range(1, 60):
@@ -233,7 +233,7 @@ def test_what_was_used_least_recently_goes_first(tmp_path: Path) -> None:
 
 
 def test_collect_gives_the_space_back(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = CacheStore(tmp_path)
     for number in range(30):
         store.put(key_of(number), os.urandom(50_000), name="g", kind="")
     done = store.collect(500_000)
@@ -245,7 +245,7 @@ def test_collect_gives_the_space_back(tmp_path: Path) -> None:
 
 
 def test_what_does_not_fit_is_not_stored(tmp_path: Path) -> None:
-    store = Store(tmp_path, limit_bytes=100_000)
+    store = CacheStore(tmp_path, limit_bytes=100_000)
     assert not store.put(key_of(1), bytes(100_000), name="g", kind="")
     assert store.entries() == () and store.problem is None
 
@@ -262,7 +262,7 @@ def test_the_options_name_one_store_for_all(tmp_path: Path) -> None:
 
 
 # -- threads ----------------------------------------------------------------------------------------------
-def test_many_threads_share_a_store(store: Store) -> None:
+def test_many_threads_share_a_store(store: CacheStore) -> None:
     wrong: list[object] = []
 
     def work(seed: int) -> None:
@@ -285,13 +285,13 @@ def test_many_threads_share_a_store(store: Store) -> None:
 
 @pytest.mark.serial
 def test_a_look_is_fast(tmp_path: Path) -> None:
-    filled = Store(tmp_path)
+    filled = CacheStore(tmp_path)
     for number in range(200):
         put(filled, number)
     filled.close()
     times = []
     for number in range(20):
         start = time.perf_counter()
-        assert Store(tmp_path).get(key_of(number).digest)
+        assert CacheStore(tmp_path).get(key_of(number).digest)
         times.append(time.perf_counter() - start)
     assert sorted(times)[10] < 0.003

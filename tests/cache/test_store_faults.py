@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 
 from braze.cache import database
-from braze.cache.entries import Collected
 from braze.cache.paths import is_shared_by_machines, prepare_folder
-from braze.cache.store import Store
+from braze.cache.records import Collected
+from braze.cache.store import CacheStore
 from braze.errors import BrazeWarning, CacheError
 from tests.cache.stores import file_of, has, is_of, key_of, payload_of, put, raw
 from tests.source_tree import ROOT
@@ -29,13 +29,13 @@ DAMAGES = 100
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(tmp_path / "cache")
+def store(tmp_path: Path) -> Iterator[CacheStore]:
+    store = CacheStore(tmp_path / "cache")
     yield store
     store.close()
 
 
-def use(store: Store) -> None:
+def use(store: CacheStore) -> None:
     """Call every method; what they find does not matter."""
     key = key_of(1)
     for entry in store.get(key.digest):
@@ -74,7 +74,7 @@ def test_a_folder_that_cannot_be_made_is_reported_once(
     where: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").write_text("not a folder")
-    store = Store(where.format(tmp=tmp_path))
+    store = CacheStore(where.format(tmp=tmp_path))
     with warnings.catch_warnings(record=True) as told, caplog.at_level(logging.INFO, "braze"):
         warnings.simplefilter("always")
         for _ in range(3):
@@ -95,10 +95,10 @@ def test_a_folder_that_others_can_write_to_is_refused(tmp_path: Path) -> None:
         with pytest.raises(CacheError, match="can be written by others"):
             prepare_folder(folder)
         with pytest.warns(BrazeWarning, match="what is in a cache is run"):
-            assert not put(Store(folder), 1)
+            assert not put(CacheStore(folder), 1)
     assert list(folder.iterdir()) == []
     folder.chmod(0o755)
-    assert put(Store(folder), 1)
+    assert put(CacheStore(folder), 1)
 
 
 def test_a_folder_or_a_link_of_somebody_else_is_refused(
@@ -149,19 +149,19 @@ def test_a_folder_in_a_folder_of_somebody_else_is_refused(
         prepare_folder(tmp_path / "folder")
 
 
-def test_a_file_of_somebody_else_is_not_opened(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_of_somebody_else_is_not_opened(store: CacheStore, monkeypatch: pytest.MonkeyPatch) -> None:
     put(store, 1)
     file_of(store).chmod(0o666)
     with pytest.warns(BrazeWarning, match="can be written by others"):
-        assert not has(Store(store.folder), 1)
+        assert not has(CacheStore(store.folder), 1)
 
 
 @pytest.mark.parametrize("name", ["with blanks", "Größe é 漢字", "a?b#c%20d&mode=ro", "quote'\"", "\udcff"])
 def test_any_path_will_do(tmp_path: Path, name: str) -> None:
-    store = Store(tmp_path / name / "cache")
+    store = CacheStore(tmp_path / name / "cache")
     assert put(store, 1) and has(store, 1), store.problem
     store.close()
-    assert has(Store(tmp_path / name / "cache"), 1)
+    assert has(CacheStore(tmp_path / name / "cache"), 1)
 
 
 # -- folders that cannot be written to --------------------------------------------------------------------
@@ -181,7 +181,7 @@ def test_a_read_only_folder_is_no_cache(open_to_all: Path) -> None:
         os.chown(folder, 65534, 65534)
 
     def work() -> None:
-        store = Store(folder)
+        store = CacheStore(folder)
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
             use(store)
@@ -193,7 +193,7 @@ def test_a_read_only_folder_is_no_cache(open_to_all: Path) -> None:
 
 def test_a_read_only_cache_is_read(open_to_all: Path) -> None:
     folder = open_to_all / "cache"
-    first = Store(folder)
+    first = CacheStore(folder)
     for number in range(5):
         put(first, number)
     first.close()
@@ -203,7 +203,7 @@ def test_a_read_only_cache_is_read(open_to_all: Path) -> None:
         path.chmod(0o500 if path.is_dir() else 0o400)
 
     def work() -> None:
-        store = Store(folder)
+        store = CacheStore(folder)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             use(store)
@@ -217,19 +217,19 @@ def test_a_read_only_cache_is_read(open_to_all: Path) -> None:
 FILL = """
 import resource, sys, warnings
 from tests.cache.stores import has, key_of, put
-from braze.cache.store import Store
+from braze.cache.store import CacheStore
 
 if sys.argv[2] == "quota":
     resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, 2_000_000))
 warnings.simplefilter("always")
-store = Store(sys.argv[1])
+store = CacheStore(sys.argv[1])
 stored = {number for number in range(400) if put(store, number)}
 assert 10 < len(stored) < 390, len(stored)
 found = {number for number in range(400) if has(store, number)}
 assert found == stored, (len(found), len(stored))
 store.record_miss(key_of(900), store.nearest(key_of(900)))
 store.close()
-assert len(Store(sys.argv[1]).entries()) == len(stored)
+assert len(CacheStore(sys.argv[1]).entries()) == len(stored)
 """
 
 
@@ -268,7 +268,7 @@ def test_a_full_disk_stops_nothing(tmp_path: Path) -> None:
 # -- files that vanish or change --------------------------------------------------------------------------
 @pytest.mark.parametrize("lost", ["cache", "cache/store-1", "cache/store-1/graphs.sqlite"])
 def test_what_is_deleted_while_in_use_begins_anew(tmp_path: Path, lost: str) -> None:
-    store = Store(tmp_path / "cache")
+    store = CacheStore(tmp_path / "cache")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for _ in range(3):
@@ -277,18 +277,18 @@ def test_what_is_deleted_while_in_use_begins_anew(tmp_path: Path, lost: str) -> 
             shutil.rmtree(path) if path.is_dir() else path.unlink()
             assert not has(store, 1)
             assert put(store, 2) and has(store, 2)
-            assert has(Store(tmp_path / "cache"), 2)  # it lies where others look for it
+            assert has(CacheStore(tmp_path / "cache"), 2)  # it lies where others look for it
 
 
 def test_what_is_replaced_while_in_use_is_seen(tmp_path: Path) -> None:
-    store, other = Store(tmp_path / "a"), Store(tmp_path / "b")
+    store, other = CacheStore(tmp_path / "a"), CacheStore(tmp_path / "b")
     put(store, 1)
     put(other, 2)
     other.close()
     (tmp_path / "a").rename(tmp_path / "c")
     (tmp_path / "b").rename(tmp_path / "a")
     assert not has(store, 1) and has(store, 2)
-    assert has(Store(tmp_path / "c"), 1)
+    assert has(CacheStore(tmp_path / "c"), 1)
 
 
 def no_database(file: Path) -> None:
@@ -326,7 +326,7 @@ def with_wrong_types(file: Path) -> None:
 )
 @pytest.mark.parametrize("while_open", [False, True])
 def test_a_damaged_file_begins_anew(
-    store: Store, damage: Callable[[Path], None], while_open: bool, caplog: pytest.LogCaptureFixture
+    store: CacheStore, damage: Callable[[Path], None], while_open: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     for number in range(20):
         put(store, number)
@@ -345,7 +345,7 @@ def test_a_damaged_file_begins_anew(
 
 
 def test_damage_at_random_places(tmp_path: Path) -> None:
-    whole = Store(tmp_path / "whole")
+    whole = CacheStore(tmp_path / "whole")
     for number in range(12):
         put(whole, number)
         whole.record_miss(key_of(number, config="opt=2"), whole.nearest(key_of(number)))
@@ -365,7 +365,7 @@ def test_damage_at_random_places(tmp_path: Path) -> None:
             (file,) = copy.glob("*/graphs.sqlite")
             victim = chance.choice([file, file, file, file.with_name("graphs.sqlite-wal")])
             damage_bytes(victim, chance)
-            store = Store(copy)
+            store = CacheStore(copy)
             with warnings.catch_warnings():
                 warnings.simplefilter("error")
                 lost += sum(not has(store, number) for number in range(12))
@@ -411,7 +411,7 @@ def damage_bytes(file: Path, chance: random.Random) -> None:
     ],
 )
 def test_an_entry_that_was_changed_is_dropped(
-    store: Store, change: str, caplog: pytest.LogCaptureFixture
+    store: CacheStore, change: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     put(store, 1, guards="s0 > 2")
     store.record_miss(key_of(2), None)
@@ -427,7 +427,7 @@ def test_an_entry_that_was_changed_is_dropped(
     assert put(store, 1) and has(store, 1)
 
 
-def test_a_part_that_was_changed_is_not_shown(store: Store) -> None:
+def test_a_part_that_was_changed_is_not_shown(store: CacheStore) -> None:
     put(store, 1)
     store.record_miss(key_of(2), None)
     with raw(store) as other:
@@ -439,7 +439,7 @@ def test_a_part_that_was_changed_is_not_shown(store: Store) -> None:
 
 
 # -- others at work ---------------------------------------------------------------------------------------
-def test_a_lock_that_is_held_too_long_is_waited_for_no_longer(store: Store) -> None:
+def test_a_lock_that_is_held_too_long_is_waited_for_no_longer(store: CacheStore) -> None:
     put(store, 1)
     with raw(store) as other, warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -454,7 +454,7 @@ def test_a_lock_that_is_held_too_long_is_waited_for_no_longer(store: Store) -> N
     assert put(store, 2) and has(store, 2) and store.problem is None
 
 
-def test_a_forked_child_uses_a_connection_of_its_own(store: Store) -> None:
+def test_a_forked_child_uses_a_connection_of_its_own(store: CacheStore) -> None:
     put(store, 1)
     stop = threading.Event()
 
@@ -479,7 +479,7 @@ def test_a_forked_child_uses_a_connection_of_its_own(store: Store) -> None:
 
 
 def test_a_child_that_python_does_not_know_of_uses_no_cache(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: CacheStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(store, 1)
     me = os.getpid()
@@ -507,17 +507,17 @@ def test_shared_file_systems_are_known_by_their_names(tmp_path: Path, kind: str,
 
 
 def test_on_a_shared_file_system_the_journal_is_rolled_back(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: CacheStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(database, "is_shared_by_machines", lambda folder: True)
-    assert put(store, 1) and has(store, 1) and has(Store(store.folder), 1)
+    assert put(store, 1) and has(store, 1) and has(CacheStore(store.folder), 1)
     with raw(store) as other:
         assert other.execute("PRAGMA journal_mode").fetchone() == ("delete",)
     other.close()
 
 
 # -- left behind ------------------------------------------------------------------------------------------
-def test_what_killed_processes_left_is_swept_away(store: Store) -> None:
+def test_what_killed_processes_left_is_swept_away(store: CacheStore) -> None:
     put(store, 1)
     for name in ("new-0123", "damaged-4567", "new-recent"):
         (store.folder / name).mkdir()

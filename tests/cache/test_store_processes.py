@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from braze.cache.store import Store
+from braze.cache.store import CacheStore
 from tests.cache.stores import file_of, has, key_of, put, raw
 from tests.cache.writer import KEYS
 from tests.source_tree import ROOT
@@ -47,7 +47,7 @@ def test_eight_processes_begin_a_cache_at_once(tmp_path: Path) -> None:
     assert all(one["hits"] > 10 and one["stored"] > 10 for one in done), done
     assert sum(one["stored"] for one in done) > 0.9 * sum(one["puts"] for one in done)
     assert [path.name for path in folder.iterdir()] == ["store-1"]
-    store = Store(folder, limit_bytes=400_000)
+    store = CacheStore(folder, limit_bytes=400_000)
     assert all(entry.key in {key_of(number).digest for number in range(KEYS)} for entry in store.entries())
     with raw(store) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
@@ -58,7 +58,7 @@ def test_eight_processes_begin_a_cache_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.serial
 def test_a_process_killed_in_the_middle_of_a_write(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    store = Store(tmp_path / "cache", limit_bytes=600_000)
+    store = CacheStore(tmp_path / "cache", limit_bytes=600_000)
     assert put(store, 0)
     made = os.stat(file_of(store)).st_ino
     chance = random.Random(3)
@@ -107,7 +107,7 @@ def test_a_process_killed_while_it_begins_a_cache(tmp_path: Path) -> None:
         time.sleep(chance.random() * 0.012)
         os.kill(child, signal.SIGKILL)
         assert nursery.stdout.readline() == "dead\n"
-        store = Store(folder, limit_bytes=600_000)
+        store = CacheStore(folder, limit_bytes=600_000)
         assert put(store, 50) and has(store, 50) and store.problem is None
         store.clear()
         file_of(store).unlink()

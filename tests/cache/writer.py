@@ -13,14 +13,14 @@ import random
 import sys
 import time
 
-from braze.cache.store import Store
+from braze.cache.store import CacheStore
 from tests.cache.stores import is_of, key_of, payload_of
 
 KEYS = 12
 
 
 def hammer(folder: str, seed: int, seconds: float) -> None:
-    store = Store(folder, limit_bytes=400_000)  # so small that entries are thrown out all the time
+    store = CacheStore(folder, limit_bytes=400_000)  # so small that entries are thrown out all the time
     chance = random.Random(seed)
     done = {"hits": 0, "looks": 0, "puts": 0, "stored": 0, "wrong": 0}
     until = time.monotonic() + seconds
@@ -54,7 +54,7 @@ def nursery(folder: str) -> None:
 
 
 def write_without_end(folder: str, seed: int) -> None:
-    store = Store(folder, limit_bytes=600_000)
+    store = CacheStore(folder, limit_bytes=600_000)
     chance = random.Random(seed)
     while True:
         key = key_of(chance.randrange(1, KEYS))

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from braze import config
 from braze.cache.keys import Key
-from braze.cache.store import Store
+from braze.cache.store import CacheStore
 from braze.cli.main import main
 
 CONFIG = "llvm_opt_level=1\ntarget_cpu=None"
@@ -22,13 +22,13 @@ def key_of(graph: str, options: str = CONFIG) -> Key:
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CacheStore:
     monkeypatch.setenv("COLUMNS", "140")
-    return Store(tmp_path / "cache")
+    return CacheStore(tmp_path / "cache")
 
 
 @pytest.fixture
-def filled(store: Store) -> Store:
+def filled(store: CacheStore) -> CacheStore:
     for number, name in enumerate(("relu", "tanh", "[gelu]")):
         key = key_of(f"aten.{name}(x)")
         store.put(key, bytes(1000) + b"x" * number, name=name, kind="forward", guards=f"s0 > {number}")
@@ -44,18 +44,18 @@ def filled(store: Store) -> Store:
     return store
 
 
-def run(store: Store, *arguments: str, **more: Any) -> Result:
+def run(store: CacheStore, *arguments: str, **more: Any) -> Result:
     with config.patch(cache_dir=str(store.folder), cache_size_mb=10):
         return CliRunner().invoke(main, ["cache", *arguments], **more)
 
 
-def printed(store: Store, *arguments: str) -> Any:
+def printed(store: CacheStore, *arguments: str) -> Any:
     result = run(store, *arguments, "--json")
     assert result.exit_code == 0, result.output
     return json.loads(result.output)
 
 
-def test_ls_lists_the_entries(filled: Store) -> None:
+def test_ls_lists_the_entries(filled: CacheStore) -> None:
     output = run(filled, "ls").output
     assert "key" in output and "4 entries" in output and "[gelu]" in output and "1f2e" in output
     assert key_of("aten.tanh(x)").digest[:10] in output
@@ -65,14 +65,14 @@ def test_ls_lists_the_entries(filled: Store) -> None:
     assert "3 of them not shown" in short and "relu" not in short
 
 
-def test_an_empty_cache_has_tables_too(store: Store) -> None:
+def test_an_empty_cache_has_tables_too(store: CacheStore) -> None:
     assert "nothing is kept yet" in run(store, "ls").output
     assert printed(store, "ls") == [] and printed(store, "stats")["entries"] == 0
     assert "no miss is recorded" in run(store, "why").output
     assert "entries" in run(store, "stats").output
 
 
-def test_show_takes_the_first_digits(filled: Store) -> None:
+def test_show_takes_the_first_digits(filled: CacheStore) -> None:
     digest = key_of("aten.relu(x)").digest
     output = run(filled, "show", digest[:8].upper()).output
     assert digest in output and "s0 == 1" in output and "inputs" in output and "f32[8]" in output
@@ -83,12 +83,12 @@ def test_show_takes_the_first_digits(filled: Store) -> None:
     assert [entry["level"] for entry in shown["entries"]] == [2, 1]
 
 
-def test_show_shows_keys_that_were_missed(filled: Store) -> None:
+def test_show_shows_keys_that_were_missed(filled: CacheStore) -> None:
     output = run(filled, "show", Key.of({"graph": "new"}).digest).output
     assert "looked for and not found" in output
 
 
-def test_show_says_what_it_does_not_find(filled: Store) -> None:
+def test_show_says_what_it_does_not_find(filled: CacheStore) -> None:
     for arguments, words in (
         (["show", "xyz"], "no keys begin with 'xyz'"),
         (["show", ""], "5 keys begin with ''"),
@@ -98,7 +98,7 @@ def test_show_says_what_it_does_not_find(filled: Store) -> None:
         assert result.exit_code == 1 and words in result.stderr
 
 
-def test_stats_say_how_it_is_used(filled: Store) -> None:
+def test_stats_say_how_it_is_used(filled: CacheStore) -> None:
     output = run(filled, "stats").output
     assert "4 under 3 keys" in output and "3 of level 1, 1 of level 2" in output and "1 from 1f2e" in output
     assert "60% of 5 looks" in output and "10.0 MB" in output
@@ -107,7 +107,7 @@ def test_stats_say_how_it_is_used(filled: Store) -> None:
     assert found["folder"] == str(filled.folder) and found["levels"] == {"1": 3, "2": 1}
 
 
-def test_why_says_which_part_differed(filled: Store) -> None:
+def test_why_says_which_part_differed(filled: CacheStore) -> None:
     output = run(filled, "why").output
     assert output.index("novel") < output.index("relu_again")
     assert "no entry had a graph like this one" in output
@@ -123,14 +123,14 @@ def test_why_says_which_part_differed(filled: Store) -> None:
     assert "no miss of 'tanh' is recorded" in run(filled, "why", "tanh").output
 
 
-def test_why_says_when_guards_failed_and_what_was_kept_since(filled: Store) -> None:
+def test_why_says_when_guards_failed_and_what_was_kept_since(filled: CacheStore) -> None:
     key = key_of("aten.tanh(x)")
     filled.record_miss(key, filled.nearest(key), name="larger")
     output = run(filled, "why", "larger").output
     assert "no entry's guards held" in output and "is kept since" in output
 
 
-def test_clear_asks_first(filled: Store) -> None:
+def test_clear_asks_first(filled: CacheStore) -> None:
     assert run(filled, "clear", input="n\n").exit_code == 1
     assert len(printed(filled, "ls")) == 4
     assert "deleted 4 entries" in run(filled, "clear", input="y\n").output
@@ -138,7 +138,7 @@ def test_clear_asks_first(filled: Store) -> None:
     assert "deleted 0 entries" in run(filled, "clear", "--yes").output
 
 
-def test_gc_makes_room(filled: Store) -> None:
+def test_gc_makes_room(filled: CacheStore) -> None:
     assert "deleted 0 entries" in run(filled, "gc").output
     output = run(filled, "gc", "--limit", "0").output
     assert "deleted 4 entries" in output and "0 entries" in output
@@ -148,5 +148,5 @@ def test_a_cache_that_cannot_be_used_is_an_error(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("COLUMNS", "300")
     (tmp_path / "file").write_text("")
     for command in ("ls", "stats", "why", "gc", "clear"):
-        result = run(Store(tmp_path / "file"), command)
+        result = run(CacheStore(tmp_path / "file"), command)
         assert result.exit_code == 1 and "cannot be used" in result.stderr and "to do:" in result.stderr

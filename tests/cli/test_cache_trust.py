@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from braze import config
 from braze.cache.keyring import KeyRing
 from braze.cache.keys import Key
-from braze.cache.store import Store
+from braze.cache.store import CacheStore
 from braze.cli.main import main
 
 KEY = Key.of({"graph": "graph():\n  return x\n", "inputs": "float32[4]", "versions.braze": "1"})
@@ -47,8 +47,8 @@ class Person:
         return KeyRing(self.folder / "keys")
 
     @property
-    def store(self) -> Store:
-        return Store(self.folder / "cache")
+    def store(self) -> CacheStore:
+        return CacheStore(self.folder / "cache")
 
 
 @pytest.fixture(autouse=True)
@@ -144,7 +144,7 @@ def test_keys_are_listed(ada: Person, bob: Person) -> None:
 
 def test_an_entry_goes_from_one_to_the_other(ada: Person, bob: Person, file: Path) -> None:
     output = ada.does("export", str(file), "--all")
-    assert "sealed" in output and "graph0_inference" in output and "1 entry in" in output
+    assert "✓ signed" in output and "graph0_inference" in output and "1 entry in" in output
     output = bob.fails("import", str(file))
     assert "refused" in output and ada.ring.keys()[0].id in output and "braze cache trust" in output
     assert bob.store.entries() == ()

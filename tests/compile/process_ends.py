@@ -36,7 +36,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from braze.cache.store import Store
+from braze.cache.store import CacheStore
 from tests.compile.ending_program import STATUS, WHAT, Spec, as_line
 
 MODES = ("in-process", "serialized", "debug-file", "out-of-process", "async", "progressive")
@@ -279,7 +279,7 @@ def judge_files(spec: Spec) -> list[str]:
             if not re.fullmatch(r"store-\d+", path.name):
                 wrong.append(f"{path.name} is left in the cache's folder")
                 shutil.rmtree(path, ignore_errors=True)
-        store = Store(spec.cache)
+        store = CacheStore(spec.cache)
         with warnings.catch_warnings(record=True) as caught:
             for entry in store.entries():
                 if not any(found.id == entry.id for found in store.get(entry.key)):

@@ -13,15 +13,15 @@ import torch
 
 from braze import config
 from braze.artifact import container
-from braze.cache.entries import Entry
 from braze.cache.keyring import KeyRing
-from braze.cache.store import Store, open_store
+from braze.cache.records import CacheEntry
+from braze.cache.store import CacheStore, open_store
 from braze.compile.report import ledger
 from braze.errors import BrazeWarning
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
+def store(tmp_path: Path) -> Iterator[CacheStore]:
     """The cache that the options name; it is empty."""
     with config.patch(cache=True, cache_dir=str(tmp_path), keyring_dir=str(tmp_path / "ring"), strict=True):
         found = open_store(config.current())
@@ -39,12 +39,12 @@ def loads() -> int:
     return ledger.totals().loaded
 
 
-def entries(store: Store, level: int) -> list[Entry]:
+def entries(store: CacheStore, level: int) -> list[CacheEntry]:
     digests = dict.fromkeys(e.key for e in store.entries() if e.level == level)
     return [entry for digest in digests for entry in store.get(digest)]
 
 
-def put_again(store: Store, entry: Entry, payload: bytes, origin: str = "local") -> None:
+def put_again(store: CacheStore, entry: CacheEntry, payload: bytes, origin: str = "local") -> None:
     key = store.key(entry.key)
     assert key is not None
     store.remove([entry])
@@ -57,7 +57,7 @@ def put_again(store: Store, entry: Entry, payload: bytes, origin: str = "local")
 X = torch.tensor([1.0, 2.0, 3.0])
 
 
-def test_tensors_in_the_program_are_kept(store: Store) -> None:
+def test_tensors_in_the_program_are_kept(store: CacheStore) -> None:
     def fn(x: torch.Tensor) -> torch.Tensor:
         return x + torch.tensor([0.5, 1.5, 2.5])
 
@@ -69,7 +69,7 @@ def test_tensors_in_the_program_are_kept(store: Store) -> None:
     )
 
 
-def test_the_default_dtype_is_part_of_the_key(store: Store) -> None:
+def test_the_default_dtype_is_part_of_the_key(store: CacheStore) -> None:
     def fn(x: torch.Tensor) -> torch.Tensor:
         return x > 16777216.5
 
@@ -84,7 +84,7 @@ def test_the_default_dtype_is_part_of_the_key(store: Store) -> None:
 
 @pytest.mark.parametrize("level", [1, 2])
 def test_the_artefact_of_another_graph_is_not_run(
-    store: Store, level: int, caplog: pytest.LogCaptureFixture
+    store: CacheStore, level: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fn(x: torch.Tensor) -> torch.Tensor:
         return x.sin()
@@ -110,7 +110,7 @@ def test_the_artefact_of_another_graph_is_not_run(
 
 
 @pytest.mark.parametrize("level", [1, 2])
-def test_who_is_no_longer_trusted_is_not_run(store: Store, level: int) -> None:
+def test_who_is_no_longer_trusted_is_not_run(store: CacheStore, level: int) -> None:
     def fn(x: torch.Tensor) -> torch.Tensor:
         return x.sin()
 
@@ -130,7 +130,7 @@ def test_who_is_no_longer_trusted_is_not_run(store: Store, level: int) -> None:
     assert loads() == before + 1
 
 
-def test_an_entry_with_a_fallback_is_not_taken_by_strict_mode(store: Store) -> None:
+def test_an_entry_with_a_fallback_is_not_taken_by_strict_mode(store: CacheStore) -> None:
     def fn(x: torch.Tensor) -> torch.Tensor:
         return torch.linalg.det(x)
 
@@ -145,7 +145,7 @@ def test_an_entry_with_a_fallback_is_not_taken_by_strict_mode(store: Store) -> N
         compiled(fn, x)
 
 
-def test_entries_are_plain_structs(store: Store) -> None:
+def test_entries_are_plain_structs(store: CacheStore) -> None:
     """What a hit of level 2 reads is typed data, and damaged data are an entry that is not there."""
     compiled(lambda x: x.sin(), X)
     (entry,) = entries(store, 2)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import Any
+import zipfile
+from collections.abc import Sequence
+from typing import Any, Final
 
 import msgspec
 
 from braze.artifact.compiled_graph import CompiledFxGraph, Module, Variant
-from braze.artifact.foreign import what_it_is
 from braze.artifact.loaded import Loaded
 from braze.artifact.model_info import Model
 from braze.artifact.package import open_package
@@ -19,6 +20,12 @@ from braze.errors import ArtifactError, BrazeError, PackageError, SignatureError
 from braze.runtime.engines import engine
 
 __all__ = ["aot_load"]
+
+_AGAIN: Final = "make the package anew with braze.aot_compile, or copy it anew from where it was made"
+_EXPORT: Final = (
+    "this is a torch.export archive: a program that is not compiled yet",
+    "pass it to Braze first: braze.aot_compile(torch.export.load(path), 'model.pt2')",
+)
 
 
 def aot_load(
@@ -53,7 +60,7 @@ def aot_load(
     try:
         package = open_package(path)
     except ArtifactError as error:
-        known = what_it_is(path)
+        known = _what_it_is(path)
         if known is None:
             raise
         raise ArtifactError(f"{path}: {known[0]}", hint=known[1]) from error
@@ -142,3 +149,46 @@ def recompiled(graph: CompiledFxGraph) -> CompiledFxGraph:
         {**graph.externs, **calls},
         trusted=True,
     )
+
+
+# -- what a file is that is no package -----------------------------------------------------------------------
+def _what_it_is(path: str | os.PathLike[str]) -> tuple[str, str] | None:
+    """What a file is, as far as its outside tells, and what to do about it; None where it does not look like
+    anything that people take for a package. Reads names, and no contents. Raises `OSError`."""
+    with open(path, "rb") as file:
+        head = file.read(8)
+        if not head:
+            return "the file is empty", _AGAIN
+        if head.startswith(b"\x7fELF"):
+            return "this is a program or a shared library, and not a package", _AGAIN
+        if head.startswith(b"\x80") and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+            return "this is a pickle, as torch.save writes, and not a package", _bind_hint("torch.load(path)")
+        if not head.startswith(b"PK\x03\x04"):
+            return "this is not a zip archive, and so not a package", _AGAIN
+        try:
+            names = zipfile.ZipFile(file).namelist()
+        except (zipfile.BadZipFile, ValueError, OverflowError, NotImplementedError):
+            return "the end of the file is missing, or was changed", _AGAIN
+    return _what_archive([name.replace("\\", "/") for name in names])
+
+
+def _what_archive(names: Sequence[str]) -> tuple[str, str] | None:
+    inner = [name.partition("/")[2] for name in names]
+    if any(name.startswith("data/braze/") for name in inner):
+        return None  # a package, and what is wrong with it is another matter
+    if any(name.startswith("data/aotinductor/") for name in inner):
+        return (
+            "this is a package of TorchInductor's",
+            "export the model again, and compile that with braze.aot_compile",
+        )
+    if any(name.startswith("models/") for name in inner) or "serialized_exported_program.json" in names:
+        return _EXPORT
+    if "constants.pkl" in inner:
+        return "this is a TorchScript archive, and not a package", "load it by torch.jit.load"
+    if "data.pkl" in inner:
+        return "this is a file of torch.save's, and not a package", _bind_hint("torch.load(path)")
+    return "this is a zip archive, and not a package of Braze's", _AGAIN
+
+
+def _bind_hint(loaded: str) -> str:
+    return f"if it holds weights: model = braze.aot_load('model.pt2'); model.bind({loaded})"

@@ -9,7 +9,7 @@ import torch
 
 from braze._torch.devices import in_host_memory
 from braze._torch.integers import LEAST
-from braze.artifact.model_info import Given, Model, Parameters
+from braze.artifact.model_info import ArgumentLeaf, CallingConvention, Model
 from braze.artifact.schema import GraphInfo, Input, NumberInput, TensorInput
 from braze.artifact.trees import flattener, leaf_paths
 from braze.errors import InputMismatchError
@@ -20,25 +20,25 @@ from braze.runtime.overlaps import overlapping_pair
 from braze.runtime.plan import BindSize, CheckRange, CheckSizes, CheckTensor, Plan, SymbolRange
 from braze.runtime.spec import TensorSpec, restrided
 
-__all__ = ["Checks", "Signature", "argument_paths"]
+__all__ = ["CallSignature", "Checks", "argument_paths"]
 
 
-def argument_paths(parameters: Parameters) -> list[str]:
+def argument_paths(parameters: CallingConvention) -> list[str]:
     """How one would write each leaf of the arguments: ``x``, ``opts['a'][0]``."""
     return [path for name, tree in _arguments(parameters) for path in leaf_paths(tree, name)]
 
 
-def _arguments(parameters: Parameters) -> list[tuple[str, Any]]:
+def _arguments(parameters: CallingConvention) -> list[tuple[str, Any]]:
     positional = parameters.arguments.children
     names = [*parameters.names, *(f"argument {k}" for k in range(len(parameters.names), len(positional)))]
     keywords = zip(map(str, parameters.keywords.keys), parameters.keywords.children, strict=True)
     return [*zip(names, positional, strict=True), *keywords]
 
 
-class Signature:
+class CallSignature:
     """From positional and keyword arguments to leaves."""
 
-    def __init__(self, parameters: Parameters) -> None:
+    def __init__(self, parameters: CallingConvention) -> None:
         self.names = parameters.names
         self.count = len(parameters.arguments.children)
         self.keywords = parameters.keywords.keys
@@ -141,7 +141,7 @@ class Checks:
             if not bounds.admits(size):
                 raise _out_of_range(_place(self.paths[leaf], dim), size, bounds)
 
-    def _constant(self, leaf: int, given: Given, value: Any) -> InputMismatchError:
+    def _constant(self, leaf: int, given: ArgumentLeaf, value: Any) -> InputMismatchError:
         return InputMismatchError(
             f"{self.paths[leaf]} is part of the program: it has to be {given.value!r}, but is {value!r}",
             hint="export the program anew for another value, or with a tensor there",

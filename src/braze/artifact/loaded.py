@@ -11,7 +11,7 @@ import torch
 
 from braze._torch.autograd import grad_enabled, set_grad_enabled, without_autocast
 from braze._torch.devices import HOST
-from braze.artifact.call_arguments import Checks, Signature, argument_paths
+from braze.artifact.call_arguments import CallSignature, Checks, argument_paths
 from braze.artifact.compiled_graph import CompiledFxGraph
 from braze.artifact.model_info import Model, Weight
 from braze.artifact.output_code import BoxedCall
@@ -49,7 +49,7 @@ class Loaded:
         self.ranges: tuple[SymbolRange, ...] = model.ranges
         self._model = model
         self._paths = argument_paths(model.parameters)
-        self._signature = Signature(model.parameters)
+        self._signature = CallSignature(model.parameters)
         every = [Checks(model, g.info, g.variant().info.plan, self._paths) for g in graphs]
         self._checks = every[0]
         self._writes = bool(self._checks.written or self._checks.weights_written)

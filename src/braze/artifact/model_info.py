@@ -9,17 +9,17 @@ import msgspec
 from msgspec import Struct
 
 from braze._torch.devices import HOST
-from braze.artifact.trees import Node
+from braze.artifact.trees import TreeNode
 from braze.dtypes import name_dtype, read_dtype
 from braze.errors import ArtifactError
 from braze.runtime.plan import SymbolRange
 from braze.runtime.spec import TensorSpec
 
 __all__ = [
-    "Given",
+    "ArgumentLeaf",
+    "CallingConvention",
     "GivenKind",
     "Model",
-    "Parameters",
     "Slot",
     "Weight",
     "WeightKind",
@@ -32,17 +32,17 @@ GivenKind: TypeAlias = Literal["tensor", "number", "constant"]
 _Natural: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
 
 
-class Parameters(Struct, frozen=True, forbid_unknown_fields=True):
+class CallingConvention(Struct, frozen=True, forbid_unknown_fields=True):
     """How the model is called: the positional arguments (a tuple) and their names where they have one, the
     keyword arguments (a dict), and what it returns."""
 
-    arguments: Node
-    keywords: Node
+    arguments: TreeNode
+    keywords: TreeNode
     names: tuple[str, ...]
-    results: Node
+    results: TreeNode
 
 
-class Given(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class ArgumentLeaf(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One leaf of the arguments, by the name it had in the export. A ``constant`` is part of the program: the
     call has to pass that value."""
 
@@ -78,8 +78,8 @@ class Model(Struct, frozen=True, forbid_unknown_fields=True):
     that share memory; ``ranges``: those that the export gave the sizes
     that may differ from call to call."""
 
-    parameters: Parameters
-    given: tuple[Given, ...]
+    parameters: CallingConvention
+    given: tuple[ArgumentLeaf, ...]
     weights: tuple[Weight, ...]
     slots: tuple[Slot, ...]
     aliases: dict[str, str]

@@ -36,9 +36,9 @@ from braze.artifact.archive import Buffer, Member, read_archive, write_archive
 from braze.artifact.compiled_graph import CompiledFxGraph
 from braze.artifact.model_info import Model, Weight, decode, encode
 from braze.artifact.weights import pack_weights, unpack_weights
-from braze.cache.detached import sign_members
 from braze.cache.keyring import KeyRing, TrustedKey
-from braze.cache.signed_archive import is_signature, verify_any
+from braze.cache.paths import replaced
+from braze.cache.signatures import PACKAGE, is_signature, sign_members, signature_name, verify_any
 from braze.errors import ArtifactError
 from braze.version import __version__
 
@@ -61,7 +61,6 @@ _FIXED: Final[Mapping[str, bytes]] = {
 }
 _LATER: Final = frozenset({MODEL, GRAPH, WEIGHTS, CONSTANTS})
 """Members that are checked when they are read."""
-_SUBJECT: Final = "package"
 MAX_TEXT: Final = 1 << 28
 """Bytes that the manifest or the description may have."""
 
@@ -122,22 +121,16 @@ def sign_package(path: str | os.PathLike[str], keyring: KeyRing, key: str | None
     """
     signer = keyring.signer(key)
     package = open_package(path)
-    document = sign_members(_SUBJECT, package.digests(), keyring, signer.id)
+    document = sign_members(PACKAGE, package.digests(), keyring, signer.id)
     members: dict[str, Sequence[Buffer]] = {name: [package.view(name)] for name in package.members}
-    members[f"{ROOT}extra/braze-signature-{signer.id}.json"] = [document]
+    members[signature_name(ROOT, signer.id)] = [document]
     _write(path, members)
     return signer
 
 
 def _write(path: str | os.PathLike[str], members: Mapping[str, Sequence[Buffer]]) -> None:
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.urandom(4).hex()}.part")
-    try:
-        with partial.open("wb") as file:
-            write_archive(file, members)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replaced(Path(path)) as partial, partial.open("wb") as file:
+        write_archive(file, members)
 
 
 def _numbered(name: str, number: int) -> str:

@@ -16,7 +16,7 @@ from msgspec import Struct
 from braze._torch import pytrees
 from braze.errors import ArtifactError, UnserializableError
 
-__all__ = ["Flatten", "Node", "Unflatten", "flattener", "from_spec", "leaf_paths", "unflattener"]
+__all__ = ["Flatten", "TreeNode", "Unflatten", "flattener", "from_spec", "leaf_paths", "unflattener"]
 
 Flatten: TypeAlias = Callable[[Any], list[Any]]
 Unflatten: TypeAlias = Callable[[Sequence[Any]], Any]
@@ -35,7 +35,7 @@ _KINDS: Final = {
 Key: TypeAlias = str | int | float | bool | None
 
 
-class Node(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class TreeNode(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A leaf, or a container of ``children``.
 
     ``kind``: ``leaf``, ``list``, ``tuple``, ``deque``, ``dict``, ``ordered_dict``, or the name by which a
@@ -44,7 +44,7 @@ class Node(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """
 
     kind: str = LEAF
-    children: tuple[Node, ...] = ()
+    children: tuple[TreeNode, ...] = ()
     keys: tuple[Key, ...] = ()
     context: str | None = None
 
@@ -54,15 +54,15 @@ class Node(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
         return 1 if self.kind == LEAF else sum(child.leaves for child in self.children)
 
 
-def from_spec(spec: Any) -> Node:
-    """A `TreeSpec` of PyTorch's as a `Node`. Raises `UnserializableError` for what has no place in one."""
+def from_spec(spec: Any) -> TreeNode:
+    """PyTorch's `TreeSpec` as a `TreeNode`. Raises `UnserializableError` for what has no place in one."""
     return _from_document(pytrees.dump_spec(spec))
 
 
-def _from_document(document: Any) -> Node:
+def _from_document(document: Any) -> TreeNode:
     name = document["type"]
     if name is None:
-        return Node()
+        return TreeNode()
     children = tuple(map(_from_document, document["children_spec"]))
     context = document["context"]
     kind = _KINDS.get(name)
@@ -70,17 +70,17 @@ def _from_document(document: Any) -> Node:
         keys = json.loads(context)
         if not all(isinstance(k, (str, int, float, bool, type(None))) for k in keys):
             raise UnserializableError(f"a dict with the keys {keys} cannot be stored")
-        return Node(kind, children, tuple(keys))
+        return TreeNode(kind, children, tuple(keys))
     if kind is not None:
-        return Node(kind, children, context=None if context in (None, "null") else context)
+        return TreeNode(kind, children, context=None if context in (None, "null") else context)
     if name == "collections.defaultdict":
         raise UnserializableError(
             "a defaultdict holds a function, which cannot be stored", hint="pass a dict"
         )
-    return Node(name, children, context=json.dumps(context))
+    return TreeNode(name, children, context=json.dumps(context))
 
 
-def leaf_paths(tree: Node, path: str) -> Iterator[str]:
+def leaf_paths(tree: TreeNode, path: str) -> Iterator[str]:
     """How one would write each leaf of what stands at ``path``: ``opts['a'][0]``."""
     if tree.kind == LEAF:
         yield path
@@ -90,7 +90,7 @@ def leaf_paths(tree: Node, path: str) -> Iterator[str]:
 
 
 # -- taking apart -----------------------------------------------------------------------------------------
-def flattener(tree: Node, what: str) -> Flatten:
+def flattener(tree: TreeNode, what: str) -> Flatten:
     """A function from a value to its leaves, which checks that the value has this structure; ``what`` is its
     name in messages. It raises `TypeError` and `ValueError` that say where it has not.
 
@@ -107,7 +107,7 @@ def flattener(tree: Node, what: str) -> Flatten:
     return flatten
 
 
-def _taker(tree: Node, what: str) -> Callable[[Any, list[Any]], None]:
+def _taker(tree: TreeNode, what: str) -> Callable[[Any, list[Any]], None]:
     if tree.kind == LEAF:
         return lambda value, leaves: leaves.append(value)
     paths = [f"{what}[{repr(tree.keys[i]) if tree.keys else i}]" for i in range(len(tree.children))]
@@ -136,7 +136,7 @@ def _taker(tree: Node, what: str) -> Callable[[Any, list[Any]], None]:
 
 
 def _mapping_taker(
-    tree: Node, takers: Sequence[Callable[[Any, list[Any]], None]], what: str
+    tree: TreeNode, takers: Sequence[Callable[[Any, list[Any]], None]], what: str
 ) -> Callable[[Any, list[Any]], None]:
     cls: type[Any] = _MAPPINGS[tree.kind]
     keys = tree.keys
@@ -153,7 +153,7 @@ def _mapping_taker(
 
 
 # -- putting together -------------------------------------------------------------------------------------
-def unflattener(tree: Node) -> Unflatten:
+def unflattener(tree: TreeNode) -> Unflatten:
     """A function from leaves to a value of this structure. Raises `ArtifactError` for a tree that is none."""
     check(tree)
     if tree.kind == LEAF:
@@ -164,7 +164,7 @@ def unflattener(tree: Node) -> Unflatten:
     return lambda leaves: make(iter(leaves))
 
 
-def _maker(tree: Node) -> Callable[[Iterator[Any]], Any]:
+def _maker(tree: TreeNode) -> Callable[[Iterator[Any]], Any]:
     if tree.kind == LEAF:
         return next
     makers = [_maker(child) for child in tree.children]
@@ -182,14 +182,14 @@ def _maker(tree: Node) -> Callable[[Iterator[Any]], Any]:
     return lambda leaves: one.unflatten([make(leaves) for make in makers], context)
 
 
-def _context(tree: Node, one: pytrees.Registered) -> Any:
+def _context(tree: TreeNode, one: pytrees.Registered) -> Any:
     try:
         return one.load_context(json.loads(tree.context or "null"))
     except Exception as error:  # what a class makes of a stored context is its own affair
         raise ArtifactError(f"the stored context of a {tree.kind} is damaged: {error}") from error
 
 
-def check(tree: Node, depth: int = 0) -> None:
+def check(tree: TreeNode, depth: int = 0) -> None:
     """Raise `ArtifactError` unless this is a tree that `from_spec` could have made."""
     if depth > MAX_DEPTH:
         raise ArtifactError(f"a structure is nested more than {MAX_DEPTH} deep")

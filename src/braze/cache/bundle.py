@@ -3,7 +3,7 @@
 ::
 
     <first two digits>/<digest of a key>/key.json                        the key's named texts
-    <first two digits>/<digest of a key>/<content>-<signer>.braze        sealed entries
+    <first two digits>/<digest of a key>/<content>-<signer>.braze        signed entries
 
 So unpacking one into a folder makes that folder a remote cache. The texts need no signature: their digest is
 the key that each entry is signed for.
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import zipfile
-import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -21,27 +20,24 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from braze.cache.admission import admit
-from braze.cache.entries import EntryInfo
-from braze.cache.envelope import open_sealed, peek, seal
 from braze.cache.keyring import KeyRing
 from braze.cache.keys import Key
+from braze.cache.paths import replaced
+from braze.cache.records import EntryInfo
 from braze.cache.remote import MAX_ENTRY, MAX_FILE, entry_name, signer_of
-from braze.cache.store import Store
+from braze.cache.signatures import ZIP_ERRORS
+from braze.cache.signed_entry import read_header, sign_entry, verify_entry
+from braze.cache.store import CacheStore
 from braze.errors import ArtifactError, CacheError, SignatureError
 
-__all__ = ["Transfer", "export_entries", "import_entries"]
+__all__ = ["TransferResult", "export_entries", "import_entries"]
 
 MAX_MEMBERS: Final = 100_000
 _MAX_KEY: Final = 1 << 26
-# What zipfile raises for archives that are damaged, encrypted, or packed in ways it has no code for.
-_DAMAGE: Final = (
-    zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OSError,
-)  # fmt: skip
-_TIME: Final = (1980, 1, 1, 0, 0, 0)  # the zip format's zero; the seal says when it was made
+_TIME: Final = (1980, 1, 1, 0, 0, 0)  # the zip format's zero; the header says when it was made
 
 
-class Transfer(NamedTuple):
+class TransferResult(NamedTuple):
     """What became of one entry: ``done``, or not, for ``reason``."""
 
     key: str
@@ -60,22 +56,24 @@ class _KeyDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def export_entries(
     path: str | os.PathLike[str],
-    store: Store,
+    store: CacheStore,
     entries: Iterable[EntryInfo],
     keyring: KeyRing,
     signer: str | None = None,
-) -> list[Transfer]:
-    """Seal entries of a store with the ring's own key (``signer``: its name or id; None: the default) and
+) -> list[TransferResult]:
+    """Sign entries of a store with the ring's own key (``signer``: its name or id; None: the default) and
     write them to one file, which appears when it is complete.
 
     Raises `KeyringError` if there is no key to sign with, and `CacheError` if the file cannot be written.
     """
     path = Path(path)
     chosen = keyring.signer(signer)
-    partial = path.with_name(f".{path.name}.{os.urandom(4).hex()}.part")
     done = []
     try:
-        with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        with (
+            replaced(path) as partial,
+            zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        ):
             written: set[str] = set()
             for info in entries:
                 found = [entry for entry in store.get(info.key) if entry.id == info.id]
@@ -87,7 +85,7 @@ def export_entries(
                 if len(entry.payload) > MAX_ENTRY:
                     done.append(_transfer(info, "", "it is too large to travel"))
                     continue
-                sealed = seal(
+                signed = sign_entry(
                     entry.payload,
                     entry.key,
                     keyring,
@@ -102,17 +100,14 @@ def export_entries(
                     archive.writestr(_member(texts), msgspec.json.encode(_KeyDocument(list(key.parts))))
                     written.add(texts)
                 name = entry_name(entry.key, entry.guards, entry.payload, chosen.id)
-                archive.writestr(_member(name), sealed)
+                archive.writestr(_member(name), signed)
                 done.append(_transfer(info, str(chosen)))
-        os.replace(partial, path)
     except OSError as error:
         raise CacheError(f"{path} cannot be written: {error}", hint="choose another place") from error
-    finally:
-        partial.unlink(missing_ok=True)
     return done
 
 
-def import_entries(path: str | os.PathLike[str], store: Store, keyring: KeyRing) -> list[Transfer]:
+def import_entries(path: str | os.PathLike[str], store: CacheStore, keyring: KeyRing) -> list[TransferResult]:
     """Put the entries of a file into a store: those that a trusted key signed, each by itself. What the store
     has under the same key and guards stays as it is.
 
@@ -133,22 +128,22 @@ def import_entries(path: str | os.PathLike[str], store: Store, keyring: KeyRing)
 def _import_one(
     archive: zipfile.ZipFile,
     name: str,
-    store: Store,
+    store: CacheStore,
     keyring: KeyRing,
     known: set[tuple[str, int, str]],
-) -> Transfer:
+) -> TransferResult:
     digest = name.split("/")[1] if name.count("/") == 2 else ""
-    shown = Transfer(digest, name.rsplit("/", 1)[-1], 0, signer_of(name) or "nobody", False, "")
+    shown = TransferResult(digest, name.rsplit("/", 1)[-1], 0, signer_of(name) or "nobody", False, "")
     try:
         data = _read(archive, name, MAX_FILE)
-        header = peek(data)
+        header = read_header(data)
         shown = shown._replace(key=header.key, name=header.name, nbytes=header.size, signer=header.signer)
-        opened = open_sealed(data, header.key, keyring)
+        opened = verify_entry(data, header.key, keyring)
         shown = shown._replace(signer=str(opened.signer))
         if (header.key, header.level, header.guards) in known:
             return shown._replace(reason="it is in the cache already")
         key = _key(archive, header.key)
-        stored = admit(store, key, opened)
+        stored = opened.store(store, key)
         known.add((header.key, header.level, header.guards))
         return shown._replace(done=stored, reason="" if stored else store.problem or "the cache took it not")
     except SignatureError as error:
@@ -176,7 +171,7 @@ def _read(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
             data = member.read(limit + 1)
     except KeyError as error:
         raise ArtifactError(f"{name} is missing") from error
-    except _DAMAGE as error:
+    except (*ZIP_ERRORS, OSError) as error:
         raise ArtifactError(f"{name} is damaged: {error}") from error
     if len(data) > limit:
         raise ArtifactError(f"{name} has more than {limit} bytes")
@@ -192,7 +187,7 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[zipfile.ZipFile]:
             raise CacheError(f"{path} cannot be read: {error.strerror}", hint="is the path right?") from error
         try:
             archive = stack.enter_context(zipfile.ZipFile(file))
-        except _DAMAGE as error:
+        except (*ZIP_ERRORS, OSError) as error:
             raise ArtifactError(f"{path} is not a file of `braze cache export`: {error}") from error
         yield archive
 
@@ -204,5 +199,5 @@ def _member(name: str) -> zipfile.ZipInfo:
     return member
 
 
-def _transfer(info: EntryInfo, signer: str, reason: str = "") -> Transfer:
-    return Transfer(info.key, info.name, info.nbytes, signer, not reason, reason)
+def _transfer(info: EntryInfo, signer: str, reason: str = "") -> TransferResult:
+    return TransferResult(info.key, info.name, info.nbytes, signer, not reason, reason)

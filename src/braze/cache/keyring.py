@@ -10,8 +10,8 @@ retires it. A public key travels as one line of text, ``braze-ed25519 <32 bytes 
 the first 20 hexadecimal digits of the SHA-256 of those 32 bytes; a ring never holds two keys of one id, and a
 signature is always checked with the whole key.
 
-What is signed begins with a line that says what it is (``braze sealed entry 1``, ``braze signed files 1``),
-so that a signature of one kind of thing never passes for one of another.
+What is signed begins with a line that says what it is (``braze signed entry 1``, ``braze signed files 1``),
+so that a signature of one kind of thing never passes for one of another: see `KeyRing.sign`.
 """
 
 from __future__ import annotations
@@ -30,8 +30,12 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from braze import config
-from braze.cache.paths import keyring_folder
-from braze.cache.private import complaint, make_private_folder, write_private_file
+from braze.cache.paths import (
+    keyring_folder,
+    make_private_folder,
+    permission_problem,
+    write_private_file,
+)
 from braze.errors import KeyringError, SignatureError
 
 if TYPE_CHECKING:
@@ -180,8 +184,9 @@ class KeyRing:
             )
         return chosen
 
-    def sign(self, message: bytes, key: str | None = None) -> Signature:
-        """Sign ``message`` with the own key of that name or id, or with the `default` one.
+    def sign(self, kind: str, message: bytes, key: str | None = None) -> Signature:
+        """Sign ``message``, which is of that kind, with the own key of that name or id, or with the `default`
+        one.
 
         Raises `KeyringError` if there is no such key, or its private key cannot be used.
         """
@@ -202,10 +207,10 @@ class KeyRing:
             raise KeyringError(f"{file} holds no private key that can be read: {error}") from error
         if not isinstance(private, Ed25519PrivateKey) or _public_of(private) != chosen.public:
             raise KeyringError(f"{file} holds another key than its name says")
-        return Signature(chosen.id, private.sign(message))
+        return Signature(chosen.id, private.sign(_signed(kind, message)))
 
-    def verify(self, message: bytes, signature: Signature | None) -> TrustedKey:
-        """The trusted key with which ``message`` was signed.
+    def verify(self, kind: str, message: bytes, signature: Signature | None) -> TrustedKey:
+        """The trusted key with which ``message`` was signed as one of that kind.
 
         Raises `SignatureError` if there is no signature, if its key is not trusted, or if it is not that
         key's signature of these very bytes.
@@ -223,7 +228,7 @@ class KeyRing:
                 f"it is signed with the key {_shown(signature.signer)}, which is not trusted"
             )
         try:
-            Ed25519PublicKey.from_public_bytes(key.public).verify(signature.value, message)
+            Ed25519PublicKey.from_public_bytes(key.public).verify(signature.value, _signed(kind, message))
         except (InvalidSignature, ValueError) as error:
             raise SignatureError(
                 f"the signature is not one of {key} over these bytes",
@@ -313,6 +318,10 @@ def _parse(text: str) -> tuple[bytes, str | None]:
     return public, words[2] if len(words) == 3 else None
 
 
+def _signed(kind: str, message: bytes) -> bytes:
+    return f"braze {kind} 1\n".encode() + message
+
+
 def _public_of(private: Ed25519PrivateKey) -> bytes:
     return private.public_key().public_bytes_raw()
 
@@ -324,7 +333,7 @@ def _shown(text: str) -> str:
 
 def _require_private(path: Path, *, secret: bool = False) -> None:
     with _reporting(path):
-        found = complaint(path, secret=secret)
+        found = permission_problem(path, secret=secret)
     if found is not None:
         mode = "u=rwX,go=" if secret else "go-w"
         raise KeyringError(

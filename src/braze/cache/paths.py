@@ -1,16 +1,30 @@
-"""Where the cache and the key ring are, and whether a folder may be used for such things."""
+"""Where the cache and the key ring are, and their folders and files, which belong to one user alone.
+
+Whoever else could write there could have this user run any program, since what they hold is linked into the
+process (a cache) or decides what is (a key ring)."""
 
 from __future__ import annotations
 
 import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from braze.cache.private import complaint, exposure, make_private_folder
 from braze.config import Config
 from braze.errors import CacheError
 
-__all__ = ["cache_folder", "is_shared_by_machines", "keyring_folder", "prepare_folder"]
+__all__ = [
+    "cache_folder",
+    "is_shared_by_machines",
+    "keyring_folder",
+    "make_private_folder",
+    "permission_problem",
+    "prepare_folder",
+    "replaced",
+    "write_private_file",
+]
 
 _MOUNTS: Final = "/proc/self/mountinfo"
 # File systems whose files several machines may have open, or whose memory maps are not shared. `fuse.*`, too.
@@ -44,7 +58,7 @@ def prepare_folder(folder: Path) -> None:
     and a link that leads to it was made by this user or by root: what is in it is run."""
     try:
         make_private_folder(folder)
-        wrong = complaint(folder) or exposure(folder)
+        wrong = permission_problem(folder) or parent_problem(folder)
         if wrong is None and hasattr(os, "getuid"):
             itself = folder.lstat()
             if itself.st_uid not in (os.getuid(), 0):
@@ -75,3 +89,80 @@ def is_shared_by_machines(folder: Path, mounts: str = _MOUNTS) -> bool:
     except (OSError, AttributeError, IndexError):  # no such list, or no such numbers, on this platform
         return False
     return False
+
+
+def permission_problem(path: Path, *, secret: bool = False) -> str | None:
+    """Why what is at `path` cannot be relied on, or None where it can be: it must belong to this user, and
+    nobody else may write there (nor read, if it is `secret`). A path where nothing is has no problem.
+
+    Links are followed. On platforms without user numbers (Windows) folders of a user's profile are private
+    by themselves, and nothing is asked. Raises `OSError` where the path cannot be looked at.
+    """
+    if not hasattr(os, "getuid"):
+        return None
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    if found.st_uid != os.getuid():
+        return f"{path} belongs to another user (number {found.st_uid})"
+    open_to_others = stat.S_IMODE(found.st_mode) & (0o077 if secret else 0o022)
+    if open_to_others:
+        what = "read or written" if secret else "written"
+        return f"{path} can be {what} by others (its mode is {stat.S_IMODE(found.st_mode):04o})"
+    return None
+
+
+def parent_problem(path: Path) -> str | None:
+    """Why somebody else could put another thing in the place of `path`, or None where only this user and root
+    can: each folder on the way to it belongs to one of them, and others cannot write there, unless its sticky
+    bit keeps them from what is not theirs (as in `/tmp`). Groups are let be: many systems give each user one.
+
+    Raises `OSError` where a folder cannot be looked at.
+    """
+    if not hasattr(os, "getuid"):
+        return None
+    trusted = (os.getuid(), 0)
+    for folder in dict.fromkeys((*path.absolute().parents, *path.resolve().parents)):
+        found = folder.stat()
+        owner = next((n for n in (folder.lstat().st_uid, found.st_uid) if n not in trusted), None)
+        if owner is not None:
+            return f"{folder}, on the way to {path}, belongs to another user (number {owner})"
+        if found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
+            mode = stat.S_IMODE(found.st_mode)
+            return f"{folder}, on the way to {path}, can be written by others (its mode is {mode:04o})"
+    return None
+
+
+def make_private_folder(path: Path) -> None:
+    """Make the folder, and those above it, with mode 0700; one that is there stays as it is.
+
+    Raises `OSError`. Ask `permission_problem` before relying on what is in it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path.mkdir(exist_ok=True, mode=0o700)
+
+
+def write_private_file(path: Path, data: bytes, *, replace: bool) -> None:
+    """Write a file with mode 0600, whole or not at all: see `replaced`.
+
+    Raises `FileExistsError` if it is there and `replace` is false, and `OSError` where it cannot be written.
+    """
+    with replaced(path) as partial:
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+        if not replace and path.exists():
+            raise FileExistsError(f"{path} is there already")
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """Around a block that writes a file, whole or not at all: the path to write to, which is renamed to
+    ``path`` at the end of the block, and deleted if that raises."""
+    partial = path.with_name(f".{path.name}.{os.urandom(4).hex()}.part")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

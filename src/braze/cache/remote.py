@@ -1,4 +1,4 @@
-"""A cache that machines share: sealed entries on any storage that fsspec has a file system for.
+"""A cache that machines share: signed entries on any storage that fsspec has a file system for.
 
 ::
 
@@ -26,25 +26,24 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
 from braze import config
-from braze.cache.background import Background
-from braze.cache.breaker import Breaker
-from braze.cache.envelope import MAX_OVERHEAD, Opened, open_sealed, seal
+from braze.cache.job_queue import JobQueue
 from braze.cache.keyring import KeyRing
 from braze.cache.paths import keyring_folder
+from braze.cache.signed_entry import MAX_OVERHEAD, VerifiedEntry, sign_entry, verify_entry
 from braze.errors import ArtifactError, BrazeError, ConfigError, KeyringError
 from braze.runtime.ending import start
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-__all__ = ["Counts", "RemoteCache", "configured", "entry_name", "signer_of"]
+__all__ = ["Breaker", "RemoteCache", "RemoteCounters", "configured", "entry_name", "signer_of"]
 
 _log = logging.getLogger("braze")
 
 MAX_VARIANTS: Final = 16
 """Entries that are read for one key."""
 MAX_ENTRY: Final = 1 << 28
-"""Bytes that a payload may have, and MAX_FILE what is read of a sealed entry."""
+"""Bytes that a payload may have, and MAX_FILE what is read of a signed entry."""
 MAX_FILE: Final = MAX_ENTRY + MAX_OVERHEAD
 _QUEUED_JOBS: Final = 64
 _QUEUED_BYTES: Final = 1 << 28
@@ -60,7 +59,7 @@ _WHOLE_OBJECTS: Final = frozenset(
 
 
 @dataclass
-class Counts:
+class RemoteCounters:
     """What happened, since this object was made."""
 
     looks: int = 0
@@ -86,6 +85,39 @@ def signer_of(path: str) -> str | None:
     return found.group("signer") if found else None
 
 
+class Breaker:
+    """Whether something that failed lately may be asked again: not before a pause that doubles each time.
+
+    ``first`` and ``longest`` pause in seconds; ``clock`` gives seconds that never go back.
+    """
+
+    def __init__(
+        self, first: float = 5.0, longest: float = 600.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._first = first
+        self._longest = longest
+        self._clock = clock
+        self._failures = 0
+        self._until = 0.0
+
+    @property
+    def allows(self) -> bool:
+        """Whether to ask now."""
+        return self._failures == 0 or self._clock() >= self._until
+
+    def failed(self) -> float:
+        """Note a failure; the seconds of the pause that begins."""
+        pause = min(self._longest, self._first * 2.0 ** min(self._failures, 32))
+        self._failures += 1
+        self._until = self._clock() + pause
+        return pause
+
+    def succeeded(self) -> bool:
+        """Note an answer; whether there were failures before it."""
+        recovered, self._failures = self._failures > 0, 0
+        return recovered
+
+
 class RemoteCache:
     """The entries below one fsspec URL. Threads may share an object; a process that was forked off goes on
     with connections of its own."""
@@ -96,17 +128,19 @@ class RemoteCache:
         """``timeout_ms``: what one `get` may take at most; ``clock``: by which pauses are measured."""
         self.url = url
         self.shown_url = _without_secrets(url)
-        self.counts = Counts()
+        self.counts = RemoteCounters()
         self._timeout = timeout_ms / 1000
         self._keyring = keyring
         self._process = -1
         self._connected: tuple[AbstractFileSystem, str] | None = None
         self._reading = Breaker(clock=clock)
         self._writing = Breaker(clock=clock)
-        self._writer = Background("braze-remote-cache", jobs=_QUEUED_JOBS, size=_QUEUED_BYTES)
+        self._writer = JobQueue("braze-remote-cache", jobs=_QUEUED_JOBS, size=_QUEUED_BYTES)
         self._logged: set[str] = set()
 
-    def get(self, key_digest: str, *, level: int | None = None, kind: str | None = None) -> list[Opened]:
+    def get(
+        self, key_digest: str, *, level: int | None = None, kind: str | None = None
+    ) -> list[VerifiedEntry]:
         """The trusted answers to a key, at most `MAX_VARIANTS`; none where the storage fails.
 
         ``level`` and ``kind``, where they are given, have to be the entries'. If the deadline passes, what
@@ -115,7 +149,7 @@ class RemoteCache:
         self.counts.looks += 1
         if not self._reading.allows or not _DIGEST.fullmatch(key_digest):
             return []
-        look = _Look()
+        look = _Lookup()
         thread = start(
             "braze-remote-look",
             lambda: self._look(look, key_digest, level, kind),
@@ -169,7 +203,7 @@ class RemoteCache:
             self._connected, self._process = (system, root.rstrip("/")), os.getpid()
         return self._connected
 
-    def _look(self, look: _Look, key_digest: str, level: int | None, kind: str | None) -> None:
+    def _look(self, look: _Lookup, key_digest: str, level: int | None, kind: str | None) -> None:
         """The body of `get`, in a thread of its own."""
         try:
             system, root = self._connect()
@@ -181,7 +215,7 @@ class RemoteCache:
                 except FileNotFoundError:  # somebody cleaned up in between
                     continue
                 try:
-                    look.found.append(open_sealed(data, key_digest, self._keyring, level=level, kind=kind))
+                    look.found.append(verify_entry(data, key_digest, self._keyring, level=level, kind=kind))
                 except ArtifactError as error:
                     self._refused(path, error)
         except KeyringError as error:  # the ring, not the storage, is what fails
@@ -226,7 +260,7 @@ class RemoteCache:
                     self.shown_url,
                 )
                 return
-            data = seal(
+            data = sign_entry(
                 payload,
                 key_digest,
                 self._keyring,
@@ -281,11 +315,11 @@ class RemoteCache:
         _log.log(logging.DEBUG if known else level, text, *values)
 
 
-class _Look:
+class _Lookup:
     """What a thread of `get` finds, and whether anybody still waits for it."""
 
     def __init__(self) -> None:
-        self.found: list[Opened] = []
+        self.found: list[VerifiedEntry] = []
         self.problem: Exception | None = None
         self.abandoned = False
 

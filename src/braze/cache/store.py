@@ -1,6 +1,6 @@
 """The cache on disk: bytes under keys, bounded in size, for many processes and threads at once.
 
-No method of `Store` raises because of what is on disk or what became of it: a look finds nothing, a put
+No method of `CacheStore` raises because of what is on disk or what became of it: a look finds nothing, a put
 does nothing, and the reason is reported once (see `braze.cache.database`). What `get` returns is what some
 `put` stored under that key, byte for byte, or it is not returned.
 
@@ -25,22 +25,21 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from braze.cache import tables
+from braze.cache import queries
 from braze.cache.database import Database
-from braze.cache.entries import (
+from braze.cache.keys import Key, explain
+from braze.cache.paths import cache_folder
+from braze.cache.records import (
+    CacheEntry,
+    CacheMiss,
+    CacheStatistics,
     Collected,
-    Entry,
     EntryInfo,
-    Miss,
-    Nearest,
-    Statistics,
     checksum,
     pack,
     pack_text,
     unpack,
 )
-from braze.cache.keys import Key, explain
-from braze.cache.paths import cache_folder
 from braze.config import Config
 from braze.runtime.ending import at_end
 from braze.words import age
@@ -48,7 +47,7 @@ from braze.words import age
 if TYPE_CHECKING:  # loading it takes 4 ms
     from sqlite3 import Connection
 
-__all__ = ["Store", "open_store"]
+__all__ = ["CacheStore", "open_store"]
 
 _log = logging.getLogger("braze")
 
@@ -65,7 +64,7 @@ _PENDING: Final = 256
 _VACUUM_PAGES: Final = 2000
 
 
-class Store:
+class CacheStore:
     """The cache in ``folder``, which is made when it is first used. At most ``limit_bytes`` are kept.
 
     One object serves all threads of a process, and stays usable in its forked children. Hits are counted in
@@ -86,7 +85,7 @@ class Store:
         return self._database.problem
 
     # -- looking ------------------------------------------------------------------------------------------
-    def get(self, digest: str, accepts: Callable[[str], bool] | None = None) -> tuple[Entry, ...]:
+    def get(self, digest: str, accepts: Callable[[str], bool] | None = None) -> tuple[CacheEntry, ...]:
         """The entries under a key's digest, the most recently used first; those only whose guards
         ``accepts`` says yes to, so that the bytes of others are not read. Raises what ``accepts`` raises,
         and nothing else.
@@ -99,7 +98,7 @@ class Store:
             if payload is None:
                 damaged.append(row.info)
             else:
-                found.append(Entry(**msgspec.structs.asdict(row.info), payload=payload))
+                found.append(CacheEntry(**msgspec.structs.asdict(row.info), payload=payload))
         if damaged:
             with self._pending_lock:
                 self._pending.counters["damaged"] += len(damaged)
@@ -122,30 +121,30 @@ class Store:
         if due:
             self._flush(_TOUCH_WAIT_MS)
 
-    def nearest(self, key: Key) -> Nearest | None:
-        """The entry whose key shares most parts with this one; the graph counts most, then the inputs.
-        Where no entry has this graph, the one with most lines in common; None where that is less than half
-        of them."""
-        return self._database.run(lambda c: tables.nearest(c, key), None)
+    def nearest(self, key: Key) -> tuple[EntryInfo, Key] | None:
+        """The entry whose key shares most parts with this one, and that key; the graph counts most,
+        then the inputs. Where no entry has this graph, the one with most lines in common; None where that is
+        less than half of them."""
+        return self._database.run(lambda c: queries.nearest(c, key), None)
 
     def entries(self) -> tuple[EntryInfo, ...]:
         """All entries, the most recently used first."""
-        return self._database.run(lambda c: tuple(row.info for row in tables.every(c)), ())
+        return self._database.run(lambda c: tuple(row.info for row in queries.every(c)), ())
 
     def key(self, digest: str) -> Key | None:
         """The key with this digest, with all its texts, if it is known here."""
-        return self._database.run(lambda c: tables.key_with(c, digest), None)
+        return self._database.run(lambda c: queries.key_with(c, digest), None)
 
-    def misses(self) -> tuple[Miss, ...]:
+    def misses(self) -> tuple[CacheMiss, ...]:
         """The last keys that were looked for and not found, the latest first; at most 64."""
-        return self._database.run(tables.misses, ())
+        return self._database.run(queries.misses, ())
 
-    def statistics(self) -> Statistics:
+    def statistics(self) -> CacheStatistics:
         """Figures of the whole cache, this process's hits included."""
         self._flush(_TOUCH_WAIT_MS)
         return self._database.run(
-            lambda c: tables.statistics(c, self._database.sizes(), self.limit_bytes),
-            Statistics(limit_bytes=self.limit_bytes),
+            lambda c: queries.statistics(c, self._database.sizes(), self.limit_bytes),
+            CacheStatistics(limit_bytes=self.limit_bytes),
         )
 
     # -- keeping ------------------------------------------------------------------------------------------
@@ -170,29 +169,16 @@ class Store:
             _log.info("not kept in the cache: %r, with %d bytes", name, len(payload))
             return False
         codec, body = pack(payload)
-        seal = checksum((key.digest, level, name, kind, guards, origin, len(payload), codec), body)
+        summed = checksum((key.digest, level, name, kind, guards, origin, len(payload), codec), body)
         texts = self._new_texts(key)
         now = time.time()
 
         def action(connection: Connection) -> bool:
-            owner = tables.ensure_key(connection, key, texts)
-            row = (
-                owner,
-                name,
-                kind,
-                level,
-                guards,
-                origin,
-                now,
-                now,
-                0,
-                len(payload),
-                len(body),
-                codec,
-                seal,
-            )
-            tables.replace(connection, row, body, VARIANTS_KEPT)
-            tables.count(connection, {"puts": 1})
+            owner = queries.ensure_key(connection, key, texts)
+            times, sizes = (now, now), (len(payload), len(body))
+            row = (owner, name, kind, level, guards, origin, *times, 0, *sizes, codec, summed)
+            queries.replace(connection, row, body, VARIANTS_KEPT)
+            queries.count(connection, {"puts": 1})
             return True
 
         stored = self._database.run(action, False, write=True)
@@ -201,24 +187,26 @@ class Store:
             self._bound()
         return stored
 
-    def record_miss(self, key: Key, nearest: Nearest | None, *, name: str = "", level: int = 1) -> str:
+    def record_miss(
+        self, key: Key, nearest: tuple[EntryInfo, Key] | None, *, name: str = "", level: int = 1
+    ) -> str:
         """Remember that nothing was found for ``key``, for ``braze cache why``. In one line, which part
         differed from the nearest entry."""
         if nearest is None:
             text = "no entry has a graph like this one"
         else:
-            old = age(time.time() - nearest.entry.created)
-            what = explain(nearest.key, key)
-            text = f"nearest is {nearest.entry.key[:12]} ({nearest.entry.name}, {old} old): {what}"
+            old = age(time.time() - nearest[0].created)
+            what = explain(nearest[1], key)
+            text = f"nearest is {nearest[0].key[:12]} ({nearest[0].name}, {old} old): {what}"
         if not _storable(name, *(part for part, _ in key.parts)):
             return text
         texts = self._new_texts(key)
 
         def action(connection: Connection) -> None:
-            known = None if nearest is None else tables.find_key(connection, nearest.key.digest)
-            owner = tables.ensure_key(connection, key, texts)
-            tables.add_miss(connection, (time.time(), name, level, owner, known), MISSES_KEPT)
-            tables.count(connection, {"misses": 1})
+            known = None if nearest is None else queries.find_key(connection, nearest[1].digest)
+            owner = queries.ensure_key(connection, key, texts)
+            queries.add_miss(connection, (time.time(), name, level, owner, known), MISSES_KEPT)
+            queries.count(connection, {"misses": 1})
 
         self._database.run(action, None, write=True)
         return text
@@ -227,13 +215,13 @@ class Store:
     def remove(self, entries: Iterable[EntryInfo]) -> int:
         """Delete these entries; how many there were."""
         ids = [entry.id for entry in entries]
-        return self._database.run(lambda c: tables.delete(c, ids), 0, write=True)
+        return self._database.run(lambda c: queries.delete(c, ids), 0, write=True)
 
     def clear(self) -> Collected:
         """Delete everything, counts and misses included, and give the space back."""
         with self._pending_lock:
             self._pending = _Pending()
-        done = self._database.run(tables.clear, Collected(), write=True)
+        done = self._database.run(queries.clear, Collected(), write=True)
         self._shrink()
         return done
 
@@ -242,7 +230,7 @@ class Store:
         limit) are in use, and what no entry refers to; give the space back to the file system."""
         limit = self.limit_bytes if limit_bytes is None else limit_bytes
         self._flush(_TOUCH_WAIT_MS)
-        done = self._database.run(lambda c: tables.collect(c, limit), Collected(), write=True)
+        done = self._database.run(lambda c: queries.collect(c, limit), Collected(), write=True)
         self._shrink()
         self._database.sweep()
         return done
@@ -258,14 +246,14 @@ class Store:
         self._pending = _Pending()
 
     # -- inside -------------------------------------------------------------------------------------------
-    def _read(self, digest: str, accepts: Callable[[str], bool] | None) -> list[tuple[tables.Row, bytes]]:
-        pairs: list[tuple[tables.Row, bytes]] = []
+    def _read(self, digest: str, accepts: Callable[[str], bool] | None) -> list[tuple[queries.Row, bytes]]:
+        pairs: list[tuple[queries.Row, bytes]] = []
         for _ in range(3):
-            rows: list[tables.Row] = self._database.run(lambda c: tables.under(c, digest), [])
+            rows: list[queries.Row] = self._database.run(lambda c: queries.under(c, digest), [])
             wanted = {row.info.id: row for row in rows if accepts is None or accepts(row.info.guards)}
             if not wanted:
                 return []
-            bodies: dict[int, bytes] = self._database.run(partial(tables.bodies, entries=tuple(wanted)), {})
+            bodies: dict[int, bytes] = self._database.run(partial(queries.bodies, entries=tuple(wanted)), {})
             pairs = [(wanted[entry], body) for entry, body in bodies.items()]
             if len(pairs) == len(wanted):
                 break  # else somebody replaced one of them between the two looks
@@ -273,7 +261,7 @@ class Store:
 
     def _new_texts(self, key: Key) -> dict[bytes, bytes]:
         """The texts of a key that are not in the database yet, by their digests, as they are stored."""
-        known = self._database.run(lambda c: tables.known_texts(c, key), None)
+        known = self._database.run(lambda c: queries.known_texts(c, key), None)
         if known is None:
             return {}
         digests = key.part_digests
@@ -289,27 +277,27 @@ class Store:
         if uses or counters:
 
             def action(connection: Connection) -> None:
-                tables.add_uses(connection, uses)
-                tables.count(connection, counters)
+                queries.add_uses(connection, uses)
+                queries.count(connection, counters)
 
             self._database.run(action, None, write=True, wait_ms=wait_ms)
 
     def _bound(self) -> None:
         """Keep the file within its limit, with some room, so that not every put has to."""
-        used, free, pages = self._database.run(tables.space, (0, 0, 0), transaction=False)
+        used, free, pages = self._database.run(queries.space, (0, 0, 0), transaction=False)
         if used > self.limit_bytes:
             room = int(self.limit_bytes * _ROOM)
-            self._database.run(lambda c: tables.collect(c, room), Collected(), write=True)
+            self._database.run(lambda c: queries.collect(c, room), Collected(), write=True)
         elif free > max(pages // 4, _VACUUM_PAGES):
             self._database.run(_vacuum_some, None, write=True, transaction=False)
 
     def _shrink(self) -> None:
         for _ in range(1 + self.limit_bytes // 1_000_000):  # each step is a short write of its own
-            before = self._database.run(tables.space, (0, 0, 0), transaction=False)[1]
+            before = self._database.run(queries.space, (0, 0, 0), transaction=False)[1]
             if before == 0:
                 break
             self._database.run(_vacuum_some, None, write=True, transaction=False)
-            if self._database.run(tables.space, (0, 0, 0), transaction=False)[1] >= before:
+            if self._database.run(queries.space, (0, 0, 0), transaction=False)[1] >= before:
                 break
         self._database.run(_truncate_log, None, write=True, transaction=False)
 
@@ -323,7 +311,7 @@ class _Pending:
         self.stamped: dict[int, float] = {}
 
 
-def _verified(row: tables.Row, body: bytes) -> bytes | None:
+def _verified(row: queries.Row, body: bytes) -> bytes | None:
     """The payload, if all that the entry says is what was stored; else None."""
     info = row.info
     with suppress(ValueError, zlib.error, UnicodeError):
@@ -352,12 +340,12 @@ def _truncate_log(connection: Connection) -> None:
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
-_STORES: weakref.WeakSet[Store] = weakref.WeakSet()
-_shared: dict[Path, Store] = {}
+_STORES: weakref.WeakSet[CacheStore] = weakref.WeakSet()
+_shared: dict[Path, CacheStore] = {}
 _shared_lock = threading.Lock()
 
 
-def open_store(config: Config) -> Store | None:
+def open_store(config: Config) -> CacheStore | None:
     """The store that these options name, or None if ``config.cache`` is false, or kernels are verified. All
     calls in a process that name the same folder get the same object, with the limit of the latest call."""
     if not config.cache or config.verify:
@@ -367,7 +355,7 @@ def open_store(config: Config) -> Store | None:
     with _shared_lock:
         store = _shared.get(folder)
         if store is None:
-            store = _shared[folder] = Store(folder, limit)
+            store = _shared[folder] = CacheStore(folder, limit)
         store.limit_bytes = limit
     return store
 

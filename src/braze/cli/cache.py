@@ -15,10 +15,10 @@ from rich.table import Table
 from rich.text import Text
 
 from braze import config
-from braze.cache.entries import EntryInfo, Miss, Statistics
 from braze.cache.keys import Key, differences
 from braze.cache.paths import cache_folder, prepare_folder
-from braze.cache.store import Store
+from braze.cache.records import CacheMiss, CacheStatistics, EntryInfo
+from braze.cache.store import CacheStore
 from braze.cli.tables import facts, table
 from braze.errors import CacheError
 from braze.words import age, count, nbytes
@@ -161,21 +161,21 @@ def collect(limit: int | None) -> None:
 
 
 # -- finding ----------------------------------------------------------------------------------------------
-def opened_store() -> Store:
+def opened_store() -> CacheStore:
     """The store that the options name, whether or not they say that it is used. Raises `CacheError`."""
     options = config.current()
     folder = cache_folder(options)
     prepare_folder(folder)
-    return Store(folder, options.cache_size_mb * 1_000_000)
+    return CacheStore(folder, options.cache_size_mb * 1_000_000)
 
 
-def require_usable(store: Store) -> None:
+def require_usable(store: CacheStore) -> None:
     """Raises `CacheError` for a store that cannot be used."""
     if store.problem is not None:
         raise CacheError(f"the cache in {store.folder} cannot be used: {store.problem}")
 
 
-def _find(store: Store, prefix: str) -> tuple[Key, list[EntryInfo]]:
+def _find(store: CacheStore, prefix: str) -> tuple[Key, list[EntryInfo]]:
     """The one key (of an entry or a miss) that begins so, and the entries under it. Raises `CacheError`."""
     entries = store.entries()
     missed = {miss.key.digest: miss.key for miss in store.misses()}
@@ -236,7 +236,7 @@ def _part_table(key: Key) -> Table:
     return shown
 
 
-def _statistics_table(store: Store, found: Statistics) -> Table:
+def _statistics_table(store: CacheStore, found: CacheStatistics) -> Table:
     shown = facts()
     share = min(1.0, found.file_bytes / max(found.limit_bytes, 1))
     full = round(share * 24)
@@ -264,7 +264,7 @@ def _statistics_table(store: Store, found: Statistics) -> Table:
     return shown
 
 
-def _explained(miss: Miss, kept: bool) -> Group:
+def _explained(miss: CacheMiss, kept: bool) -> Group:
     """A miss: what it was, the nearest entry, and each part that differed."""
     since = Text(" · is kept since", "dim") if kept else Text()
     head = Text.assemble(
@@ -293,7 +293,7 @@ _COLOURS = {"-": "red", "+": "green"}
 
 
 # -- as JSON ----------------------------------------------------------------------------------------------
-def _plain_miss(miss: Miss, kept: bool) -> dict[str, Any]:
+def _plain_miss(miss: CacheMiss, kept: bool) -> dict[str, Any]:
     nearest = miss.nearest
     changed: Iterable[Any] = () if nearest is None else differences(nearest, miss.key)
     return {

@@ -17,12 +17,11 @@ from rich.console import Console
 from rich.text import Text
 
 import braze
-from braze.cache.bundle import Transfer, export_entries, import_entries
-from braze.cache.detached import sign_file, verify_file
-from braze.cache.entries import EntryInfo
+from braze.cache.bundle import TransferResult, export_entries, import_entries
 from braze.cache.keyring import KeyRing, TrustedKey
-from braze.cache.signed_archive import sign_archive, verify_archive
-from braze.cache.store import Store
+from braze.cache.records import EntryInfo
+from braze.cache.signatures import sign_archive, sign_file, verify_archive, verify_file
+from braze.cache.store import CacheStore
 from braze.cli.cache import cache, opened_store, require_usable
 from braze.cli.tables import table
 from braze.errors import ArtifactError, CacheError
@@ -177,7 +176,7 @@ def export(file: Path, digests: Sequence[str], everything: bool, foreign: bool, 
     done = export_entries(file, store, made_here, KeyRing(), key)
     require_usable(store)
     written = sum(one.done for one in done)
-    _show_transfers(done, "sealed")
+    _show_transfers(done, "signed")
     left = len(chosen) - len(made_here)
     console = Console(highlight=False, soft_wrap=True)
     console.print(
@@ -238,7 +237,7 @@ def _is_archive(file: Path) -> bool:
     return file.suffix == ".pt2" or zipfile.is_zipfile(file)
 
 
-def _chosen(store: Store, prefixes: Sequence[str]) -> list[EntryInfo]:
+def _chosen(store: CacheStore, prefixes: Sequence[str]) -> list[EntryInfo]:
     """The entries whose keys begin so; all for no prefix. Raises `CacheError` if one fits none."""
     entries = store.entries()
     require_usable(store)
@@ -251,7 +250,7 @@ def _chosen(store: Store, prefixes: Sequence[str]) -> list[EntryInfo]:
     return [entry for entry in entries if entry.key.startswith(wanted)]
 
 
-def _show_transfers(done: Sequence[Transfer], verb: str) -> None:
+def _show_transfers(done: Sequence[TransferResult], verb: str) -> None:
     """A row for each entry, and each reason that some were left out, once."""
     shown = table("key", "name", ">size", "signed by", "")
     for one in done:

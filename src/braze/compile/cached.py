@@ -10,7 +10,7 @@ from braze.artifact import environment
 from braze.artifact.compiled_graph import CompiledFxGraph
 from braze.artifact.output_code import OutputCode
 from braze.cache.keys import Key
-from braze.cache.shelf import Found, Shelf, open_shelf
+from braze.cache.level import CacheHit, CacheLevel, open_level
 from braze.compile import guards
 from braze.compile.failing import without_cache
 from braze.compile.fx_compile import CompileRequest, FxCompile
@@ -57,22 +57,22 @@ class CachedFxCompile:
 class _Place:
     """Where the code of a graph is kept."""
 
-    shelf: Shelf
+    cache: CacheLevel
     key: Key
     canonical: Canonical
 
 
 def _place(request: CompileRequest) -> _Place | None:
     """None where it has no place."""
-    shelf = open_shelf(request.config, LEVEL)
-    if shelf is None:
+    cache = open_level(request.config, LEVEL)
+    if cache is None:
         return None
     try:
         canonical = canonical_graph(request)
     except UnserializableError as error:
         _log.info("%s is not looked for in the cache: %s", request.name, error.what)
         return None
-    return _Place(shelf, shelf.key((*canonical.parts, *environment.key_parts())), canonical)
+    return _Place(cache, cache.key((*canonical.parts, *environment.key_parts())), canonical)
 
 
 @dataclass(frozen=True)
@@ -82,23 +82,23 @@ class _Lookup:
 
     def run(self) -> OutputCode | None:
         """What is there; a miss is remembered."""
-        shelf = self.place.shelf
-        for found in shelf.find(self.place.key, self._accepts):
+        cache = self.place.cache
+        for found in cache.lookup(self.place.key, self._accepts):
             start = time.perf_counter()
             try:
                 code = self._loaded(found)
             except BrazeError as error:
                 _log.warning("an entry for %s cannot be used: %s", self.request.name, error.what)
-                shelf.drop(found)
+                cache.drop(found)
                 continue
             if code is not None:
-                shelf.used(found)
+                cache.record_hit(found)
                 warn_of(code.info.metrics.fallbacks)
                 ledger.record_loaded(code.info)
                 took = duration(1e6 * (time.perf_counter() - start))
                 _log.info("%s: loaded from the cache in %s", self.request.name, took)
                 return code
-        shelf.missed(self.place.key, self.request.name)
+        cache.record_miss(self.place.key, self.request.name)
         return None
 
     def _parsed(self, text: str) -> tuple[BoolExpr, ...]:
@@ -110,7 +110,7 @@ class _Lookup:
         except ValueError:  # a text of another version, or over symbols that this trace does not have
             return False
 
-    def _loaded(self, found: Found) -> CompiledFxGraph | None:
+    def _loaded(self, found: CacheHit) -> CompiledFxGraph | None:
         """The graph of an entry, ready to run; None where strict mode would not have it."""
         code = CompiledFxGraph.after_deserialization(found.payload, trusted=True)
         outputs = len(self.request.gm.graph.output_node().args[0])  # type: ignore[arg-type]
@@ -137,4 +137,4 @@ def _keep(place: _Place, code: OutputCode) -> None:
         _log.info("%s is not kept in the cache: %s", code.name, error.what)
         return
     text = "\n".join(guards.printed(code.guards, place.canonical.symbols))
-    place.shelf.add(place.key, payload, name=code.name, kind=code.info.kind, guards=text)
+    place.cache.put(place.key, payload, name=code.name, kind=code.info.kind, guards=text)

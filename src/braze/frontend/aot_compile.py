@@ -19,7 +19,7 @@ from braze._torch import export, shapes, tracing
 from braze._torch.devices import in_host_memory
 from braze.artifact.compiled_graph import CompiledFxGraph
 from braze.artifact.extern_nodes import extern_nodes
-from braze.artifact.model_info import Given, Model, Slot, Weight, WeightKind
+from braze.artifact.model_info import ArgumentLeaf, Model, Slot, Weight, WeightKind
 from braze.artifact.package import write_package
 from braze.artifact.schema import TensorInput
 from braze.compile.fx_compile import CompileRequest
@@ -190,7 +190,7 @@ def _describe(served: Served) -> tuple[Model, dict[str, torch.Tensor]]:
     program, graph = served.prepared.program, served.cases[0].graph
     tensors: dict[str, torch.Tensor] = {}
     weights: list[Weight] = []
-    given: list[Given] = []
+    given: list[ArgumentLeaf] = []
     slots: list[Slot] = []
     homes: dict[Any, str] = {}
     for spec, item in zip(program.graph_signature.input_specs, graph.info.inputs, strict=True):
@@ -221,12 +221,12 @@ def _describe(served: Served) -> tuple[Model, dict[str, torch.Tensor]]:
     ), tensors
 
 
-def _given(argument: Any, item: Any) -> Given:
+def _given(argument: Any, item: Any) -> ArgumentLeaf:
     if isinstance(argument, ConstantArgument):
         if not isinstance(argument.value, (type(None), bool, int, float, str)):
             raise PackageError(f"the input {argument.name} is a {type(argument.value).__name__}")
-        return Given(argument.name, "constant", argument.value)
-    return Given(argument.name, "tensor" if isinstance(item, TensorInput) else "number")
+        return ArgumentLeaf(argument.name, "constant", argument.value)
+    return ArgumentLeaf(argument.name, "tensor" if isinstance(item, TensorInput) else "number")
 
 
 def _tensor_of(program: ExportedProgram, name: str) -> torch.Tensor:

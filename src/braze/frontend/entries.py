@@ -15,7 +15,7 @@ from braze.artifact.call_spec import CallSpec
 from braze.artifact.compiled_graph import CompiledFxGraph
 from braze.artifact.output_code import OutputCode
 from braze.cache.keys import Key
-from braze.cache.shelf import Shelf, open_shelf
+from braze.cache.level import CacheLevel, open_level
 from braze.compile.report import ledger, warn_of
 from braze.config import Config
 from braze.errors import ArtifactError, FallbackError, UnserializableError
@@ -40,29 +40,29 @@ class _Call(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class StoredEntries:
     """Where `level2` keeps its entries: the cache of this user, under the options of one compilation."""
 
-    def __init__(self, shelf: Shelf, config: Config) -> None:
-        self._shelf = shelf
+    def __init__(self, cache: CacheLevel, config: Config) -> None:
+        self._cache = cache
         self._config = config
 
     def _key(self, key: DynamoKey) -> Key:
-        return self._shelf.key((*key.parts, *environment.key_parts()))
+        return self._cache.key((*key.parts, *environment.key_parts()))
 
     def find(self, key: DynamoKey) -> Iterator[Entry]:
         """What is stored under a key, the most recently used first; a miss is remembered."""
         stored = self._key(key)
         any_found = False
-        for found in self._shelf.find(stored, lambda guards: True):
+        for found in self._cache.lookup(stored, lambda guards: True):
             try:
                 entry = _read(found.payload)
             except ArtifactError as error:
                 _log.warning("an entry of the cache is dropped: %s", error.what)
-                self._shelf.drop(found)
+                self._cache.drop(found)
                 continue
             any_found = True
-            self._shelf.used(found)
+            self._cache.record_hit(found)
             yield entry
         if not any_found:
-            self._shelf.missed(stored, _NAME)
+            self._cache.record_miss(stored, _NAME)
 
     def add(self, key: DynamoKey, entry: Entry) -> None:
         """Store an entry; one with the same guards is replaced."""
@@ -72,7 +72,7 @@ class StoredEntries:
             _log.info("the graph is cached only after it was traced: %s", error.what)
             return
         kind = "inference" if entry.backward is None else "training"
-        self._shelf.add(self._key(key), payload, name=_NAME, kind=kind, guards="\n".join(entry.guards))
+        self._cache.put(self._key(key), payload, name=_NAME, kind=kind, guards="\n".join(entry.guards))
 
     def load(self, data: bytes) -> OutputCode:
         """A compiled graph, ready to run. Raises ``BrazeError`` where the bytes cannot be used, or hold what
@@ -89,8 +89,8 @@ class StoredEntries:
 
 def open_entries(config: Config) -> StoredEntries | None:
     """The entries that the options allow; None where the cache is not to be used."""
-    shelf = open_shelf(config, LEVEL)
-    return None if shelf is None else StoredEntries(shelf, config)
+    cache = open_level(config, LEVEL)
+    return None if cache is None else StoredEntries(cache, config)
 
 
 def _written(entry: Entry) -> bytes:

@@ -17,7 +17,7 @@ from braze._torch.operators import qualified_name
 from braze._torch.provenance import source_of
 from braze.artifact.call_arguments import argument_paths
 from braze.artifact.graph_call import GRAPHS_OF
-from braze.artifact.model_info import Parameters
+from braze.artifact.model_info import CallingConvention
 from braze.artifact.trees import from_spec
 from braze.compile import guards
 from braze.config import Config
@@ -204,10 +204,10 @@ def _view_of(base: Node, view: Node) -> Node:
         return view.graph.node_copy(view, lambda node: base if node is first else node)
 
 
-def parameters_of(program: ExportedProgram) -> Parameters:
+def parameters_of(program: ExportedProgram) -> CallingConvention:
     """How the program is called."""
     arguments, keywords = from_spec(program.call_spec.in_spec).children
     entry = program.module_call_graph[0].signature
     names = list(entry.forward_arg_names or ()) if entry is not None else []
     names = names[: len(arguments.children)]
-    return Parameters(arguments, keywords, tuple(names), from_spec(program.call_spec.out_spec))
+    return CallingConvention(arguments, keywords, tuple(names), from_spec(program.call_spec.out_spec))

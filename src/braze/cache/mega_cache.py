@@ -1,7 +1,8 @@
 """Entries of the cache among what `torch.compiler.save_cache_artifacts` returns.
 
-An entry is carried as msgpack of `_Carried`: the texts of its key and the entry, sealed. It is read from the
-store, sealed and signed when somebody saves; until then no more is kept of it than where it is.
+PyTorch calls that its mega-cache. An entry of ours in it is msgpack of `_Artifact`: the texts of its key, and
+the signed entry. It is read from the store and signed when somebody saves; until then no more is kept of it
+than where it is.
 """
 
 from __future__ import annotations
@@ -14,24 +15,23 @@ import msgspec
 
 from braze import config
 from braze._torch import cache_artifacts
-from braze.cache.admission import admit
-from braze.cache.envelope import open_sealed, peek, seal
 from braze.cache.keyring import KeyRing
 from braze.cache.keys import Key
 from braze.cache.remote import MAX_ENTRY
-from braze.cache.store import Store, open_store
+from braze.cache.signed_entry import read_header, sign_entry, verify_entry
+from braze.cache.store import CacheStore, open_store
 from braze.errors import ArtifactError, BrazeError, CacheError, UnserializableError
 
-__all__ = ["Unstored", "load", "record"]
+__all__ = ["PendingArtifact", "load", "record"]
 
 _log = logging.getLogger("braze")
 
 _NOTHING = b""
-"""The content of an entry that could not be carried."""
+"""The content of an entry that could not be saved."""
 _said: set[str] = set()
 
 
-class Unstored(NamedTuple):
+class PendingArtifact(NamedTuple):
     """An artefact that was made here, and that the store did not take: the disk is full, or read-only."""
 
     key: Key
@@ -40,29 +40,33 @@ class Unstored(NamedTuple):
     kind: str
 
 
-class _Carried(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _Artifact(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     key: list[tuple[str, str]]
-    sealed: bytes
+    entry: bytes
 
 
 # -- saving -------------------------------------------------------------------------------------------------
-def record(store: Store, digest: str, level: int, guards: str, unstored: Unstored | None = None) -> None:
-    """An entry was made, or has served somebody: if somebody saves, it is carried. It is in ``store``, or
-    else ``unstored``. Costs some microseconds."""
+def record(
+    store: CacheStore, digest: str, level: int, guards: str, pending: PendingArtifact | None = None
+) -> None:
+    """An entry was made, or has served somebody: if somebody saves, it is saved, too. It is in ``store``, or
+    else ``pending``. Costs some microseconds."""
     condition = hashlib.sha256(guards.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-    cache_artifacts.record(f"{digest}-{condition}", lambda: _content(store, digest, level, guards, unstored))
+    cache_artifacts.record(f"{digest}-{condition}", lambda: _content(store, digest, level, guards, pending))
 
 
-def _content(store: Store, digest: str, level: int, guards: str, unstored: Unstored | None) -> bytes:
-    """The entry as it is carried; nothing, and a line in the log, where it cannot be. Raises nothing: with
+def _content(
+    store: CacheStore, digest: str, level: int, guards: str, pending: PendingArtifact | None
+) -> bytes:
+    """The entry as it is saved; nothing, and a line in the log, where it cannot be. Raises nothing: with
     it, everything else that is being saved would be lost, of other backends, too."""
     try:
         ring = KeyRing()
         signer = ring.signer()
-        entry = unstored or _stored(store, digest, level, guards, ring)
+        entry = pending or _stored(store, digest, level, guards, ring)
         if len(entry.payload) > MAX_ENTRY:
             raise UnserializableError(f"{len(entry.payload)} bytes are too many to travel")
-        sealed = seal(
+        signed = sign_entry(
             entry.payload,
             digest,
             ring,
@@ -72,15 +76,15 @@ def _content(store: Store, digest: str, level: int, guards: str, unstored: Unsto
             guards=guards,
             signer=signer.id,
         )
-        return msgspec.msgpack.encode(_Carried(list(entry.key.parts), sealed))
+        return msgspec.msgpack.encode(_Artifact(list(entry.key.parts), signed))
     except BrazeError as error:
-        _not_carried(f"{error.what} ({error.hint})" if error.hint else error.what)
+        _left_out(f"{error.what} ({error.hint})" if error.hint else error.what)
     except Exception as error:
-        _not_carried(f"{type(error).__name__}: {error}")
+        _left_out(f"{type(error).__name__}: {error}")
     return _NOTHING
 
 
-def _stored(store: Store, digest: str, level: int, guards: str, ring: KeyRing) -> Unstored:
+def _stored(store: CacheStore, digest: str, level: int, guards: str, ring: KeyRing) -> PendingArtifact:
     key = store.key(digest)
     for entry in store.get(digest, lambda text: text == guards):
         if entry.level == level and key is not None:
@@ -92,11 +96,11 @@ def _stored(store: Store, digest: str, level: int, guards: str, ring: KeyRing) -
                     f"it was signed by {entry.origin}, and carried it would have your signature",
                     hint=f"`braze cache export --foreign {digest[:12]}` vouches for it",
                 )
-            return Unstored(key, entry.payload, entry.name, entry.kind)
+            return PendingArtifact(key, entry.payload, entry.name, entry.kind)
     raise CacheError("it is no longer in the cache", hint="save right after compiling, or enlarge the cache")
 
 
-def _not_carried(reason: str) -> None:
+def _left_out(reason: str) -> None:
     """One line for each reason: there may be hundreds of entries."""
     level = logging.DEBUG if reason in _said else logging.WARNING
     _said.add(reason)
@@ -105,7 +109,7 @@ def _not_carried(reason: str) -> None:
 
 # -- loading ------------------------------------------------------------------------------------------------
 def load(content: bytes) -> None:
-    """Store an entry that was carried here, if a trusted key signed it; if not, say so in the log. What the
+    """Store an entry that was saved elsewhere, if a trusted key signed it; else say so in the log. What the
     store has under the same key and guards stays as it is."""
     if content == _NOTHING:
         return
@@ -114,22 +118,22 @@ def load(content: bytes) -> None:
         if store is None:
             _log.warning("cache artefacts are left out: the cache is switched off (BRAZE_CACHE=0)")
             return
-        carried = _decoded(content)
-        key = Key.of(carried.key)
-        claimed = peek(carried.sealed)
+        artifact = _decoded(content)
+        key = Key.of(artifact.key)
+        claimed = read_header(artifact.entry)
         if any(entry.level == claimed.level for entry in store.get(key.digest, claimed.guards.__eq__)):
             return
-        opened = open_sealed(carried.sealed, key.digest, KeyRing())
-        if not admit(store, key, opened):
+        opened = verify_entry(artifact.entry, key.digest, KeyRing())
+        if not opened.store(store, key):
             _log.warning("a cache artefact could not be stored: %s", store.problem or "it is too large")
     except BrazeError as error:
         _log.warning("a cache artefact was refused: %s (%s)", error.what, error.hint)
 
 
-def _decoded(content: bytes) -> _Carried:
+def _decoded(content: bytes) -> _Artifact:
     try:
-        carried = msgspec.msgpack.decode(content, type=_Carried)
-        Key.of(carried.key)
+        artifact = msgspec.msgpack.decode(content, type=_Artifact)
+        Key.of(artifact.key)
     except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
         raise ArtifactError(f"it is damaged: {error}") from error
-    return carried
+    return artifact

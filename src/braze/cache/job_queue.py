@@ -13,7 +13,7 @@ from typing import Final
 
 from braze.runtime.ending import start
 
-__all__ = ["Background"]
+__all__ = ["JobQueue"]
 
 _log = logging.getLogger("braze")
 
@@ -29,7 +29,7 @@ _before_the_end: Callable[[Callable[[], None]], object] = getattr(
 )
 
 
-class Background:
+class JobQueue:
     """Jobs done one after the other by a daemon thread, which is started by the first of them.
 
     At most ``jobs`` jobs, which hold at most ``size`` bytes, are waiting; what comes when it is full is

@@ -11,10 +11,10 @@ from torch import compiler
 
 from braze import config
 from braze._torch import cache_artifacts
-from braze.cache import carried, envelope
+from braze.cache import mega_cache, signed_entry
 from braze.cache.keyring import KeyRing
 from braze.cache.keys import Key
-from braze.cache.store import Store, open_store
+from braze.cache.store import CacheStore, open_store
 from tests.cache.stores import key_of, payload_of
 
 Save = Callable[[], bytes]
@@ -30,32 +30,32 @@ def ring(tmp_path: Path) -> Iterator[KeyRing]:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    made = Store(tmp_path / "source")
+def store(tmp_path: Path) -> CacheStore:
+    made = CacheStore(tmp_path / "source")
     assert made.put(KEY, PAYLOAD, name="g", kind="inference", guards="s0 < 9")
     return made
 
 
 @pytest.fixture
-def save(store: Store, monkeypatch: pytest.MonkeyPatch) -> Save:
+def save(store: CacheStore, monkeypatch: pytest.MonkeyPatch) -> Save:
     """The content under which the entry is saved now."""
     return lambda: _saved(store, monkeypatch)
 
 
 def _saved(
-    store: Store,
+    store: CacheStore,
     monkeypatch: pytest.MonkeyPatch,
     guards: str = "s0 < 9",
-    unstored: carried.Unstored | None = None,
+    pending: mega_cache.PendingArtifact | None = None,
 ) -> bytes:
     made: list[Callable[[], bytes]] = []
-    monkeypatch.setattr(carried, "_said", set())
+    monkeypatch.setattr(mega_cache, "_said", set())
     monkeypatch.setattr(cache_artifacts, "record", lambda key, content: made.append(content))
-    carried.record(store, KEY.digest, 1, guards, unstored)
+    mega_cache.record(store, KEY.digest, 1, guards, pending)
     return made[0]()
 
 
-def target() -> Store:
+def target() -> CacheStore:
     store = open_store(config.current())
     assert store is not None
     return store
@@ -63,7 +63,7 @@ def target() -> Store:
 
 def test_what_is_saved_is_restored_as_it_was(ring: KeyRing, save: Save) -> None:
     own = ring.generate("me")
-    carried.load(save())
+    mega_cache.load(save())
     (entry,) = target().get(KEY.digest)
     assert (entry.payload, entry.guards, entry.level, entry.name) == (PAYLOAD, "s0 < 9", 1, "g")
     assert entry.origin == own.id
@@ -71,15 +71,15 @@ def test_what_is_saved_is_restored_as_it_was(ring: KeyRing, save: Save) -> None:
     assert key is not None and key.parts == KEY.parts
 
 
-def test_what_came_from_oneself_can_be_carried_on(ring: KeyRing, save: Save, store: Store) -> None:
+def test_what_came_from_oneself_can_be_carried_on(ring: KeyRing, save: Save, store: CacheStore) -> None:
     own = ring.generate("me")
     store.put(KEY, PAYLOAD, name="g", kind="inference", guards="s0 < 9", origin=own.id)
-    carried.load(save())
+    mega_cache.load(save())
     assert len(target().entries()) == 1
 
 
 def test_what_is_no_longer_there_is_not_carried(
-    ring: KeyRing, save: Save, store: Store, caplog: pytest.LogCaptureFixture
+    ring: KeyRing, save: Save, store: CacheStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     ring.generate("me")
     store.clear()
@@ -92,7 +92,7 @@ def test_without_a_key_nothing_is_carried(
 ) -> None:
     assert save() == b""
     assert "braze cache keygen" in caplog.text
-    carried.load(b"")
+    mega_cache.load(b"")
     assert not target().entries()
 
 
@@ -102,11 +102,11 @@ def test_an_untrusted_signer_is_refused(
     ring.generate("me")
     content = save()
     with config.patch(keyring_dir=str(tmp_path / "somebody else's")):
-        carried.load(content)
+        mega_cache.load(content)
         assert not target().entries()
         assert "not trusted" in caplog.text
         KeyRing().trust(ring.signer().text)
-        carried.load(content)
+        mega_cache.load(content)
     assert len(target().entries()) == 1
 
 
@@ -116,8 +116,8 @@ def test_an_entry_without_a_signature_is_refused(
     own = ring.generate("me")
     content = save()
     assert content.count(own.id.encode()) == 1
-    carried.load(content.replace(own.id.encode(), b"0" * len(own.id)))
-    carried.load(_with_bytes_turned(content, PAYLOAD[100:140]))
+    mega_cache.load(content.replace(own.id.encode(), b"0" * len(own.id)))
+    mega_cache.load(_with_bytes_turned(content, PAYLOAD[100:140]))
     assert not target().entries()
     assert "not trusted" in caplog.text and "damaged" in caplog.text
 
@@ -128,14 +128,14 @@ def test_the_texts_have_to_be_those_of_the_key(
     ring.generate("me")
     content = save()
     assert content.count(b"opt=1") == 1
-    carried.load(content.replace(b"opt=1", b"opt=2"))
+    mega_cache.load(content.replace(b"opt=1", b"opt=2"))
     assert not target().entries()
     assert "stored under the key" in caplog.text
 
 
 @pytest.mark.parametrize("content", [b"\0", b"\x81\xa3key\x90", b"braze" * 100])
 def test_rubbish_is_refused(ring: KeyRing, content: bytes, caplog: pytest.LogCaptureFixture) -> None:
-    carried.load(content)
+    mega_cache.load(content)
     assert not target().entries() and "damaged" in caplog.text
 
 
@@ -143,13 +143,13 @@ def test_what_is_there_stays(ring: KeyRing, save: Save) -> None:
     ring.generate("me")
     content = save()
     target().put(KEY, b"made here", name="g", kind="inference", guards="s0 < 9")
-    carried.load(content)
+    mega_cache.load(content)
     (entry,) = target().get(KEY.digest)
     assert entry.payload == b"made here"
 
 
 def test_nobody_vouches_for_what_others_made(
-    ring: KeyRing, save: Save, store: Store, caplog: pytest.LogCaptureFixture
+    ring: KeyRing, save: Save, store: CacheStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     ring.generate("me")
     store.put(KEY, PAYLOAD, name="g", kind="inference", guards="s0 < 9", origin="12" * 10)
@@ -158,12 +158,12 @@ def test_nobody_vouches_for_what_others_made(
 
 
 def test_what_the_store_did_not_take_is_carried(
-    ring: KeyRing, store: Store, monkeypatch: pytest.MonkeyPatch
+    ring: KeyRing, store: CacheStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ring.generate("me")
     store.clear()
-    content = _saved(store, monkeypatch, "", carried.Unstored(KEY, b"code", "g", "inference"))
-    carried.load(content)
+    content = _saved(store, monkeypatch, "", mega_cache.PendingArtifact(KEY, b"code", "g", "inference"))
+    mega_cache.load(content)
     (entry,) = target().get(KEY.digest)
     assert entry.payload == b"code"
 
@@ -174,12 +174,16 @@ def test_a_cache_that_is_off_takes_nothing(
     ring.generate("me")
     content = save()
     with config.patch(cache=False):
-        carried.load(content)
+        mega_cache.load(content)
     assert "switched off" in caplog.text and not target().entries()
 
 
 def test_nothing_that_goes_wrong_spoils_the_save_of_others(
-    ring: KeyRing, save: Save, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ring: KeyRing,
+    save: Save,
+    store: CacheStore,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     ring.generate("me")
 
@@ -192,21 +196,21 @@ def test_nothing_that_goes_wrong_spoils_the_save_of_others(
 
 
 def test_nothing_is_sealed_before_somebody_saves(
-    ring: KeyRing, store: Store, monkeypatch: pytest.MonkeyPatch
+    ring: KeyRing, store: CacheStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ring.generate("me")
-    sealed: list[bytes] = []
+    signed: list[bytes] = []
 
     def counted(*given: Any, **named: Any) -> bytes:
-        sealed.append(envelope.seal(*given, **named))
-        return sealed[-1]
+        signed.append(signed_entry.sign_entry(*given, **named))
+        return signed[-1]
 
-    monkeypatch.setattr("braze.cache.carried.seal", counted)
-    carried.record(store, KEY.digest, 1, "s0 < 9")
-    carried.record(store, KEY.digest, 1, "s0 < 9")
-    assert not sealed
+    monkeypatch.setattr("braze.cache.mega_cache.sign_entry", counted)
+    mega_cache.record(store, KEY.digest, 1, "s0 < 9")
+    mega_cache.record(store, KEY.digest, 1, "s0 < 9")
+    assert not signed
     saved = compiler.save_cache_artifacts()
-    assert saved is not None and len(sealed) == 1
+    assert saved is not None and len(signed) == 1
     assert [name for name in saved[1].artifacts["braze"] if name.startswith(KEY.digest)]
 
 

@@ -1,4 +1,4 @@
-"""The statements on the cache's tables (see `braze.cache.schema`). Each function works inside its caller's
+"""The statements on the cache's tables (see `braze.cache.database`). Each function works inside its caller's
 transaction.
 
 What cannot have been written by Braze raises `Damage`; SQLite's own errors pass.
@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from braze.cache.database import Damage
-from braze.cache.entries import Collected, EntryInfo, Miss, Nearest, Statistics, pack_text, unpack_text
 from braze.cache.keys import GRAPH, INPUTS, Key
+from braze.cache.records import CacheMiss, CacheStatistics, Collected, EntryInfo, pack_text, unpack_text
 
 if TYPE_CHECKING:  # loading it takes 4 ms
     from sqlite3 import Connection
@@ -193,14 +193,14 @@ def clear(connection: Connection) -> Collected:
     return Collected(_number(entries), before - space(connection)[0])
 
 
-def statistics(connection: Connection, file_bytes: int, limit_bytes: int) -> Statistics:
+def statistics(connection: Connection, file_bytes: int, limit_bytes: int) -> CacheStatistics:
     """Figures of the whole cache; those of its files are given."""
     entries, nbytes, stored = connection.execute(
         "SELECT COUNT(*), COALESCE(SUM(nbytes), 0), COALESCE(SUM(stored), 0) FROM entries"
     ).fetchone()
     (keys,) = connection.execute("SELECT COUNT(DISTINCT key) FROM entries").fetchone()
     counters = dict(connection.execute("SELECT name, value FROM counters"))
-    return Statistics(
+    return CacheStatistics(
         entries=_number(entries),
         keys=_number(keys),
         nbytes=_number(nbytes),
@@ -279,7 +279,7 @@ def add_miss(connection: Connection, row: tuple[float, str, int, int, int | None
     )
 
 
-def misses(connection: Connection) -> tuple[Miss, ...]:
+def misses(connection: Connection) -> tuple[CacheMiss, ...]:
     """The last misses, the latest first; those whose key is damaged are left out."""
     found = []
     rows = connection.execute(
@@ -289,12 +289,12 @@ def misses(connection: Connection) -> tuple[Miss, ...]:
         key = _key(connection, number)
         if key is not None and isinstance(when, float) and 0 <= when < _END_OF_TIME:
             near = None if nearest_number is None else _key(connection, nearest_number)
-            found.append(Miss(when, str(name), _number(level), key, near))
+            found.append(CacheMiss(when, str(name), _number(level), key, near))
     return tuple(found)
 
 
-def nearest(connection: Connection, key: Key) -> Nearest | None:
-    """The entry whose key shares most with this one (see `Store.nearest`)."""
+def nearest(connection: Connection, key: Key) -> tuple[EntryInfo, Key] | None:
+    """The entry whose key shares most with this one (see `CacheStore.nearest`)."""
     wanted = key.part_digests
     numbers = _with_entries_sharing(connection, GRAPH, wanted.get(GRAPH))
     same_graph = bool(numbers)
@@ -313,7 +313,7 @@ def nearest(connection: Connection, key: Key) -> Nearest | None:
     if best is None:
         return None
     entries = under(connection, best.digest)
-    return Nearest(entries[0].info, best) if entries else None
+    return (entries[0].info, best) if entries else None
 
 
 def _with_entries_sharing(connection: Connection, name: str, digest: bytes | None) -> list[int]:

@@ -11,12 +11,11 @@ import msgspec
 from braze.cache.keys import Key
 
 __all__ = [
+    "CacheEntry",
+    "CacheMiss",
+    "CacheStatistics",
     "Collected",
-    "Entry",
     "EntryInfo",
-    "Miss",
-    "Nearest",
-    "Statistics",
     "checksum",
     "pack",
     "pack_text",
@@ -53,20 +52,13 @@ class EntryInfo(msgspec.Struct, frozen=True):
     stored: int
 
 
-class Entry(EntryInfo, frozen=True):
+class CacheEntry(EntryInfo, frozen=True):
     """An artefact with its bytes, which are those that were put under this key with these guards."""
 
     payload: bytes
 
 
-class Nearest(msgspec.Struct, frozen=True):
-    """The stored entry whose key shares most with one that was looked for."""
-
-    entry: EntryInfo
-    key: Key
-
-
-class Miss(msgspec.Struct, frozen=True):
+class CacheMiss(msgspec.Struct, frozen=True):
     """A key that was looked for and not found, at ``time`` (seconds since 1970), and what was nearest."""
 
     time: float
@@ -76,7 +68,7 @@ class Miss(msgspec.Struct, frozen=True):
     nearest: Key | None
 
 
-class Statistics(msgspec.Struct, frozen=True):
+class CacheStatistics(msgspec.Struct, frozen=True):
     """Figures of a cache: sizes in bytes, counts over its whole life."""
 
     entries: int = 0

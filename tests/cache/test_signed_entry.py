@@ -1,4 +1,4 @@
-"""Sealed entries and detached signatures: what was changed, moved or cut is refused with a typed error."""
+"""Signed entries and detached signatures: what was changed, moved or cut is refused with a typed error."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from braze.cache import envelope
-from braze.cache.detached import SUFFIX, sign_file, sign_members, verify_file, verify_members
-from braze.cache.envelope import Header, open_sealed, peek, seal
+from braze.cache import signed_entry
 from braze.cache.keyring import KeyRing
+from braze.cache.signatures import SUFFIX, sign_file, sign_members, verify_file, verify_members
+from braze.cache.signed_entry import EntryHeader, read_header, sign_entry, verify_entry
 from braze.errors import ArtifactError, KeyringError, SignatureError, UnserializableError
 
 KEY = "ab" * 32
@@ -31,12 +31,12 @@ def ring(tmp_path_factory: pytest.TempPathFactory) -> KeyRing:
 
 
 @pytest.fixture(scope="module")
-def sealed(ring: KeyRing) -> bytes:
-    return seal(PAYLOAD, KEY, ring, level=1, kind="graph", name="graph0", guards="s0 >= 2")
+def signed(ring: KeyRing) -> bytes:
+    return sign_entry(PAYLOAD, KEY, ring, level=1, kind="graph", name="graph0", guards="s0 >= 2")
 
 
-def test_what_was_sealed_comes_out(ring: KeyRing, sealed: bytes) -> None:
-    opened = open_sealed(sealed, KEY, ring, level=1, kind="graph")
+def test_what_was_sealed_comes_out(ring: KeyRing, signed: bytes) -> None:
+    opened = verify_entry(signed, KEY, ring, level=1, kind="graph")
     assert opened.payload == PAYLOAD and opened.payload.readonly
     assert opened.signer.name == "ada"
     assert (opened.header.key, opened.header.level, opened.header.kind) == (KEY, 1, "graph")
@@ -53,74 +53,74 @@ def test_what_was_sealed_comes_out(ring: KeyRing, sealed: bytes) -> None:
 @settings(max_examples=30, deadline=None)
 def test_every_content_survives(ring: KeyRing, payload: bytes, name: str, guards: str, level: int) -> None:
     try:
-        data = seal(payload, KEY, ring, level=level, kind="graph", name=name, guards=guards)
+        data = sign_entry(payload, KEY, ring, level=level, kind="graph", name=name, guards=guards)
     except UnserializableError:
         with pytest.raises(UnicodeEncodeError):
             (name + guards).encode()
         return
-    opened = open_sealed(data, KEY, ring, level=level)
+    opened = verify_entry(data, KEY, ring, level=level)
     assert opened.payload == payload and (opened.header.name, opened.header.guards) == (name, guards)
 
 
-def test_every_single_bit_counts(ring: KeyRing, sealed: bytes) -> None:
+def test_every_single_bit_counts(ring: KeyRing, signed: bytes) -> None:
     """All bits of everything before the payload, and some of it."""
-    before = len(sealed) - len(PAYLOAD)
-    for bit in [*range(8 * before), *range(8 * before, 8 * len(sealed), 37)]:
-        changed = bytearray(sealed)
+    before = len(signed) - len(PAYLOAD)
+    for bit in [*range(8 * before), *range(8 * before, 8 * len(signed), 37)]:
+        changed = bytearray(signed)
         changed[bit // 8] ^= 1 << bit % 8
         with pytest.raises(ArtifactError):
-            open_sealed(bytes(changed), KEY, ring)
+            verify_entry(bytes(changed), KEY, ring)
 
 
 @given(data=st.data())
 @settings(max_examples=200, deadline=None)
-def test_no_damage_is_accepted(ring: KeyRing, sealed: bytes, data: st.DataObject) -> None:
-    changed = bytearray(sealed)
+def test_no_damage_is_accepted(ring: KeyRing, signed: bytes, data: st.DataObject) -> None:
+    changed = bytearray(signed)
     for _ in range(data.draw(st.integers(1, 4))):
         begin = data.draw(st.integers(0, len(changed)))
         end = data.draw(st.integers(begin, min(begin + 8, len(changed))))
         changed[begin:end] = data.draw(st.binary(max_size=8))
-    if changed == sealed:
+    if changed == signed:
         return
     with pytest.raises(ArtifactError):
-        open_sealed(bytes(changed), KEY, ring)
+        verify_entry(bytes(changed), KEY, ring)
 
 
 @given(st.binary(max_size=300))
 @settings(max_examples=100, deadline=None)
 def test_noise_is_refused(ring: KeyRing, noise: bytes) -> None:
     with pytest.raises(ArtifactError):
-        open_sealed(noise, KEY, ring)
+        verify_entry(noise, KEY, ring)
     with pytest.raises(ArtifactError):
-        peek(envelope.MAGIC + struct.pack("<I", envelope.VERSION) + noise)
+        read_header(signed_entry.MAGIC + struct.pack("<I", signed_entry.VERSION) + noise)
 
 
-def test_every_cut_is_refused(ring: KeyRing, sealed: bytes) -> None:
-    for length in range(len(sealed)):
+def test_every_cut_is_refused(ring: KeyRing, signed: bytes) -> None:
+    for length in range(len(signed)):
         with pytest.raises(ArtifactError):
-            open_sealed(sealed[:length], KEY, ring)
+            verify_entry(signed[:length], KEY, ring)
     with pytest.raises(ArtifactError):
-        open_sealed(sealed + b"\0", KEY, ring)
+        verify_entry(signed + b"\0", KEY, ring)
 
 
-def test_a_replay_under_another_key_is_refused(ring: KeyRing, sealed: bytes) -> None:
+def test_a_replay_under_another_key_is_refused(ring: KeyRing, signed: bytes) -> None:
     with pytest.raises(SignatureError, match=f"(?s)signed by ada.*{KEY}.*{OTHER_KEY}"):
-        open_sealed(sealed, OTHER_KEY, ring)
+        verify_entry(signed, OTHER_KEY, ring)
 
 
-def test_a_replay_as_another_sort_of_entry_is_refused(ring: KeyRing, sealed: bytes) -> None:
+def test_a_replay_as_another_sort_of_entry_is_refused(ring: KeyRing, signed: bytes) -> None:
     with pytest.raises(SignatureError, match="level 1"):
-        open_sealed(sealed, KEY, ring, level=2)
+        verify_entry(signed, KEY, ring, level=2)
     with pytest.raises(SignatureError, match="'graph'"):
-        open_sealed(sealed, KEY, ring, kind="call")
+        verify_entry(signed, KEY, ring, kind="call")
 
 
-def _rebuilt(sealed: bytes, **changes: object) -> bytes:
-    """The sealed entry with another header, well formed, under the old signature."""
-    length = struct.unpack_from("<8sII", sealed)[2]
-    header = msgspec.msgpack.decode(sealed[16 : 16 + length], type=Header)
+def _rebuilt(signed: bytes, **changes: object) -> bytes:
+    """The signed entry with another header, well formed, under the old signature."""
+    length = struct.unpack_from("<8sII", signed)[2]
+    header = msgspec.msgpack.decode(signed[16 : 16 + length], type=EntryHeader)
     encoded = msgspec.msgpack.encode(msgspec.structs.replace(header, **changes))
-    return sealed[:12] + struct.pack("<I", len(encoded)) + encoded + sealed[16 + length :]
+    return signed[:12] + struct.pack("<I", len(encoded)) + encoded + signed[16 + length :]
 
 
 @pytest.mark.parametrize(
@@ -128,50 +128,50 @@ def _rebuilt(sealed: bytes, **changes: object) -> bytes:
     [{"key": OTHER_KEY}, {"level": 2}, {"kind": "call"}, {"guards": ""}, {"name": "x"}, {"braze": "9"}],
 )
 def test_another_header_under_the_same_signature_is_refused(
-    ring: KeyRing, sealed: bytes, changes: dict[str, object]
+    ring: KeyRing, signed: bytes, changes: dict[str, object]
 ) -> None:
-    assert _rebuilt(sealed) == sealed
+    assert _rebuilt(signed) == signed
     with pytest.raises(SignatureError):
-        open_sealed(_rebuilt(sealed, **changes), str(changes.get("key", KEY)), ring)
+        verify_entry(_rebuilt(signed, **changes), str(changes.get("key", KEY)), ring)
 
 
-def test_another_payload_with_the_right_checksum_is_refused(ring: KeyRing, sealed: bytes) -> None:
+def test_another_payload_with_the_right_checksum_is_refused(ring: KeyRing, signed: bytes) -> None:
     evil = b"other machine code"
-    header = _rebuilt(sealed, size=len(evil), sha256=hashlib.sha256(evil).digest())
+    header = _rebuilt(signed, size=len(evil), sha256=hashlib.sha256(evil).digest())
     forged = header[: len(header) - len(PAYLOAD)] + evil
-    assert peek(forged).size == len(evil), "it is well formed: only the signature tells"
+    assert read_header(forged).size == len(evil), "it is well formed: only the signature tells"
     with pytest.raises(SignatureError):
-        open_sealed(forged, KEY, ring)
+        verify_entry(forged, KEY, ring)
 
 
-def test_an_unsigned_entry_is_refused(ring: KeyRing, sealed: bytes) -> None:
+def test_an_unsigned_entry_is_refused(ring: KeyRing, signed: bytes) -> None:
     with pytest.raises(SignatureError, match="not signed"):
-        open_sealed(_rebuilt(sealed, signer=""), KEY, ring)
+        verify_entry(_rebuilt(signed, signer=""), KEY, ring)
 
 
 def test_the_entry_of_a_stranger_is_refused_until_he_is_trusted(ring: KeyRing, tmp_path: Path) -> None:
     stranger = KeyRing(tmp_path / "stranger")
     key = stranger.generate("eve")
-    data = seal(PAYLOAD, KEY, stranger, level=1, kind="graph")
+    data = sign_entry(PAYLOAD, KEY, stranger, level=1, kind="graph")
     with pytest.raises(SignatureError, match=key.id):
-        open_sealed(data, KEY, ring)
+        verify_entry(data, KEY, ring)
     mine = KeyRing(tmp_path / "mine")
     mine.trust(key.text)
-    assert open_sealed(data, KEY, mine).signer.name == "eve"
+    assert verify_entry(data, KEY, mine).signer.name == "eve"
 
 
 def test_without_a_key_nothing_is_sealed(tmp_path: Path) -> None:
     with pytest.raises(KeyringError, match="no key to sign with"):
-        seal(PAYLOAD, KEY, KeyRing(tmp_path / "empty"), level=1, kind="graph")
+        sign_entry(PAYLOAD, KEY, KeyRing(tmp_path / "empty"), level=1, kind="graph")
 
 
 def test_a_header_without_bounds_is_not_made(ring: KeyRing) -> None:
     with pytest.raises(UnserializableError, match="header"):
-        seal(PAYLOAD, KEY, ring, level=1, kind="graph", guards="x" * (envelope.MAX_HEADER + 1))
+        sign_entry(PAYLOAD, KEY, ring, level=1, kind="graph", guards="x" * (signed_entry.MAX_HEADER + 1))
 
 
-def test_peek_reads_without_trust(sealed: bytes) -> None:
-    assert peek(_rebuilt(sealed, signer="")).key == KEY
+def test_the_header_is_read_without_trust(signed: bytes) -> None:
+    assert read_header(_rebuilt(signed, signer="")).key == KEY
 
 
 MEMBERS = {"model/data.bin": hashlib.sha256(b"1").digest(), "model/version": hashlib.sha256(b"2").digest()}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from braze.cache.keyring import KeyRing
-from braze.cache.signed_archive import is_signature, sign_archive, verify_archive
+from braze.cache.signatures import is_signature, sign_archive, verify_archive
 from braze.errors import ArtifactError, KeyringError, SignatureError
 
 MEMBERS = {
