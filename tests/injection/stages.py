@@ -114,7 +114,7 @@ STAGES: tuple[Stage, ...] = (
     Stage("using the answer", "braze.compile.round_trip:loaded", "serialized", "native, logged"),
     Stage("writing files", "braze.compile.debug_file:DebugFileFxCompile.compile", "debug-file"),
     Stage("the pool", "braze.compile.workers:shared", "out-of-process"),
-    Stage("a worker", "braze.compile.workers:CompilePool.submit", "out-of-process", "native, logged"),
+    Stage("a worker", "braze.compile.workers:CompilePool.limit", "out-of-process", "native, logged"),
     Stage("writing a request", "braze.compile.round_trip:printed", "async"),
     Stage("the job", "braze.compile.remote_job:compile_request", "async"),
     Stage("reading the answer", "braze.compile.messages:unpack_answer", "async"),

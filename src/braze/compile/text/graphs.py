@@ -16,12 +16,11 @@ from typing import Any
 
 import torch
 from torch.fx import GraphModule, Node
-from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from braze._torch.devices import HOST_DEVICE
 from braze._torch.fakes import is_plain
 from braze._torch.provenance import source_of
-from braze._torch.shape_envs import facts_of, raw_expression
+from braze._torch.shape_envs import ShapeEnv, facts_of, raw_expression
 from braze.compile.text.constants import as_stored, content_hash
 from braze.compile.text.expressions import ExpressionPrinter
 from braze.compile.text.vocabulary import ATTRIBUTE_WORDS, DTYPE_WORDS, WORDS, function_word
