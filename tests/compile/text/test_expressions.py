@@ -93,6 +93,7 @@ def test_conditions(e: Any) -> None:
         "(-s0)//2",
         "max(1, u0)",
         "ratio(1, 2)*s0",
+        "float(0.0)**2",
         "power(s0, -1)",
         "inttruediv(s0, 3) + 0.5",
         "piecewise(1, s0 == s1, 0, True)",

@@ -270,7 +270,7 @@ class ExpressionReader:
     def _raised(self, base: Any, exponent: Any, e: ast.expr) -> Any:
         small = isinstance(exponent, sympy.Rational) and max(abs(exponent.p), exponent.q) <= MAX_POWER
         # a power of powers can be larger than any memory
-        if not small or not isinstance(base, sympy.Expr) or base.is_number or base.has(sympy.Pow):
+        if not small or not isinstance(base, sympy.Expr) or base.is_Number or base.has(sympy.Pow):
             self._fail(e, "a power like this has no place in a graph")
         return self._made(sympy.Pow, [base, exponent], e)
 
