@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import enum
 import functools
-import operator as operator_module
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -157,13 +156,16 @@ def operator_info(operator: Any) -> OperatorInfo:
 def _shown(operator: Any, schema: Any) -> Effect:
     tags = operator.tags
     by_data = torch.Tag.data_dependent_output in tags or torch.Tag.dynamic_output_shape in tags
-    found = {
-        Effect.WRITE: schema.is_mutable,
-        Effect.DRAW: torch.Tag.nondeterministic_seeded in tags,
-        Effect.CHECK: by_data or not schema.returns,  # without results it is there to check something
-        Effect.UNSET: operator.overloadpacket.__name__ in _UNINITIALISED,
-    }
-    return functools.reduce(operator_module.or_, (e for e, holds in found.items() if holds), Effect.NONE)
+    shown = Effect.NONE
+    if schema.is_mutable:
+        shown |= Effect.WRITE
+    if torch.Tag.nondeterministic_seeded in tags:
+        shown |= Effect.DRAW
+    if by_data or not schema.returns:  # without results it is there to check something
+        shown |= Effect.CHECK
+    if operator.overloadpacket.__name__ in _UNINITIALISED:
+        shown |= Effect.UNSET
+    return shown
 
 
 def foreign_signature(target: Any) -> str | None:

@@ -171,10 +171,10 @@ def compile_request(request: CompileRequest) -> CompiledFxGraph:
 
 def reason_of(error: BaseException) -> str:
     """An exception as a reason that people are shown, in one line."""
-    if isinstance(error, (BrazeError, Refused)):
-        text = error.what if isinstance(error, BrazeError) else error.reason
+    if isinstance(error, Refused):
+        text = error.reason
     else:
-        text = f"{type(error).__name__}: {error}"
+        text = error.what if isinstance(error, BrazeError) else f"{type(error).__name__}: {error}"
     return text.strip().split("\n", 1)[0]
 
 

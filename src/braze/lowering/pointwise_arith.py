@@ -77,6 +77,9 @@ def lerp(ctx: GraphLowering, x: TensorBox, end: TensorBox, weight: Operand) -> T
 
     def between(x: Node, end: Node, weight: Node) -> Node:
         span = end - x
+        if weight.op == "constant":
+            near = abs(float(weight.attrs[0])) < 0.5  # type: ignore[arg-type]
+            return _plus_product(x, weight, span) if near else _plus_product(end, -span, 1 - weight)
         from_start, from_end = _plus_product(x, weight, span), _plus_product(end, -span, 1 - weight)
         return where(abs(weight) < 0.5, from_start, from_end)
 

@@ -76,12 +76,16 @@ def stride_order(sizes: Sequence[ExprLike], strides: Sequence[ExprLike]) -> list
         return value, 0, -dim
 
     dims = sorted(range(len(sizes)), key=key)
-    # Symbolic strides: adjacent swaps where the order is provable otherwise.
+    # Symbolic strides: adjacent swaps where the order is provable otherwise, until there are none.
     for last in range(len(dims) - 1, 0, -1):
+        swapped = False
         for a in range(last):
             more = steps[dims[a]] - steps[dims[a + 1]]
             if more.constant is None and known_nonnegative(more):
                 dims[a], dims[a + 1] = dims[a + 1], dims[a]
+                swapped = True
+        if not swapped:
+            break
     return dims
 
 

@@ -115,7 +115,7 @@ def live_operations(graph: Graph) -> set[Operation]:
     for op in reversed(graph.operations):
         writes = op.writes()
         made = {r.name for r in op.outputs} if isinstance(op, ExternKernel) else set()
-        if op.effect & (Effect.KEPT | Effect.ORDERED) or writes & wanted or (writes - made) & inputs:
+        if op.effect & Effect.ALL or writes & wanted or (writes - made) & inputs:
             alive.add(op)
             wanted |= with_aliases(graph, op.reads())
             # A piece keeps what it lies in, and the other pieces with it.

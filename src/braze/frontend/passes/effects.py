@@ -32,7 +32,11 @@ def _is_size_arithmetic(node: Node) -> bool:
 
 def is_barrier(node: Node) -> bool:
     """Whether values read before the node may differ from values read after it."""
-    return node.op == "call_function" and Effect.WRITE in effects_of(node.target)
+    if node.op != "call_function":
+        return False
+    if schema.is_operator(node.target):  # its schema shows what it writes to: no registry has to be asked
+        return schema.operator_info(node.target).mutates
+    return Effect.WRITE in effects_of(node.target)
 
 
 def is_view(node: Node) -> bool:

@@ -88,19 +88,22 @@ def packed(source: ExportedProgram, *, strict: bool) -> Packed:
         path = aot_compile(source, Path(folder) / "model.pt2", "host", options={"strict": strict})
         graphs = open_package(path).graphs(trusted=False)
         loaded = aot_load(path)
-    only, without = (
-        tuple([one for m in map(form.match, (str(w.message) for w in said)) if m for one in m[1].split(word)])
-        for form, word in ((_ONLY, " and "), (_WITHOUT, " or "))
-    )
+    messages = [str(one.message) for one in said]
+    only = _listed(_ONLY, " and ", messages)
+    without = tuple([one.replace(" = ", " == ") for one in _listed(_WITHOUT, " or ", messages)])
     fallbacks = [(one.op, one.reason) for graph in graphs for one in graph.info.metrics.fallbacks]
-    return Packed(
-        loaded, tuple(fallbacks), len(graphs), only, tuple([one.replace(" = ", " == ") for one in without])
-    )
+    return Packed(loaded, tuple(fallbacks), len(graphs), only, without)
 
 
 _ONLY = re.compile("the package works for sizes with (.*) only")
 _WITHOUT = re.compile("the package does not work for sizes with (.*): ")
 _OTHERS = "others of these"
+
+
+def _listed(form: re.Pattern[str], word: str, messages: Sequence[str]) -> tuple[str, ...]:
+    """What the messages of this form list, with this word between."""
+    found = [match for match in map(form.match, messages) if match is not None]
+    return tuple([one for match in found for one in match[1].split(word)])
 
 
 def is_refused_by_torch(source: ExportedProgram) -> bool:
