@@ -551,7 +551,8 @@ def _geometry(layout: Layout) -> tuple[tuple[TensorProperty, tuple[Expr, ...]], 
 
 
 def _same_geometry(a: Layout, b: Layout) -> bool:
-    return a.sizes == b.sizes and a.has_strides(b.strides) and a.offset == b.offset and a.dtype is b.dtype
+    """Whether a tensor of one layout can stand for one of the other: strides that don't count are seen, too."""
+    return (a.sizes, a.strides, a.offset, a.dtype) == (b.sizes, b.strides, b.offset, b.dtype)
 
 
 def _storable(leaf: Any) -> bool:
