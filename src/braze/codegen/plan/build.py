@@ -27,6 +27,7 @@ from braze.ir.externs import (
     ComputeNumber,
     ConcatKernel,
     ExternKernel,
+    ExternKernelAlloc,
     ExternKernelOut,
     FallbackKernel,
     ItemRef,
@@ -449,7 +450,7 @@ class _Builder:
                 where or None,
             )
         )
-        if isinstance(op, FallbackKernel):
+        if isinstance(op, ExternKernelAlloc):
             for symbol, result_name, dim in op.binds:
                 self.out.append(BindSize(symbol, result_name, dim))
                 self._learned(symbol)
@@ -551,7 +552,7 @@ def _geometry(layout: Layout) -> tuple[tuple[TensorProperty, tuple[Expr, ...]], 
 
 
 def _same_geometry(a: Layout, b: Layout) -> bool:
-    """Whether a tensor of one layout can stand for one of the other: strides that don't count are seen, too."""
+    """Whether a tensor of one layout can stand for one of the other: even in strides that don't count."""
     return (a.sizes, a.strides, a.offset, a.dtype) == (b.sizes, b.strides, b.offset, b.dtype)
 
 
