@@ -105,7 +105,7 @@ BY_DESIGN: tuple[tuple[str, str], ...] = (
         _linalg_slogdet _linalg_solve_ex linalg_solve_triangular triangular_solve
         linalg_matrix_exp _compute_linear_combination""",
     ),
-    ("a check of what a factorisation reports", "_linalg_check_errors"),
+    ("a check of what a tensor holds, in order with others", "_linalg_check_errors _assert_async"),
     (
         "sampling: what it draws depends on what it drew before",
         "multinomial randperm binomial poisson _standard_gamma _sample_dirichlet",
