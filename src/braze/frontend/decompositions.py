@@ -158,6 +158,7 @@ _RESULTS: Mapping[Any, tuple[layouts.Rule | None, ...]] = {
     aten.native_batch_norm.default: (_format(0),),
     aten.native_group_norm.default: (_format(0),),
     aten.repeat.default: (layouts.contiguous,),
+    aten.put.default: (layouts.preserved(0),),
     aten.roll.default: (layouts.of_roll,),
     aten.binary_cross_entropy.default: (_elementwise(0),),
     aten.index.Tensor: (layouts.of_index,),

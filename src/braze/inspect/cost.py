@@ -84,7 +84,7 @@ def _stage_flops(kernel: Kernel, stage: Stage, known: Mapping[Symbol, int]) -> i
         elif is_float(node.dtype):
             total += OPS[node.op].flops * _points(node.free & loops, known)
     for store in stage.stores:
-        if store.mode == "atomic_add" and is_float(store.value.dtype):
+        if store.mode != "set" and is_float(store.value.dtype):
             total += _points(loops, known)
     return total
 

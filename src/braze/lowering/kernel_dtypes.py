@@ -60,8 +60,8 @@ _ACCEPTED: tuple[tuple[Dtypes, str], ...] = (
     ),
     (
         FLOATING | INTEGERS,
-        """abs addmv argmax argmin bucketize ceil dot floor linalg_cross mv mvlgamma reflection_pad1d
-        reflection_pad2d reflection_pad3d relu round searchsorted threshold
+        """abs addmv argmax argmin bucketize ceil dot floor index_reduce linalg_cross mv mvlgamma
+        reflection_pad1d reflection_pad2d reflection_pad3d relu round searchsorted threshold
         threshold_backward trace trunc vdot""",
     ),
     (

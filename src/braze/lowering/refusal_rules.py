@@ -267,11 +267,28 @@ def sliced(a: Arguments) -> Sequence[Any]:
 
 def added_rows(a: Arguments) -> str | None:
     x, source, index = a["self"], a["source"], a["index"]
-    if not x.ndim or not source.ndim:
-        return None
-    sizes = list(x.shape)
-    sizes[a["dim"]] = index.shape[0] if index.ndim else 1
-    return f"a source of shape {tuple(source.shape)}" if _unequal(a, source.shape, sizes) else None
+    count, sizes = index.numel(), list(x.shape)
+    if x.ndim:
+        sizes[a["dim"]] = count
+    wrong = index.ndim > 1 or _unequal(a, source.shape, sizes) or (not x.ndim and a.holds(count != 1))
+    return f"a source of shape {tuple(source.shape)}" if wrong else None
+
+
+def reduced_kind(a: Arguments) -> str | None:
+    kind = a["reduce"]
+    return None if kind in ("prod", "mean", "amax", "amin") else f"reduce={kind!r}"
+
+
+def boolean_mean(a: Arguments) -> str | None:
+    return "a mean of booleans" if a["reduce"] == "mean" and a["self"].dtype is torch.bool else None
+
+
+def put_elements(a: Arguments) -> str | None:
+    """Of `put`: another number of elements than there are places, or none to replace."""
+    x, index, source = a["self"], a["index"], a["source"]
+    if a.holds(index.numel() != source.numel()):
+        return f"{source.numel()} elements for {index.numel()} places"
+    return "places among no elements" if a.holds(x.numel() == 0) else None
 
 
 def stored_values(a: Arguments) -> str | None:

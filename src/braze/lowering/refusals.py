@@ -71,7 +71,11 @@ RULES: Mapping[Any, tuple[rules.Rule, ...]] = {
     aten.index_fill: (rules.held("value", by=rules.of_input), rules.typed("index", torch.int64)),
     aten.scatter: (rules.held("value", by=rules.of_input), rules.typed("index", torch.int64, torch.int32)),
     aten.scatter_add: (rules.typed("index", torch.int64, torch.int32), rules.differing("self", "src")),
-    aten.scatter_reduce: (rules.typed("index", torch.int64, torch.int32), rules.differing("self", "src")),
+    aten.scatter_reduce: (
+        rules.typed("index", torch.int64, torch.int32),
+        rules.differing("self", "src"),
+        rules.boolean_mean,
+    ),
     aten.constant_pad_nd: (rules.held("value", by=rules.of_input),),
     aten.where: (rules.held("other", "self", by=rules.beside),),
     # numbers that are computed with
@@ -148,6 +152,17 @@ RULES: Mapping[Any, tuple[rules.Rule, ...]] = {
         rules.added_rows,
     ),
     aten.index_copy: (rules.typed("index", torch.int64), rules.differing("self", "source")),
+    aten.index_reduce: (
+        rules.typed("index", torch.int64, torch.int32),
+        rules.differing("self", "source"),
+        rules.added_rows,
+        rules.reduced_kind,
+    ),
+    aten.put: (
+        rules.typed("index", torch.int64),
+        rules.differing("self", "source"),
+        rules.put_elements,
+    ),
     aten.gather: (rules.typed("index", torch.int64, torch.int32),),
     aten.take: (rules.typed("index", torch.int64),),
     aten.embedding: (rules.typed("indices", torch.int64, torch.int32),),
@@ -176,6 +191,7 @@ SIZED: tuple[Any, ...] = (
     aten.clamp_max.default,
     aten.scatter.value,
     aten.index_add.default,
+    aten.index_reduce.default,
     aten.index_put.default,
     aten.diagonal_scatter.default,
     aten.select_scatter.default,

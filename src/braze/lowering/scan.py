@@ -12,6 +12,7 @@ import torch
 from braze.errors import Refused
 from braze.ir.boxes import TensorBox
 from braze.ir.loops import Scan, loop_indices
+from braze.ir.views import View
 from braze.lowering.casts import copied, held
 from braze.lowering.registry import lowers
 from braze.ops.dtypes import compute_dtype
@@ -51,3 +52,15 @@ def cumsum(ctx: GraphLowering, x: TensorBox, dim: int, *, dtype: Any = None) -> 
 def cumprod(ctx: GraphLowering, x: TensorBox, dim: int, *, dtype: Any = None) -> TensorBox:
     """The products of all elements up to each one."""
     return _running(ctx, "prod", x, dim)
+
+
+def running_count(ctx: GraphLowering, mask: TensorBox) -> TensorBox:
+    """For each place of ``mask`` how many hold up to it, in row-major order, itself included."""
+    d = ctx.dag
+    ones = ctx.pointwise(mask.size, torch.int64, lambda i: d.to_dtype(mask.load(d, i), torch.int64))
+    flat = ctx.graph.view(ones, View((ones.numel,), mask.size))
+    (place,) = loop_indices(flat.size)
+    if place.symbol is None:
+        return ones
+    running = d.scan("sum", flat.load(d, [place]), place.symbol)
+    return ctx.graph.view(ctx.graph.box(Scan(torch.int64, flat.size, running, 0)), View(mask.size, flat.size))

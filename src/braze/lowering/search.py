@@ -9,13 +9,13 @@ import torch
 
 from braze.errors import Refused
 from braze.ir.boxes import TensorBox
-from braze.ir.loops import Scan, loop_indices
 from braze.ir.views import View
 from braze.lowering.casts import held
 from braze.lowering.indexing import checked
-from braze.lowering.promotion import Operand, operand, result_type
+from braze.lowering.promotion import Operand, nonzero, operand, result_type
 from braze.lowering.reductions import reduced
 from braze.lowering.registry import lowers
+from braze.lowering.scan import running_count
 from braze.ops.dag import Node
 from braze.ops.functions import minimum, sqrt, where
 from braze.runtime.expr import Expr
@@ -103,15 +103,9 @@ def _searched(ctx: GraphLowering, boundaries: TensorBox, x: Operand, right: bool
 def masked_scatter(ctx: GraphLowering, x: TensorBox, mask: TensorBox, source: TensorBox) -> TensorBox:
     """x with the elements of ``source``, in order, where the mask holds."""
     d, size = ctx.dag, ctx.out_size
-    spread = ctx.pointwise(
-        size, torch.int64, lambda i: d.to_dtype(ctx.broadcast_load(mask, i, size), torch.int64)
+    places = running_count(
+        ctx, ctx.pointwise(size, torch.bool, lambda i: nonzero(ctx.broadcast_load(mask, i, size)))
     )
-    flat = ctx.graph.view(spread, View((spread.numel,), size))
-    (along,) = loop_indices(flat.size)
-    if along.symbol is None:
-        raise Refused("a masked scatter into one element")
-    running = d.scan("sum", flat.load(d, [along]), along.symbol)
-    places = ctx.graph.view(ctx.graph.box(Scan(torch.int64, flat.size, running, 0)), View(size, flat.size))
     values = ctx.graph.view(source, View((source.numel,), source.size))
 
     def value(i: tuple[Expr, ...]) -> Node:

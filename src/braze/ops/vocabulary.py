@@ -171,4 +171,6 @@ REDUCTIONS: dict[str, ReductionDef] = {
 extremum, as torch does."""
 
 SCANS = ("sum", "prod", "max", "min")
-STORE_MODES = ("set", "atomic_add")
+COMBINING = {"atomic_add": "add", "atomic_mul": "mul", "atomic_max": "maximum", "atomic_min": "minimum"}
+"""The modes of stores to what is there already, with the operation that combines the two."""
+STORE_MODES = ("set", *COMBINING)
