@@ -478,7 +478,8 @@ def scans(draw: Any, specials: bool = False) -> Case:
     m = Maker(draw, specials=specials)
     loops = m.loops("i", 0, draw(st.integers(1, 2)))
     dtype = m.pick((*FLOATS, torch.int64, torch.int32))
-    kind = m.pick(("sum", "max", "min", "prod") if is_integer(dtype) else ("sum", "max", "min"))
+    kinds = ("sum", "max", "min", "last_max", "last_min")
+    kind = m.pick((*kinds, "prod") if is_integer(dtype) else (*kinds, "logsumexp"))
     value = m.load(loops, dtype)
     pool = [m.unsigned_zero(m.dag.scan(kind, value, loops[-1])), value]
     m.grow(pool, draw(st.integers(0, 2)))

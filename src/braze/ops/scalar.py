@@ -196,7 +196,10 @@ def scan(kind: str, x: Tensor, axis: int) -> Tensor:
         return x.cumsum(axis, dtype=x.dtype)
     if kind == "prod":
         return x.cumprod(axis, dtype=x.dtype)
-    return x.cummax(axis).values if kind == "max" else x.cummin(axis).values
+    if kind == "logsumexp":
+        return x.logcumsumexp(axis)
+    running = x.cummax(axis) if kind in ("max", "last_max") else x.cummin(axis)
+    return running.indices if kind.startswith("last") else running.values
 
 
 _REDUCED = {"mul": "prod", "maximum": "amax", "minimum": "amin"}

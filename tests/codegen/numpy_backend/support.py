@@ -172,8 +172,24 @@ def _position(kind: str, x: Array, position: Array | None) -> Array:
 def scan(kind: str, value: Any, shape: list[int], axis: int) -> Array:
     """Prefixes along one dimension."""
     x = np.broadcast_to(value, shape)
-    table = {"sum": np.add, "prod": np.multiply, "max": np.maximum, "min": np.minimum}
+    if kind.startswith("last"):
+        return _last(kind, x, axis)
+    table = {
+        "sum": np.add,
+        "prod": np.multiply,
+        "max": np.maximum,
+        "min": np.minimum,
+        "logsumexp": np.logaddexp,
+    }
     return table[kind].accumulate(x, axis, dtype=x.dtype)
+
+
+def _last(kind: str, x: Array, axis: int) -> Array:
+    """Where the last extremum is up to each element, a NaN being one."""
+    best = (np.maximum if kind == "last_max" else np.minimum).accumulate(x, axis)
+    shape = [-1 if k == axis else 1 for k in range(x.ndim)]
+    here = np.arange(x.shape[axis]).reshape(shape)
+    return np.maximum.accumulate(np.where((x == best) | (x != x), here, -1), axis)
 
 
 def of_each(function: Callable[[float], float]) -> Callable[[Any], Array]:
