@@ -283,6 +283,36 @@ def boolean_mean(a: Arguments) -> str | None:
     return "a mean of booleans" if a["reduce"] == "mean" and a["self"].dtype is torch.bool else None
 
 
+def span_of_bins(a: Arguments) -> str | None:
+    low, high = a["min"], a["max"]
+    return None if -math.inf < low <= high < math.inf else f"bins from {low} to {high}"
+
+
+def grid_of_bins(a: Arguments) -> str | None:
+    """Of histograms: bins, weights, or ranges that do not fit."""
+    x, bins, weight, ends = a["self"], a["bins"], a.get("weight"), a.get("range")
+    each = [bins] if isinstance(bins, (int, Tensor)) else bins
+    numbers = [b for b in each if isinstance(b, int)]
+    edges = [b for b in each if isinstance(b, Tensor)]
+    if any(n <= 0 for n in numbers) or any(t.ndim != 1 or t.dtype is not x.dtype for t in edges):
+        return "such bins"
+    if any(a.holds(t.shape[0] < 2) for t in edges):
+        return "no bins"
+    alone = isinstance(bins, (int, Tensor))
+    if not alone and (x.ndim < 2 or a.holds(x.shape[-1] != len(each))):
+        return f"{len(each)} rows of bins for points of shape {tuple(x.shape)}"
+    if isinstance(weight, Tensor):
+        points = x.numel() if alone else math.prod(x.shape[:-1])
+        shaped = alone or not _unequal(a, weight.shape, x.shape[:-1])
+        if weight.dtype is not x.dtype or not shaped or a.holds(weight.numel() != points):
+            return f"weights of {weight.dtype} and shape {tuple(weight.shape)}"
+    if ends is not None:
+        pairs = list(zip(ends[::2], ends[1::2], strict=False))
+        if len(ends) != 2 * len(each) or not all(-math.inf < low <= high < math.inf for low, high in pairs):
+            return f"bins over {ends}"
+    return None
+
+
 def put_elements(a: Arguments) -> str | None:
     """Of `put`: another number of elements than there are places, or none to replace."""
     x, index, source = a["self"], a["index"], a["source"]

@@ -166,6 +166,17 @@ RULES: Mapping[Any, tuple[rules.Rule, ...]] = {
     aten.gather: (rules.typed("index", torch.int64, torch.int32),),
     aten.take: (rules.typed("index", torch.int64),),
     aten.embedding: (rules.typed("indices", torch.int64, torch.int32),),
+    # bins
+    aten.histc: (rules.when("bins", lambda v: v <= 0), rules.span_of_bins),
+    **dict.fromkeys(
+        (
+            aten.histogram,
+            aten._histogramdd_bin_edges,
+            aten._histogramdd_from_bin_cts,
+            aten._histogramdd_from_bin_tensors,
+        ),
+        (rules.grid_of_bins,),
+    ),
     # parts
     aten.diagonal_scatter: (rules.slice_sizes(rules.diagonal),),
     aten.select_scatter: (rules.selected_index, rules.slice_sizes(rules.selected)),

@@ -111,7 +111,8 @@ def _divided(
 def _target(ctx: GraphLowering, x: TensorBox) -> TensorBox:
     """Memory of its own, laid out like the current node's result, if it has its dimensions."""
     example = ctx.example
-    if isinstance(x.data, StorageBox) and example.dim() == x.ndim:
+    fits = isinstance(example, torch.Tensor) and example.dim() == x.ndim
+    if fits and isinstance(x.data, StorageBox):
         x.data.stride_hint = ctx.exprs(example.stride())
     return x
 

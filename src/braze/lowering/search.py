@@ -29,7 +29,7 @@ MOST_STEPS = 24
 """Steps of a binary search that are written out: enough for 16 million boundaries."""
 
 
-def _insertion(
+def insertion(
     ctx: GraphLowering,
     boundaries: TensorBox,
     lead: Sequence[Expr],
@@ -94,7 +94,7 @@ def _searched(ctx: GraphLowering, boundaries: TensorBox, x: Operand, right: bool
     def value(i: tuple[Expr, ...]) -> Node:
         lead = i[:-1] if boundaries.ndim > 1 else ()
         wide = operand(ctx, x, i, size, compute, exact=True)
-        return _insertion(ctx, boundaries, lead, wide, right, wide.dtype)
+        return insertion(ctx, boundaries, lead, wide, right, wide.dtype)
 
     return ctx.pointwise(size, ctx.out_dtype, value)
 
