@@ -23,6 +23,7 @@ from braze.lowering import (
     scan,
     scatter,
     search,
+    segments,
     variances,
     views,
 )
@@ -48,6 +49,7 @@ __all__ = [
     "scan",
     "scatter",
     "search",
+    "segments",
     "variances",
     "views",
 ]

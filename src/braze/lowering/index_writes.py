@@ -1,23 +1,25 @@
-"""Writing slices and elements at places that index tensors and masks choose."""
+"""Writing slices and elements at places that index tensors, masks and strides choose."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from braze.errors import Refused
 from braze.ir.boxes import TensorBox
-from braze.lowering.casts import converted
+from braze.ir.loops import Scatter, loop_indices
+from braze.lowering.casts import converted, copied, keep_strides
 from braze.lowering.indexing import AdvancedIndex, checked
 from braze.lowering.promotion import operand
 from braze.lowering.registry import lowers
 from braze.lowering.scan import running_count
-from braze.lowering.scatter import accumulated, at_least_1d, scattered, shaped_like
+from braze.lowering.scatter import accumulated, at_least_1d, owned, scattered, shaped_like
+from braze.lowering.views import strided_layout
 from braze.ops.dag import Node
 from braze.ops.functions import minimum, where
-from braze.runtime.expr import ONE, ZERO, Expr
+from braze.runtime.expr import ONE, ZERO, Expr, ExprLike
 
 if TYPE_CHECKING:
     from braze.lowering.graph import GraphLowering
@@ -115,6 +117,8 @@ def _masked_put(
     if len(masks) != 1:
         raise Refused("a mask among several indices")
     dim, mask = masks[0]
+    if not mask.ndim and values.ndim:
+        raise Refused("a number as a mask, and values with dimensions")
     d, end = ctx.dag, dim + mask.ndim
     lead = x.ndim - mask.ndim + 1 - values.ndim
     several = dim >= lead and _is_several(ctx, values.size[dim - lead])
@@ -160,3 +164,27 @@ def _as_many(ctx: GraphLowering, holds: Node, counts: TensorBox, number: Expr, v
     shape = ", ".join(map(str, values.size))
     text = f"shape mismatch: value tensor of shape [{shape}] cannot be broadcast to indexing result"
     return d.check(holds, total.eq(d.index_expr(number)), ctx.check(RuntimeError, text))
+
+
+@lowers(aten.as_strided_scatter.default)
+def as_strided_scatter(
+    ctx: GraphLowering,
+    x: TensorBox,
+    source: TensorBox,
+    size: Sequence[Any],
+    stride: Sequence[Any],
+    offset: ExprLike | None = None,
+) -> TensorBox:
+    """x with ``source`` in place of what other sizes and strides see of its memory."""
+    keep_strides(ctx)
+    ref = ctx.graph.ref(owned(ctx, copied(ctx, x)))
+    part = strided_layout(ctx, ref, size, stride, offset)
+    if not part.is_injective or source.size != part.sizes:
+        raise Refused("a source that does not fit, or several values for one element")
+    result = TensorBox.of(ref.buffer)
+    if all(n.constant != 0 for n in part.sizes):
+        indices = loop_indices(part.sizes)
+        value = ctx.dag.to_dtype(source.load(ctx.dag, indices), x.dtype)
+        loops = Scatter(x.dtype, part.sizes, value, part.index(indices))
+        result = TensorBox.of(ctx.graph.scatter_into(loops, ref.layout, ref.buffer.storage))
+    return result

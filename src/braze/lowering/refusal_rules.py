@@ -283,6 +283,19 @@ def boolean_mean(a: Arguments) -> str | None:
     return "a mean of booleans" if a["reduce"] == "mean" and a["self"].dtype is torch.bool else None
 
 
+def segments(a: Arguments) -> str | None:
+    """Of `segment_reduce`: lengths or offsets of another shape, or none."""
+    x, lengths, offsets, axis = a["data"], a.get("lengths"), a.get("offsets"), a["axis"]
+    given = lengths if lengths is not None else offsets
+    if given is None or a.get("indices") is not None:
+        return "segments without lengths or offsets"
+    fits = axis == given.ndim - 1 and x.ndim > axis and not _unequal(a, given.shape[:-1], x.shape[:axis])
+    known = a["reduce"] in ("sum", "mean", "prod", "max", "min")
+    typed = is_float(x.dtype) and is_integer(given.dtype)
+    fine = fits and known and typed and not a.holds(given.numel() == 0)
+    return None if fine else f"segments of shape {tuple(given.shape)}"
+
+
 def span_of_bins(a: Arguments) -> str | None:
     low, high = a["min"], a["max"]
     return None if -math.inf < low <= high < math.inf else f"bins from {low} to {high}"

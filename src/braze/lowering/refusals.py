@@ -166,6 +166,8 @@ RULES: Mapping[Any, tuple[rules.Rule, ...]] = {
     aten.gather: (rules.typed("index", torch.int64, torch.int32),),
     aten.take: (rules.typed("index", torch.int64),),
     aten.embedding: (rules.typed("indices", torch.int64, torch.int32),),
+    aten.nonzero_static: (lambda a: "a negative size" if a.holds(a["size"] < 0) else None,),
+    aten.segment_reduce: (rules.segments,),
     # bins
     aten.histc: (rules.when("bins", lambda v: v <= 0), rules.span_of_bins),
     **dict.fromkeys(

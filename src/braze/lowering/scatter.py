@@ -39,7 +39,7 @@ _OF_BOOLEANS: Mapping[str, str] = {**_MODES, "sum": "atomic_max", "prod": "atomi
 """A sum of booleans is whether one of them holds, a product whether all do."""
 
 
-def _start(kind: str, dtype: torch.dtype) -> float:
+def reduction_start(kind: str, dtype: torch.dtype) -> float:
     """What a reduction begins with that has seen nothing."""
     if kind == "amax":
         return False if dtype is torch.bool else least(dtype)
@@ -54,8 +54,8 @@ def scattered(
     """A copy of x with ``value(indices, type)`` written at ``positions(indices)`` for all of ``size``."""
     if any(n.constant == 0 for n in size):
         return copied(ctx, x)
-    target = _target(ctx, copied(ctx, x))
-    return _into(ctx, target, size, positions, value(loop_indices(size), x.dtype), "set")
+    target = owned(ctx, copied(ctx, x))
+    return written_into(ctx, target, size, positions, value(loop_indices(size), x.dtype), "set")
 
 
 def accumulated(
@@ -80,12 +80,12 @@ def accumulated(
     mean = kind == "mean"
     step = "sum" if mean else kind
     indices = loop_indices(size)
-    total = _target(ctx, copied(ctx, x, wide))
+    total = owned(ctx, copied(ctx, x, wide))
     if not include_self:
-        start = ctx.dag.constant(_start(step, wide), wide)
-        total = _into(ctx, total, size, positions, start, "set")
+        start = ctx.dag.constant(reduction_start(step, wide), wide)
+        total = written_into(ctx, total, size, positions, start, "set")
     modes = _OF_BOOLEANS if wide is torch.bool else _MODES
-    total = _into(ctx, total, size, positions, value(indices, wide), modes[step])
+    total = written_into(ctx, total, size, positions, value(indices, wide), modes[step])
     if mean:
         total = _divided(ctx, total, size, positions, include_self)
     return total if wide is x.dtype else copied(ctx, total, x.dtype)
@@ -98,7 +98,7 @@ def _divided(
     eager; integers are rounded down."""
     d, dtype = ctx.dag, total.dtype
     none = ctx.pointwise(total.size, dtype, lambda i: d.constant(float(include_self), dtype))
-    count = _into(ctx, _target(ctx, none), size, positions, d.constant(1, dtype), "atomic_add")
+    count = written_into(ctx, owned(ctx, none), size, positions, d.constant(1, dtype), "atomic_add")
 
     def quotient(i: Sequence[Expr]) -> Node:
         n = count.load(d, i)
@@ -108,7 +108,7 @@ def _divided(
     return ctx.pointwise(total.size, dtype, quotient)
 
 
-def _target(ctx: GraphLowering, x: TensorBox) -> TensorBox:
+def owned(ctx: GraphLowering, x: TensorBox) -> TensorBox:
     """Memory of its own, laid out like the current node's result, if it has its dimensions."""
     example = ctx.example
     fits = isinstance(example, torch.Tensor) and example.dim() == x.ndim
@@ -117,13 +117,20 @@ def _target(ctx: GraphLowering, x: TensorBox) -> TensorBox:
     return x
 
 
-def _into(
-    ctx: GraphLowering, target: TensorBox, size: Sizes, positions: Positions, value: Node, mode: str
+def written_into(
+    ctx: GraphLowering,
+    target: TensorBox,
+    size: Sizes,
+    positions: Positions,
+    value: Node,
+    mode: str,
+    mask: Node | None = None,
 ) -> TensorBox:
-    """``target``, overwritten: ``value`` stored, or joined to what is there, at ``positions``."""
+    """``target``, overwritten: ``value`` stored, or joined to what is there, at ``positions``, where ``mask``
+    holds."""
     ref = ctx.graph.ref(target)
     place = ref.layout.index(positions(loop_indices(size)))
-    loops = Scatter(target.dtype, size, value, place, mode)
+    loops = Scatter(target.dtype, size, value, place, mode, mask)
     return TensorBox.of(ctx.graph.scatter_into(loops, ref.layout, ref.buffer.storage))
 
 
