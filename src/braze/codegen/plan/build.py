@@ -551,7 +551,7 @@ def _geometry(layout: Layout) -> tuple[tuple[TensorProperty, tuple[Expr, ...]], 
 
 
 def _same_geometry(a: Layout, b: Layout) -> bool:
-    """Whether a tensor of one layout can stand for one of the other: strides that don't count are seen, too."""
+    """Whether a tensor of one layout can stand for one of the other; strides that don't count show, too."""
     return (a.sizes, a.strides, a.offset, a.dtype) == (b.sizes, b.strides, b.offset, b.dtype)
 
 
