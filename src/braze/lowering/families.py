@@ -9,6 +9,8 @@ from braze.lowering import (
     concat,
     creation,
     externs,
+    histograms,
+    index_writes,
     indexing,
     inplace,
     losses,
@@ -21,6 +23,7 @@ from braze.lowering import (
     scan,
     scatter,
     search,
+    segments,
     variances,
     views,
 )
@@ -32,6 +35,8 @@ __all__ = [
     "concat",
     "creation",
     "externs",
+    "histograms",
+    "index_writes",
     "indexing",
     "inplace",
     "losses",
@@ -44,6 +49,7 @@ __all__ = [
     "scan",
     "scatter",
     "search",
+    "segments",
     "variances",
     "views",
 ]
