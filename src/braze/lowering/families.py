@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from braze.lowering import (
     bessel,
+    bessel_second,
     casts,
     compare_logic,
     concat,
@@ -23,10 +24,12 @@ from braze.lowering import (
     search,
     variances,
     views,
+    zeta,
 )
 
 __all__ = [
     "bessel",
+    "bessel_second",
     "casts",
     "compare_logic",
     "concat",
@@ -46,4 +49,5 @@ __all__ = [
     "search",
     "variances",
     "views",
+    "zeta",
 ]
