@@ -44,10 +44,15 @@ OFF_IN_FLOAT64 = ("airy_ai", "bessel_y0", "bessel_y1")
 """Functions that eager does not know to within float64's tolerance."""
 
 
+def compiled_function(fn: Function) -> Callable[..., Any]:
+    """Machine code for a function, whatever the sizes."""
+    support.reset()
+    return support.compile_with(fn, strict=True)
+
+
 def compiled(fn: Function, *inputs: Any) -> Any:
     """The result of machine code."""
-    support.reset()
-    return support.compile_with(fn, strict=True)(*inputs)
+    return compiled_function(fn)(*inputs)
 
 
 def agrees(fn: Function, *inputs: torch.Tensor) -> None:
@@ -206,3 +211,88 @@ def test_gradients(name: str) -> None:
     support.reset()
     found = gradient(support.compile_with(GRADIENTS[name], strict=True))
     torch.testing.assert_close(found, gradient(GRADIENTS[name]), equal_nan=True)
+
+
+POLYNOMIALS = """chebyshev_polynomial_t chebyshev_polynomial_u chebyshev_polynomial_v chebyshev_polynomial_w
+shifted_chebyshev_polynomial_t shifted_chebyshev_polynomial_u shifted_chebyshev_polynomial_v
+shifted_chebyshev_polynomial_w hermite_polynomial_h hermite_polynomial_he laguerre_polynomial_l
+legendre_polynomial_p""".split()
+ARGUMENTS = [-1.0, 1.0, 0.0, -0.0, -0.5, 0.5, 1.5, -2.0, 0.999, -0.9999, 0.25, 3.7, -0.1, 12.0, INF, -INF]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("name", POLYNOMIALS)
+def test_polynomials_of_degrees_in_a_tensor(name: str, dtype: torch.dtype) -> None:
+    x = torch.tensor(ARGUMENTS[:14], dtype=dtype)
+    degrees = [-1, 0, 1, 2, 3, 6, 7, 8, 9, 10, 20, -0.5, 2.7, 100, NAN, INF]
+    agrees(getattr(torch.special, name), x, torch.tensor(degrees, dtype=dtype)[:, None])
+
+
+@pytest.mark.parametrize("n", [-2, 0, 1, 2, 3, 8, 9, 12, 13, 2.9])
+@pytest.mark.parametrize("name", POLYNOMIALS)
+def test_polynomials_of_a_degree(name: str, n: float) -> None:
+    function = getattr(torch.special, name)
+    check(lambda x: function(x, n), torch.tensor(ARGUMENTS))
+    check(lambda x: function(x, n), torch.arange(-3, 5))
+
+
+@pytest.mark.parametrize("name", POLYNOMIALS)
+def test_polynomials_of_a_number(name: str) -> None:
+    function = getattr(torch.special, name)
+    check(lambda n: function(0.75, n), torch.arange(-1, 30))
+
+
+def test_no_degree_depends_on_the_degrees_beside_it() -> None:
+    x, n = torch.linspace(-2, 2, 64), torch.arange(64.0)
+    function = compiled_function(torch.special.legendre_polynomial_p)
+    alone = torch.cat([function(x[k : k + 1], n[k : k + 1]) for k in range(0, 64, 9)])
+    torch.testing.assert_close(function(x, n)[::9], alone, rtol=0, atol=0)
+
+
+INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
+
+@pytest.mark.parametrize("dtype", INTEGERS, ids=str)
+@pytest.mark.parametrize("function", [torch.gcd, torch.lcm])
+def test_divisors(function: Function, dtype: torch.dtype) -> None:
+    low, high = torch.iinfo(dtype).min, torch.iinfo(dtype).max
+    # eager divides the least int32 by -1, and ends the process
+    low += dtype.itemsize >= 4
+    values = [low, low + 1, high - 1, high, 0, 1, 6, 12, 97, *([-1, -4, -97] if low < 0 else [])]
+    x = torch.tensor(values, dtype=dtype)
+    agrees(function, x[:, None].contiguous(), x)
+    small = torch.arange(200).to(dtype)
+    agrees(function, small, small.flip(0) // 3)
+
+
+def test_the_divisor_of_least_integers() -> None:
+    least = torch.tensor([torch.iinfo(torch.int64).min] * 2)
+    other = torch.tensor([0, -1])
+    assert compiled(torch.gcd, least, other).tolist() == [least[0].item(), 1]
+
+
+HALVES = (torch.float16, torch.bfloat16)
+
+
+def _every_half(dtype: torch.dtype) -> torch.Tensor:
+    return torch.arange(-(2**15), 2**15, dtype=torch.int16).view(dtype)
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_the_next_number_of_half_types(dtype: torch.dtype) -> None:
+    x = _every_half(dtype)
+    function = compiled_function(torch.nextafter)
+    for y in (x.flip(0), x.roll(1), torch.zeros_like(x), -torch.zeros_like(x), torch.ones_like(x)):
+        found, expected = function(x, y), torch.nextafter(x, y)
+        torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
+        assert ((found.signbit() == expected.signbit()) | found.isnan()).all()
+
+
+@pytest.mark.parametrize("dtype", [*HALVES, torch.float32, torch.float64], ids=str)
+def test_mantissas_and_exponents(dtype: torch.dtype) -> None:
+    values = [*POINTS, 1e-45, -1e-40, 1e-38, 3e38, 5e-324, -1e-310, 1e308, 6e-8, 6e4]
+    x = _every_half(dtype) if dtype in HALVES else torch.tensor(values, dtype=dtype)
+    check(torch.frexp, x)
+    mantissa, exponent = compiled(torch.frexp, x)
+    torch.testing.assert_close((mantissa, exponent), tuple(torch.frexp(x)), rtol=0, atol=0, equal_nan=True)
+    assert (mantissa.signbit() == x.signbit())[x == 0].all()

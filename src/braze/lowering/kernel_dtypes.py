@@ -80,9 +80,16 @@ _ACCEPTED_PROMOTED: tuple[tuple[Dtypes, str], ...] = (
         smooth_l1_loss""",
     ),
     (FLOATING | INTEGERS, "addcmul clamp clamp_min clamp_max fmod floor_divide remainder"),
-    (WIDE | INTEGERS | BOOL, "special_zeta"),
+    (
+        WIDE | INTEGERS | BOOL,
+        """special_chebyshev_polynomial_t special_chebyshev_polynomial_u special_chebyshev_polynomial_v
+        special_chebyshev_polynomial_w special_shifted_chebyshev_polynomial_t
+        special_shifted_chebyshev_polynomial_u special_shifted_chebyshev_polynomial_v
+        special_shifted_chebyshev_polynomial_w special_hermite_polynomial_h special_hermite_polynomial_he
+        special_laguerre_polynomial_l special_legendre_polynomial_p special_zeta""",
+    ),
     (INTEGERS | BOOL, "bitwise_and bitwise_not bitwise_or bitwise_xor"),
-    (INTEGERS, "bitwise_left_shift bitwise_right_shift __lshift__ __rshift__"),
+    (INTEGERS, "bitwise_left_shift bitwise_right_shift gcd lcm __lshift__ __rshift__"),
 )
 """The same for operators that compute in the type to which all their tensors are promoted."""
 

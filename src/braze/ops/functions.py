@@ -26,10 +26,8 @@ def _beside(x: Node, value: NodeLike) -> Node:
 
 
 acos = _of_one("acos")
-acosh = _of_one("acosh")
 ceil = _of_one("ceil")
 cos = _of_one("cos")
-cosh = _of_one("cosh")
 erfc = _of_one("erfc")
 exp = _of_one("exp")
 erfinv = _of_one("erfinv")
@@ -42,8 +40,8 @@ log1p = _of_one("log1p")
 rsqrt = _of_one("rsqrt")
 signbit = _of_one("signbit")
 sin = _of_one("sin")
-sinh = _of_one("sinh")
 sqrt = _of_one("sqrt")
+trunc = _of_one("trunc")
 maximum = _of_two("maximum")
 minimum = _of_two("minimum")
 
