@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from braze.lowering import (
     bessel,
+    bessel_second,
     casts,
     compare_logic,
     concat,
     creation,
+    divisors,
     externs,
+    float_parts,
     histograms,
     index_writes,
     indexing,
@@ -17,6 +20,7 @@ from braze.lowering import (
     operations,
     pointwise_arith,
     pointwise_math,
+    polynomials,
     random,
     reductions,
     scalars,
@@ -26,15 +30,19 @@ from braze.lowering import (
     segments,
     variances,
     views,
+    zeta,
 )
 
 __all__ = [
     "bessel",
+    "bessel_second",
     "casts",
     "compare_logic",
     "concat",
     "creation",
+    "divisors",
     "externs",
+    "float_parts",
     "histograms",
     "index_writes",
     "indexing",
@@ -43,6 +51,7 @@ __all__ = [
     "operations",
     "pointwise_arith",
     "pointwise_math",
+    "polynomials",
     "random",
     "reductions",
     "scalars",
@@ -52,4 +61,5 @@ __all__ = [
     "segments",
     "variances",
     "views",
+    "zeta",
 ]
