@@ -37,6 +37,7 @@ rsqrt = _of_one("rsqrt")
 signbit = _of_one("signbit")
 sin = _of_one("sin")
 sqrt = _of_one("sqrt")
+hypot = _of_two("hypot")
 maximum = _of_two("maximum")
 minimum = _of_two("minimum")
 
