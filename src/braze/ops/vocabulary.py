@@ -155,6 +155,13 @@ def _rows() -> list[OpDef]:
 
 OPS: dict[str, OpDef] = {d.name: d for d in _rows()}
 
+COMPLEX = "complex"
+NODES: dict[str, OpDef] = {
+    **OPS,
+    COMPLEX: OpDef(COMPLEX, (2, 2), "float", "explicit", 0, 0, "a complex number: real part, imaginary part"),
+}
+"""What nodes may be while loops are made. A kernel has no complex values: loops store one as two numbers."""
+
 
 @dataclass(frozen=True)
 class ReductionDef:
