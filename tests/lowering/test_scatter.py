@@ -207,3 +207,9 @@ def test_what_eager_refuses_is_left_to_it(name: str) -> None:
         REFUSED[name](torch.ones(3, 2))
     _, fallbacks = lower(trace(REFUSED[name], torch.ones(3, 2)))
     assert len(fallbacks) == 1
+
+
+@pytest.mark.parametrize("alpha", [0, 1, 2])
+def test_truth_values_are_added_times_whether_alpha_is_zero(alpha: int) -> None:
+    x, values = torch.tensor([[True], [False], [False]]), torch.tensor([[True], [True]])
+    check(lambda x, i, v: x.index_add(0, i, v, alpha=alpha), x, torch.tensor([2, 0]), values)

@@ -78,6 +78,8 @@ def _slices(
 
     def value(i: Sequence[Expr], dtype: torch.dtype) -> Node:
         own = ctx.dag.to_dtype(source.load(ctx.dag, i), dtype)
+        if dtype is torch.bool:
+            return own if alpha else own.like(False)
         return own if alpha == 1 else own * alpha
 
     if kind is None:
