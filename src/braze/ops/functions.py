@@ -25,6 +25,7 @@ def _beside(x: Node, value: NodeLike) -> Node:
     return value if isinstance(value, Node) else x.like(value)
 
 
+ceil = _of_one("ceil")
 cos = _of_one("cos")
 erfc = _of_one("erfc")
 exp = _of_one("exp")
