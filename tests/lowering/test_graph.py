@@ -91,9 +91,11 @@ def test_strict_raises_and_says_which() -> None:
 
 
 def test_other_types_fall_back() -> None:
-    _, fallbacks = lower(trace(lambda x: x * 2, torch.randn(3, dtype=torch.complex64)))
-    assert fallbacks == ["aten.mul.Tensor: torch.complex64 is not compiled"]
-    check(lambda x: x * 2, torch.randn(3, dtype=torch.complex64), strict=False)
+    _, fallbacks = lower(trace(lambda x: x * 2, torch.randn(3, dtype=torch.complex32)))
+    assert fallbacks == ["aten.mul.Tensor: torch.complex32 is not compiled"]
+    _, fallbacks = lower(trace(lambda x: x.asin() * 2, torch.randn(3, dtype=torch.complex64)))
+    assert fallbacks == ["aten.asin.default: torch.complex64 is not compiled"]
+    check(lambda x: x.asin() * 2, torch.randn(3, dtype=torch.complex64), strict=False)
 
 
 def test_writes_to_inputs_see_old_values_first() -> None:

@@ -39,8 +39,8 @@ from braze.lowering.registry import extern_of, lowering_of
 from braze.lowering.scalars import computed_number, number_type, stored_number
 from braze.lowering.sizes import SizeTable
 from braze.ops import dag as ops_dag
-from braze.ops.dtypes import compute_dtype, is_supported
-from braze.ops.vocabulary import OPS
+from braze.ops.dtypes import PARTS, compute_dtype, is_supported
+from braze.ops.vocabulary import NODES
 from braze.runtime.checks import Check
 from braze.runtime.engines import kind_for
 from braze.runtime.expr import ZERO, Expr, as_expr, known_less, product
@@ -99,6 +99,7 @@ class GraphLowering:
         self._env: dict[Node, Any] = {}
         self._position = 0
         self._devices: dict[torch.device, bool] = {}
+        self._plain: set[Node] = set()  # results of our own, negated and conjugated at once
         self._in_memory = written_tensors(gm) | tensors_with_views_outside(gm)
 
     # -- the walk ---------------------------------------------------------------------------------------
@@ -187,7 +188,8 @@ class GraphLowering:
         computed = computed_number(self)
         if computed is not None:
             return computed
-        lowering, extern = lowering_of(node.target), extern_of(called_by(node))
+        complex_types, extern = _complex_types(node), extern_of(called_by(node))
+        lowering = lowering_of(node.target, of_complex=bool(complex_types))
         if extern is not None and lowering is None:
             return call_extern(self, extern)
         refused = refusal(node.target, *torch.fx.node.map_arg((node.args, dict(node.kwargs)), _meta))
@@ -201,12 +203,15 @@ class GraphLowering:
             if isinstance(inner, Refused):
                 return self.fallback(inner.reason)
             return call_graphs(self, inner)
+        if lowering is None and lowering_of(node.target) is not None:
+            return self.fallback(f"{complex_types[0]} is not compiled")
         if lowering is None:
             return self.fallback("no lowering for this operator")
         reason = self.forced.get(node.name) or self._unsupported_types(node)
         if reason is None:
             try:
                 result = lowering(self, *self.args_of(node.args), **self.args_of(node.kwargs))
+                self._plain.add(node)
                 return self._settle(node, result)
             except (Refused, ExpressionError) as declined:
                 if extern is not None:
@@ -289,11 +294,13 @@ class GraphLowering:
             for tensor in _tensors(value.meta.get("val")):
                 if tensor.device.type != self.graph.device:
                     return f"it has tensors on {tensor.device} and on {self.graph.device}"
-                if not is_supported(tensor.dtype):
+                if not is_supported(tensor.dtype) and tensor.dtype not in PARTS:
                     return f"{tensor.dtype} is not compiled"
                 if tensor.layout is not torch.strided or not self._compiles_for(tensor.device):
                     return f"{tensor.layout} tensors on {tensor.device} are not compiled"
-                if tensor.is_neg() or tensor.is_conj():  # its memory holds other numbers than it does
+                lazily = tensor.is_neg() or tensor.is_conj()
+                if lazily and value is not node and value not in self._plain:
+                    # its memory holds other numbers than it does
                     return "tensors that are negated or conjugated lazily are not compiled"
         return None
 
@@ -311,7 +318,7 @@ class GraphLowering:
     def _worth_storing(self, value: ops_dag.Node, users: int) -> bool:
         cost = reads = 0
         for n in _first(value, 256):
-            cost += OPS[n.op].cost
+            cost += NODES[n.op].cost
             reads += n.op == "load"
         if reads > MAX_LOADS:
             return True
@@ -412,7 +419,7 @@ class GraphLowering:
         shared = product(size[varying[-1] + 1 :]).bounds()[0]
         if shared is not None and shared >= MIN_SHARED_RUN:
             return
-        if sum(OPS[n.op].cost for n in _first(box.content.value, 256)) >= MULTI_USE_COST:
+        if sum(NODES[n.op].cost for n in _first(box.content.value, 256)) >= MULTI_USE_COST:
             self.graph.realize(box)
 
     def elementwise(
@@ -506,6 +513,12 @@ def _device(node: Node) -> str:
         for tensor in _tensors(one.meta.get("val")):
             return tensor.device.type
     return HOST
+
+
+def _complex_types(node: Node) -> list[torch.dtype]:
+    """The complex types among a node's tensors, its results and its arguments."""
+    values = [tensor for one in (node, *node.all_input_nodes) for tensor in _tensors(one.meta.get("val"))]
+    return [tensor.dtype for tensor in values if tensor.is_complex()]
 
 
 def _tensors(value: Any) -> list[torch.Tensor]:

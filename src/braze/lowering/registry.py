@@ -18,6 +18,13 @@ returns a TensorBox, an Expr, or a tuple or list of them. No operator that a dec
 is among them."""
 
 
+COMPLEX_LOWERINGS: dict[Any, Lowering] = {}
+"""The same for calls with complex tensors, of which other lowerings know nothing."""
+
+ALIKE: set[Any] = set()
+"""Operators whose ordinary lowering is right for complex tensors, too: it does the same to both parts."""
+
+
 @dataclass(frozen=True)
 class Extern:
     """An operator that is called whole by design: why, and its variant that writes into given memory, where
@@ -48,6 +55,24 @@ def lowers(*operators: Any) -> Callable[[F], F]:
     return register
 
 
+def lowers_complex(*operators: Any) -> Callable[[F], F]:
+    """Register the decorated function as the lowering of calls of ``operators`` with complex tensors."""
+
+    def register(fn: F) -> F:
+        for operator in operators:
+            if operator in COMPLEX_LOWERINGS:
+                raise ValueError(f"{operator} has a lowering of complex tensors already")
+            COMPLEX_LOWERINGS[operator] = fn
+        return fn
+
+    return register
+
+
+def same_for_complex(*operators: Any) -> None:
+    """Declare that the ordinary lowering of ``operators`` is right for complex tensors, too."""
+    ALIKE.update(operators)
+
+
 def calls_whole(reason: str, *operators: Any, out: Any = None, instead: Lowering | None = None) -> None:
     """Declare operators, or names, that are externs by design; ``out`` is the out-variant of a single one."""
     for operator in operators:
@@ -70,6 +95,8 @@ def always_whole(target: Any) -> bool:
     return target not in LOWERINGS and extern_of(target) is not None
 
 
-def lowering_of(target: Any) -> Lowering | None:
-    """The lowering of a node's target."""
+def lowering_of(target: Any, *, of_complex: bool = False) -> Lowering | None:
+    """The lowering of a node's target; ``of_complex``: where there are complex tensors."""
+    if of_complex and target not in ALIKE:
+        return COMPLEX_LOWERINGS.get(target)
     return LOWERINGS.get(target)

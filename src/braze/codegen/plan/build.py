@@ -27,7 +27,6 @@ from braze.ir.externs import (
     ComputeNumber,
     ConcatKernel,
     ExternKernel,
-    ExternKernelAlloc,
     ExternKernelOut,
     FallbackKernel,
     ItemRef,
@@ -227,8 +226,15 @@ class _Builder:
             for kind, values in _geometry(buffer.layout)
             for dim, e in enumerate(values)
         ]
-        # what is there by itself is read first, and then what follows from sums and multiples
-        given.sort(key=lambda one: one[0].symbol is None)
+        # What is there by itself is read first, and then what follows from sums and multiples; strides of a
+        # dimension of size 1, which may be any, last.
+        idle = {
+            (buffer.name, dim)
+            for buffer in buffers
+            for dim, size in enumerate(buffer.layout.sizes)
+            if size.constant == 1
+        }
+        given.sort(key=lambda one: (one[3] == "stride" and one[1:3] in idle, one[0].symbol is None))
         while (found := self._first_unknown(given)) is not None:
             (symbol, factor, rest), (_, tensor, dim, kind) = found
             self.known.add(symbol.name)
@@ -450,7 +456,7 @@ class _Builder:
                 where or None,
             )
         )
-        if isinstance(op, ExternKernelAlloc):
+        if isinstance(op, FallbackKernel):
             for symbol, result_name, dim in op.binds:
                 self.out.append(BindSize(symbol, result_name, dim))
                 self._learned(symbol)
@@ -552,7 +558,7 @@ def _geometry(layout: Layout) -> tuple[tuple[TensorProperty, tuple[Expr, ...]], 
 
 
 def _same_geometry(a: Layout, b: Layout) -> bool:
-    """Whether a tensor of one layout can stand for one of the other: even in strides that don't count."""
+    """Whether a tensor of one layout can stand for one of the other; strides that don't count show, too."""
     return (a.sizes, a.strides, a.offset, a.dtype) == (b.sizes, b.strides, b.offset, b.dtype)
 
 
