@@ -57,7 +57,8 @@ _ACCEPTED: tuple[tuple[Dtypes, str], ...] = (
     ),
     (
         WIDE,
-        "_cdist_forward _euclidean_dist _pdist_backward _pdist_forward multi_margin_loss multilabel_margin_loss_forward",
+        "_cdist_forward _euclidean_dist _pdist_backward _pdist_forward multi_margin_loss"
+        " multilabel_margin_loss_forward",
     ),
     (
         WIDE | INTEGERS | BOOL,
