@@ -84,7 +84,7 @@ _ACCEPTED: tuple[tuple[Dtypes, str], ...] = (
 _ACCEPTED_PROMOTED: tuple[tuple[Dtypes, str], ...] = (
     (
         FLOATING,
-        """addcdiv huber_loss huber_loss_backward hypot logaddexp logaddexp2 mse_loss nextafter
+        """addcdiv huber_loss huber_loss_backward hypot igamma igammac logaddexp logaddexp2 mse_loss nextafter
         smooth_l1_loss""",
     ),
     (FLOATING | INTEGERS, "addcmul clamp clamp_min clamp_max fmod floor_divide remainder"),
