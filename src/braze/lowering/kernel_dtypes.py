@@ -55,15 +55,13 @@ _ACCEPTED: tuple[tuple[Dtypes, str], ...] = (
         WIDE,
         "_histogramdd_bin_edges _histogramdd_from_bin_cts _histogramdd_from_bin_tensors histogram",
     ),
-    (
-        WIDE,
-        "_cdist_forward _euclidean_dist _pdist_backward _pdist_forward multi_margin_loss multilabel_margin_loss_forward",
-    ),
+    (WIDE, "_cdist_forward _euclidean_dist multi_margin_loss multilabel_margin_loss_forward"),
     (
         WIDE | INTEGERS | BOOL,
-        """special_bessel_j0 special_bessel_j1 special_bessel_y0
-        special_bessel_y1 special_erfcx special_log_ndtr special_modified_bessel_i0 special_modified_bessel_i1
-        special_modified_bessel_k0 special_modified_bessel_k1 special_spherical_bessel_j0""",
+        """special_airy_ai special_bessel_j0 special_bessel_j1 special_bessel_y0 special_bessel_y1
+        special_erfcx special_log_ndtr special_modified_bessel_i0 special_modified_bessel_i1
+        special_modified_bessel_k0 special_modified_bessel_k1 special_ndtri special_scaled_modified_bessel_k0
+        special_scaled_modified_bessel_k1 special_spherical_bessel_j0""",
     ),
     (
         FLOATING | INTEGERS,
@@ -86,8 +84,16 @@ _ACCEPTED_PROMOTED: tuple[tuple[Dtypes, str], ...] = (
         smooth_l1_loss""",
     ),
     (FLOATING | INTEGERS, "addcmul clamp clamp_min clamp_max fmod floor_divide remainder"),
+    (
+        WIDE | INTEGERS | BOOL,
+        """special_chebyshev_polynomial_t special_chebyshev_polynomial_u special_chebyshev_polynomial_v
+        special_chebyshev_polynomial_w special_shifted_chebyshev_polynomial_t
+        special_shifted_chebyshev_polynomial_u special_shifted_chebyshev_polynomial_v
+        special_shifted_chebyshev_polynomial_w special_hermite_polynomial_h special_hermite_polynomial_he
+        special_laguerre_polynomial_l special_legendre_polynomial_p special_zeta""",
+    ),
     (INTEGERS | BOOL, "bitwise_and bitwise_not bitwise_or bitwise_xor"),
-    (INTEGERS, "bitwise_left_shift bitwise_right_shift __lshift__ __rshift__"),
+    (INTEGERS, "bitwise_left_shift bitwise_right_shift gcd lcm __lshift__ __rshift__"),
 )
 """The same for operators that compute in the type to which all their tensors are promoted."""
 

@@ -287,6 +287,7 @@ def pow_scalar(ctx: GraphLowering, x: TensorBox, exponent: Scalar) -> TensorBox:
     """x ** exponent: by multiplication, square roots and reciprocals where eager does so."""
     if ctx.out_dtype is torch.bool:
         raise Refused("powers of booleans")
+    assert not isinstance(exponent, complex)
     if isinstance(exponent, (Expr, Node)):
         if not is_float(ctx.out_dtype):
             raise Refused("a symbolic power of integers")
@@ -322,14 +323,6 @@ def pow_tensor(ctx: GraphLowering, x: Operand, exponent: TensorBox) -> TensorBox
     if isinstance(x, (int, float)) and x == 2:
         return ctx.elementwise(exp2, exponent, compute=ctx.out_dtype)
     return ctx.elementwise(lambda v, e: v**e, x, exponent, compute=ctx.out_dtype)
-
-
-@lowers(aten.nextafter.default)
-def nextafter(ctx: GraphLowering, a: TensorBox, b: TensorBox) -> TensorBox:
-    """The next number of the same type after a, towards b."""
-    if ctx.out_dtype in (torch.float16, torch.bfloat16):
-        raise Refused("nextafter of half types")
-    return ctx.elementwise(lambda x, y: ctx.dag.op("nextafter", x, y), a, b, compute=ctx.out_dtype)
 
 
 @lowers(aten.ldexp.Tensor)

@@ -206,7 +206,8 @@ def strided_layout(
         base = base + as_expr(offset) - ctx.expr(example.storage_offset())
     layout = with_geometry(ref.layout, ctx.exprs(size), ctx.exprs(stride), base)
     # What lies outside of the part of the storage that Braze knows must not be touched.
-    if not known_nonnegative(base) or not known_nonnegative(ref.buffer.layout.extent - layout.extent):
+    beyond = layout.extent * layout.dtype.itemsize - ref.buffer.layout.extent * ref.buffer.dtype.itemsize
+    if not known_nonnegative(base) or not known_nonnegative(-beyond):
         raise Refused("as_strided beyond the tensor's own elements")
     return layout
 

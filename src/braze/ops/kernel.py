@@ -34,7 +34,8 @@ class Store:
     """Write ``value`` (converted to the buffer's type) to element ``index`` of ``buffer``.
 
     ``atomic_add`` adds to what is there, the other modes multiply it or keep the greater or lesser value;
-    several iterations may then hit one element. ``mask`` suppresses it.
+    several iterations may then hit one element. ``mask`` suppresses it. ``continues``: with the store before
+    it, it writes one element of two parts, so what it writes was computed before that store.
     """
 
     buffer: str
@@ -42,6 +43,7 @@ class Store:
     value: Node
     mode: StoreMode = "set"
     mask: Node | None = None
+    continues: bool = field(default=False, compare=False)
 
     @property
     def roots(self) -> list[Node]:

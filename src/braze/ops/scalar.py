@@ -13,6 +13,7 @@ import torch
 
 from braze.ops import random
 from braze.ops.dtypes import integer_limits, is_float
+from braze.ops.recurrences import COEFFICIENTS
 
 Tensor = torch.Tensor
 
@@ -62,6 +63,31 @@ def _fma64(a: float, b: float, c: float) -> float:
         return float(exact)
     except OverflowError:
         return math.inf if exact > 0 else -math.inf
+
+
+def _recurrence(name: str) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """p_n of the recurrence ``name``, whose p_1 is ``first``."""
+
+    def value(x: Tensor, first: Tensor, n: Tensor) -> Tensor:
+        before, last = torch.ones_like(first), first.expand((x + first + n).shape)
+        for j in range(1, int(n.max()) if n.numel() else 0):
+            a, b, c = COEFFICIENTS[name](x, j)
+            following = fma(a, last, -(b * before)) / c
+            going_on = (j < n) & ~last.isnan()
+            before, last = torch.where(going_on, last, before), torch.where(going_on, following, last)
+        return last
+
+    return value
+
+
+def _greatest_divisor(a: Tensor, b: Tensor) -> Tensor:
+    """By Euclid's algorithm on absolute values, of which the least integer has none."""
+    a, b = a.abs(), b.abs()
+    while bool((a != 0).any()):
+        going_on = a != 0
+        rest = FUNCTIONS["fmod"](b, torch.where(going_on, a, 1))
+        a, b = torch.where(going_on, rest, a), torch.where(going_on, a, b)
+    return b
 
 
 FUNCTIONS: dict[str, Callable[..., Tensor]] = {
@@ -134,6 +160,8 @@ FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "digamma": torch.digamma,
     "pow": torch.pow,
     "atan2": torch.atan2,
+    "gcd": _greatest_divisor,
+    **{name: _recurrence(name) for name in COEFFICIENTS},
     "rand": random.rand,
     "randn": random.randn,
     "randint64": random.randint64,

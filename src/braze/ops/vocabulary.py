@@ -20,6 +20,8 @@ What the table leaves open, torch's function of the same name decides, and these
 - Sums and products may be associated in any way, but in one way that does not depend on the number of
   threads.
 - All values of a stage are computed, at each point, before its stores; the stores then happen in order.
+- The recurrences of orthogonal polynomials are those of :mod:`braze.ops.recurrences`, whose sums are rounded
+  once; n is rounded towards zero, and no value depends on how many steps others take.
 - Random operations are defined in :mod:`braze.ops.random`.
 """
 
@@ -36,7 +38,8 @@ Result = Literal["same", "bool", "explicit"]
 class OpDef:
     """One operation. ``result``: ``same`` type as the operands, ``bool``, or ``explicit`` (given by the
     node). ``flops``: operations of floating-point arithmetic on one element, an fma being two; those of a
-    function are counted in the instructions that a float32 takes, and a float64 takes somewhat more.
+    function are counted in the instructions that a float32 takes, and a float64 takes somewhat more; of a
+    recurrence, one step counts.
     Comparing, selecting and converting is free.
     """
 
@@ -135,6 +138,11 @@ def _rows() -> list[OpDef]:
     row("digamma", 1, "float", "same", 60, 95)
     row("pow", 2, "float", "same", 40, 57)
     row("atan2", 2, "float", "same", 40, 24)
+    row("gcd", 2, "int", "same", 60, 0, "Euclid's algorithm on absolute values; of two zeros, 0")
+    steps = "args: (x, p_1, n); p_n of the recurrence, n < 2^63; p_1 up to n = 1; the first NaN stays"
+    row("chebyshev hermite_he", 3, "float", "same", 60, 4, steps)
+    row("hermite_h", 3, "float", "same", 60, 6, steps)
+    row("laguerre legendre", 3, "float", "same", 60, 9, steps)
     # random: Philox-4x32-10, args (seed, offset), both int64
     row("rand", 2, "int", "explicit", 30, 0, "float32 from Philox(seed, offset): uniform [0, 1)")
     row("randn", 2, "int", "explicit", 30, 57, "float32 from Philox(seed, offset): normal")
@@ -146,6 +154,13 @@ def _rows() -> list[OpDef]:
 
 
 OPS: dict[str, OpDef] = {d.name: d for d in _rows()}
+
+COMPLEX = "complex"
+NODES: dict[str, OpDef] = {
+    **OPS,
+    COMPLEX: OpDef(COMPLEX, (2, 2), "float", "explicit", 0, 0, "a complex number: real part, imaginary part"),
+}
+"""What nodes may be while loops are made. A kernel has no complex values: loops store one as two numbers."""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from braze.codegen.llvm.vecmath import (
     inverse_trigonometric,
     logarithm,
     power,
+    recurrence,
     trigonometric,
     trigonometric_f64,
 )
@@ -52,6 +53,7 @@ _BOTH: dict[str, Emitter] = {
     "erf": error_function.erf,
     "sqrt": power.sqrt,
     "rsqrt": power.rsqrt,
+    **recurrence.FUNCTIONS,
 }
 
 _SINGLE: dict[str, Emitter] = {
