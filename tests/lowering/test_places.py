@@ -69,10 +69,3 @@ def test_parts_that_are_left_to_eager() -> None:
     ):
         (found,) = lower(trace(fn, torch.zeros(3, 4)))[1]
         assert reason in found
-
-
-def test_chunk_cat() -> None:
-    for dtype in (torch.float32, torch.bfloat16, torch.int64):
-        a, b = torch.randn(5, 3).to(dtype), torch.randn(2, 3).to(dtype)
-        check(lambda a, b: torch.ops.aten._chunk_cat([a, b], 0, 2), a, b)
-        check(lambda a, b: torch.ops.aten._chunk_cat([a.t(), b.t()], 0, 2), a, b)

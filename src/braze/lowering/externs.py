@@ -84,6 +84,10 @@ BY_DESIGN: tuple[tuple[str, str], ...] = (
         fractional_max_pool3d_backward""",
     ),
     ("sorting", "sort topk"),
+    (
+        "selection: a sort in part, whose choice among equal elements is its own",
+        "kthvalue median nanmedian mode",
+    ),
     ("a Fourier transform: a library's plans", "_fft_r2c _fft_c2r _fft_c2c"),
     (
         "linear algebra: LAPACK's factorisations and solvers",

@@ -15,12 +15,13 @@ from braze.ir.views import View
 from braze.lowering.casts import held
 from braze.lowering.indexing import checked
 from braze.lowering.promotion import Operand, nonzero, operand, result_type
+from braze.lowering.reductions import reduced
 from braze.lowering.registry import lowers
 from braze.lowering.scan import running_count
 from braze.lowering.scatter import owned, written_into
 from braze.ops.dag import Node
 from braze.ops.dtypes import compute_dtype
-from braze.ops.functions import maximum, minimum, where
+from braze.ops.functions import maximum, minimum, sqrt, where
 from braze.runtime.expr import Expr, as_expr, known_positive, product
 
 if TYPE_CHECKING:
@@ -162,3 +163,25 @@ def nonzero_static(ctx: GraphLowering, x: TensorBox, *, size: Expr | int, fill_v
 
 def _in_row(row: Expr, column: Expr, indices: Sequence[Expr]) -> list[Expr]:
     return [row, column]
+
+
+@lowers(aten._cdist_forward.default)
+def cdist(ctx: GraphLowering, a: TensorBox, b: TensorBox, p: float, mode: Any = None) -> TensorBox:
+    """Distances between the rows of a and those of b: a sum of squares, or of absolute differences, for
+    each pair."""
+    d, size = ctx.dag, ctx.out_size
+    kinds = {1.0: "sum", 2.0: "sum", float("inf"): "max"}
+    if p not in kinds or a.size[-1].constant in (None, 0):
+        raise Refused(f"distances by the {p}-norm")
+
+    def difference(i: tuple[Expr, ...], r: tuple[Expr, ...]) -> list[Node]:
+        lead = i[:-2]
+        one = ctx.broadcast_load(a, [*lead, i[-2], r[0]], [*size[:-2], size[-2], a.size[-1]])
+        other = ctx.broadcast_load(b, [*lead, i[-1], r[0]], [*size[:-2], size[-1], a.size[-1]])
+        distance = one - other
+        return [distance * distance if p == 2 else abs(distance)]
+
+    total = reduced(ctx, kinds[p], a.dtype, size, (a.size[-1],), difference)
+    if p != 2:
+        return total
+    return ctx.pointwise(size, a.dtype, lambda i: sqrt(total.load(d, i)))
