@@ -147,6 +147,11 @@ class Scatter(Loops):
     __str__ = Loops.__str__
 
     def stage(self, dag: Dag, buffer: str, index: Callable[[Sequence[Expr]], Expr]) -> Stage:
-        value = dag.to_dtype(self.value, self.dtype)
-        store = Store(buffer, self.target, value, self.mode, self.mask)  # type: ignore[arg-type]
-        return Stage(self.vars, (), (store,))
+        values, places = [dag.to_dtype(self.value, self.dtype)], [self.target]
+        if self.dtype in PARTS:
+            values, places = [*dag.parts(values[0])], [self.target * 2, self.target * 2 + 1]
+        stores = [
+            Store(buffer, place, value, self.mode, self.mask, continues=part > 0)  # type: ignore[arg-type]
+            for part, (place, value) in enumerate(zip(places, values, strict=True))
+        ]
+        return Stage(self.vars, (), tuple(stores))

@@ -55,7 +55,11 @@ _ACCEPTED: tuple[tuple[Dtypes, str], ...] = (
         WIDE,
         "_histogramdd_bin_edges _histogramdd_from_bin_cts _histogramdd_from_bin_tensors histogram",
     ),
-    (WIDE, "_cdist_forward _euclidean_dist multi_margin_loss multilabel_margin_loss_forward"),
+    (
+        WIDE,
+        "_cdist_forward _euclidean_dist _pdist_backward _pdist_forward multi_margin_loss"
+        " multilabel_margin_loss_forward",
+    ),
     (
         WIDE | INTEGERS | BOOL,
         """special_airy_ai special_bessel_j0 special_bessel_j1 special_bessel_y0 special_bessel_y1
@@ -80,7 +84,7 @@ _ACCEPTED: tuple[tuple[Dtypes, str], ...] = (
 _ACCEPTED_PROMOTED: tuple[tuple[Dtypes, str], ...] = (
     (
         FLOATING,
-        """addcdiv huber_loss huber_loss_backward hypot logaddexp logaddexp2 mse_loss nextafter
+        """addcdiv huber_loss huber_loss_backward hypot igamma igammac logaddexp logaddexp2 mse_loss nextafter
         smooth_l1_loss""",
     ),
     (FLOATING | INTEGERS, "addcmul clamp clamp_min clamp_max fmod floor_divide remainder"),

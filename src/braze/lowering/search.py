@@ -15,13 +15,13 @@ from braze.ir.views import View
 from braze.lowering.casts import held
 from braze.lowering.indexing import checked
 from braze.lowering.promotion import Operand, nonzero, operand, result_type
-from braze.lowering.reductions import reduced
 from braze.lowering.registry import lowers
 from braze.lowering.scan import running_count
 from braze.lowering.scatter import owned, written_into
 from braze.ops.dag import Node
-from braze.ops.functions import maximum, minimum, sqrt, where
-from braze.runtime.expr import Expr, as_expr, known_positive
+from braze.ops.dtypes import compute_dtype
+from braze.ops.functions import maximum, minimum, where
+from braze.runtime.expr import Expr, as_expr, known_positive, product
 
 if TYPE_CHECKING:
     from braze.lowering.graph import GraphLowering
@@ -120,6 +120,25 @@ def masked_scatter(ctx: GraphLowering, x: TensorBox, mask: TensorBox, source: Te
     return ctx.pointwise(size, x.dtype, value)
 
 
+@lowers(aten.masked_scatter_backward.default)
+def masked_scatter_backward(
+    ctx: GraphLowering, grad: TensorBox, mask: TensorBox, sizes: Sequence[Any]
+) -> TensorBox:
+    """The gradient of a masked scatter's source: the elements where the mask holds, in order, then zeros."""
+    d, size, out = ctx.dag, grad.size, ctx.exprs(sizes)
+    none = ctx.pointwise((product(out),), grad.dtype, lambda i: d.constant(0, compute_dtype(grad.dtype)))
+    flat = owned(ctx, none)
+    if all(n.constant != 0 for n in (*size, *out)):
+        holds = ctx.pointwise(size, torch.bool, lambda i: nonzero(ctx.broadcast_load(mask, i, size)))
+        counts, at = running_count(ctx, holds), loop_indices(size)
+        number, last = counts.load(d, at) - 1, d.index_expr(flat.numel - 1)
+        place = d.indirect(maximum(minimum(number, last), 0), flat.numel)
+        wanted = holds.load(d, at) & (number <= last)
+        value = d.to_dtype(grad.load(d, at), grad.dtype)
+        flat = written_into(ctx, flat, size, lambda i: [place], value, "set", wanted)
+    return ctx.graph.view(flat, View(out, flat.size))
+
+
 @lowers(aten.nonzero_static.default)
 def nonzero_static(ctx: GraphLowering, x: TensorBox, *, size: Expr | int, fill_value: int = -1) -> TensorBox:
     """The indices of the first ``size`` elements of x that are not 0, in row-major order, one a row."""
@@ -143,25 +162,3 @@ def nonzero_static(ctx: GraphLowering, x: TensorBox, *, size: Expr | int, fill_v
 
 def _in_row(row: Expr, column: Expr, indices: Sequence[Expr]) -> list[Expr]:
     return [row, column]
-
-
-@lowers(aten._cdist_forward.default)
-def cdist(ctx: GraphLowering, a: TensorBox, b: TensorBox, p: float, mode: Any = None) -> TensorBox:
-    """Distances between the rows of a and those of b: a sum of squares, or of absolute differences, for
-    each pair."""
-    d, size = ctx.dag, ctx.out_size
-    kinds = {1.0: "sum", 2.0: "sum", float("inf"): "max"}
-    if p not in kinds or a.size[-1].constant in (None, 0):
-        raise Refused(f"distances by the {p}-norm")
-
-    def difference(i: tuple[Expr, ...], r: tuple[Expr, ...]) -> list[Node]:
-        lead = i[:-2]
-        one = ctx.broadcast_load(a, [*lead, i[-2], r[0]], [*size[:-2], size[-2], a.size[-1]])
-        other = ctx.broadcast_load(b, [*lead, i[-1], r[0]], [*size[:-2], size[-1], a.size[-1]])
-        distance = one - other
-        return [distance * distance if p == 2 else abs(distance)]
-
-    total = reduced(ctx, kinds[p], a.dtype, size, (a.size[-1],), difference)
-    if p != 2:
-        return total
-    return ctx.pointwise(size, a.dtype, lambda i: sqrt(total.load(d, i)))
