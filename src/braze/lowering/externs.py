@@ -108,7 +108,7 @@ BY_DESIGN: tuple[tuple[str, str], ...] = (
         "_standard_gamma_grad _dirichlet_grad",
     ),
     (
-        "distances of all pairs: a product of matrices, or sums of any power",
+        "derivatives of distances, and distances of rows of a width that is not known",
         "_cdist_forward _cdist_backward _pdist_forward _pdist_backward",
     ),
     (
