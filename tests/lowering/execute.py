@@ -24,8 +24,8 @@ from braze.ir.externs import (
     ComputeNumber,
     ConcatKernel,
     ExternKernel,
+    ExternKernelAlloc,
     ExternKernelOut,
-    FallbackKernel,
     ItemRef,
     MultiOutput,
     TensorRef,
@@ -167,7 +167,7 @@ class Execution:
             if isinstance(result, MultiOutput):
                 for step in result.path:
                     part = part[step]
-            if isinstance(op, FallbackKernel):
+            if isinstance(op, ExternKernelAlloc):
                 for symbol, name, dim in op.binds:
                     if name == result.name:
                         self.sizes[symbol] = part.shape[dim]

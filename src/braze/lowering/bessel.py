@@ -30,9 +30,10 @@ MEETING = 22.0
 """Where the series gives way to the asymptotic expansion."""
 SERIES_TERMS = 64
 ASYMPTOTIC_TERMS = 20
+INACCURATE = "eager's values in float64 are off by up to {}, and others would not agree"
 
 
-def _polynomial(x: Node, coefficients: Sequence[float]) -> Node:
+def polynomial(x: Node, coefficients: Sequence[float]) -> Node:
     """The sum of coefficient k times x^k, by Horner's rule."""
     value = x.like(coefficients[-1])
     for c in reversed(coefficients[:-1]):
@@ -40,13 +41,13 @@ def _polynomial(x: Node, coefficients: Sequence[float]) -> Node:
     return value
 
 
-def _series(order: int, sign: int) -> list[float]:
+def series(order: int, sign: int) -> list[float]:
     """Coefficients of (x/2)^(2k): the function is (x/2)^order times their sum. ``sign``: -1 for J, 1 for
     I."""
     return [sign**k / (math.factorial(k) * math.factorial(k + order)) for k in range(SERIES_TERMS)]
 
 
-def _expansion(order: int) -> list[float]:
+def expansion(order: int) -> list[float]:
     """a_k of the asymptotic expansions, coefficients of 1/x^k."""
     coefficients = [1.0]
     for k in range(1, ASYMPTOTIC_TERMS + 1):
@@ -58,12 +59,12 @@ def modified(x: Node, order: int, scaled: bool) -> Node:
     """I_order(x), times exp(-|x|) if ``scaled``, for order 0 and 1."""
     size = abs(x)
     half = size * 0.5
-    near = _polynomial(half * half, _series(order, 1))
+    near = polynomial(half * half, series(order, 1))
     if order:
         near = near * half
     inverse = 1 / size
-    alternating = [a * (-1) ** k for k, a in enumerate(_expansion(order))]
-    far = _polynomial(inverse, alternating) * sqrt(inverse * (1 / (2 * math.pi)))
+    alternating = [a * (-1) ** k for k, a in enumerate(expansion(order))]
+    far = polynomial(inverse, alternating) * sqrt(inverse * (1 / (2 * math.pi)))
     if scaled:
         near = near * exp(-size)
     else:
@@ -74,22 +75,30 @@ def modified(x: Node, order: int, scaled: bool) -> Node:
     return where(x < 0, -value, value) if order else value
 
 
+def waves(x: Node, order: int) -> tuple[Node, Node, Node]:
+    """What J and Y are made of far from zero, for positive x: the factors of the angle's cosine and sine in
+    J, and the angle."""
+    inverse = 1 / x
+    square = inverse * inverse
+    a = expansion(order)
+    even = polynomial(square, [a[2 * k] * (-1) ** k for k in range(len(a) // 2)])
+    odd = inverse * polynomial(square, [a[2 * k + 1] * (-1) ** k for k in range(len(a) // 2)])
+    return even, odd, x - math.pi * (2 * order + 1) / 4
+
+
+def first_kind_near(size: Node, order: int) -> Node:
+    """J_order of numbers from 0 to MEETING / 2."""
+    half = size * 0.5
+    near = polynomial(half * half, series(order, -1))
+    return near * half if order else near
+
+
 def first_kind(x: Node, order: int) -> Node:
     """J_order(x), for order 0 and 1."""
     size = abs(x)
-    half = size * 0.5
-    near = _polynomial(half * half, _series(order, -1))
-    if order:
-        near = near * half
-    inverse = 1 / size
-    square = inverse * inverse
-    a = _expansion(order)
-    even = _polynomial(square, [a[2 * k] * (-1) ** k for k in range(len(a) // 2)])
-    odd = inverse * _polynomial(square, [a[2 * k + 1] * (-1) ** k for k in range(len(a) // 2)])
-    angle = size - math.pi * (2 * order + 1) / 4
-    wave = cos(angle) * even - sin(angle) * odd
-    far = wave * sqrt(inverse * (2 / math.pi))
-    value = where(size < MEETING / 2, near, far)
+    even, odd, angle = waves(size, order)
+    far = (cos(angle) * even - sin(angle) * odd) * sqrt(1 / size * (2 / math.pi))
+    value = where(size < MEETING / 2, first_kind_near(size, order), far)
     return where(signbit(x), -value, value) if order else value
 
 
@@ -116,7 +125,7 @@ _register(aten.special_modified_bessel_i1.default, _modified(1, scaled=False))
 def _first_kind(order: int) -> Callable[[GraphLowering, TensorBox], TensorBox]:
     def lowering(ctx: GraphLowering, x: TensorBox) -> TensorBox:
         if ctx.out_dtype is torch.float64:
-            raise Refused("eager's values in float64 are off by up to 5e-7, and others would not agree")
+            raise Refused(INACCURATE.format("5e-7"))
         return ctx.elementwise(
             lambda v: first_kind(ctx.dag.to_dtype(v, torch.float64), order), x, compute=ctx.out_dtype
         )

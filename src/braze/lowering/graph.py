@@ -13,6 +13,7 @@ from torch.fx import GraphModule, Node
 from braze._torch.devices import HOST
 from braze._torch.provenance import source_of
 from braze._torch.random_calls import draws
+from braze._torch.schema import is_ordered_call
 from braze._torch.shapes import is_symbolic
 from braze._torch.tracing import promised_strides
 from braze.artifact.graph_call import GraphCall
@@ -34,7 +35,7 @@ from braze.lowering.calls import (
 from braze.lowering.casts import held
 from braze.lowering.promotion import Operand, operand
 from braze.lowering.refusals import refusal
-from braze.lowering.registry import EXTERNS, lowering_of
+from braze.lowering.registry import extern_of, lowering_of
 from braze.lowering.scalars import computed_number, number_type, stored_number
 from braze.lowering.sizes import SizeTable
 from braze.ops import dag as ops_dag
@@ -187,8 +188,10 @@ class GraphLowering:
         computed = computed_number(self)
         if computed is not None:
             return computed
-        if node.target in EXTERNS:
-            return call_extern(self, EXTERNS[node.target])
+        complex_types, extern = _complex_types(node), extern_of(called_by(node))
+        lowering = lowering_of(node.target, of_complex=bool(complex_types))
+        if extern is not None and lowering is None:
+            return call_extern(self, extern)
         refused = refusal(node.target, *torch.fx.node.map_arg((node.args, dict(node.kwargs)), _meta))
         if refused is not None:
             self.fallbacks.append((self.origin, refused))  # an error to come, so not one in strict mode
@@ -200,8 +203,6 @@ class GraphLowering:
             if isinstance(inner, Refused):
                 return self.fallback(inner.reason)
             return call_graphs(self, inner)
-        complex_types = _complex_types(node)
-        lowering = lowering_of(node.target, of_complex=bool(complex_types))
         if lowering is None and lowering_of(node.target) is not None:
             return self.fallback(f"{complex_types[0]} is not compiled")
         if lowering is None:
@@ -213,6 +214,8 @@ class GraphLowering:
                 self._plain.add(node)
                 return self._settle(node, result)
             except (Refused, ExpressionError) as declined:
+                if extern is not None:
+                    return call_extern(self, extern)
                 reason = str(declined)
             except BrazeError:
                 raise
@@ -526,9 +529,14 @@ def _tensors(value: Any) -> list[torch.Tensor]:
     return []
 
 
+def called_by(node: Node) -> Any:
+    """What a node calls: the operator itself, where it does so in order with others."""
+    return node.args[1] if is_ordered_call(node.target) else node.target
+
+
 def operator_name(node: Node) -> str:
     """``aten.add.Tensor``, or the function's name."""
     if node.op != "call_function":
         return node.op
-    target: Any = node.target
+    target: Any = called_by(node)
     return str(target) if not hasattr(target, "__module__") or hasattr(target, "_schema") else target.__name__

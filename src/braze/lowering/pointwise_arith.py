@@ -325,14 +325,6 @@ def pow_tensor(ctx: GraphLowering, x: Operand, exponent: TensorBox) -> TensorBox
     return ctx.elementwise(lambda v, e: v**e, x, exponent, compute=ctx.out_dtype)
 
 
-@lowers(aten.nextafter.default)
-def nextafter(ctx: GraphLowering, a: TensorBox, b: TensorBox) -> TensorBox:
-    """The next number of the same type after a, towards b."""
-    if ctx.out_dtype in (torch.float16, torch.bfloat16):
-        raise Refused("nextafter of half types")
-    return ctx.elementwise(lambda x, y: ctx.dag.op("nextafter", x, y), a, b, compute=ctx.out_dtype)
-
-
 @lowers(aten.ldexp.Tensor)
 def ldexp(ctx: GraphLowering, x: TensorBox, exponent: TensorBox) -> TensorBox:
     """x * 2 ** exponent, the power rounded to the exponent's type, as eager does: in float16 it overflows."""

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from braze._torch.schema import is_operator, operator_info
+
 Lowering = Callable[..., Any]
 F = TypeVar("F", bound=Lowering)
 
@@ -35,7 +37,8 @@ class Extern:
 
 
 EXTERNS: dict[Any, Extern] = {}
-"""Operators that are called whole by design. They do not count as fallbacks."""
+"""Operators that are called whole by design, unless their lowering takes the call; they are no fallbacks. By
+the operator, or by a name (``aten::sort``) for all of its overloads that write to no argument."""
 
 
 def lowers(*operators: Any) -> Callable[[F], F]:
@@ -71,9 +74,25 @@ def same_for_complex(*operators: Any) -> None:
 
 
 def calls_whole(reason: str, *operators: Any, out: Any = None, instead: Lowering | None = None) -> None:
-    """Declare operators that are externs by design; ``out`` is the out-variant of a single one."""
+    """Declare operators, or names, that are externs by design; ``out`` is the out-variant of a single one."""
     for operator in operators:
+        if operator in EXTERNS:
+            raise ValueError(f"{operator} is an extern already")
         EXTERNS[operator] = Extern(reason, out, instead)
+
+
+def extern_of(target: Any) -> Extern | None:
+    """Why a node's target is called whole by design, if it is."""
+    found = EXTERNS.get(target)
+    if found is not None or not is_operator(target):
+        return found
+    named = EXTERNS.get(target.name().partition(".")[0])
+    return None if named is None or operator_info(target).mutates else named
+
+
+def always_whole(target: Any) -> bool:
+    """Whether a node's target is called whole by design, whatever its arguments are."""
+    return target not in LOWERINGS and extern_of(target) is not None
 
 
 def lowering_of(target: Any, *, of_complex: bool = False) -> Lowering | None:

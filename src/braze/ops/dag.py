@@ -492,10 +492,11 @@ class Dag:
         return self.make("reduction", tuple(args), (kind, component, tuple(rvars)), dtype)
 
     def scan(self, kind: str, arg: Node, var: Symbol) -> Node:
-        """The inclusive scan of ``arg`` along ``var``."""
+        """The inclusive scan of ``arg`` along ``var``; positions are int64."""
         if kind not in SCANS:
             raise InternalError(f"no scan of kind {kind}")
-        return self.make("scan", (arg,), (kind, var.expr), arg.dtype)
+        dtype = torch.int64 if kind in ("last_max", "last_min") else arg.dtype
+        return self.make("scan", (arg,), (kind, var.expr), dtype)
 
     # -- rewriting --------------------------------------------------------------------------------------
     def rewrite(self, node: Node, args: tuple[Node, ...], attrs: tuple[object, ...]) -> Node:

@@ -25,10 +25,14 @@ def _beside(x: Node, value: NodeLike) -> Node:
     return value if isinstance(value, Node) else x.like(value)
 
 
+acos = _of_one("acos")
+ceil = _of_one("ceil")
 cos = _of_one("cos")
 erfc = _of_one("erfc")
 exp = _of_one("exp")
+erfinv = _of_one("erfinv")
 exp2 = _of_one("exp2")
+floor = _of_one("floor")
 isinf = _of_one("isinf")
 isnan = _of_one("isnan")
 log = _of_one("log")
@@ -38,6 +42,7 @@ signbit = _of_one("signbit")
 sin = _of_one("sin")
 sqrt = _of_one("sqrt")
 hypot = _of_two("hypot")
+trunc = _of_one("trunc")
 maximum = _of_two("maximum")
 minimum = _of_two("minimum")
 

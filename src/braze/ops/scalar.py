@@ -13,6 +13,7 @@ import torch
 
 from braze.ops import random
 from braze.ops.dtypes import integer_limits, is_float
+from braze.ops.recurrences import COEFFICIENTS
 
 Tensor = torch.Tensor
 
@@ -62,6 +63,31 @@ def _fma64(a: float, b: float, c: float) -> float:
         return float(exact)
     except OverflowError:
         return math.inf if exact > 0 else -math.inf
+
+
+def _recurrence(name: str) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """p_n of the recurrence ``name``, whose p_1 is ``first``."""
+
+    def value(x: Tensor, first: Tensor, n: Tensor) -> Tensor:
+        before, last = torch.ones_like(first), first.expand((x + first + n).shape)
+        for j in range(1, int(n.max()) if n.numel() else 0):
+            a, b, c = COEFFICIENTS[name](x, j)
+            following = fma(a, last, -(b * before)) / c
+            going_on = (j < n) & ~last.isnan()
+            before, last = torch.where(going_on, last, before), torch.where(going_on, following, last)
+        return last
+
+    return value
+
+
+def _greatest_divisor(a: Tensor, b: Tensor) -> Tensor:
+    """By Euclid's algorithm on absolute values, of which the least integer has none."""
+    a, b = a.abs(), b.abs()
+    while bool((a != 0).any()):
+        going_on = a != 0
+        rest = FUNCTIONS["fmod"](b, torch.where(going_on, a, 1))
+        a, b = torch.where(going_on, rest, a), torch.where(going_on, a, b)
+    return b
 
 
 FUNCTIONS: dict[str, Callable[..., Tensor]] = {
@@ -134,6 +160,10 @@ FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "digamma": torch.digamma,
     "pow": torch.pow,
     "atan2": torch.atan2,
+    "igamma": torch.special.gammainc,
+    "igammac": torch.special.gammaincc,
+    "gcd": _greatest_divisor,
+    **{name: _recurrence(name) for name in COEFFICIENTS},
     "rand": random.rand,
     "randn": random.randn,
     "randint64": random.randint64,
@@ -196,4 +226,18 @@ def scan(kind: str, x: Tensor, axis: int) -> Tensor:
         return x.cumsum(axis, dtype=x.dtype)
     if kind == "prod":
         return x.cumprod(axis, dtype=x.dtype)
-    return x.cummax(axis).values if kind == "max" else x.cummin(axis).values
+    if kind == "logsumexp":
+        return x.logcumsumexp(axis)
+    running = x.cummax(axis) if kind in ("max", "last_max") else x.cummin(axis)
+    return running.indices if kind.startswith("last") else running.values
+
+
+_REDUCED = {"mul": "prod", "maximum": "amax", "minimum": "amin"}
+
+
+def combine(operation: str, memory: Tensor, index: Tensor, value: Tensor) -> None:
+    """Join ``value`` to ``memory`` at ``index``, some of which may be the same, one after the other."""
+    if operation == "add":
+        memory.index_add_(0, index, value)
+    else:
+        memory.scatter_reduce_(0, index, value, _REDUCED[operation])

@@ -20,6 +20,8 @@ What the table leaves open, torch's function of the same name decides, and these
 - Sums and products may be associated in any way, but in one way that does not depend on the number of
   threads.
 - All values of a stage are computed, at each point, before its stores; the stores then happen in order.
+- The recurrences of orthogonal polynomials are those of :mod:`braze.ops.recurrences`, whose sums are rounded
+  once; n is rounded towards zero, and no value depends on how many steps others take.
 - Random operations are defined in :mod:`braze.ops.random`.
 """
 
@@ -36,7 +38,8 @@ Result = Literal["same", "bool", "explicit"]
 class OpDef:
     """One operation. ``result``: ``same`` type as the operands, ``bool``, or ``explicit`` (given by the
     node). ``flops``: operations of floating-point arithmetic on one element, an fma being two; those of a
-    function are counted in the instructions that a float32 takes, and a float64 takes somewhat more.
+    function are counted in the instructions that a float32 takes, and a float64 takes somewhat more; of a
+    recurrence, one step counts.
     Comparing, selecting and converting is free.
     """
 
@@ -135,6 +138,12 @@ def _rows() -> list[OpDef]:
     row("digamma", 1, "float", "same", 60, 95)
     row("pow", 2, "float", "same", 40, 57)
     row("atan2", 2, "float", "same", 40, 24)
+    row("igamma igammac", 2, "float", "same", 300, 400, "incomplete gamma functions P and Q of (a, x)")
+    row("gcd", 2, "int", "same", 60, 0, "Euclid's algorithm on absolute values; of two zeros, 0")
+    steps = "args: (x, p_1, n); p_n of the recurrence, n < 2^63; p_1 up to n = 1; the first NaN stays"
+    row("chebyshev hermite_he", 3, "float", "same", 60, 4, steps)
+    row("hermite_h", 3, "float", "same", 60, 6, steps)
+    row("laguerre legendre", 3, "float", "same", 60, 9, steps)
     # random: Philox-4x32-10, args (seed, offset), both int64
     row("rand", 2, "int", "explicit", 30, 0, "float32 from Philox(seed, offset): uniform [0, 1)")
     row("randn", 2, "int", "explicit", 30, 57, "float32 from Philox(seed, offset): normal")
@@ -177,5 +186,9 @@ REDUCTIONS: dict[str, ReductionDef] = {
 """argmax and argmin take (value, position) and give the least position of an extremum, a NaN counting as the
 extremum, as torch does."""
 
-SCANS = ("sum", "prod", "max", "min")
-STORE_MODES = ("set", "atomic_add")
+SCANS = {"sum": 1, "prod": 1, "max": 1, "min": 1, "last_max": 1, "last_min": 1, "logsumexp": 64}
+"""The kinds of scans, with the flops of each element. last_max and last_min give the position along the
+scan of the last extremum so far, a NaN being the extremum: what cummax and cummin do."""
+COMBINING = {"atomic_add": "add", "atomic_mul": "mul", "atomic_max": "maximum", "atomic_min": "minimum"}
+"""The modes of stores to what is there already, with the operation that combines the two."""
+STORE_MODES = ("set", *COMBINING)

@@ -10,7 +10,7 @@ import torch
 from braze.codegen.llvm.builder import FunctionBuilder, Value, constant
 from braze.codegen.llvm.convert import convert, register_type
 from braze.codegen.llvm.math_ops import emit_math
-from braze.codegen.llvm.vecmath.integer import divide, floor_divide
+from braze.codegen.llvm.vecmath.integer import divide, floor_divide, greatest_divisor
 from braze.codegen.program.grammar import Const
 from braze.errors import CodegenError
 from braze.ops.dtypes import HALF_TYPES, is_float
@@ -96,6 +96,8 @@ def compute(
         return _float_division(fb, op, args) if is_float(dtype) else _int_division(fb, op, args, dtype)
     if op in ("shl", "shr"):
         return _shift(fb, op, args, dtype)
+    if op == "gcd":
+        return greatest_divisor(fb, *args, signed=dtype is not torch.uint8)
     if op in ("rand", "randn", "randint64") or is_float(dtype):
         return emit_math(fb, op, args)
     raise CodegenError(f"no machine code for {op} of {dtype}", node=op)

@@ -9,7 +9,17 @@ from dataclasses import dataclass
 
 from braze.codegen.llvm.builder import FunctionBuilder, Type, Value
 
-__all__ = ["DOUBLE", "SINGLE", "Format", "format_of", "horner", "int_bits", "sign_of", "through_double"]
+__all__ = [
+    "DOUBLE",
+    "SINGLE",
+    "Format",
+    "format_of",
+    "horner",
+    "int_bits",
+    "iterate",
+    "sign_of",
+    "through_double",
+]
 
 
 @dataclass(frozen=True)
@@ -82,6 +92,39 @@ def horner(fb: FunctionBuilder, x: Value, coefficients: Sequence[float]) -> Valu
 def int_bits(fb: FunctionBuilder, x: Value) -> Value:
     """The bit pattern of a float value, as integers."""
     return fb.bitcast(x, Type(format_of(x).integer, x.type.lanes))
+
+
+def iterate(
+    fb: FunctionBuilder,
+    states: Sequence[Value],
+    active: Value,
+    step: Callable[[Value, Sequence[Value]], tuple[Sequence[Value], Value]],
+) -> list[Value]:
+    """The states after as many steps as each lane needs: a loop while any lane is active.
+
+    ``active``: i1, the lanes that take the first step. ``step`` is given the number of the step (a scalar
+    i64, from 1 on) and the states; it returns the next ones, and the lanes that shall go on if they are
+    active. A lane that is not keeps its states, so that no lane depends on its neighbours.
+    """
+    body, done = fb.block("step"), fb.block("step.end")
+    before = fb.current
+    first = fb.const(Type("i64"), 1)
+    fb.cond_br(fb.any(active), body, done)
+    fb.place(body)
+    number = fb.phi(first.type, (first, before))
+    lanes = fb.phi(active.type, (active, before))
+    held = [fb.phi(v.type, (v, before)) for v in states]
+    following, go_on = step(number, held)
+    chosen = [fb.select(lanes, new, old) for new, old in zip(following, held, strict=True)]
+    remaining = fb.and_(lanes, go_on)
+    latch = fb.current
+    number.add(fb.add(number, 1), latch)
+    lanes.add(remaining, latch)
+    for phi, value in zip(held, chosen, strict=True):
+        phi.add(value, latch)
+    fb.cond_br(fb.any(remaining), body, done)
+    fb.place(done)
+    return [fb.phi(v.type, (v, before), (value, latch)) for v, value in zip(states, chosen, strict=True)]
 
 
 def sign_of(fb: FunctionBuilder, x: Value) -> Value:

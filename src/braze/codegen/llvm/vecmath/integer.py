@@ -1,15 +1,17 @@
-"""Integer division that never traps, rounded towards zero or down.
+"""Integer division that never traps, rounded towards zero or down; the greatest common divisor.
 
 A file of its own: each family of functions has one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from braze.codegen.llvm.builder import FunctionBuilder, Value
+from braze.codegen.llvm.vecmath.common import iterate
 
-__all__ = ["Division", "divide", "floor_divide"]
+__all__ = ["Division", "divide", "floor_divide", "greatest_divisor"]
 
 
 class Division(NamedTuple):
@@ -50,3 +52,18 @@ def floor_divide(fb: FunctionBuilder, a: Value, b: Value) -> Division:
     # The remainder is not 0 and has not the divisor's sign.
     off = fb.and_(fb.icmp("ne", remainder, zero), fb.icmp("slt", fb.xor(remainder, b), zero))
     return Division(fb.sub(quotient, fb.zext(off, a.type.elem)), fb.add(remainder, fb.select(off, b, zero)))
+
+
+def greatest_divisor(fb: FunctionBuilder, a: Value, b: Value, *, signed: bool = True) -> Value:
+    """The greatest common divisor of a and b by Euclid's algorithm, on absolute values if ``signed``; MIN has
+    none and stays negative."""
+    zero = fb.zero(a.type)
+    if signed:
+        a, b = (fb.select(fb.icmp("slt", v, zero), fb.sub(zero, v), v) for v in (a, b))
+
+    def step(_number: Value, states: Sequence[Value]) -> tuple[Sequence[Value], Value]:
+        divisor, other = states
+        rest = divide(fb, other, fb.select(fb.icmp("eq", divisor, zero), 1, divisor), signed=signed).remainder
+        return (rest, divisor), fb.icmp("ne", rest, zero)
+
+    return iterate(fb, (a, b), fb.icmp("ne", a, zero), step)[1]

@@ -23,6 +23,10 @@ from braze.inspect.fuzz.operators import Gives, Operator, Rounding
 
 __all__ = ["ROWS"]
 
+WIDE = ("float32", "float64")
+POLYNOMIALS = """hermite_polynomial_h hermite_polynomial_he laguerre_polynomial_l legendre_polynomial_p
+chebyshev_polynomial_t chebyshev_polynomial_u chebyshev_polynomial_v chebyshev_polynomial_w"""
+
 _OTHER = Either((Like(), Scalar()))
 _NUMBER = Either((Like(dtypes=NUMERIC), Scalar("if")))
 _NONZERO = Either((Like(dtypes=NUMERIC, check=nonzero), Scalar("if", 1, 4)))
@@ -35,6 +39,15 @@ def _functions(
     """Functions of torch of one argument."""
     return [
         Operator(name, f"torch.{name}({{0}})", (operand,), gives, rounding, sharp=sharp, weight=0.6)
+        for name in words.split()
+    ]
+
+
+def _special(words: str) -> list[Operator]:
+    """Functions of torch.special of a positive argument."""
+    operand = T(WIDE, check=positive)
+    return [
+        Operator(name, f"torch.special.{name}({{0}})", (operand,), "same", "loose", weight=0.1)
         for name in words.split()
     ]
 
@@ -166,17 +179,65 @@ ROWS: tuple[Operator, ...] = (
         sharp=True,
         weight=0.5,
     ),
-    Operator("nan_to_num", "torch.nan_to_num({0}, nan={1})", (T(), Scalar("f"))),
+    Operator(
+        "nan_to_num",
+        "torch.nan_to_num({0}, nan={1}, posinf={2}, neginf={3})",
+        (T(), Scalar("f"), Scalar("f"), Scalar("f")),
+    ),
+    # the greatest number of float64 is not the greatest of another type
+    Operator("nan_to_greatest", "torch.nan_to_num({0}, nan={1})", (T(), Scalar("f")), sharp=True, bits=True),
     Operator("signbit", "torch.signbit({0})", (T(NUMERIC, check=no_nan),), "bool", sharp=True),
     Operator("logit", "torch.logit({0}, eps={1})", (T(), OneOf((None, 0.1, 1e-6))), "float", "loose"),
     Operator(
         "polygamma",
         "torch.polygamma({1}, {0})",
-        (T(FLOAT, check=positive), Int(1, 2)),
+        (T(FLOAT, check=positive), Int(0, 4)),
         "same",
         "loose",
         weight=0.3,
     ),
+    Operator(
+        "zeta",
+        "torch.special.zeta({0} + 1.5, {1})",
+        (T(WIDE, check=positive), Like(dtypes=WIDE, check=positive)),
+        "promoted",
+        "loose",
+        weight=0.3,
+    ),
+    *(
+        Operator(
+            name,
+            f"torch.{name}({{0}}, {{1}})",
+            (T(FLOAT, check=positive), Like(dtypes=None, check=positive)),
+            "same",
+            "loose",
+            weight=0.3,
+        )
+        for name in ("igamma", "igammac")
+    ),
+    *_special("modified_bessel_k0 modified_bessel_k1"),
+    *_special("scaled_modified_bessel_k0 scaled_modified_bessel_k1"),
+    Operator("ndtri", "torch.special.ndtri(torch.sigmoid({0}))", (T(WIDE),), "same", "loose", weight=0.3),
+    *(
+        Operator(
+            name,
+            f"torch.special.{name}({{0}}, {{1}})",
+            (T(WIDE, check=moderate), Int(-1, 14)),
+            "same",
+            "loose",
+            weight=0.1,
+        )
+        for name in POLYNOMIALS.split()
+    ),
+    Operator(
+        "polynomial_of_degrees",
+        "torch.special.legendre_polynomial_p(torch.tanh({0}), {1})",
+        (T(WIDE), Like(dtypes=("int32", "int64"), check=moderate)),
+        "same",
+        "loose",
+        weight=0.3,
+    ),
+    Operator("frexp", "torch.frexp({0})[1]", (T(FLOAT),), "any", sharp=True, weight=0.3),
     Operator("xlogy", "torch.xlogy({0}, {1})", (T(), _OTHER), "float", "loose"),
     Operator("atan2", "torch.atan2({0}, {1})", (T(), Like()), "float", "loose", sharp=True),
     Operator("hypot", "torch.hypot({0}, {1})", (T(FLOAT), Like(dtypes=None)), "same", "loose"),
@@ -191,9 +252,7 @@ ROWS: tuple[Operator, ...] = (
         "any",
         "loose",
     ),
-    Operator(
-        "nextafter", "torch.nextafter({0}, {1})", (T(("float32", "float64")), Like(dtypes=None)), sharp=True
-    ),
+    Operator("nextafter", "torch.nextafter({0}, {1})", (T(FLOAT), Like(dtypes=None)), sharp=True),
     # comparisons, logic, bits
     *_comparisons(),
     Operator(
