@@ -22,6 +22,8 @@ _NATIVE = {**COMPLEX_LOWERINGS, **LOWERINGS}
 RELEASE = ".".join(torch.__version__.split(".")[:2])
 """Of PyTorch: each has other operators."""
 
+_NATIVE = {**COMPLEX_LOWERINGS, **LOWERINGS}
+
 _HEAD = """# Operators
 
 What becomes of each operator of ATen's that writes to no argument, in PyTorch {release}. `python dev.py
