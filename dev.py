@@ -120,7 +120,8 @@ def pytest(arguments: list[str]) -> int:
     env.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", BRAZE_LLVM_WORKERS="1")
     side_by_side = ("-n", max(2, min(cores(), 8)), "--dist", "worksteal")
     say("tests")
-    rest = run(PYTHON, "-m", "pytest", "-q", *side_by_side, "-m", "not serial", *arguments, env=env)
+    slowest = () if arguments else ("--durations=20",)
+    rest = run(PYTHON, "-m", "pytest", "-q", *side_by_side, *slowest, "-m", "not serial", *arguments, env=env)
     nothing_collected = 5
     statuses = {alone, rest}
     return max(statuses - {nothing_collected}, default=nothing_collected)

@@ -36,7 +36,10 @@ ALLOWED = {
 }
 """Files that may say such a word, with the reason; paths in the package."""
 
-OF_PYTORCH = re.compile(r"_scaled_dot_product_flash_attention_for_cpu(_backward)?")
+OF_PYTORCH = re.compile(
+    r"_scaled_dot_product_flash_attention_for_cpu(_backward)?"
+    r"|_(weight_int4pack_mm|convert_weight_to_int4pack)_for_cpu|int4mm_packed_weight_cpu"
+)
 """Operators whose names hold one."""
 
 

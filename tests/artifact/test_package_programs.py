@@ -263,3 +263,50 @@ def test_arguments_that_share_memory_in_the_example(tmp_path: Path) -> None:
     for found, expected in zip(loaded(ours, other), source.module()(theirs, other), strict=True):
         torch.testing.assert_close(found, expected)
     torch.testing.assert_close(ours, theirs)
+
+
+def windows_of_one(self: Any, x: torch.Tensor) -> torch.Tensor:
+    x.unfold(0, 1, 2).add_(10)
+    return x + 0
+
+
+def windows_of_two(self: Any, x: torch.Tensor) -> torch.Tensor:
+    y = x * 1
+    y.unfold(-1, 2, 2)[1:].mul_(3)
+    return y
+
+
+@pytest.mark.parametrize("dims", [None, ({0: Dim.AUTO, 1: Dim.AUTO},)], ids=["static", "dynamic"])
+@pytest.mark.parametrize("body", [windows_of_one, windows_of_two])
+def test_what_is_not_in_a_window_that_is_written_to_stays(tmp_path: Path, body: Any, dims: Any) -> None:
+    program = Program(body)
+    x = torch.randn(5, 7)
+    source = export(program, (x.clone(),), dynamic_shapes={"args": dims} if dims else None)
+    package = braze.aot_load(braze.aot_compile(source, tmp_path / "windows.pt2"))
+    for size in ((5, 7), (8, 5), (4, 9))[: 3 if dims else 1]:
+        given, expected = torch.ones(size), torch.ones(size)
+        assert torch.equal(package(given), program(expected))
+        assert torch.equal(given, expected)
+
+
+def test_a_stride_that_does_not_count_decides_nothing(tmp_path: Path) -> None:
+    """PyTorch gives equal strides of the example one symbol, also where one is of a dimension of size 1."""
+    row, square = torch.zeros(8).as_strided((1, 5), (10, 1)), torch.arange(48.0).as_strided((5, 5), (1, 10))
+    program = Program(lambda self, x, y: y)
+    dims = {"args": ({1: Dim.AUTO}, {0: Dim.AUTO, 1: Dim.AUTO})}
+    source = export(program, (row, square), dynamic_shapes=dims)
+    package = braze.aot_load(braze.aot_compile(source, tmp_path / "strides.pt2"))
+    for size, strides in (((5, 5), (1, 10)), ((12, 12), (1, 24)), ((4, 6), (1, 12))):
+        other = torch.arange(400.0).as_strided(size, strides)
+        found = package(row, other)
+        assert torch.equal(found, other) and found.stride() == strides
+
+
+def test_no_tensor_is_copied_to_strides_by_which_its_elements_share_memory(tmp_path: Path) -> None:
+    expanded = torch.arange(4.0).expand(3, 4)
+    source = export(Program(lambda self, x: x * 2), (expanded,))
+    package = braze.aot_load(braze.aot_compile(source, tmp_path / "expanded.pt2"))
+    assert torch.equal(package(expanded), expanded * 2)
+    x = torch.randn(3, 4)
+    result = outcome(package, (x,))
+    assert isinstance(result, BrazeError) or torch.equal(result, x * 2)

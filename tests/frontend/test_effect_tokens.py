@@ -13,7 +13,7 @@ from torch import Tensor, linalg
 
 from tests.frontend.memory_entries import real
 
-pytestmark = pytest.mark.filterwarnings("ignore::braze.errors.BrazeWarning")
+pytestmark = pytest.mark.filterwarnings("error::braze.errors.BrazeWarning")
 
 Fn = Callable[..., Any]
 

@@ -131,6 +131,16 @@ def test_elementwise_operators(operator: OpOverload, types: tuple[torch.dtype, .
             assert (strides(result), result.dtype) == (strides(expected), expected.dtype), described
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64, torch.int64])
+@pytest.mark.parametrize("size", [(), (3, 1), (2, 3, 4)], ids=str)
+def test_powers_of_two(dtype: torch.dtype, size: tuple[int, ...]) -> None:
+    for x, exponents in itertools.product(
+        _orders(*size) if len(size) > 1 else [torch.ones(())], _orders(2, 3, 4)
+    ):
+        expected = torch.ldexp(x.to(dtype), exponents)
+        assert strides(traced(torch.ops.aten.ldexp.Tensor, [x.to(dtype), exponents])) == strides(expected)
+
+
 # -- indexing -----------------------------------------------------------------------------------------------
 def _orders(*size: int) -> list[torch.Tensor]:
     """Integers, zero all, in every order of the dimensions, with gaps, and repeated."""

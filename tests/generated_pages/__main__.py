@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.generated_pages import grammar, walk
+from tests.generated_pages import grammar, operators, walk
 from tests.source_tree import ROOT
 
-PAGES: dict[str, Callable[[], str]] = {"grammar.md": grammar.page, "walk.md": walk.page}
+PAGES: dict[str, Callable[[], str]] = {
+    "grammar.md": grammar.page,
+    "operators.md": operators.page,
+    "walk.md": walk.page,
+}
 
 
 def main() -> None:

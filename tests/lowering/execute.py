@@ -13,6 +13,7 @@ from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import braze.lowering.families  # noqa: F401  fills the registry
+from braze._torch.native import reinterpret_bytes
 from braze._torch.number_functions import NUMBER_FUNCTIONS
 from braze._torch.schema import is_operator, operator_info
 from braze.config import Config
@@ -23,8 +24,8 @@ from braze.ir.externs import (
     ComputeNumber,
     ConcatKernel,
     ExternKernel,
+    ExternKernelAlloc,
     ExternKernelOut,
-    FallbackKernel,
     ItemRef,
     MultiOutput,
     TensorRef,
@@ -101,6 +102,8 @@ class Execution:
         size = [self.number(e) for e in layout.sizes]
         stride = [self.number(e) for e in layout.strides]
         memory = self.memory[storage]
+        if layout.dtype is not memory.dtype:
+            return reinterpret_bytes(memory, layout.dtype, size, stride, self.number(layout.offset))
         return memory.as_strided(size, stride, memory.storage_offset() + self.number(layout.offset))
 
     def allocate(self, name: str, layout: Layout) -> None:
@@ -136,10 +139,11 @@ class Execution:
     def compute(self, op: ComputedBuffer) -> None:
         read, written = referenced([op.stage])
         args = []
+        memories: dict[str, torch.Tensor] = {}
         symbols = set()
         for name in sorted(read | written):
             role = "inout" if name in read and name in written else "out" if name in written else "in"
-            memory = self.memory[name]
+            memory = memories[name] = _as_numbers(self.memory[name])
             args.append(BufferArg(name, memory.dtype, role, Expr(()) + memory.numel()))
         for v in (*op.stage.vars, *op.stage.rvars):
             symbols |= v.size.free_symbols
@@ -148,7 +152,7 @@ class Execution:
         for store in op.stage.stores:
             symbols |= {s for s in store.index.free_symbols if s.name in self.sizes}
         kernel = Kernel(op.name, (), (op.stage,), tuple(args), tuple(sorted(symbols, key=lambda s: s.name)))
-        interpret(kernel, {b.name: self.memory[b.name] for b in args}, self.sizes)
+        interpret(kernel, memories, self.sizes)
 
     def call(self, op: ExternKernel) -> None:
         args, kwargs = map_leaves(op.args, self.leaf), map_leaves(op.kwargs, self.leaf)
@@ -163,13 +167,18 @@ class Execution:
             if isinstance(result, MultiOutput):
                 for step in result.path:
                     part = part[step]
-            if isinstance(op, FallbackKernel):
+            if isinstance(op, ExternKernelAlloc):
                 for symbol, name, dim in op.binds:
                     if name == result.name:
                         self.sizes[symbol] = part.shape[dim]
             assert [self.number(s) for s in result.layout.strides] == list(part.stride()) or part.numel() < 2
             extent = self.number(result.layout.extent)
             self.memory[result.name] = part.as_strided((extent,), (1,), part.storage_offset())
+
+
+def _as_numbers(memory: torch.Tensor) -> torch.Tensor:
+    """The elements that kernels see in memory: of a complex tensor the parts."""
+    return torch.view_as_real(memory).view(-1) if memory.is_complex() else memory
 
 
 def run(fn: Callable[..., Any], *inputs: Any, symbolic: bool = False, strict: bool = False) -> list[Any]:

@@ -57,6 +57,7 @@ CALLS: dict[str, Call] = {
     "_softmax_backward_data": lambda t: aten._softmax_backward_data(_row(t), _row(t), 0, t),
     "_log_softmax_backward_data": lambda t: aten._log_softmax_backward_data(_row(t), _row(t), 0, t),
     "clamp": lambda t: aten.clamp(_row(t), _row(t), _row(t)),
+    "logcumsumexp": _unary("logcumsumexp", 0),
     "glu": _unary("glu", 0),
     "lerp": _binary("lerp", 0.5),
     "addcmul": lambda t: aten.addcmul(_row(t), _row(t), _row(t)),

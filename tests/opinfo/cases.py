@@ -217,7 +217,7 @@ def _sample(verdict: Verdict, sample: _Sample, backend: str) -> str:
     result, error, stats = _compiled(sample, backend, strict=True)
     verdict.graphs += stats.graphs
     reasons = [str(fallback) for fallback in stats.fallbacks]
-    reasons += [f"{name}: called in ATen" for name in stats.foreign_externs]
+    reasons += [f"{name}: called in ATen" for name in stats.undeclared_externs]
     values = sample.values and not sample.random
     if error is not None and backend == "braze":
         strict_error = describe(error)

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from braze.ops.dag import Dag, Node
 from braze.ops.dtypes import HALF_TYPES, compute_dtype, is_float, is_integer
 from braze.ops.kernel import BufferArg, Kernel, Role, Stage, Store
+from braze.ops.vocabulary import COMBINING
 from braze.runtime.checks import Check
 from braze.runtime.expr import Expr, Symbol, as_expr, product
 
@@ -477,7 +478,8 @@ def scans(draw: Any, specials: bool = False) -> Case:
     m = Maker(draw, specials=specials)
     loops = m.loops("i", 0, draw(st.integers(1, 2)))
     dtype = m.pick((*FLOATS, torch.int64, torch.int32))
-    kind = m.pick(("sum", "max", "min", "prod") if is_integer(dtype) else ("sum", "max", "min"))
+    kinds = ("sum", "max", "min", "last_max", "last_min")
+    kind = m.pick((*kinds, "prod") if is_integer(dtype) else (*kinds, "logsumexp"))
     value = m.load(loops, dtype)
     pool = [m.unsigned_zero(m.dag.scan(kind, value, loops[-1])), value]
     m.grow(pool, draw(st.integers(0, 2)))
@@ -487,7 +489,7 @@ def scans(draw: Any, specials: bool = False) -> Case:
 
 @st.composite
 def scatters(draw: Any, specials: bool = False) -> Case:
-    """Additions to elements that are found at run time, several of which may be one."""
+    """Values joined to elements that are found at run time, several of which may be one."""
     m = Maker(draw, specials=specials)
     loops = m.loops("i", 0, draw(st.integers(1, 2)))
     dtype = m.pick((*FLOATS, torch.int64, torch.int32))
@@ -498,7 +500,7 @@ def scatters(draw: Any, specials: bool = False) -> Case:
     index = m.dag.check_index(position, n, wrap=True, error=INDEX_CHECK)
     name = m.buffer("inout", dtype, as_expr(n))
     mask = m.condition(loops) if m.chance(25) else None
-    store = Store(name, index, m.load(loops, dtype), "atomic_add", mask)
+    store = Store(name, index, m.load(loops, dtype), m.pick(tuple(COMBINING)), mask)
     return m.kernel((), [Stage(loops, (), (store,))])
 
 

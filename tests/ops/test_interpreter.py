@@ -135,7 +135,7 @@ def test_a_reduction_over_nothing_gives_its_identity(kind: str) -> None:
         assert evaluate(dag, value, {"x": torch.zeros(0, dtype=dtype)}, 2, (none,)).tolist() == [expected] * 2
 
 
-@pytest.mark.parametrize("kind", ["sum", "prod", "max", "min"])
+@pytest.mark.parametrize("kind", ["sum", "prod", "max", "min", "last_max", "last_min"])
 def test_scans_are_torchs(kind: str) -> None:
     x = torch.randint(-3, 4, (5,))
     dag = Dag()
@@ -145,6 +145,8 @@ def test_scans_are_torchs(kind: str) -> None:
         "prod": x.cumprod(0),
         "max": x.cummax(0).values,
         "min": x.cummin(0).values,
+        "last_max": x.cummax(0).indices,
+        "last_min": x.cummin(0).indices,
     }
     assert torch.equal(scanned, reference[kind])
 

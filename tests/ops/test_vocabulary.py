@@ -98,7 +98,7 @@ def test_the_range_of_every_operation_of_integers_holds_its_values(op: str) -> N
 
 
 def test_reductions_and_scans_are_counted_and_have_components() -> None:
-    assert set(SCANS) <= set(REDUCTIONS)
+    assert all(flops >= 0 for flops in SCANS.values())
     assert all(row.components and row.flops >= 0 for row in REDUCTIONS.values())
 
 

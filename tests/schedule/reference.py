@@ -19,8 +19,8 @@ from braze.ir.externs import (
     ComputeNumber,
     ConcatKernel,
     ExternKernel,
+    ExternKernelAlloc,
     ExternKernelOut,
-    FallbackKernel,
     ItemRef,
     NumberBuffer,
     TensorRef,
@@ -103,7 +103,7 @@ class ReferenceRun:
             op.target(*args, **kwargs, out=self._leaf(TensorRef(result, result.layout)))
             return
         self._take(op.pattern, op.target(*args, **kwargs))
-        if isinstance(op, FallbackKernel):
+        if isinstance(op, ExternKernelAlloc):
             for symbol, name, dim in op.binds:
                 self.sizes[symbol] = self.storages[name].shape[dim]
 

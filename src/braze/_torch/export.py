@@ -46,6 +46,7 @@ __all__ = [
     "surely_fails",
     "value_range",
     "walked",
+    "with_graph",
     "worded",
 ]
 
@@ -133,7 +134,7 @@ def _without_tokens(program: ExportedProgram) -> ExportedProgram:
             inputs.append(spec)
     gm.recompile()
     without = ExportGraphSignature(inputs, [spec for _, spec in kept])
-    return _with_graph(program, gm, program.range_constraints, without)
+    return with_graph(program, gm, program.range_constraints, without)
 
 
 def _with_checks_kept(program: ExportedProgram) -> ExportedProgram:
@@ -144,7 +145,7 @@ def _with_checks_kept(program: ExportedProgram) -> ExportedProgram:
     gm = copied(program.graph_module)
     for node in gm.graph.find_nodes(op="call_function", target=silent):
         node.target, node.args = said, (*node.args, "Expected Tensor with single nonzero value, but got zero")
-    return _with_graph(program, gm, program.range_constraints)
+    return with_graph(program, gm, program.range_constraints)
 
 
 def _with_memory_apart(program: ExportedProgram) -> ExportedProgram:
@@ -172,10 +173,10 @@ def _with_memory_apart(program: ExportedProgram) -> ExportedProgram:
                     device=value.device,
                     requires_grad=value.requires_grad,
                 )
-    return _with_graph(program, gm, program.range_constraints)
+    return with_graph(program, gm, program.range_constraints)
 
 
-def _with_graph(
+def with_graph(
     program: ExportedProgram,
     gm: GraphModule,
     ranges: Mapping[Any, Any],
@@ -316,7 +317,7 @@ def rebased(program: ExportedProgram, facts: Mapping[str, SymbolFacts | int]) ->
         if "val" in node.meta:
             node.meta["val"] = tree_map(converted, node.meta["val"])
     ranges = {symbols[s.name]: r for s, r in program.range_constraints.items() if str(s) in symbols}
-    return _with_graph(program, made, {} if facts else ranges)
+    return with_graph(program, made, {} if facts else ranges)
 
 
 @dataclass(frozen=True)

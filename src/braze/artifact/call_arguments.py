@@ -200,7 +200,13 @@ class Checks:
                 continue
             strides = tuple(e.evaluate(numbers) for e in item.spec.strides)
             tensor = leaves[leaf]
-            fixed[leaf] = restrided(tensor, strides)
+            try:
+                fixed[leaf] = restrided(tensor, strides)
+            except InputMismatchError as overlapping:
+                raise InputMismatchError(
+                    f"the package was not made for this {self.paths[leaf]}: {overlapping.what}",
+                    hint="export the program with such an argument",
+                ) from error
             if fixed[leaf] is not tensor:
                 changed = True
                 if item.mutated:

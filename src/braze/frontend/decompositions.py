@@ -55,7 +55,6 @@ KEPT: Mapping[str, str] = {
     "select_scatter": "its result has the strides of its argument, gaps included, and its lowering is a copy",
     "std": "it is computed in float64, so that no square overflows",
     "std_mean": "the same",
-    "_chunk_cat": "made for collectives, which take it whole",
 }
 
 _ALSO = (
@@ -158,6 +157,7 @@ _RESULTS: Mapping[Any, tuple[layouts.Rule | None, ...]] = {
     aten.native_batch_norm.default: (_format(0),),
     aten.native_group_norm.default: (_format(0),),
     aten.repeat.default: (layouts.contiguous,),
+    aten.put.default: (layouts.preserved(0),),
     aten.roll.default: (layouts.of_roll,),
     aten.binary_cross_entropy.default: (_elementwise(0),),
     aten.index.Tensor: (layouts.of_index,),

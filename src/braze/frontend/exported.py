@@ -25,6 +25,7 @@ from braze.errors import PackageError
 from braze.frontend.decompositions import decompositions
 from braze.frontend.passes import effects, empties
 from braze.frontend.passes.pipeline import run_passes
+from braze.frontend.windows import with_writable_windows
 
 __all__ = ["Prepared", "parameters_of", "prepare"]
 
@@ -62,6 +63,9 @@ def prepare(program: ExportedProgram, config: Config) -> Prepared:
     """The graph that is compiled, as AOTAutograd would make it for inference."""
     given = [node.meta.get("val") for node in program.graph.find_nodes(op="placeholder")]
     before = _names_of_sizes(program, given)
+    gm = with_writable_windows(program.graph_module)
+    if gm is not program.graph_module:
+        program = export.with_graph(program, gm, program.range_constraints)
     program, assumed = export.decomposed(program, decompositions(config))
     gm = tracing.copied(program.graph_module)
     placeholders = gm.graph.find_nodes(op="placeholder")

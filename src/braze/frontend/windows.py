@@ -1,6 +1,6 @@
 """Writes through `unfold`. PyTorch's functionalisation takes what lies between windows, and behind the last
-one, for zero once a window was written to. So in a graph of Dynamo's such windows are made of views whose
-writes it knows: slices and dimensions taken apart."""
+one, for zero once a window was written to. So in a graph of Dynamo's, or of an exported program's, such
+windows are made of views whose writes it knows: slices and dimensions taken apart."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 from torch.fx import Graph, GraphModule, Node
+from torch.fx.node import map_arg
 
 from braze._torch.schema import bind
 from braze._torch.tracing import copied
 from braze.errors import LoweringError
-from braze.frontend.writes import reaches, written_by
+from braze.frontend.writes import reaches, value_of, written_by
 
 __all__ = ["with_writable_windows"]
 
@@ -55,7 +56,7 @@ def _value(argument: Any) -> Any:
     """What the trace has for a node; a number as it is."""
     if not isinstance(argument, Node):
         return argument
-    return argument.meta.get("example_value", argument.meta.get("val"))
+    return value_of(argument)
 
 
 def _window(node: Node) -> tuple[Any, Any, Any]:
@@ -70,22 +71,30 @@ def _replace(graph: Graph, node: Node) -> None:
     dim, size, step = _window(node)
     width, stride, length = _value(size), _value(step), _value(x).shape[dim]
     dim = dim % _value(x).ndim
+
+    def call(target: Any, *args: Any) -> Node:
+        made = graph.call_function(target, args)
+        if "val" in node.meta:  # of an exported program, whose nodes all have one
+            made.meta["val"] = target(*map_arg(args, _value))
+        return made
+
     with graph.inserting_before(node):
         if width == 1:
-            last = graph.call_function(aten.slice.Tensor, (x, dim, 0, None, step))
-            found = graph.call_method("unsqueeze", (last, -1))
+            last = call(aten.slice.Tensor, x, dim, 0, None, step)
+            found = call(aten.unsqueeze.default, last, -1)
         else:
             if stride > width and (length - width) // stride * stride + stride > length:
                 raise LoweringError(
                     "it writes to windows with gaps between them, and no whole gap follows the last one"
                 )
-            total = graph.call_method("size", (x, dim))
-            count = graph.call_function(operator.sub, (total, size))
-            count = graph.call_function(operator.floordiv, (count, step))
-            count = graph.call_function(operator.add, (count, 1))
-            whole = graph.call_method("narrow", (x, dim, 0, graph.call_function(operator.mul, (count, step))))
-            parts = graph.call_method("unflatten", (whole, dim, (count, step)))
-            window = graph.call_method("narrow", (parts, dim + 1, 0, size))
-            found = graph.call_method("movedim", (window, dim + 1, -1))
+            total = call(aten.sym_size.int, x, dim)
+            count = call(operator.sub, total, size)
+            count = call(operator.floordiv, count, step)
+            count = call(operator.add, count, 1)
+            end = call(operator.mul, count, step)
+            whole = call(aten.slice.Tensor, x, dim, 0, end)
+            parts = call(aten.unflatten.int, whole, dim, (count, step))
+            window = call(aten.slice.Tensor, parts, dim + 1, 0, size)
+            found = call(aten.movedim.int, window, dim + 1, -1)
     node.replace_all_uses_with(found)
     graph.erase_node(node)

@@ -26,7 +26,7 @@ from braze.fuser.fallback import stats
 from braze.fuser.function import FusedFunction
 from braze.fuser.kernel import KernelSpec, kernel_specs
 from braze.lowering import families as families  # fills the registry of lowerings
-from braze.lowering.registry import EXTERNS, lowering_of
+from braze.lowering.registry import always_whole, lowering_of
 
 __all__ = [
     "FusionNode",
@@ -217,7 +217,7 @@ class _Fusable(OperatorSupportBase):
         if is_operator(target):
             if operator_info(target).is_view or effects_of(target):
                 return False
-            if target in EXTERNS or str(target).split(".")[1] in _PRODUCTS:
+            if always_whole(target) or str(target).split(".")[1] in _PRODUCTS:
                 return False
             return lowering_of(target) is not None or takes_apart(target)
         if target in _VIEWS:

@@ -20,7 +20,7 @@ from braze.ir.externs import ExternKernel
 from braze.ops.dag import IndirectSymbol, Node
 from braze.ops.dtypes import is_float
 from braze.ops.kernel import Kernel, Stage
-from braze.ops.vocabulary import OPS, REDUCTIONS
+from braze.ops.vocabulary import OPS, REDUCTIONS, SCANS
 from braze.runtime.expr import Expr, ExprLike, Symbol, as_expr
 
 __all__ = ["Cost", "extern_cost", "kernel_cost"]
@@ -80,11 +80,12 @@ def _stage_flops(kernel: Kernel, stage: Stage, known: Mapping[Symbol, int]) -> i
             if is_float(value.dtype):
                 along = frozenset(node.attrs[2]) if node.op == "reduction" else frozenset()  # type: ignore[call-overload]
                 points = _points((value.free | node.free | along) & loops, known)
-                total += REDUCTIONS[str(node.attrs[0])].flops * points
+                kind = str(node.attrs[0])
+                total += (SCANS[kind] if node.op == "scan" else REDUCTIONS[kind].flops) * points
         elif is_float(node.dtype):
             total += OPS[node.op].flops * _points(node.free & loops, known)
     for store in stage.stores:
-        if store.mode == "atomic_add" and is_float(store.value.dtype):
+        if store.mode != "set" and is_float(store.value.dtype):
             total += _points(loops, known)
     return total
 

@@ -100,7 +100,7 @@ class TensorBox:
         buffer = content if isinstance(content, Buffer) else content.buffer
         layout = content.layout
         index = layout.index([as_expr(i) for i in indices])
-        node = dag.load(buffer.storage, index, layout.dtype)
+        node = dag.load(buffer.storage, index, layout.dtype)  # a complex index counts pairs, like its layout
         return dag.to_dtype(node, compute_dtype(layout.dtype))
 
     def __str__(self) -> str:

@@ -142,21 +142,13 @@ class ExternKernelOut(ExternKernel):
 
 @dataclass(eq=False)
 class ExternKernelAlloc(ExternKernel):
-    """An operator that allocates its own results."""
-
-    __str__ = ExternKernel.__str__
-
-
-@dataclass(eq=False)
-class FallbackKernel(ExternKernelAlloc):
-    """An operator that Braze cannot compile, run as eager PyTorch runs it; ``reason`` says why.
+    """An operator that allocates its own results.
 
     ``mutated``: storages that it writes by its schema. What its results may share, ``Graph.sharing`` knows.
     ``effects``: of the operator.
     ``binds``: (symbol, result name, dimension) where sizes are known only once it has run.
     """
 
-    reason: str = ""
     mutated: set[str] = field(default_factory=set)
     effects: Effect = Effect.NONE
     binds: list[tuple[str, str, int]] = field(default_factory=list)
@@ -169,6 +161,15 @@ class FallbackKernel(ExternKernelAlloc):
 
     def writes(self) -> set[str]:
         return super().writes() | self.mutated
+
+
+@dataclass(eq=False)
+class FallbackKernel(ExternKernelAlloc):
+    """An operator that Braze cannot compile, run as eager PyTorch runs it; ``reason`` says why."""
+
+    reason: str = ""
+
+    __str__ = ExternKernel.__str__
 
 
 @dataclass(eq=False)

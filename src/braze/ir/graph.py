@@ -17,6 +17,7 @@ from braze.ir.externs import ItemRef, MutationOutput, TensorRef, tensor_of
 from braze.ir.loops import Loops, Pointwise, Scatter, Sizes, loop_indices
 from braze.ir.views import BaseView, PermuteView, SqueezeView, UnfoldView, UnsqueezeView, View
 from braze.ops.dag import Dag, Node
+from braze.ops.dtypes import PARTS
 from braze.runtime.expr import Expr
 from braze.runtime.spec import Layout, TensorSpec, tensor_spec
 
@@ -220,13 +221,14 @@ class Graph:
             return None
         if own.data.dtype is not target.dtype or own.data.size != target.sizes:
             return None
-        here = target.index(loop_indices(target.sizes))
+        at = target.index(loop_indices(target.sizes))
+        here = (at * 2, at * 2 + 1) if target.dtype in PARTS else (at,)
         stack, seen = [own.data.value], {own.data.value.id}
         if not self._storages_read(own.data.value).isdisjoint(self.sharing(storage) - {storage}):
             return None
         while stack:
             node = stack.pop()
-            if node.op == "load" and node.buffer == storage and node.index != here:
+            if node.op == "load" and node.buffer == storage and node.index not in here:
                 return None
             for i in node.inputs:
                 if i.id not in seen and storage in self._reads[i.id]:

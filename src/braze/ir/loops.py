@@ -15,7 +15,7 @@ import torch
 
 from braze._torch.devices import HOST, is_host
 from braze.ops.dag import Dag, Node
-from braze.ops.dtypes import SHORT
+from braze.ops.dtypes import PARTS, short_name
 from braze.ops.kernel import Stage, Store
 from braze.ops.printer import print_values
 from braze.runtime.expr import ONE, ZERO, Expr, ExprLike, Symbol, as_expr
@@ -60,8 +60,14 @@ class Loops:
         return ()
 
     def stage(self, dag: Dag, buffer: str, index: Callable[[Sequence[Expr]], Expr]) -> Stage:
-        """The loops as a stage that stores every element to ``buffer`` at ``index(indices)``."""
+        """The loops as a stage that stores every element to ``buffer`` at ``index(indices)``; a complex one
+        as two elements of its memory."""
         value = dag.to_dtype(self.value, self.dtype)
+        if self.dtype in PARTS:
+            at = index(self.indices) * 2
+            real, imag = dag.parts(value)
+            stores = (Store(buffer, at, real), Store(buffer, at + 1, imag, continues=True))
+            return Stage(self.vars, self.rvars, stores)
         return Stage(self.vars, self.rvars, (Store(buffer, index(self.indices), value),))
 
     @property
@@ -71,7 +77,7 @@ class Loops:
     def __str__(self) -> str:
         size = ", ".join(map(str, self.size))
         on = "" if is_host(self.device) else f" on {self.device}"
-        return f"{self.kind} {SHORT[self.dtype]}[{size}]{on}\n{print_values([self.value])}"
+        return f"{self.kind} {short_name(self.dtype)}[{size}]{on}\n{print_values([self.value])}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,6 +147,11 @@ class Scatter(Loops):
     __str__ = Loops.__str__
 
     def stage(self, dag: Dag, buffer: str, index: Callable[[Sequence[Expr]], Expr]) -> Stage:
-        value = dag.to_dtype(self.value, self.dtype)
-        store = Store(buffer, self.target, value, self.mode, self.mask)  # type: ignore[arg-type]
-        return Stage(self.vars, (), (store,))
+        values, places = [dag.to_dtype(self.value, self.dtype)], [self.target]
+        if self.dtype in PARTS:
+            values, places = [*dag.parts(values[0])], [self.target * 2, self.target * 2 + 1]
+        stores = [
+            Store(buffer, place, value, self.mode, self.mask, continues=part > 0)  # type: ignore[arg-type]
+            for part, (place, value) in enumerate(zip(places, values, strict=True))
+        ]
+        return Stage(self.vars, (), tuple(stores))

@@ -9,6 +9,7 @@ from itertools import pairwise
 
 from msgspec.structs import replace
 
+from braze.ops.dtypes import PARTS
 from braze.runtime.expr import ONE, ZERO, Expr, ExprLike, product
 from braze.runtime.spec import Layout, contiguous_strides, exprs
 
@@ -220,6 +221,29 @@ class View(BaseView):
             local = contiguous_strides([self.size[d] for d in new_dims])
             stride.extend(s * innermost for s in local)
         return with_geometry(old, self.size, stride, old.offset)
+
+
+@dataclass(frozen=True)
+class ComplexAsReal(BaseView):
+    """The two parts of complex numbers along a new last dimension. Only memory can be seen so: an element of
+    a complex tensor is one value."""
+
+    def layout(self, old: Layout) -> Layout | None:
+        strides = [*(step * 2 for step in old.strides), ONE]
+        return replace(with_geometry(old, self.size, strides, old.offset * 2), dtype=PARTS[old.dtype])
+
+
+@dataclass(frozen=True)
+class RealAsComplex(BaseView):
+    """The last dimension, of two elements next to each other, as complex numbers."""
+
+    def layout(self, old: Layout) -> Layout | None:
+        places = (*old.strides[:-1], old.offset)
+        halves = [e // 2 for e in places]
+        if old.strides[-1] != ONE or any(half * 2 != e for half, e in zip(halves, places)):
+            return None
+        dtype = next(c for c, part in PARTS.items() if part is old.dtype)
+        return replace(with_geometry(old, self.size, halves[:-1], halves[-1]), dtype=dtype)
 
 
 def reshape_groups(old: Sequence[Expr], new: Sequence[Expr]) -> list[tuple[list[int], list[int]]]:

@@ -24,7 +24,6 @@ from braze.artifact.graph_call import GRAPHS_OF, GraphCall
 from braze.ir.boxes import TensorBox
 from braze.ir.buffers import Buffer
 from braze.ir.externs import (
-    ExternKernel,
     ExternKernelAlloc,
     ExternKernelOut,
     FallbackKernel,
@@ -55,39 +54,35 @@ def call_extern(ctx: GraphLowering, extern: Extern) -> Any:
     better = extern.instead(ctx) if extern.instead is not None else None
     if better is not None:
         return better
-    args, kwargs = stored_args(ctx, ctx.node.args, ctx.node.kwargs)
     example = ctx.example
-    name = ctx.graph.operation_name()
     if extern.out is not None and isinstance(example, torch.Tensor):
         layout = _layout(ctx, example)
         nbytes = (layout.extent * layout.dtype.itemsize).constant
         if layout.is_dense and (nbytes is None or nbytes >= MIN_PLANNED_BYTES):
+            args, kwargs = stored_args(ctx, ctx.node.args, ctx.node.kwargs)
+            name = ctx.graph.operation_name()
             result = Buffer(ctx.graph.buffer_name(), layout)
-            kernel: ExternKernel = ExternKernelOut(
-                name, extern.out, args, kwargs, [result], origins=[ctx.origin]
-            )
+            kernel = ExternKernelOut(name, extern.out, args, kwargs, [result], origins=[ctx.origin])
             ctx.graph.add_operation(kernel)
             return TensorBox.of(result)
-    results, tree, pattern = _results(ctx, example, name)
-    kernel = ExternKernelAlloc(name, ctx.node.target, args, kwargs, results, pattern, origins=[ctx.origin])
-    ctx.graph.add_operation(kernel)
-    return map_leaves(tree, lambda leaf: _taken(ctx, leaf))
+    return _called(ctx, ctx.node.target, ctx.node.args)
 
 
 def call_fallback(ctx: GraphLowering, reason: str) -> Any:
     """Run the current node as eager PyTorch runs it, honouring what its schema says of writing and
     aliasing."""
-    return _called(ctx, reason, ctx.node.target, ctx.node.args)
+    return _called(ctx, ctx.node.target, ctx.node.args, reason)
 
 
 def call_graphs(ctx: GraphLowering, call: GraphCall) -> Any:
     """Run the current node, which chooses from graphs or repeats them, with these compiled."""
     places = GRAPHS_OF[call.operator]
     given = tuple([argument for place, argument in enumerate(ctx.node.args) if place not in places])
-    return _called(ctx, "its graphs are compiled", call, given)
+    return _called(ctx, call, given, "its graphs are compiled")
 
 
-def _called(ctx: GraphLowering, reason: str, target: Any, given: Any) -> Any:
+def _called(ctx: GraphLowering, target: Any, given: Any, reason: str | None = None) -> Any:
+    """A call of ``target``, a fallback where there is a reason for one."""
     ordered = is_ordered_call(target)
     example = ctx.example
     if ordered:
@@ -99,17 +94,12 @@ def _called(ctx: GraphLowering, reason: str, target: Any, given: Any) -> Any:
         ctx.graph.flush(storage)
     name = ctx.graph.operation_name()
     results, tree, pattern = _results(ctx, example, name)
-    kernel = FallbackKernel(
-        name,
-        target,
-        args,
-        kwargs,
-        results,
-        pattern,
-        origins=[ctx.origin],
-        reason=reason,
-        mutated=mutated,
-        effects=Effect.ALL if isinstance(target, GraphCall) else effects_of(target),
+    effects = Effect.ALL if isinstance(target, GraphCall) else effects_of(target)
+    call = (name, target, args, kwargs, results, pattern)
+    kernel = (
+        ExternKernelAlloc(*call, origins=[ctx.origin], mutated=mutated, effects=effects)
+        if reason is None
+        else FallbackKernel(*call, origins=[ctx.origin], mutated=mutated, effects=effects, reason=reason)
     )
     if aliases:
         ctx.graph.share([r.name for r in results], aliases)

@@ -12,7 +12,7 @@ from braze.ir.externs import ConcatKernel
 from braze.ir.loops import Loops
 from braze.lowering.casts import copied, keep_strides
 from braze.lowering.promotion import Scalar, number
-from braze.lowering.registry import EXTERNS, lowers
+from braze.lowering.registry import always_whole, lowers
 from braze.lowering.views import clamped, position
 from braze.ops.dag import Node, cost, loads
 from braze.ops.dtypes import compute_dtype
@@ -71,7 +71,7 @@ def _is_cheap(x: TensorBox) -> bool:
 
 
 def _feeds_loops(ctx: GraphLowering) -> bool:
-    return all(user.op == "call_function" and user.target not in EXTERNS for user in ctx.node.users)
+    return all(user.op == "call_function" and not always_whole(user.target) for user in ctx.node.users)
 
 
 def _chosen(ctx: GraphLowering, pieces: Sequence[TensorBox], dim: int) -> TensorBox:

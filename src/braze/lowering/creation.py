@@ -95,6 +95,7 @@ def _whole(value: Scalar) -> Expr:
     """A number as an integer expression. Raises ``Refused`` where only the running graph knows it."""
     if isinstance(value, Node):
         raise Refused("a range of integers between symbolic floating-point numbers")
+    assert not isinstance(value, complex)
     return value if isinstance(value, Expr) else as_expr(int(value))
 
 

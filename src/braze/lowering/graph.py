@@ -13,6 +13,7 @@ from torch.fx import GraphModule, Node
 from braze._torch.devices import HOST
 from braze._torch.provenance import source_of
 from braze._torch.random_calls import draws
+from braze._torch.schema import is_ordered_call
 from braze._torch.shapes import is_symbolic
 from braze._torch.tracing import promised_strides
 from braze.artifact.graph_call import GraphCall
@@ -34,12 +35,12 @@ from braze.lowering.calls import (
 from braze.lowering.casts import held
 from braze.lowering.promotion import Operand, operand
 from braze.lowering.refusals import refusal
-from braze.lowering.registry import EXTERNS, lowering_of
+from braze.lowering.registry import extern_of, lowering_of
 from braze.lowering.scalars import computed_number, number_type, stored_number
 from braze.lowering.sizes import SizeTable
 from braze.ops import dag as ops_dag
-from braze.ops.dtypes import compute_dtype, is_supported
-from braze.ops.vocabulary import OPS
+from braze.ops.dtypes import PARTS, compute_dtype, is_supported
+from braze.ops.vocabulary import NODES
 from braze.runtime.checks import Check
 from braze.runtime.engines import kind_for
 from braze.runtime.expr import ZERO, Expr, as_expr, known_less, product
@@ -98,6 +99,7 @@ class GraphLowering:
         self._env: dict[Node, Any] = {}
         self._position = 0
         self._devices: dict[torch.device, bool] = {}
+        self._plain: set[Node] = set()  # results of our own, negated and conjugated at once
         self._in_memory = written_tensors(gm) | tensors_with_views_outside(gm)
 
     # -- the walk ---------------------------------------------------------------------------------------
@@ -186,8 +188,10 @@ class GraphLowering:
         computed = computed_number(self)
         if computed is not None:
             return computed
-        if node.target in EXTERNS:
-            return call_extern(self, EXTERNS[node.target])
+        complex_types, extern = _complex_types(node), extern_of(called_by(node))
+        lowering = lowering_of(node.target, of_complex=bool(complex_types))
+        if extern is not None and lowering is None:
+            return call_extern(self, extern)
         refused = refusal(node.target, *torch.fx.node.map_arg((node.args, dict(node.kwargs)), _meta))
         if refused is not None:
             self.fallbacks.append((self.origin, refused))  # an error to come, so not one in strict mode
@@ -199,15 +203,19 @@ class GraphLowering:
             if isinstance(inner, Refused):
                 return self.fallback(inner.reason)
             return call_graphs(self, inner)
-        lowering = lowering_of(node.target)
+        if lowering is None and lowering_of(node.target) is not None:
+            return self.fallback(f"{complex_types[0]} is not compiled")
         if lowering is None:
             return self.fallback("no lowering for this operator")
         reason = self.forced.get(node.name) or self._unsupported_types(node)
         if reason is None:
             try:
                 result = lowering(self, *self.args_of(node.args), **self.args_of(node.kwargs))
+                self._plain.add(node)
                 return self._settle(node, result)
             except (Refused, ExpressionError) as declined:
+                if extern is not None:
+                    return call_extern(self, extern)
                 reason = str(declined)
             except BrazeError:
                 raise
@@ -286,11 +294,13 @@ class GraphLowering:
             for tensor in _tensors(value.meta.get("val")):
                 if tensor.device.type != self.graph.device:
                     return f"it has tensors on {tensor.device} and on {self.graph.device}"
-                if not is_supported(tensor.dtype):
+                if not is_supported(tensor.dtype) and tensor.dtype not in PARTS:
                     return f"{tensor.dtype} is not compiled"
                 if tensor.layout is not torch.strided or not self._compiles_for(tensor.device):
                     return f"{tensor.layout} tensors on {tensor.device} are not compiled"
-                if tensor.is_neg() or tensor.is_conj():  # its memory holds other numbers than it does
+                lazily = tensor.is_neg() or tensor.is_conj()
+                if lazily and value is not node and value not in self._plain:
+                    # its memory holds other numbers than it does
                     return "tensors that are negated or conjugated lazily are not compiled"
         return None
 
@@ -308,7 +318,7 @@ class GraphLowering:
     def _worth_storing(self, value: ops_dag.Node, users: int) -> bool:
         cost = reads = 0
         for n in _first(value, 256):
-            cost += OPS[n.op].cost
+            cost += NODES[n.op].cost
             reads += n.op == "load"
         if reads > MAX_LOADS:
             return True
@@ -409,7 +419,7 @@ class GraphLowering:
         shared = product(size[varying[-1] + 1 :]).bounds()[0]
         if shared is not None and shared >= MIN_SHARED_RUN:
             return
-        if sum(OPS[n.op].cost for n in _first(box.content.value, 256)) >= MULTI_USE_COST:
+        if sum(NODES[n.op].cost for n in _first(box.content.value, 256)) >= MULTI_USE_COST:
             self.graph.realize(box)
 
     def elementwise(
@@ -505,6 +515,12 @@ def _device(node: Node) -> str:
     return HOST
 
 
+def _complex_types(node: Node) -> list[torch.dtype]:
+    """The complex types among a node's tensors, its results and its arguments."""
+    values = [tensor for one in (node, *node.all_input_nodes) for tensor in _tensors(one.meta.get("val"))]
+    return [tensor.dtype for tensor in values if tensor.is_complex()]
+
+
 def _tensors(value: Any) -> list[torch.Tensor]:
     if isinstance(value, torch.Tensor):
         return [value]
@@ -513,9 +529,14 @@ def _tensors(value: Any) -> list[torch.Tensor]:
     return []
 
 
+def called_by(node: Node) -> Any:
+    """What a node calls: the operator itself, where it does so in order with others."""
+    return node.args[1] if is_ordered_call(node.target) else node.target
+
+
 def operator_name(node: Node) -> str:
     """``aten.add.Tensor``, or the function's name."""
     if node.op != "call_function":
         return node.op
-    target: Any = node.target
+    target: Any = called_by(node)
     return str(target) if not hasattr(target, "__module__") or hasattr(target, "_schema") else target.__name__

@@ -49,7 +49,7 @@ def _may_move(target: Any, source: Any) -> bool:
     the graph would come to share it."""
     if not isinstance(target, Node) or not isinstance(source, Node) or target.op != "placeholder":
         return False
-    return sum(map(_may_write, target.users)) == 1 and not _leaves(source)
+    return sum(map(_may_write, target.users)) == 1 and not leaves_graph(source)
 
 
 def _may_write(node: Node) -> bool:
@@ -59,10 +59,10 @@ def _may_write(node: Node) -> bool:
     return info.mutates or info.is_view
 
 
-def _leaves(node: Node) -> bool:
+def leaves_graph(node: Node) -> bool:
     """Whether the memory of ``node`` leaves the graph."""
     return any(
         user.op == "output"
-        or (is_operator(user.target) and operator_info(user.target).is_view and _leaves(user))
+        or (is_operator(user.target) and operator_info(user.target).is_view and leaves_graph(user))
         for user in node.users
     )

@@ -37,21 +37,29 @@ _ACCEPTED: tuple[tuple[Dtypes, str], ...] = (
         """_adaptive_avg_pool2d _batch_norm_no_update _batch_norm_with_update _fused_rms_norm _log_softmax
         _log_softmax_backward_data _native_batch_norm_legit _native_batch_norm_legit_functional
         _native_batch_norm_legit_no_training _prelu_kernel _prelu_kernel_backward _safe_softmax _softmax
-        _softmax_backward_data batch_norm_backward binary_cross_entropy
-        binary_cross_entropy_with_logits
+        _softmax_backward_data batch_norm_backward binary_cross_entropy binary_cross_entropy_with_logits
         binary_cross_entropy_backward celu cudnn_batch_norm elu elu_backward frac gelu gelu_backward glu
         glu_backward grid_sampler_2d grid_sampler_3d hardshrink hardsigmoid hardsigmoid_backward hardswish
-        hardswish_backward hardtanh_backward leaky_relu leaky_relu_backward lerp log_sigmoid_backward
-        log_sigmoid_forward logit_backward max_unpool2d max_unpool3d mish mish_backward native_batch_norm
-        native_batch_norm_backward native_group_norm native_group_norm_backward native_layer_norm
-        native_layer_norm_backward nll_loss_forward nll_loss2d_forward nll_loss_backward nll_loss2d_backward
-        reflection_pad1d_backward reflection_pad2d_backward reflection_pad3d_backward
-        replication_pad1d_backward replication_pad2d_backward replication_pad3d_backward rrelu_with_noise
-        sigmoid_backward silu silu_backward soft_margin_loss soft_margin_loss_backward softplus
-        softplus_backward softshrink std std_mean tanh_backward uniform normal normal_functional exponential
-        cauchy upsample_linear1d upsample_trilinear3d native_dropout var var_mean""",
+        hardswish_backward hardtanh_backward histc leaky_relu leaky_relu_backward lerp
+        log_sigmoid_backward log_sigmoid_forward logcumsumexp logit_backward max_unpool2d max_unpool3d
+        mish mish_backward native_batch_norm native_batch_norm_backward native_group_norm
+        native_group_norm_backward native_layer_norm native_layer_norm_backward nll_loss_forward
+        nll_loss2d_forward nll_loss_backward nll_loss2d_backward reflection_pad1d_backward
+        reflection_pad2d_backward reflection_pad3d_backward replication_pad1d_backward
+        replication_pad2d_backward replication_pad3d_backward rrelu_with_noise sigmoid_backward silu
+        silu_backward soft_margin_loss soft_margin_loss_backward softplus softplus_backward softshrink std
+        std_mean tanh_backward uniform normal normal_functional exponential cauchy upsample_linear1d
+        upsample_trilinear3d native_dropout var var_mean""",
     ),
-    (WIDE, "_cdist_forward _euclidean_dist multi_margin_loss multilabel_margin_loss_forward"),
+    (
+        WIDE,
+        "_histogramdd_bin_edges _histogramdd_from_bin_cts _histogramdd_from_bin_tensors histogram",
+    ),
+    (
+        WIDE,
+        "_cdist_forward _euclidean_dist _pdist_backward _pdist_forward multi_margin_loss"
+        " multilabel_margin_loss_forward",
+    ),
     (
         WIDE | INTEGERS | BOOL,
         """special_airy_ai special_bessel_j0 special_bessel_j1 special_bessel_y0 special_bessel_y1
@@ -61,8 +69,8 @@ _ACCEPTED: tuple[tuple[Dtypes, str], ...] = (
     ),
     (
         FLOATING | INTEGERS,
-        """abs addmv argmax argmin bucketize ceil dot floor linalg_cross mv mvlgamma reflection_pad1d
-        reflection_pad2d reflection_pad3d relu round searchsorted threshold
+        """abs addmv argmax argmin bucketize ceil dot floor index_reduce linalg_cross mv mvlgamma
+        reflection_pad1d reflection_pad2d reflection_pad3d relu round searchsorted threshold
         threshold_backward trace trunc vdot""",
     ),
     (

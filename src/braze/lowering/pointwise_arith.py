@@ -287,6 +287,7 @@ def pow_scalar(ctx: GraphLowering, x: TensorBox, exponent: Scalar) -> TensorBox:
     """x ** exponent: by multiplication, square roots and reciprocals where eager does so."""
     if ctx.out_dtype is torch.bool:
         raise Refused("powers of booleans")
+    assert not isinstance(exponent, complex)
     if isinstance(exponent, (Expr, Node)):
         if not is_float(ctx.out_dtype):
             raise Refused("a symbolic power of integers")

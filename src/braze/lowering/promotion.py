@@ -11,13 +11,13 @@ from braze._torch.state import default_dtype
 from braze.ir.boxes import TensorBox
 from braze.lowering.casts import converted, held
 from braze.ops.dag import Node
-from braze.ops.dtypes import compute_dtype, is_float, is_integer
+from braze.ops.dtypes import compute_dtype, is_float
 from braze.runtime.expr import Expr
 
 if TYPE_CHECKING:
     from braze.lowering.graph import GraphLowering
 
-Scalar = bool | int | float | Expr | Node
+Scalar = bool | int | float | complex | Expr | Node
 """A number: known, or an expression of sizes, or a value without loop variables (of float64 or bool)."""
 Operand = TensorBox | Scalar
 NodeFn = Callable[..., Node]
@@ -27,6 +27,8 @@ def scalar_type(value: object) -> torch.dtype:
     """The type of a Python number, as a tensor operation sees it."""
     if isinstance(value, bool) or (isinstance(value, Node) and value.dtype is torch.bool):
         return torch.bool
+    if isinstance(value, complex):
+        return default_dtype().to_complex()
     return default_dtype() if isinstance(value, (float, Node)) else torch.int64
 
 
@@ -34,7 +36,7 @@ def result_type(*operands: Operand | None) -> torch.dtype:
     """The type in which an operation on ``operands`` is done: ``torch.result_type`` of any number of them.
 
     Tensors with dimensions come before those without, and these before numbers; what comes later counts
-    only where it is of a higher category (bool, integer, floating).
+    only where it is of a higher category (bool, integer, floating, complex).
     """
     ranks: list[torch.dtype | None] = [None, None, None]
     for x in operands:
@@ -54,9 +56,15 @@ def result_type(*operands: Operand | None) -> torch.dtype:
 def _combine(higher: torch.dtype | None, lower: torch.dtype | None) -> torch.dtype | None:
     if higher is None or lower is None:
         return lower if higher is None else higher
-    if is_float(higher) or (is_integer(higher) and not is_float(lower)):
+    if _category(higher) >= _category(lower):
         return higher
     return torch.promote_types(higher, lower)
+
+
+def _category(dtype: torch.dtype) -> int:
+    if dtype is torch.bool:
+        return 0
+    return 3 if dtype.is_complex else 2 if is_float(dtype) else 1
 
 
 def number(ctx: GraphLowering, value: Scalar, dtype: torch.dtype) -> Node:
@@ -105,4 +113,4 @@ def dims_of(dims: int | Sequence[int] | None, ndim: int) -> list[int]:
 
 def nonzero(v: Node) -> Node:
     """``v != 0`` as a boolean."""
-    return v if v.dtype is torch.bool else v.ne(0)
+    return v.dag.to_dtype(v, torch.bool) if v.dtype.is_complex else v if v.dtype is torch.bool else v.ne(0)

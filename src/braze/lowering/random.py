@@ -39,11 +39,6 @@ def _draw(ctx: GraphLowering) -> TensorBox:
     return TensorBox.of(result)
 
 
-calls_whole(
-    "the derivative of a sampler: a series of its own for each element",
-    torch.ops.aten._standard_gamma_grad.default,
-    torch.ops.aten._dirichlet_grad.default,
-)
 calls_whole("it draws from torch's generator, once for a whole graph", prims.seeds, instead=_draw)
 
 

@@ -267,11 +267,71 @@ def sliced(a: Arguments) -> Sequence[Any]:
 
 def added_rows(a: Arguments) -> str | None:
     x, source, index = a["self"], a["source"], a["index"]
-    if not x.ndim or not source.ndim:
-        return None
-    sizes = list(x.shape)
-    sizes[a["dim"]] = index.shape[0] if index.ndim else 1
-    return f"a source of shape {tuple(source.shape)}" if _unequal(a, source.shape, sizes) else None
+    count, sizes = index.numel(), list(x.shape)
+    if x.ndim:
+        sizes[a["dim"]] = count
+    wrong = index.ndim > 1 or _unequal(a, source.shape, sizes) or (not x.ndim and a.holds(count != 1))
+    return f"a source of shape {tuple(source.shape)}" if wrong else None
+
+
+def reduced_kind(a: Arguments) -> str | None:
+    kind = a["reduce"]
+    return None if kind in ("prod", "mean", "amax", "amin") else f"reduce={kind!r}"
+
+
+def boolean_mean(a: Arguments) -> str | None:
+    return "a mean of booleans" if a["reduce"] == "mean" and a["self"].dtype is torch.bool else None
+
+
+def segments(a: Arguments) -> str | None:
+    """Of `segment_reduce`: lengths or offsets of another shape, or none."""
+    x, lengths, offsets, axis = a["data"], a.get("lengths"), a.get("offsets"), a["axis"]
+    given = lengths if lengths is not None else offsets
+    if given is None or a.get("indices") is not None:
+        return "segments without lengths or offsets"
+    fits = axis == given.ndim - 1 and x.ndim > axis and not _unequal(a, given.shape[:-1], x.shape[:axis])
+    known = a["reduce"] in ("sum", "mean", "prod", "max", "min")
+    typed = is_float(x.dtype) and is_integer(given.dtype)
+    fine = fits and known and typed and not a.holds(given.numel() == 0)
+    return None if fine else f"segments of shape {tuple(given.shape)}"
+
+
+def span_of_bins(a: Arguments) -> str | None:
+    low, high = a["min"], a["max"]
+    return None if -math.inf < low <= high < math.inf else f"bins from {low} to {high}"
+
+
+def grid_of_bins(a: Arguments) -> str | None:
+    """Of histograms: bins, weights, or ranges that do not fit."""
+    x, bins, weight, ends = a["self"], a["bins"], a.get("weight"), a.get("range")
+    each = [bins] if isinstance(bins, (int, Tensor)) else bins
+    numbers = [b for b in each if isinstance(b, int)]
+    edges = [b for b in each if isinstance(b, Tensor)]
+    if any(n <= 0 for n in numbers) or any(t.ndim != 1 or t.dtype is not x.dtype for t in edges):
+        return "such bins"
+    if any(a.holds(t.shape[0] < 2) for t in edges):
+        return "no bins"
+    alone = isinstance(bins, (int, Tensor))
+    if not alone and (x.ndim < 2 or a.holds(x.shape[-1] != len(each))):
+        return f"{len(each)} rows of bins for points of shape {tuple(x.shape)}"
+    if isinstance(weight, Tensor):
+        points = x.numel() if alone else math.prod(x.shape[:-1])
+        shaped = alone or not _unequal(a, weight.shape, x.shape[:-1])
+        if weight.dtype is not x.dtype or not shaped or a.holds(weight.numel() != points):
+            return f"weights of {weight.dtype} and shape {tuple(weight.shape)}"
+    if ends is not None:
+        pairs = list(zip(ends[::2], ends[1::2], strict=False))
+        if len(ends) != 2 * len(each) or not all(-math.inf < low <= high < math.inf for low, high in pairs):
+            return f"bins over {ends}"
+    return None
+
+
+def put_elements(a: Arguments) -> str | None:
+    """Of `put`: another number of elements than there are places, or none to replace."""
+    x, index, source = a["self"], a["index"], a["source"]
+    if a.holds(index.numel() != source.numel()):
+        return f"{source.numel()} elements for {index.numel()} places"
+    return "places among no elements" if a.holds(x.numel() == 0) else None
 
 
 def stored_values(a: Arguments) -> str | None:

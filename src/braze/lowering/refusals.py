@@ -71,7 +71,11 @@ RULES: Mapping[Any, tuple[rules.Rule, ...]] = {
     aten.index_fill: (rules.held("value", by=rules.of_input), rules.typed("index", torch.int64)),
     aten.scatter: (rules.held("value", by=rules.of_input), rules.typed("index", torch.int64, torch.int32)),
     aten.scatter_add: (rules.typed("index", torch.int64, torch.int32), rules.differing("self", "src")),
-    aten.scatter_reduce: (rules.typed("index", torch.int64, torch.int32), rules.differing("self", "src")),
+    aten.scatter_reduce: (
+        rules.typed("index", torch.int64, torch.int32),
+        rules.differing("self", "src"),
+        rules.boolean_mean,
+    ),
     aten.constant_pad_nd: (rules.held("value", by=rules.of_input),),
     aten.where: (rules.held("other", "self", by=rules.beside),),
     # numbers that are computed with
@@ -148,9 +152,33 @@ RULES: Mapping[Any, tuple[rules.Rule, ...]] = {
         rules.added_rows,
     ),
     aten.index_copy: (rules.typed("index", torch.int64), rules.differing("self", "source")),
+    aten.index_reduce: (
+        rules.typed("index", torch.int64, torch.int32),
+        rules.differing("self", "source"),
+        rules.added_rows,
+        rules.reduced_kind,
+    ),
+    aten.put: (
+        rules.typed("index", torch.int64),
+        rules.differing("self", "source"),
+        rules.put_elements,
+    ),
     aten.gather: (rules.typed("index", torch.int64, torch.int32),),
     aten.take: (rules.typed("index", torch.int64),),
     aten.embedding: (rules.typed("indices", torch.int64, torch.int32),),
+    aten.nonzero_static: (lambda a: "a negative size" if a.holds(a["size"] < 0) else None,),
+    aten.segment_reduce: (rules.segments,),
+    # bins
+    aten.histc: (rules.when("bins", lambda v: v <= 0), rules.span_of_bins),
+    **dict.fromkeys(
+        (
+            aten.histogram,
+            aten._histogramdd_bin_edges,
+            aten._histogramdd_from_bin_cts,
+            aten._histogramdd_from_bin_tensors,
+        ),
+        (rules.grid_of_bins,),
+    ),
     # parts
     aten.diagonal_scatter: (rules.slice_sizes(rules.diagonal),),
     aten.select_scatter: (rules.selected_index, rules.slice_sizes(rules.selected)),
@@ -176,6 +204,7 @@ SIZED: tuple[Any, ...] = (
     aten.clamp_max.default,
     aten.scatter.value,
     aten.index_add.default,
+    aten.index_reduce.default,
     aten.index_put.default,
     aten.diagonal_scatter.default,
     aten.select_scatter.default,

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from braze._torch.schema import is_operator, operator_info
+
 Lowering = Callable[..., Any]
 F = TypeVar("F", bound=Lowering)
 
@@ -14,6 +16,13 @@ LOWERINGS: dict[Any, Lowering] = {}
 """Operator (an ``OpOverload``, or one of ``braze.ir.prims``) -> function ``(ctx, *args, **kwargs)`` that
 returns a TensorBox, an Expr, or a tuple or list of them. No operator that a decomposition always takes apart
 is among them."""
+
+
+COMPLEX_LOWERINGS: dict[Any, Lowering] = {}
+"""The same for calls with complex tensors, of which other lowerings know nothing."""
+
+ALIKE: set[Any] = set()
+"""Operators whose ordinary lowering is right for complex tensors, too: it does the same to both parts."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +37,8 @@ class Extern:
 
 
 EXTERNS: dict[Any, Extern] = {}
-"""Operators that are called whole by design. They do not count as fallbacks."""
+"""Operators that are called whole by design, unless their lowering takes the call; they are no fallbacks. By
+the operator, or by a name (``aten::sort``) for all of its overloads that write to no argument."""
 
 
 def lowers(*operators: Any) -> Callable[[F], F]:
@@ -45,12 +55,48 @@ def lowers(*operators: Any) -> Callable[[F], F]:
     return register
 
 
+def lowers_complex(*operators: Any) -> Callable[[F], F]:
+    """Register the decorated function as the lowering of calls of ``operators`` with complex tensors."""
+
+    def register(fn: F) -> F:
+        for operator in operators:
+            if operator in COMPLEX_LOWERINGS:
+                raise ValueError(f"{operator} has a lowering of complex tensors already")
+            COMPLEX_LOWERINGS[operator] = fn
+        return fn
+
+    return register
+
+
+def same_for_complex(*operators: Any) -> None:
+    """Declare that the ordinary lowering of ``operators`` is right for complex tensors, too."""
+    ALIKE.update(operators)
+
+
 def calls_whole(reason: str, *operators: Any, out: Any = None, instead: Lowering | None = None) -> None:
-    """Declare operators that are externs by design; ``out`` is the out-variant of a single one."""
+    """Declare operators, or names, that are externs by design; ``out`` is the out-variant of a single one."""
     for operator in operators:
+        if operator in EXTERNS:
+            raise ValueError(f"{operator} is an extern already")
         EXTERNS[operator] = Extern(reason, out, instead)
 
 
-def lowering_of(target: Any) -> Lowering | None:
-    """The lowering of a node's target."""
+def extern_of(target: Any) -> Extern | None:
+    """Why a node's target is called whole by design, if it is."""
+    found = EXTERNS.get(target)
+    if found is not None or not is_operator(target):
+        return found
+    named = EXTERNS.get(target.name().partition(".")[0])
+    return None if named is None or operator_info(target).mutates else named
+
+
+def always_whole(target: Any) -> bool:
+    """Whether a node's target is called whole by design, whatever its arguments are."""
+    return target not in LOWERINGS and extern_of(target) is not None
+
+
+def lowering_of(target: Any, *, of_complex: bool = False) -> Lowering | None:
+    """The lowering of a node's target; ``of_complex``: where there are complex tensors."""
+    if of_complex and target not in ALIKE:
+        return COMPLEX_LOWERINGS.get(target)
     return LOWERINGS.get(target)

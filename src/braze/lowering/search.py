@@ -1,7 +1,8 @@
-"""Searching sorted boundaries, and filling the places of a mask one after the other."""
+"""Searching sorted boundaries, and finding or filling the places of a mask one after the other."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,16 +10,18 @@ import torch
 
 from braze.errors import Refused
 from braze.ir.boxes import TensorBox
-from braze.ir.loops import Scan, loop_indices
+from braze.ir.loops import loop_indices
 from braze.ir.views import View
 from braze.lowering.casts import held
 from braze.lowering.indexing import checked
-from braze.lowering.promotion import Operand, operand, result_type
-from braze.lowering.reductions import reduced
+from braze.lowering.promotion import Operand, nonzero, operand, result_type
 from braze.lowering.registry import lowers
+from braze.lowering.scan import running_count
+from braze.lowering.scatter import owned, written_into
 from braze.ops.dag import Node
-from braze.ops.functions import minimum, sqrt, where
-from braze.runtime.expr import Expr
+from braze.ops.dtypes import compute_dtype
+from braze.ops.functions import maximum, minimum, where
+from braze.runtime.expr import Expr, as_expr, known_positive, product
 
 if TYPE_CHECKING:
     from braze.lowering.graph import GraphLowering
@@ -29,7 +32,7 @@ MOST_STEPS = 24
 """Steps of a binary search that are written out: enough for 16 million boundaries."""
 
 
-def _insertion(
+def insertion(
     ctx: GraphLowering,
     boundaries: TensorBox,
     lead: Sequence[Expr],
@@ -94,7 +97,7 @@ def _searched(ctx: GraphLowering, boundaries: TensorBox, x: Operand, right: bool
     def value(i: tuple[Expr, ...]) -> Node:
         lead = i[:-1] if boundaries.ndim > 1 else ()
         wide = operand(ctx, x, i, size, compute, exact=True)
-        return _insertion(ctx, boundaries, lead, wide, right, wide.dtype)
+        return insertion(ctx, boundaries, lead, wide, right, wide.dtype)
 
     return ctx.pointwise(size, ctx.out_dtype, value)
 
@@ -103,15 +106,9 @@ def _searched(ctx: GraphLowering, boundaries: TensorBox, x: Operand, right: bool
 def masked_scatter(ctx: GraphLowering, x: TensorBox, mask: TensorBox, source: TensorBox) -> TensorBox:
     """x with the elements of ``source``, in order, where the mask holds."""
     d, size = ctx.dag, ctx.out_size
-    spread = ctx.pointwise(
-        size, torch.int64, lambda i: d.to_dtype(ctx.broadcast_load(mask, i, size), torch.int64)
+    places = running_count(
+        ctx, ctx.pointwise(size, torch.bool, lambda i: nonzero(ctx.broadcast_load(mask, i, size)))
     )
-    flat = ctx.graph.view(spread, View((spread.numel,), size))
-    (along,) = loop_indices(flat.size)
-    if along.symbol is None:
-        raise Refused("a masked scatter into one element")
-    running = d.scan("sum", flat.load(d, [along]), along.symbol)
-    places = ctx.graph.view(ctx.graph.box(Scan(torch.int64, flat.size, running, 0)), View(size, flat.size))
     values = ctx.graph.view(source, View((source.numel,), source.size))
 
     def value(i: tuple[Expr, ...]) -> Node:
@@ -123,23 +120,45 @@ def masked_scatter(ctx: GraphLowering, x: TensorBox, mask: TensorBox, source: Te
     return ctx.pointwise(size, x.dtype, value)
 
 
-@lowers(aten._cdist_forward.default)
-def cdist(ctx: GraphLowering, a: TensorBox, b: TensorBox, p: float, mode: Any = None) -> TensorBox:
-    """Distances between the rows of a and those of b: a sum of squares, or of absolute differences, for
-    each pair."""
-    d, size = ctx.dag, ctx.out_size
-    kinds = {1.0: "sum", 2.0: "sum", float("inf"): "max"}
-    if p not in kinds or a.size[-1].constant in (None, 0):
-        raise Refused(f"distances by the {p}-norm")
+@lowers(aten.masked_scatter_backward.default)
+def masked_scatter_backward(
+    ctx: GraphLowering, grad: TensorBox, mask: TensorBox, sizes: Sequence[Any]
+) -> TensorBox:
+    """The gradient of a masked scatter's source: the elements where the mask holds, in order, then zeros."""
+    d, size, out = ctx.dag, grad.size, ctx.exprs(sizes)
+    none = ctx.pointwise((product(out),), grad.dtype, lambda i: d.constant(0, compute_dtype(grad.dtype)))
+    flat = owned(ctx, none)
+    if all(n.constant != 0 for n in (*size, *out)):
+        holds = ctx.pointwise(size, torch.bool, lambda i: nonzero(ctx.broadcast_load(mask, i, size)))
+        counts, at = running_count(ctx, holds), loop_indices(size)
+        number, last = counts.load(d, at) - 1, d.index_expr(flat.numel - 1)
+        place = d.indirect(maximum(minimum(number, last), 0), flat.numel)
+        wanted = holds.load(d, at) & (number <= last)
+        value = d.to_dtype(grad.load(d, at), grad.dtype)
+        flat = written_into(ctx, flat, size, lambda i: [place], value, "set", wanted)
+    return ctx.graph.view(flat, View(out, flat.size))
 
-    def difference(i: tuple[Expr, ...], r: tuple[Expr, ...]) -> list[Node]:
-        lead = i[:-2]
-        one = ctx.broadcast_load(a, [*lead, i[-2], r[0]], [*size[:-2], size[-2], a.size[-1]])
-        other = ctx.broadcast_load(b, [*lead, i[-1], r[0]], [*size[:-2], size[-1], a.size[-1]])
-        distance = one - other
-        return [distance * distance if p == 2 else abs(distance)]
 
-    total = reduced(ctx, kinds[p], a.dtype, size, (a.size[-1],), difference)
-    if p != 2:
-        return total
-    return ctx.pointwise(size, a.dtype, lambda i: sqrt(total.load(d, i)))
+@lowers(aten.nonzero_static.default)
+def nonzero_static(ctx: GraphLowering, x: TensorBox, *, size: Expr | int, fill_value: int = -1) -> TensorBox:
+    """The indices of the first ``size`` elements of x that are not 0, in row-major order, one a row."""
+    d, rows = ctx.dag, ctx.expr(size)
+    none = ctx.pointwise(ctx.out_size, torch.int64, lambda i: d.constant(fill_value, torch.int64))
+    if any(n.constant == 0 for n in (*x.size, *ctx.out_size)):
+        return none
+    if not known_positive(rows):
+        raise Refused("indices of which it is not known whether there are any")
+    mask = ctx.pointwise(x.size, torch.bool, lambda i: nonzero(held(ctx, x.load(d, i), x.dtype)))
+    counts, at = running_count(ctx, mask), loop_indices(x.size)
+    number, last = counts.load(d, at) - 1, d.index_expr(rows - 1)
+    wanted = mask.load(d, at) & (number <= last)
+    row = d.indirect(maximum(minimum(number, last), 0), rows)
+    found = owned(ctx, none)
+    for dim, index in enumerate(at):
+        position = functools.partial(_in_row, row, as_expr(dim))
+        found = written_into(ctx, found, x.size, position, d.index_expr(index), "set", wanted)
+    return found
+
+
+def _in_row(row: Expr, column: Expr, indices: Sequence[Expr]) -> list[Expr]:
+    return [row, column]

@@ -33,7 +33,9 @@ from braze.runtime.expr import (
 from braze.runtime.guard import compare
 
 if TYPE_CHECKING:
+    from braze.ir.externs import TensorRef
     from braze.lowering.graph import GraphLowering
+    from braze.runtime.spec import Layout
 
 aten = torch.ops.aten
 
@@ -184,6 +186,18 @@ def as_strided(
 ) -> TensorBox:
     """The memory of x under other sizes and strides: possible where x lies in memory as eager lays it out."""
     ref = ctx.graph.ref(x)
+    return TensorBox(ReinterpretView(ref.buffer, strided_layout(ctx, ref, size, stride, offset)))
+
+
+def strided_layout(
+    ctx: GraphLowering,
+    ref: TensorRef,
+    size: Sequence[Any],
+    stride: Sequence[Any],
+    offset: ExprLike | None,
+) -> Layout:
+    """The layout of what `as_strided` sees, in memory ``ref`` that holds what the current node's first
+    argument does. Raises ``Refused`` where that is not known to lie as in eager or to have such elements."""
     example: torch.Tensor = ctx.node.args[0].meta["val"]  # type: ignore[union-attr]
     if ref.layout.strides != ctx.exprs(example.stride()):
         raise Refused("as_strided of a tensor that Braze lays out otherwise")
@@ -192,9 +206,10 @@ def as_strided(
         base = base + as_expr(offset) - ctx.expr(example.storage_offset())
     layout = with_geometry(ref.layout, ctx.exprs(size), ctx.exprs(stride), base)
     # What lies outside of the part of the storage that Braze knows must not be touched.
-    if not known_nonnegative(base) or not known_nonnegative(ref.buffer.layout.extent - layout.extent):
+    beyond = layout.extent * layout.dtype.itemsize - ref.buffer.layout.extent * ref.buffer.dtype.itemsize
+    if not known_nonnegative(base) or not known_nonnegative(-beyond):
         raise Refused("as_strided beyond the tensor's own elements")
-    return TensorBox(ReinterpretView(ref.buffer, layout))
+    return layout
 
 
 @lowers(aten.view.dtype)

@@ -19,11 +19,11 @@ from weakref import ReferenceType, ref
 import torch
 
 from braze.errors import InternalError
-from braze.ops.dtypes import HALF_TYPES, SHORT, integer_limits, is_float, is_integer
-from braze.ops.vocabulary import OPS, REDUCTIONS, SCANS
+from braze.ops.dtypes import HALF_TYPES, PARTS, integer_limits, is_float, is_integer, short_name
+from braze.ops.vocabulary import COMPLEX, NODES, OPS, REDUCTIONS, SCANS
 from braze.runtime.expr import ZERO, Expr, ExprLike, Symbol, as_expr, known_less, known_nonnegative
 
-Scalar = bool | int | float
+Scalar = bool | int | float | complex
 NodeLike = Union["Node", Scalar]
 
 
@@ -130,8 +130,11 @@ class Node:
     def like(self, value: Scalar) -> Node:
         """``value`` as a constant of the node's type, rounded if that is a floating one. Raises
         ``InternalError`` for a fraction beside integers, and for what is no truth value beside booleans."""
+        if self.dtype in PARTS:
+            return self.dag.constant(value, self.dtype)
+        assert not isinstance(value, complex)
         if not is_float(self.dtype) and value != (bool(value) if self.dtype is torch.bool else value // 1):
-            raise InternalError(f"{value} beside {SHORT[self.dtype]}")
+            raise InternalError(f"{value} beside {short_name(self.dtype)}")
         return self.dag.constant(value, self.dtype)
 
     # -- arithmetic -------------------------------------------------------------------------------------
@@ -170,7 +173,7 @@ class Node:
     def __repr__(self) -> str:
         attrs = ", ".join(str(a) for a in self.attrs)
         args = ", ".join(f"t{a.id}" for a in self.args)
-        return f"t{self.id} = {self.op}({', '.join(p for p in (args, attrs) if p)}): {SHORT[self.dtype]}"
+        return f"t{self.id} = {self.op}({', '.join(p for p in (args, attrs) if p)}): {short_name(self.dtype)}"
 
 
 class IndirectSymbol(Symbol):
@@ -261,6 +264,7 @@ def _result_type(name: str, dtype: torch.dtype) -> torch.dtype:
     definition = OPS[name]
     bad = (
         dtype in HALF_TYPES
+        or dtype in PARTS
         or (definition.domain == "float" and not is_float(dtype))
         or (definition.domain == "int" and not is_integer(dtype))
         or (definition.domain == "bool" and dtype is not torch.bool)
@@ -268,7 +272,7 @@ def _result_type(name: str, dtype: torch.dtype) -> torch.dtype:
         or (definition.domain == "bits" and is_float(dtype))
     )
     if bad or definition.result == "explicit":
-        raise InternalError(f"{name} is not defined for {SHORT[dtype]}")
+        raise InternalError(f"{name} is not defined for {short_name(dtype)}")
     return torch.bool if definition.result == "bool" else dtype
 
 
@@ -287,7 +291,7 @@ class Dag:
     # -- making nodes -----------------------------------------------------------------------------------
     def make(self, op: str, args: tuple[Node, ...], attrs: tuple[object, ...], dtype: torch.dtype) -> Node:
         """The node with these fields, new or known. Checks arity only; the named makers below check types."""
-        definition = OPS[op]
+        definition = NODES[op]
         if not definition.arity[0] <= len(args) <= definition.arity[1]:
             raise InternalError(f"{op} takes {definition.arity} operands, not {len(args)}")
         shown = tuple(map(_constant_key, attrs)) if op == "constant" else attrs
@@ -300,6 +304,11 @@ class Dag:
 
     def constant(self, value: Scalar, dtype: torch.dtype) -> Node:
         """A literal, converted to ``dtype`` (integers wrap, as torch's conversion does)."""
+        part = PARTS.get(dtype)
+        if part is not None:
+            value = complex(value)
+            return self.complex(self.constant(value.real, part), self.constant(value.imag, part))
+        assert not isinstance(value, complex)
         if dtype is torch.bool:
             value = bool(value)
         elif is_float(dtype):
@@ -309,18 +318,43 @@ class Dag:
             value = (int(value) - low) % (high - low + 1) + low
         return self.make("constant", (), (value,), dtype)
 
+    def complex(self, real: Node, imag: Node) -> Node:
+        """A complex number of two floating-point ones."""
+        dtype = next((c for c, part in PARTS.items() if part is real.dtype is imag.dtype), None)
+        if dtype is None:
+            raise InternalError(f"no complex number of {short_name(real.dtype)} and {short_name(imag.dtype)}")
+        return self.make(COMPLEX, (real, imag), (), dtype)
+
+    def parts(self, node: Node) -> tuple[Node, Node]:
+        """The real and the imaginary part of a node of a complex type."""
+        if node.op != COMPLEX:
+            raise InternalError(f"{node} has no parts")
+        return node.args[0], node.args[1]
+
+    def each_part(self, fn: Callable[..., Node], *nodes: Node) -> Node:
+        """The complex number of ``fn`` of the real parts, and of the imaginary parts, of ``nodes``."""
+        real, imag = zip(*map(self.parts, nodes))
+        return self.complex(fn(*real), fn(*imag))
+
     def index_expr(self, e: ExprLike, dtype: torch.dtype = torch.int64) -> Node:
         """An index expression as a value."""
         e = as_expr(e)
         if e.constant is not None:
             return self.constant(e.constant, dtype)
+        if dtype in PARTS:
+            return self.to_dtype(self.index_expr(e, PARTS[dtype]), dtype)
         symbol = e.symbol
         if isinstance(symbol, IndirectSymbol):
             return self.to_dtype(symbol.node, dtype)
         return self.make("index_expr", (), (e,), dtype)
 
     def load(self, buffer: str, index: ExprLike, dtype: torch.dtype, mask: Node | None = None) -> Node:
-        """The element of ``buffer`` at flat ``index``; 0, and no access, where ``mask`` is false."""
+        """The element of ``buffer`` at flat ``index``; 0, and no access, where ``mask`` is false. A complex
+        one is two elements of memory."""
+        part = PARTS.get(dtype)
+        if part is not None:
+            at = as_expr(index) * 2
+            return self.complex(self.load(buffer, at, part, mask), self.load(buffer, at + 1, part, mask))
         if mask is not None and mask.op == "constant":
             if not mask.attrs[0]:
                 return self.constant(0, dtype)
@@ -370,6 +404,8 @@ class Dag:
         """``node``, with a failure recorded where ``condition`` (bool) does not hold."""
         if condition.op == "constant" and condition.attrs[0]:
             return node
+        if node.dtype in PARTS:
+            return self.each_part(lambda part: self.check(part, condition, error), node)
         return self.make("check", (node, condition), (error,), node.dtype)
 
     def op(self, name: str, *args: Node) -> Node:
@@ -377,7 +413,7 @@ class Dag:
         dtype = args[0].dtype
         for a in args:
             if a.dtype is not dtype:
-                raise InternalError(f"{name} of mixed types: {', '.join(SHORT[a.dtype] for a in args)}")
+                raise InternalError(f"{name} of mixed types: {', '.join(short_name(a.dtype) for a in args)}")
         return self.make(name, args, (), _result_type(name, dtype))
 
     def where(self, condition: Node, a: Node, b: Node) -> Node:
@@ -388,6 +424,8 @@ class Dag:
             return a if condition.attrs[0] else b
         if a.dtype is not b.dtype or condition.dtype is not torch.bool:
             raise InternalError("where: operands disagree in type")
+        if a.dtype in PARTS:
+            return self.each_part(lambda x, y: self.where(condition, x, y), a, b)
         return self.make("where", (condition, a, b), (), a.dtype)
 
     def logical_and(self, a: Node, b: Node) -> Node:
@@ -401,6 +439,8 @@ class Dag:
         """``node`` converted to ``dtype``, as torch converts."""
         if node.dtype is dtype:
             return node
+        if node.dtype in PARTS or dtype in PARTS:
+            return self._to_or_from_complex(node, dtype)
         if node.op == "constant" and dtype not in HALF_TYPES:
             # torch's answer to NaN and overflow is not ours to fold
             if is_float(node.dtype) and is_integer(dtype):
@@ -413,10 +453,23 @@ class Dag:
             return node.args[0]
         return self.make("to_dtype", (node,), (), dtype)
 
+    def _to_or_from_complex(self, node: Node, dtype: torch.dtype) -> Node:
+        if node.dtype not in PARTS:
+            part = PARTS[dtype]
+            return self.complex(self.to_dtype(node, part), self.constant(0, part))
+        if dtype in PARTS:
+            return self.each_part(lambda part: self.to_dtype(part, PARTS[dtype]), node)
+        real, imag = self.parts(node)
+        if dtype is torch.bool:
+            return real.ne(0) | imag.ne(0)
+        return self.to_dtype(real, dtype)
+
     def bitcast(self, node: Node, dtype: torch.dtype) -> Node:
         """The same bits as another type of the same width."""
         if node.dtype.itemsize != dtype.itemsize:
-            raise InternalError(f"bitcast from {SHORT[node.dtype]} to {SHORT[dtype]} changes the width")
+            raise InternalError(
+                f"bitcast from {short_name(node.dtype)} to {short_name(dtype)} changes the width"
+            )
         return node if node.dtype is dtype else self.make("bitcast", (node,), (), dtype)
 
     def random(self, name: str, dtype: torch.dtype, *args: Node) -> Node:
@@ -426,21 +479,24 @@ class Dag:
     def reduction(self, kind: str, args: Sequence[Node], rvars: Sequence[Symbol], component: int = 0) -> Node:
         """Component ``component`` of the reduction of ``args`` over ``rvars``, in the type of its first
         operand; positions are int64."""
+        if kind == "sum" and args[0].dtype in PARTS:
+            return self.each_part(lambda part: self.reduction(kind, [part], rvars), args[0])
         components = REDUCTIONS[kind].components
         if component >= len(components):
             raise InternalError(f"{kind} has {len(components)} components")
         dtype = torch.int64 if kind in ("argmax", "argmin") else args[0].dtype
         if dtype in HALF_TYPES or (len(args) == 2 and kind not in ("argmax", "argmin")):
             raise InternalError(
-                f"reduction {kind} is not defined for {', '.join(SHORT[a.dtype] for a in args)}"
+                f"reduction {kind} is not defined for {', '.join(short_name(a.dtype) for a in args)}"
             )
         return self.make("reduction", tuple(args), (kind, component, tuple(rvars)), dtype)
 
     def scan(self, kind: str, arg: Node, var: Symbol) -> Node:
-        """The inclusive scan of ``arg`` along ``var``."""
+        """The inclusive scan of ``arg`` along ``var``; positions are int64."""
         if kind not in SCANS:
             raise InternalError(f"no scan of kind {kind}")
-        return self.make("scan", (arg,), (kind, var.expr), arg.dtype)
+        dtype = torch.int64 if kind in ("last_max", "last_min") else arg.dtype
+        return self.make("scan", (arg,), (kind, var.expr), dtype)
 
     # -- rewriting --------------------------------------------------------------------------------------
     def rewrite(self, node: Node, args: tuple[Node, ...], attrs: tuple[object, ...]) -> Node:
@@ -462,6 +518,8 @@ class Dag:
             return self.logical_and(*args)
         if node.op == "to_dtype":
             return self.to_dtype(args[0], node.dtype)
+        if node.op in ("eq", "ne") and args[0].op == args[1].op == "constant" and is_integer(args[0].dtype):
+            return self.constant((args[0].attrs == args[1].attrs) == (node.op == "eq"), torch.bool)
         return self.make(node.op, args, attrs, node.dtype)
 
     def substitute(self, roots: Sequence[Node], mapping: Mapping[Symbol, ExprLike]) -> list[Node]:
@@ -553,4 +611,4 @@ def loads(roots: Iterable[Node]) -> list[Node]:
 
 def cost(roots: Iterable[Node]) -> int:
     """The summed cost of the distinct nodes below ``roots``, by the vocabulary's table."""
-    return sum(OPS[n.op].cost for n in topological(roots))
+    return sum(NODES[n.op].cost for n in topological(roots))

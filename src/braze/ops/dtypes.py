@@ -11,6 +11,10 @@ SHORT: dict[torch.dtype, str] = {dtype_named(name): short for name, short in SHO
 
 BY_SHORT: dict[str, torch.dtype] = {name: dtype for dtype, name in SHORT.items()}
 HALF_TYPES = frozenset({torch.float16, torch.bfloat16})
+PARTS: dict[torch.dtype, torch.dtype] = {torch.complex64: torch.float32, torch.complex128: torch.float64}
+"""The complex types that Braze compiles, as two elements of the type named here, real part first."""
+
+COMPLEX_SHORT: dict[torch.dtype, str] = {torch.complex64: "c64", torch.complex128: "c128"}
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -20,7 +24,12 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def short_name(dtype: torch.dtype) -> str:
     """The short name of ``dtype``; torch's, with the ``torch.``, for one that Braze does not compile."""
-    return SHORT.get(dtype, str(dtype))
+    return SHORT.get(dtype) or COMPLEX_SHORT.get(dtype, str(dtype))
+
+
+def stored_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The type of the elements that kernels find in the memory of a tensor of ``dtype``."""
+    return PARTS.get(dtype, dtype)
 
 
 def is_float(dtype: torch.dtype) -> bool:

@@ -19,6 +19,7 @@ from braze.ops import scalar
 from braze.ops.dag import IndirectSymbol, Node
 from braze.ops.dtypes import SHORT
 from braze.ops.kernel import Kernel, Stage, Store
+from braze.ops.vocabulary import COMBINING
 from braze.runtime.checks import Check
 from braze.runtime.expr import Atom, Expr, FloorDiv, Min, Mod, Symbol
 
@@ -271,7 +272,7 @@ class _Evaluation:
         if store.mode == "set":
             memory[index[active]] = value[active]
         else:
-            memory.index_add_(0, index[active], value[active])
+            scalar.combine(COMBINING[store.mode], memory, index[active], value[active])
 
 
 def combined(atom: Atom, parts: Sequence[Tensor]) -> Tensor:

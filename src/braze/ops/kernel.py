@@ -24,7 +24,7 @@ from braze.ops.dtypes import SHORT
 from braze.ops.printer import print_stage
 from braze.runtime.expr import Expr, ExprLike, Symbol
 
-StoreMode = Literal["set", "atomic_add"]
+StoreMode = Literal["set", "atomic_add", "atomic_mul", "atomic_max", "atomic_min"]
 Role = Literal["in", "out", "inout", "local"]
 NO_MAPPING: Mapping[Symbol, ExprLike] = {}
 
@@ -33,7 +33,9 @@ NO_MAPPING: Mapping[Symbol, ExprLike] = {}
 class Store:
     """Write ``value`` (converted to the buffer's type) to element ``index`` of ``buffer``.
 
-    ``atomic_add`` adds to what is there; several iterations may then hit one element. ``mask`` suppresses it.
+    ``atomic_add`` adds to what is there, the other modes multiply it or keep the greater or lesser value;
+    several iterations may then hit one element. ``mask`` suppresses it. ``continues``: with the store before
+    it, it writes one element of two parts, so what it writes was computed before that store.
     """
 
     buffer: str
@@ -41,6 +43,7 @@ class Store:
     value: Node
     mode: StoreMode = "set"
     mask: Node | None = None
+    continues: bool = field(default=False, compare=False)
 
     @property
     def roots(self) -> list[Node]:

@@ -10,6 +10,7 @@ import ast
 import math
 import re
 from collections.abc import Iterator
+from typing import cast
 
 import torch
 
@@ -18,7 +19,7 @@ from braze.errors import BrazeError, ParseError
 from braze.ops.dag import Dag, Node
 from braze.ops.dtypes import BY_SHORT
 from braze.ops.kernel import BufferArg, Kernel, Stage, Store, StoreMode
-from braze.ops.vocabulary import OPS, REDUCTIONS
+from braze.ops.vocabulary import COMBINING, OPS, REDUCTIONS
 from braze.runtime.expr import Expr, Symbol
 from braze.runtime.expr_parser import expr_from_ast, parse_expr
 
@@ -143,7 +144,7 @@ class _Body:
             raise ParseError("neither a value nor a store")
 
     def _store(self, call: ast.Call) -> None:
-        modes: dict[str, StoreMode] = {"store": "set", "atomic_add": "atomic_add"}
+        modes = cast(dict[str, StoreMode], {"store": "set", **{mode: mode for mode in COMBINING}})
         buffer, index, value = call.args
         masks = self._masks(call)
         mode = modes[_word(call.func)]

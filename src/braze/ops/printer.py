@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from braze.ops.dag import IndirectSymbol, Node, topological
-from braze.ops.dtypes import SHORT
-from braze.ops.vocabulary import OPS, REDUCTIONS
+from braze.ops.dtypes import short_name
+from braze.ops.vocabulary import NODES, REDUCTIONS
 from braze.runtime.expr import Expr, ExprLike, Symbol
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class _Names:
 def print_node(node: Node, names: _Names) -> str:
     """One line: ``t3 = fma(t0, t1, t2)``; types where they do not follow from the operands."""
     args = [names.of[a.id] for a in node.args]
-    typed = OPS[node.op].result == "explicit"
+    typed = NODES[node.op].result == "explicit"
     if node.op == "load":
         text = f"load({node.buffer}, {names.index(node.index)}{''.join(', mask=' + a for a in args)})"
     elif node.op == "constant":
@@ -74,7 +74,7 @@ def print_node(node: Node, names: _Names) -> str:
         text = f"scan.{node.attrs[0]}({args[0]}, along={node.attrs[1]})"
     else:
         text = f"{node.op}({', '.join(args)})"
-    return f"{names.of[node.id]} = {text}" + (f": {SHORT[node.dtype]}" if typed else "")
+    return f"{names.of[node.id]} = {text}" + (f": {short_name(node.dtype)}" if typed else "")
 
 
 def print_lines(node: Node, names: _Names) -> list[str]:

@@ -182,9 +182,11 @@ def _over_loops(node: Node, known: dict[int, Range]) -> Range | None:
     if node.op == "scan":
         assert isinstance(node.attrs[1], Expr)
         loop = node.attrs[1].symbol
+        most = None if loop is None else _iterations([loop])
+        if kind in ("last_max", "last_min"):
+            return None if most is None else (0, max(0, most[1] - 1))
         arg = known[node.args[0].id]
-        if kind == "sum" and loop is not None:
-            most = _iterations([loop])
+        if kind == "sum":
             return None if most is None else _sum(arg, (1, max(1, most[1])))
         return arg if kind in ("max", "min") else None
     count = _iterations(node.attrs[2])  # type: ignore[arg-type]

@@ -226,4 +226,18 @@ def scan(kind: str, x: Tensor, axis: int) -> Tensor:
         return x.cumsum(axis, dtype=x.dtype)
     if kind == "prod":
         return x.cumprod(axis, dtype=x.dtype)
-    return x.cummax(axis).values if kind == "max" else x.cummin(axis).values
+    if kind == "logsumexp":
+        return x.logcumsumexp(axis)
+    running = x.cummax(axis) if kind in ("max", "last_max") else x.cummin(axis)
+    return running.indices if kind.startswith("last") else running.values
+
+
+_REDUCED = {"mul": "prod", "maximum": "amax", "minimum": "amin"}
+
+
+def combine(operation: str, memory: Tensor, index: Tensor, value: Tensor) -> None:
+    """Join ``value`` to ``memory`` at ``index``, some of which may be the same, one after the other."""
+    if operation == "add":
+        memory.index_add_(0, index, value)
+    else:
+        memory.scatter_reduce_(0, index, value, _REDUCED[operation])

@@ -156,6 +156,13 @@ def _rows() -> list[OpDef]:
 
 OPS: dict[str, OpDef] = {d.name: d for d in _rows()}
 
+COMPLEX = "complex"
+NODES: dict[str, OpDef] = {
+    **OPS,
+    COMPLEX: OpDef(COMPLEX, (2, 2), "float", "explicit", 0, 0, "a complex number: real part, imaginary part"),
+}
+"""What nodes may be while loops are made. A kernel has no complex values: loops store one as two numbers."""
+
 
 @dataclass(frozen=True)
 class ReductionDef:
@@ -179,5 +186,9 @@ REDUCTIONS: dict[str, ReductionDef] = {
 """argmax and argmin take (value, position) and give the least position of an extremum, a NaN counting as the
 extremum, as torch does."""
 
-SCANS = ("sum", "prod", "max", "min")
-STORE_MODES = ("set", "atomic_add")
+SCANS = {"sum": 1, "prod": 1, "max": 1, "min": 1, "last_max": 1, "last_min": 1, "logsumexp": 64}
+"""The kinds of scans, with the flops of each element. last_max and last_min give the position along the
+scan of the last extremum so far, a NaN being the extremum: what cummax and cummin do."""
+COMBINING = {"atomic_add": "add", "atomic_mul": "mul", "atomic_max": "maximum", "atomic_min": "minimum"}
+"""The modes of stores to what is there already, with the operation that combines the two."""
+STORE_MODES = ("set", *COMBINING)

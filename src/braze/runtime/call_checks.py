@@ -49,12 +49,18 @@ def as_traced(
     tensor: torch.Tensor, sizes: tuple[int, ...], strides: tuple[int, ...], origin: str
 ) -> torch.Tensor:
     """``tensor`` with these strides, see `restrided`. Raises ``ResultMismatchError`` where the sizes are
-    others; ``origin`` is the operator that returned it."""
+    others, or the strides no copy's; ``origin`` is the operator that returned it."""
     if tensor.shape != sizes:
         raise ResultMismatchError(
             f"{origin} returned sizes {tuple(tensor.shape)}, and was traced to return {sizes}"
         )
-    return restrided(tensor, strides)
+    try:
+        return restrided(tensor, strides)
+    except InputMismatchError:
+        returned = tuple(tensor.stride())
+        raise ResultMismatchError(
+            f"{origin} returned strides {returned}, and was traced to return {strides}"
+        ) from None
 
 
 def fails(check: CheckRange | CheckSizes, numbers: Mapping[str, int]) -> bool:

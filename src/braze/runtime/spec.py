@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from braze._torch.devices import HOST
 from braze.dtypes import torch_name
+from braze.errors import InputMismatchError
 from braze.runtime.expr import ONE, ZERO, Expr, ExprLike, as_expr, known_nonnegative, maximum, product
 
 __all__ = [
@@ -139,9 +140,15 @@ def byte_span(tensor: torch.Tensor) -> int:
 
 
 def restrided(tensor: torch.Tensor, strides: Sequence[int]) -> torch.Tensor:
-    """A tensor with these strides: itself where those that count are the same, else a copy."""
+    """A tensor with these strides: itself where those that count are the same, else a copy. Raises
+    `InputMismatchError` for strides by which elements of the copy would share memory."""
     if same_strides(tensor.shape, tensor.stride(), strides):
         return tensor
+    if overlaps_itself(tensor.shape, strides):
+        raise InputMismatchError(
+            f"its strides are {tensor.stride()}, and not {tuple(strides)}, by which elements of a tensor of"
+            f" {tuple(tensor.shape)} share memory"
+        )
     return torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype, device=tensor.device).copy_(tensor)
 
 

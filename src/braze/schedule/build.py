@@ -10,6 +10,7 @@ import torch
 from braze.ir.buffers import Origin
 from braze.ir.graph import Graph
 from braze.ops.dag import Dag, IndirectSymbol, Node, topological
+from braze.ops.dtypes import stored_dtype
 from braze.ops.functions import where
 from braze.ops.kernel import BufferArg, Kernel, Role, Stage, Store, referenced
 from braze.runtime.expr import Expr, Symbol, product
@@ -61,9 +62,13 @@ def forwarded(dag: Dag, stage: StageDraft, private: set[str], later: Sequence[St
     """The stage with loads of what it has just stored replaced by the values, rounded as they are stored;
     stores that nobody else reads are dropped."""
     known: dict[tuple[str, Expr], Node] = {}
+    made: dict[tuple[str, Expr], Node] = {}  # known, too, once the element is complete
     stores: list[Store] = []
     written_later = {n.buffer for d in later for n in d.loads}
     for store in stage.stores:
+        if not store.continues:
+            known.update(made)
+            made.clear()
         replacement: dict[int, Node] = {}
         for node in topological(store.roots):
             if node.op == "load" and (node.buffer, node.index) in known:
@@ -74,7 +79,7 @@ def forwarded(dag: Dag, stage: StageDraft, private: set[str], later: Sequence[St
         if replacement:
             store = store.rewritten(dag, lambda roots, r=replacement: dag.replace(roots, r))  # type: ignore[misc]
         if store.mode == "set" and store.mask is None:
-            known[store.buffer, store.index] = store.value
+            made[store.buffer, store.index] = store.value
         stores.append(store)
     kept = [s for s in stores if s.buffer not in private or s.buffer in written_later or s.mode != "set"]
     return StageDraft(stage.vars, stage.rvars, kept)
@@ -141,10 +146,13 @@ def _buffers(
     result: list[BufferArg] = []
     for name in order:
         buffer = graph.buffers[name]
+        dtype = stored_dtype(buffer.dtype)
         role: Role = "inout" if name in read and name in written else "out" if name in written else "in"
-        if role == "inout" and name in private and _row_fits(stages, name, outer, buffer.dtype, limits):
+        one = dtype is buffer.dtype  # what has two parts needs two places, and stays in memory
+        if one and role == "inout" and name in private and _row_fits(stages, name, outer, dtype, limits):
             role = "local"
-        result.append(BufferArg(name, buffer.dtype, role, buffer.layout.extent))
+        numel = buffer.layout.extent if one else buffer.layout.extent * 2
+        result.append(BufferArg(name, dtype, role, numel))
     return tuple(result)
 
 

@@ -235,9 +235,9 @@ class Fuser:
 
     def _forwards(self, draft: Group, piece: StageDraft, position: int) -> bool:
         """Whether all that ``piece`` reads of the group's results, it reads at its own point of the stage."""
-        written = {s.buffer: s.index for s in draft.stages[position].stores}
+        written = _written(draft.stages[position])
         for load in piece.loads:
-            if load.buffer in draft.writes and written.get(load.buffer) != load.index:
+            if load.buffer in draft.writes and load.index not in written.get(load.buffer, ()):
                 if draft.outer is None and set(piece.vars) == set(draft.stages[position].vars):
                     raise Refused(f"it reads {load.buffer} at other places than are written")
                 return False
@@ -249,11 +249,12 @@ class Fuser:
         assert draft.outer is not None
         for load in piece.loads:
             for k, other in enumerate(draft.stages):
-                for store in other.stores:
-                    if store.buffer != load.buffer:
-                        continue
-                    if store.mode != "set" or not same_row(
-                        store.index, other.vars, load.index, (*piece.vars, *piece.rvars), draft.outer
+                stores = [s for s in other.stores if s.buffer == load.buffer]
+                if stores:
+                    # of the two parts of an element it reads one
+                    if any(s.mode != "set" for s in stores) or not any(
+                        same_row(s.index, other.vars, load.index, (*piece.vars, *piece.rvars), draft.outer)
+                        for s in stores
                     ):
                         raise Refused(f"it reads {load.buffer} outside of the row that has been written")
                     same_loops = not piece.rvars and len(piece.vars) == len(other.vars)
@@ -280,9 +281,9 @@ class Fuser:
         """Whether ``piece``, put into stage ``k``, would read a result of that stage other than at its own
         point."""
         target = draft.stages[k]
-        written = {s.buffer: s.index for s in target.stores}
+        written = _written(target)
         for load in piece.loads:
-            if load.buffer in written and (piece.rvars or written[load.buffer] != load.index):
+            if load.buffer in written and (piece.rvars or load.index not in written[load.buffer]):
                 return True
         return False
 
@@ -304,7 +305,7 @@ class Fuser:
                 raise Refused(f"it overwrites {storage}, which the kernel reads in another stage")
             stores = [s for s in draft.stages[0].stores if s.buffer == storage]
             indices = {n.index for n in draft.stages[0].loads if n.buffer == storage}
-            if draft.stages[0].rvars or {s.index for s in stores} != indices:
+            if draft.stages[0].rvars or not indices <= {s.index for s in stores}:
                 raise Refused(f"it overwrites {storage}, which the kernel reads at other places")
         for storage in draft.writes & node.reads:
             if any(s.mode != "set" for d in draft.stages for s in d.stores if s.buffer == storage):
@@ -334,3 +335,11 @@ class Fuser:
                         outside += v in outer and bool(set(form.coefficients) & set(inner))
         if outside > inside:
             raise Refused("the rows are not contiguous in memory")
+
+
+def _written(stage: StageDraft) -> dict[str, set[Expr]]:
+    """The buffers that a stage writes, and at which places: at two, where an element has two parts."""
+    found: dict[str, set[Expr]] = {}
+    for store in stage.stores:
+        found.setdefault(store.buffer, set()).add(store.index)
+    return found

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from braze._torch.devices import HOST
 from braze._torch.schema import Effect
 from braze.ir.buffers import ComputedBuffer, InputBuffer, Operation
-from braze.ir.externs import BindSymbol, CheckCondition, ConcatKernel, ExternKernel, FallbackKernel
+from braze.ir.externs import BindSymbol, CheckCondition, ConcatKernel, ExternKernel, ExternKernelAlloc
 from braze.ir.graph import Graph
 from braze.ops.dag import indirect_nodes
 from braze.ops.kernel import Stage
@@ -87,7 +87,7 @@ def _order_bindings(nodes: list[SchedulerNode]) -> None:
     for node in nodes:
         node.deps.update(binding)
         if isinstance(node.op, (BindSymbol, CheckCondition)) or (
-            isinstance(node.op, FallbackKernel) and node.op.binds
+            isinstance(node.op, ExternKernelAlloc) and node.op.binds
         ):
             binding.append(node.position)
 

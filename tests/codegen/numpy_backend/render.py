@@ -12,6 +12,7 @@ from braze.ops.dag import IndirectSymbol, Node
 from braze.ops.dtypes import SHORT
 from braze.ops.kernel import Kernel, Stage, Store
 from braze.ops.scalar import identity
+from braze.ops.vocabulary import COMBINING
 from braze.runtime.expr import Atom, Expr, FloorDiv, Min, Mod, Symbol
 
 INFIX = {
@@ -118,7 +119,7 @@ class _Renderer:
         kind = SHORT[self.kernel.buffer(one.buffer).dtype]
         mask = self.mask(one.mask, one.index)
         where = f"m_{one.buffer}, {kind!r}, {shape}, {self.place(one.buffer, one.index)}, {mask}"
-        self.line(3, f"store({where}, t{one.value.id}, {one.mode == 'atomic_add'})")
+        self.line(3, f"store({where}, t{one.value.id}, {COMBINING.get(one.mode)!r})")
 
     def place(self, buffer: str, index: Expr) -> str:
         return self.expr(index)

@@ -78,22 +78,24 @@ def load(data: Array, kind: str, index: Any, mask: Any) -> Array:
 
 
 def store(
-    data: Array, kind: str, shape: tuple[int, ...], index: Any, mask: Any, value: Any, add: bool
+    data: Array, kind: str, shape: tuple[int, ...], index: Any, mask: Any, value: Any, op: str | None
 ) -> None:
-    """Write or add elements."""
+    """Write elements, or join them to what is there."""
     index, active = places(index, mask, data.size)
     value = convert(value, kind)
     if kind == "bf16":
         value = _narrowed(value)
     index, active, value = (np.broadcast_to(x, shape) for x in (index, active, value))
-    if not add:
+    if op is None:
         data[index[active]] = value[active]
-    elif kind == "bf16":
+        return
+    join = {"add": np.add, "mul": np.multiply, "minimum": np.minimum, "maximum": np.maximum}[op]
+    if kind == "bf16":
         wide = _widened(data)
-        np.add.at(wide, index[active], _widened(value[active]))
+        join.at(wide, index[active], _widened(value[active]))
         data[:] = _narrowed(wide)
     else:
-        np.add.at(data, index[active], value[active])
+        join.at(data, index[active], value[active])
 
 
 def fail(words: int, number: int, failed: Any, value: Any, size: Any) -> None:
@@ -170,8 +172,24 @@ def _position(kind: str, x: Array, position: Array | None) -> Array:
 def scan(kind: str, value: Any, shape: list[int], axis: int) -> Array:
     """Prefixes along one dimension."""
     x = np.broadcast_to(value, shape)
-    table = {"sum": np.add, "prod": np.multiply, "max": np.maximum, "min": np.minimum}
+    if kind.startswith("last"):
+        return _last(kind, x, axis)
+    table = {
+        "sum": np.add,
+        "prod": np.multiply,
+        "max": np.maximum,
+        "min": np.minimum,
+        "logsumexp": np.logaddexp,
+    }
     return table[kind].accumulate(x, axis, dtype=x.dtype)
+
+
+def _last(kind: str, x: Array, axis: int) -> Array:
+    """Where the last extremum is up to each element, a NaN being one."""
+    best = (np.maximum if kind == "last_max" else np.minimum).accumulate(x, axis)
+    shape = [-1 if k == axis else 1 for k in range(x.ndim)]
+    here = np.arange(x.shape[axis]).reshape(shape)
+    return np.maximum.accumulate(np.where((x == best) | (x != x), here, -1), axis)
 
 
 def of_each(function: Callable[[float], float]) -> Callable[[Any], Array]:

@@ -198,6 +198,21 @@ def test_nothing_is_asked_where_eager_overflows(backend: Callable[[Any], Setting
     assert judge(small, backend(lambda graph, *a: [r * math.nan for r in graph(*a)])).status == "fault"
 
 
+def test_nothing_is_asked_of_what_follows_where_eager_overflows(backend: Callable[[Any], Settings]) -> None:
+    """Eager's mean is infinite, and so its root; of negative numbers it is NaN in every arithmetic."""
+
+    def ones(graph: Any, *arguments: Any) -> list[Any]:
+        return [torch.ones_like(r) for r in graph(*arguments)]
+
+    for value, status in ((-3e38, "undecidable"), (-3.0, "fault")):
+        mean, root = statement("a", "mean", "x", 0, False), statement("b", "sqrt", "a")
+        one = program([tensor("x", (4,), values=(value,))], [mean, root], "b")
+        assert judge(one, backend(ones)).status == status
+    greatest = tensor("x", (8,), dtype="float64", values=(-1.7976931348623157e308,))
+    rest = program([greatest], [statement("a", "remainder", "x", 0.625)], "a")
+    assert judge(rest, backend(ones)).status == "undecidable"
+
+
 def test_noise_in_one_element_excuses_no_other(backend: Callable[[Any], Settings]) -> None:
     """The square of the largest numbers is infinite or not, as it is rounded; those of others are not."""
     one = program(

@@ -11,12 +11,13 @@ import torch
 from braze.codegen.llvm.builder import I8, Type, Value, constant
 from braze.codegen.llvm.convert import convert
 from braze.codegen.llvm.indices import Indices, step_along
+from braze.codegen.llvm.operations import compute
 from braze.codegen.program.grammar import LANE, Along, Load, Store
 from braze.codegen.program.steps import fits_32
 from braze.ops.dtypes import compute_dtype
-from braze.runtime.expr import Expr
+from braze.runtime.expr import ONE, Expr
 
-__all__ = ["MEMORY", "load", "store"]
+__all__ = ["MEMORY", "alternate", "load", "store", "store_alternately"]
 
 MEMORY: dict[torch.dtype, str] = {
     torch.float64: "double",
@@ -150,15 +151,13 @@ def _load_lanes(ix: Indices, pointers: Value, type: Type, active: Value | None) 
 
 
 def store(ix: Indices, s: Store, dtype: torch.dtype) -> None:
-    """Write, or add to what is there, the elements whose mask is true; those in memory are of ``dtype``."""
+    """Write, or join to what is there, the elements whose mask is true; those in memory are of ``dtype``."""
     fb = ix.fb
-    value = ix.values[s.value]
-    if value.type.elem == "i1":
-        value = fb.zext(value, I8.elem)
+    value = _in_memory(ix, s)
     active = None if s.mask is None else ix.values[s.mask]
     place = _Place(ix, s.buffer, s.index, s.along)
-    if s.adds:
-        _add(ix, place, value, dtype, active)
+    if s.combine is not None:
+        _combine(ix, s.combine, place, value, dtype, active)
         return
     k = None if place.step is None else place.step.constant
     if s.along.lanes == 1:
@@ -191,6 +190,34 @@ def store(ix: Indices, s: Store, dtype: torch.dtype) -> None:
         fb.scatter(value, place.addresses(), active)
 
 
+def _in_memory(ix: Indices, s: Store) -> Value:
+    value = ix.values[s.value]
+    return ix.fb.zext(value, I8.elem) if value.type.elem == "i1" else value
+
+
+def alternate(first: Store, second: Store) -> bool:
+    """Whether two stores fill the even and the odd places of one stretch of memory."""
+    if first.along.lanes == 1 or first.adds or second.adds:
+        return False
+    if (first.buffer, first.along, first.mask) != (second.buffer, second.along, second.mask):
+        return False
+    step = step_along(first.index, first.along)
+    return step is not None and step.constant == 2 and second.index - first.index == ONE
+
+
+def store_alternately(ix: Indices, first: Store, second: Store) -> None:
+    """Two stores of which that is so, as one."""
+    fb, lanes = ix.fb, first.along.lanes
+    places = [place for i in range(lanes) for place in (i, lanes + i)]
+    value = fb.shuffle(_in_memory(ix, first), _in_memory(ix, second), places)
+    address = _Place(ix, first.buffer, first.index, first.along).address()
+    if first.mask is None:
+        fb.store(value, address)
+        return
+    active = ix.values[first.mask]
+    fb.masked_store(value, address, fb.shuffle(active, active, places))
+
+
 def _store_lanes(ix: Indices, value: Value, pointers: Value, active: Value | None) -> None:
     fb = ix.fb
     for lane in range(value.type.lanes):
@@ -201,38 +228,43 @@ def _store_lanes(ix: Indices, value: Value, pointers: Value, active: Value | Non
             fb.masked_store(item, address, fb.extract(active, lane))
 
 
-def _add(ix: Indices, place: _Place, value: Value, dtype: torch.dtype, active: Value | None) -> None:
+def _combine(
+    ix: Indices, op: str, place: _Place, value: Value, dtype: torch.dtype, active: Value | None
+) -> None:
     fb, lanes = ix.fb, place.along.lanes
     if lanes == 1:
         address = place.addresses()
         if active is None:
-            _add_at(ix, address, value, dtype, None)
+            _combine_at(ix, op, address, value, dtype, None)
             return
-        with fb.if_then(active, "add"):
-            _add_at(ix, address, value, dtype, None)
+        with fb.if_then(active, op):
+            _combine_at(ix, op, address, value, dtype, None)
         return
     if place.step is not None and place.step.constant == 1:
-        _add_at(ix, place.address(), value, dtype, active)
+        _combine_at(ix, op, place.address(), value, dtype, active)
         return
     pointers = place.addresses()
     for lane in range(lanes):
         item, at = fb.extract(value, lane), fb.extract(pointers, lane)
         if active is None:
-            _add_at(ix, at, item, dtype, None)
+            _combine_at(ix, op, at, item, dtype, None)
             continue
-        with fb.if_then(fb.extract(active, lane), "add"):
-            _add_at(ix, at, item, dtype, None)
+        with fb.if_then(fb.extract(active, lane), op):
+            _combine_at(ix, op, at, item, dtype, None)
 
 
-def _add_at(ix: Indices, address: Value, value: Value, dtype: torch.dtype, active: Value | None) -> None:
+_OF_BYTES = {"add": "logical_or", "mul": "logical_and", "minimum": "logical_and", "maximum": "logical_or"}
+"""What the operations are on booleans, each a byte in memory."""
+
+
+def _combine_at(
+    ix: Indices, op: str, address: Value, value: Value, dtype: torch.dtype, active: Value | None
+) -> None:
     fb, type = ix.fb, value.type
     old = fb.load(address, type) if active is None else fb.masked_load(address, type, active)
     wide = compute_dtype(dtype)
-    a, b = convert(fb, old, dtype, wide), convert(fb, value, dtype, wide)
-    if dtype is torch.bool:
-        total = fb.or_(a, b)
-    else:
-        total = fb.fadd(a, b) if wide.is_floating_point else fb.add(a, b)
+    operands = [convert(fb, v, dtype, wide) for v in (value, old)]  # of equal zeros the old one stays
+    total = compute(fb, _OF_BYTES[op] if dtype is torch.bool else op, wide, operands, wide)
     total = convert(fb, total, wide, dtype)
     if active is None:
         fb.store(total, address)

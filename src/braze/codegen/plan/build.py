@@ -226,8 +226,15 @@ class _Builder:
             for kind, values in _geometry(buffer.layout)
             for dim, e in enumerate(values)
         ]
-        # what is there by itself is read first, and then what follows from sums and multiples
-        given.sort(key=lambda one: one[0].symbol is None)
+        # What is there by itself is read first, and then what follows from sums and multiples; strides of a
+        # dimension of size 1, which may be any, last.
+        idle = {
+            (buffer.name, dim)
+            for buffer in buffers
+            for dim, size in enumerate(buffer.layout.sizes)
+            if size.constant == 1
+        }
+        given.sort(key=lambda one: (one[3] == "stride" and one[1:3] in idle, one[0].symbol is None))
         while (found := self._first_unknown(given)) is not None:
             (symbol, factor, rest), (_, tensor, dim, kind) = found
             self.known.add(symbol.name)
@@ -551,7 +558,7 @@ def _geometry(layout: Layout) -> tuple[tuple[TensorProperty, tuple[Expr, ...]], 
 
 
 def _same_geometry(a: Layout, b: Layout) -> bool:
-    """Whether a tensor of one layout can stand for one of the other: strides that don't count are seen, too."""
+    """Whether a tensor of one layout can stand for one of the other; strides that don't count show, too."""
     return (a.sizes, a.strides, a.offset, a.dtype) == (b.sizes, b.strides, b.offset, b.dtype)
 
 

@@ -207,10 +207,10 @@ class Builder:
         value: Var,
         along: Along = SCALAR,
         mask: Var | None = None,
-        adds: bool = False,
+        combine: str | None = None,
     ) -> None:
         """Elements to a buffer."""
-        self.body.append(Store(buffer, index, along, self.splat(value, along.lanes), mask, adds))
+        self.body.append(Store(buffer, index, along, self.splat(value, along.lanes), mask, combine))
 
     def check(
         self,

@@ -174,15 +174,16 @@ class Load:
 
 @dataclass(eq=False, slots=True)
 class Store:
-    """Elements to ``buffer``, lanes in order, where ``mask`` is true; ``adds``: to what is there, which no
-    other thread touches meanwhile."""
+    """Elements to ``buffer``, lanes in order, where ``mask`` is true; ``combine``: the operation (``add``,
+    ``mul``, ``minimum``, ``maximum``) by which they are joined to what is there, which no other thread
+    touches meanwhile."""
 
     buffer: str
     index: Expr
     along: Along
     value: Var
     mask: Var | None = None
-    adds: bool = False
+    combine: str | None = None
 
 
 @dataclass(eq=False, slots=True)

@@ -272,10 +272,8 @@ class _Thread:
             raise InternalError(f"{s.value} does not fit {s.buffer}", node=self.program.name)
         for lane in active.nonzero().flatten().tolist():
             at = int(index[lane])
-            if s.adds:
-                memory.index_add_(0, torch.tensor([at]), value[lane : lane + 1])
-            else:
-                memory[at] = value[lane]
+            old, new = memory[at], value[lane]
+            memory[at] = new if s.combine is None else scalar.FUNCTIONS[s.combine](old, new)
 
     # -- checks -------------------------------------------------------------------------------------------
     def check(self, s: Check) -> None:

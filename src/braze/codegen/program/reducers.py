@@ -17,7 +17,7 @@ from braze.codegen.program.grammar import Var
 from braze.errors import CodegenError
 from braze.ops.dtypes import integer_limits, is_float
 
-__all__ = ["Moments", "Position", "Reducer", "State", "horizontal", "merged", "reducer_of"]
+__all__ = ["Last", "LogSum", "Moments", "Position", "Reducer", "State", "horizontal", "merged", "reducer_of"]
 
 State = list[Var]
 
@@ -101,6 +101,38 @@ class Position(Reducer):
         return [b.op("where", take, r, s) for r, s in zip(right, left, strict=True)]
 
 
+@dataclass(frozen=True)
+class Last(Reducer):
+    """The last position of the least or greatest value, a NaN being both; states are (value, position)."""
+
+    @property
+    def dtypes(self) -> tuple[torch.dtype, ...]:
+        """The types of a state's values."""
+        return (self.dtype, torch.int64)
+
+    def identity(self, b: Builder, lanes: int) -> State:
+        """The state of no values: whatever comes is as good."""
+        return [b.constant(self.start, self.dtype, lanes), b.constant(0, torch.int64, lanes)]
+
+    def merge(self, b: Builder, left: State, right: State) -> State:
+        """The right value unless it is worse; a NaN is not, and after one only another one counts."""
+        take = b.op(self.operation, right[0], left[0])
+        if is_float(self.dtype):
+            take = b.op("logical_or", take, b.op("isnan", right[0]))
+        return [b.op("where", take, r, s) for r, s in zip(right, left, strict=True)]
+
+
+class LogSum(Reducer):
+    """log(exp(a) + exp(b)), of which none overflows before the result does."""
+
+    def merge(self, b: Builder, left: State, right: State) -> State:
+        """Both states' values together; two equal infinities are one."""
+        low, high = b.op("minimum", left[0], right[0]), b.op("maximum", left[0], right[0])
+        total = b.op("add", b.op("log1p", b.op("exp", b.op("sub", low, high))), high)
+        infinite = b.op("logical_and", b.op("eq", low, high), b.op("isinf", low))
+        return [b.op("where", infinite, high, total)]
+
+
 class Moments(Reducer):
     """Mean, sum of squared deviations from it, and count. Chan, Golub, LeVeque: Algorithms for computing the
     sample variance (1983). A count of 0 on the left leaves the right state."""
@@ -137,13 +169,17 @@ def reducer_of(
         return Reducer(dtype, "logical_or" if kind == "any" else "logical_and", float(kind == "all"))
     if kind == "welford":
         return Moments(dtype, "add", 0.0)
-    least = kind in ("min", "argmin")
+    if kind == "logsumexp":
+        return LogSum(dtype, "", -math.inf)
+    least = kind in ("min", "argmin", "last_min")
     low, high = (-math.inf, math.inf) if is_float(dtype) else integer_limits(dtype)
     worst = high if least else low
     if kind in ("max", "min"):
         return Reducer(dtype, "minimum" if least else "maximum", worst)
     if kind in ("argmax", "argmin"):
         return Position(dtype, "lt" if least else "gt", worst, position, ordered)
+    if kind in ("last_max", "last_min"):
+        return Last(dtype, "le" if least else "ge", worst)
     raise CodegenError(f"no program for reduction {kind}", node=kind)
 
 

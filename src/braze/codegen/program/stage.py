@@ -15,6 +15,7 @@ from braze.codegen.program.program import Scratch
 from braze.codegen.program.reducers import Reducer
 from braze.ops.dag import IndirectSymbol, Node
 from braze.ops.kernel import Kernel, Stage, Store
+from braze.ops.vocabulary import COMBINING
 from braze.runtime.expr import Expr, ExprLike, Symbol, as_expr, known_positive
 
 __all__ = [
@@ -217,7 +218,7 @@ def emit_store(m: Making, store: Store, copy: Copy, value: Var | None = None) ->
     if not frame.is_lane_row(store.buffer):
         mask = b.both(copy.mask, mask)
     e, along = frame.place(store.buffer, m.resolved(store.index, copy), copy.along)
-    b.store(store.buffer, e, value, along, mask, adds=store.mode != "set")
+    b.store(store.buffer, e, value, along, mask, COMBINING.get(store.mode))
 
 
 # -- loops --------------------------------------------------------------------------------------------------

@@ -105,7 +105,7 @@ class _Writer:
         if isinstance(s, Load):
             return f"{_typed(s.var)} = {s.buffer}[{_along(s.index, s.along)}]{_where(s.mask)}"
         if isinstance(s, Store):
-            sign = "+=" if s.adds else "="
+            sign = "=" if s.combine is None else _COMBINED[s.combine]
             return f"{s.buffer}[{_along(s.index, s.along)}] {sign} {s.value}{_where(s.mask)}"
         if isinstance(s, Assign):
             shown = str(s.var) if s.var in self.begun else _typed(s.var)
@@ -118,6 +118,9 @@ class _Writer:
         assert isinstance(s, Call)
         errors = f" with checks from {s.errors}" if s.errors else ""
         return f"call {s.program}({', '.join([*s.buffers, *map(str, s.sizes)])}){errors}"
+
+
+_COMBINED = {"add": "+=", "mul": "*=", "minimum": "min=", "maximum": "max="}
 
 
 def _typed(var: Var) -> str:

@@ -177,6 +177,11 @@ def logit(x: Tensor, eps: float | None = None) -> Tensor:
     return torch.log(wide / (1 - wide)).to(dtype)
 
 
+def sgn(x: Tensor) -> Any:
+    """The sign, for real tensors."""
+    return NotImplemented if x.is_complex() else torch.sign(x)
+
+
 TABLE: Table = {
     aten.add.Tensor: add,
     aten.add.Scalar: add,
@@ -194,4 +199,5 @@ TABLE: Table = {
     aten.fill.Tensor: fill,
     aten.zero.default: zero,
     aten.full_like.default: full_like,
+    aten.sgn.default: sgn,
 }

@@ -43,6 +43,12 @@ def index_fill(x: Tensor, dim: int, index: Tensor, value: Any) -> Any:
     return aten.index_put.default(x, [*[None] * (dim % x.ndim), index], value)
 
 
+def put(x: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) -> Any:
+    """`x` with the elements of `source` at places `index` of its elements in row-major order."""
+    flat = aten.index_put.default(x.reshape(-1), [index.reshape(-1)], source.reshape(-1), accumulate)
+    return flat.reshape(x.shape)
+
+
 def view_copy(x: Tensor, size: list[int]) -> Tensor:
     """`x` under another shape, in memory of its own."""
     return x.clone(memory_format=torch.contiguous_format).view(size)
@@ -150,6 +156,7 @@ TABLE: Table = {
     aten.split_with_sizes.default: split_with_sizes,
     aten.isin.Tensor_Tensor: isin,
     aten.take.default: take,
+    aten.put.default: put,
     aten.index_fill.int_Scalar: index_fill,
     aten.index_fill.int_Tensor: index_fill,
     aten.view_copy.default: view_copy,

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from braze._torch.shapes import same_layout, same_size, true_or_guard
 from braze.frontend.decomps.common import Decomposition
+from braze.runtime.spec import contiguous_strides
 
 __all__ = [
     "Rule",
@@ -91,9 +92,18 @@ def format_of(position: int) -> Rule:
 
 
 def of_ldexp(args: Sequence[Any], result: Tensor) -> Tensor:
-    """As a product of x and a power of two, which is row-major however its exponents lie."""
-    operands = [args[0], args[1].contiguous()]
-    return _ordered(result, _elementwise_order(operands, result.shape, result.dtype))
+    """As a product of x and a power of two, which is row-major however its exponents lie, where x is of
+    integers, or both are of floating point and x of float32. Elsewhere it is written to memory like x's, or,
+    where that is too small, laid out as x and the exponents are."""
+    x, exponents = args
+    if not x.is_floating_point() or (x.dtype is torch.float32 and exponents.is_floating_point()):
+        strides = [_strides_as(x, result.dtype), contiguous_strides(exponents.shape)]
+    elif x.shape == result.shape:
+        return preserved(0)(args, result)
+    else:
+        strides = [x.stride(), exponents.stride()]
+    aligned = [_aligned(y, steps, result.shape) for y, steps in zip(args, strides, strict=True)]
+    return _ordered(result, _order_by(aligned, result.shape))
 
 
 def of_roll(args: Sequence[Any], result: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from braze.compile.failing import described, place_of
 from braze.compile.inner_graphs import graphs_inside, returns_a_tuple
 from braze.config import Config
 from braze.errors import ConfigError
-from braze.frontend.passes import constants, cse, dce, layout, random, views
+from braze.frontend.passes import conjugates, constants, cse, dce, layout, random, views
 
 __all__ = ["JOINT", "PASSES", "run_passes"]
 
@@ -42,7 +42,10 @@ PASSES: tuple[tuple[str, Pass], ...] = (
 )
 
 
-JOINT: tuple[tuple[str, Pass], ...] = (("equal", lambda gm, config: cse.run(gm)),)
+JOINT: tuple[tuple[str, Pass], ...] = (
+    ("conjugates", lambda gm, config: conjugates.run(gm)),
+    ("equal", lambda gm, config: cse.run(gm)),
+)
 """What a forward and a backward go through while they are one graph."""
 
 

@@ -50,8 +50,9 @@ class Given:
 @dataclass
 class Outcome:
     """What one call left behind. ``error``: what it raised, and then there are no results. ``beyond``: a step
-    of a float64 reference overflowed, so that it says nothing of what is not finite. ``unordered``: a product
-    of many numbers leaves its type's range in some order of multiplying them."""
+    of a float64 reference overflowed, or one of eager's where the reference's did not, so that the reference
+    says nothing of what is not finite in eager. ``unordered``: a product of many numbers leaves its type's
+    range in some order of multiplying them."""
 
     given: Given
     results: tuple[Any, ...] = ()
@@ -228,17 +229,22 @@ def _coarsest(values: Iterable[Any]) -> torch.dtype | None:
 
 
 def _overflows(statement: Statement, typed: Mapping[str, Any], seen: Mapping[str, Any]) -> bool:
-    """Whether an approximation of float64 numbers so large that their products overflow is not finite. Other
-    types' steps do not overflow in float64."""
+    """Whether what an operator computes inside overflows where its value does not: finite numbers make one
+    that is not finite in eager, and is in float64. Where the type is float64, numbers so large that their
+    products overflow say as much."""
     operator = OPERATORS[statement.operator]
-    if operator.rounding != "loose":
+    if operator.rounding != "loose" and not operator.sharp:
         return False
-    taken = [seen[name] for name in statement.reads() if _is_wide(typed[name])]
-    given = [seen[name] for name in statement.results if _is_wide(typed[name])]
-    large = all(bool(x.isfinite().all()) for x in taken) and any(
-        bool((x.abs() > _LARGE).any()) for x in taken
-    )
-    return large and not all(bool(x.isfinite().all()) for x in given)
+    taken = [typed[name] for name in statement.reads() if _is_floating(typed[name])]
+    if not all(bool(x.isfinite().all()) for x in taken):
+        return False
+    large = any(_is_wide(x) and bool((x.abs() > _LARGE).any()) for x in taken)
+    for value, wide in ((typed[name], seen[name]) for name in statement.results):
+        if _is_floating(value) and value.shape == wide.shape:
+            has = wide.to(value.dtype).isfinite() | (large and _is_wide(value))
+            if bool((has & ~value.isfinite()).any()):
+                return True
+    return False
 
 
 def _leaves_its_range(statement: Statement, typed: Mapping[str, Any]) -> bool:
@@ -246,7 +252,7 @@ def _leaves_its_range(statement: Statement, typed: Mapping[str, Any]) -> bool:
     if not OPERATORS[statement.operator].multiplies:
         return False
     for value in (typed[name] for name in statement.reads()):
-        if isinstance(value, torch.Tensor) and value.is_floating_point():
+        if _is_floating(value):
             limits = torch.finfo(value.dtype)
             exponents = value[value.isfinite() & (value != 0)].double().abs().log2()
             most, least = exponents.clamp(min=0).sum(), exponents.clamp(max=0).sum()
@@ -257,6 +263,10 @@ def _leaves_its_range(statement: Statement, typed: Mapping[str, Any]) -> bool:
 
 def _is_wide(value: Any) -> bool:
     return isinstance(value, torch.Tensor) and value.dtype is torch.float64
+
+
+def _is_floating(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.is_floating_point()
 
 
 def _by_bits(statement: Statement) -> bool:
@@ -271,7 +281,7 @@ def _decided(statement: Statement, eager: Mapping[str, Any], exact: Mapping[str,
         return seen
     for name in set(statement.reads()):
         value = eager[name]
-        if isinstance(value, torch.Tensor) and value.is_floating_point():
+        if _is_floating(value):
             seen[name] = value if operator.bits else _InPlaceOf.apply(exact[name], value)  # type: ignore[no-untyped-call]
     return seen
 
@@ -289,7 +299,7 @@ class _InPlaceOf(torch.autograd.Function):
 
 
 def _widened(value: Any) -> Any:
-    return value.double() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+    return value.double() if _is_floating(value) else value
 
 
 def _blur(statement: Statement, eager: Mapping[str, Any], seen: dict[str, Any], noise: random.Random) -> None:
@@ -300,7 +310,7 @@ def _blur(statement: Statement, eager: Mapping[str, Any], seen: dict[str, Any], 
         return
     for name in sorted(set(statement.reads())):
         value = seen[name]
-        if isinstance(value, torch.Tensor) and value.is_floating_point():
+        if _is_floating(value):
             seen[name] = value * _factors(value, eager[name].dtype, noise)
 
 

@@ -179,7 +179,13 @@ ROWS: tuple[Operator, ...] = (
         sharp=True,
         weight=0.5,
     ),
-    Operator("nan_to_num", "torch.nan_to_num({0}, nan={1})", (T(), Scalar("f"))),
+    Operator(
+        "nan_to_num",
+        "torch.nan_to_num({0}, nan={1}, posinf={2}, neginf={3})",
+        (T(), Scalar("f"), Scalar("f"), Scalar("f")),
+    ),
+    # the greatest number of float64 is not the greatest of another type
+    Operator("nan_to_greatest", "torch.nan_to_num({0}, nan={1})", (T(), Scalar("f")), sharp=True, bits=True),
     Operator("signbit", "torch.signbit({0})", (T(NUMERIC, check=no_nan),), "bool", sharp=True),
     Operator("logit", "torch.logit({0}, eps={1})", (T(), OneOf((None, 0.1, 1e-6))), "float", "loose"),
     Operator(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from braze.inspect.fuzz.numbers import At, Dims, Either, OneOf, Scalar
+from braze.inspect.fuzz.numbers import At, Dims, Either, Int, OneOf, Scalar
 from braze.inspect.fuzz.operands import BOOL, FLOAT, INTEGERS, NUMERIC, Index, Like, Matching, T
 from braze.inspect.fuzz.operators import Operator
 
@@ -134,6 +134,83 @@ ROWS: tuple[Operator, ...] = (
         "same",
         "loose",
         multiplies=True,
+    ),
+    Operator(
+        "scatter_multiply",
+        "torch.scatter({0}, {1}, {2}, {3}, reduce='multiply')",
+        (T(NUMERIC, rank=(1, 4)), _DIM, Index(dim=1, shape="same"), _VALUE),
+        "same",
+        "loose",
+        multiplies=True,
+        weight=0.5,
+    ),
+    Operator(
+        "index_reduce",
+        "torch.index_reduce({0}, {1}, {2}, {3}, {4}, include_self={5})",
+        (
+            T(NUMERIC, rank=(1, 1)),
+            _DIM,
+            Index(dim=1, shape="line"),
+            Matching(((2, 0),)),
+            OneOf(("amax", "amin", "prod", "mean")),
+            OneOf((True, False)),
+        ),
+        "same",
+        "loose",
+        multiplies=True,
+    ),
+    Operator(
+        "put",
+        "torch.Tensor.put({0}, {1}, {2})",
+        (T(nonempty=True), Index(shape="line", unique=True), Matching(((1, 0),))),
+        weight=0.6,
+    ),
+    Operator(
+        "put_sum",
+        "torch.Tensor.put({0}, {1}, {2}, accumulate=True)",
+        (T(nonempty=True), Index(shape="line", negative=True), Matching(((1, 0),))),
+        "same",
+        "loose",
+        weight=0.6,
+    ),
+    Operator(
+        "index_put_mask",
+        "torch.index_put({0}, (torch.ones_like({0}, dtype=torch.bool),), {0}.reshape(-1).flip(0))",
+        (_SOME,),
+        weight=0.6,
+    ),
+    Operator(
+        "nonzero_static",
+        "torch.nonzero_static({0}, size={1}, fill_value={2})",
+        (_SOME, Int(0, 6), Int(-1, 1)),
+        "int64",
+        sharp=True,
+        weight=0.6,
+    ),
+    Operator(
+        "histc",
+        "torch.histc({0}, {1}, {2}, {3})",
+        (T(FLOAT), Int(1, 9), Int(-3, 0), Int(1, 3)),
+        sharp=True,
+        weight=0.6,
+    ),
+    Operator(
+        "histogram",
+        "torch.histogram({0}, {1}, range=({2}, {3}))",
+        (T(("float32", "float64")), Int(1, 9), Int(-3, 0), Int(1, 3)),
+        "any",
+        "ieee",
+        results=2,
+        sharp=True,
+        weight=0.4,
+    ),
+    Operator(
+        "segment_reduce",
+        "torch.segment_reduce({0}, {1}, lengths=torch.ones({0}.shape[0], dtype=torch.int64))",
+        (T(FLOAT, rank=(1, 3), nonempty=True), OneOf(("sum", "mean", "max", "min", "prod"))),
+        "same",
+        "loose",
+        weight=0.4,
     ),
     Operator(
         "select_scatter",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from braze.inspect.fuzz.numbers import At, Dims, Either, Int, Scalar
+from braze.inspect.fuzz.numbers import At, Dims, Either, Int, OneOf, Scalar
 from braze.inspect.fuzz.operands import (
     BOOL,
     FLOAT,
@@ -117,6 +117,26 @@ ROWS: tuple[Operator, ...] = (
         Index(dim=1, shape="same"),
         Like(how="same", dtypes=None),
         rounding="loose",
+    ),
+    _write(
+        "scatter_reduce_",
+        "{0}.scatter_reduce_({1}, {2}, {3}, {4}, include_self={5})",
+        T(NUMERIC, rank=(1, 4)),
+        _DIM,
+        Index(dim=1, shape="same"),
+        Like(how="same", dtypes=None),
+        OneOf(("sum", "amax", "amin")),
+        OneOf((True, False)),
+        rounding="loose",
+    ),
+    _write(
+        "put_",
+        "{0}.put_({1}, {2}, accumulate={3})",
+        T(nonempty=True),
+        Index(shape="line", unique=True),
+        Matching(((1, 0),)),
+        OneOf((True, False)),
+        rounding="ieee",
     ),
     _write("tril_", "{0}.tril_({1})", _MATRIX, Int(-1, 1)),
     _write("fill_diagonal_", "{0}.fill_diagonal_({1})", _MATRIX, _VALUE, weight=0.4),
