@@ -17,7 +17,7 @@ from braze.errors import Refused
 from braze.ir.boxes import ReinterpretView, StorageBox, TensorBox
 from braze.ir.buffers import Buffer
 from braze.ir.views import ComplexAsReal, RealAsComplex
-from braze.lowering import scatter
+from braze.lowering import index_writes
 from braze.lowering.calls import call_fallback
 from braze.lowering.inplace import leaves_graph
 from braze.lowering.promotion import Operand, Scalar, number, result_type
@@ -102,7 +102,7 @@ def index_add(
     """x with slices of ``source`` added to its slices ``index`` along one dimension."""
     if alpha != 1:
         raise Refused("complex numbers added to slices, times a number")
-    return scatter.index_add(ctx, x, dim, index, source)
+    return index_writes.index_add(ctx, x, dim, index, source)
 
 
 @lowers_complex(aten.index_put.default)
@@ -116,7 +116,7 @@ def index_put(
     """x with ``values``, broadcast, written at ``x[indices]``, or added to it."""
     if accumulate and any(t is not None and t.dtype is torch.bool for t in indices):
         raise Refused("complex numbers added where a mask says")
-    return scatter.index_put(ctx, x, indices, values, accumulate)
+    return index_writes.index_put(ctx, x, indices, values, accumulate)
 
 
 # -- pairs and their parts --------------------------------------------------------------------------------

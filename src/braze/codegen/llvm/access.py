@@ -197,7 +197,7 @@ def _in_memory(ix: Indices, s: Store) -> Value:
 
 def alternate(first: Store, second: Store) -> bool:
     """Whether two stores fill the even and the odd places of one stretch of memory."""
-    if first.along.lanes == 1 or first.adds or second.adds:
+    if first.along.lanes == 1 or first.combine is not None or second.combine is not None:
         return False
     if (first.buffer, first.along, first.mask) != (second.buffer, second.along, second.mask):
         return False
