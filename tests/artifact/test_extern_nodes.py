@@ -216,9 +216,9 @@ def database() -> Database:
 
 
 SAMPLED = """
-    index_reduce.mean addbmm cdist fft.hfft histogram igamma index_put linalg.solve linalg.svd
-    lu_unpack masked.median median nn.functional.conv_transpose2d nn.functional.dropout
-    nn.functional.grid_sample nn.functional.max_pool2d sort topk view_as_complex
+    addbmm cdist cholesky_solve fft.hfft geqrf grid_sampler_3d linalg.cholesky linalg.eigh linalg.qr linalg.solve
+    linalg.svd lu_unpack masked.median median mode nn.functional.conv_transpose2d nn.functional.max_pool2d sort
+    topk triangular_solve
 """
 
 

@@ -23,6 +23,7 @@ from braze.errors import BrazeError, FallbackError
 from braze.frontend.decomps import (
     activations,
     elementwise,
+    foreach,
     indexing,
     layouts,
     losses,
@@ -240,7 +241,7 @@ def takes_apart(operator: Any) -> bool:
 def _taken_apart(multiply_add: Any | None) -> Table:
     table = torch_decomps.core_table()
     table.update(torch_decomps.table_of(_ALSO))
-    for own in (activations, elementwise, indexing, losses, norms, reductions):
+    for own in (activations, elementwise, foreach, indexing, losses, norms, reductions):
         table.update(own.TABLE)
     sampler = aten.grid_sampler_2d.default
     if sampler in table:
