@@ -95,7 +95,7 @@ braze cache clear --yes
 braze cache clear -y
 braze fuzz --programs 2 --seed 5 --jobs 1 --mode static --limit 60 --strict --out faults
 braze fuzz --minutes 0.001
-braze minify --fallback --seconds 60 --limit 60 --out small.py falls.py
+braze minify --fallback --seconds 300 --limit 60 --out small.py falls.py
 braze fuzz --repeat 5:3
 """.strip().splitlines()
 

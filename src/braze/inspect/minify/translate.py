@@ -165,6 +165,9 @@ class _Translation:
         elif target in _SIZES and not node.kwargs:
             arguments = [self._argument(value) for value in node.args]
             form, known_as = _SIZES[target], getattr(target, "__name__", "size")
+            for place, argument in enumerate(arguments):
+                if isinstance(argument, (Product, int, float)):  # a product, or a sign, binds otherwise
+                    form = form.replace(f"{{{place}}}", f"({{{place}}})")
         else:
             raise Refused(f"the graph calls {getattr(target, '__name__', target)}")
         value = node.meta.get("val")
