@@ -94,8 +94,8 @@ RUNNABLE = {page: found for page in PAGES if (found := [b for b in blocks(page) 
 
 
 def _type(command: str, folder: Path) -> None:
-    """Type a command of a page. One that takes minutes (of ``braze fuzz``, which the command's own tests run)
-    is looked at: whether there are such options, with such values."""
+    """Type a command of a page. One that takes minutes (of ``braze fuzz`` and ``braze minify``, which
+    tests of their own run) is looked at: whether there are such options, with such values."""
     words = shlex.split(command)
     if words[0] == "export":
         assert config.from_environment(dict([words[1].split("=", 1)])) != config.Config()
@@ -107,11 +107,11 @@ def _type(command: str, folder: Path) -> None:
         assert name in {o.env for o in config.options()}
     if words[0] == "braze":
         assert not settings
-        if words[1] == "fuzz":
+        if words[1] in ("fuzz", "minify"):
             outer = click.Context(main, **main.context_settings)  # a command keeps what it was asked under
-            inner = main.get_command(outer, "fuzz")
+            inner = main.get_command(outer, words[1])
             assert inner is not None
-            inner.make_context("fuzz", words[2:], parent=outer)
+            inner.make_context(words[1], words[2:], parent=outer)
             return
         if words[:3] == ["braze", "cache", "trust"]:  # which is typed by somebody else
             with config.patch(keyring_dir=str(folder / "another's keys")):

@@ -32,6 +32,17 @@ def scaled(x, factor):
     return torch.tanh(x) * factor
 """
 
+FALLS = """
+import torch
+import torch.nn.functional as F
+
+@torch.compile(backend="braze")
+def smaller(x):
+    return F.interpolate(x.sin(), scale_factor=0.5, mode="bilinear", antialias=True) + 1
+
+smaller(torch.ones(1, 1, 4, 4))
+"""
+
 SESSION = """
 braze --version
 braze doctor
@@ -84,6 +95,7 @@ braze cache clear --yes
 braze cache clear -y
 braze fuzz --programs 2 --seed 5 --jobs 1 --mode static --limit 60 --strict --out faults
 braze fuzz --minutes 0.001
+braze minify --fallback --seconds 300 --limit 60 --out small.py falls.py
 braze fuzz --repeat 5:3
 """.strip().splitlines()
 
@@ -135,6 +147,7 @@ def test_the_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     (tmp_path / "work.py").write_text(WORK, "utf-8")
+    (tmp_path / "falls.py").write_text(FALLS, "utf-8")
     known: dict[str, str] = {}
     with config.patch(cache=True, cache_dir=str(tmp_path / "cache"), keyring_dir=str(tmp_path / "keys")):
         _prepare(tmp_path)
@@ -203,6 +216,7 @@ def test_as_a_module(module: str) -> None:
         ("braze replay none.txt", "none.txt"),
         ("braze fuzz --mode dynamics", "'dynamic'"),
         ("braze fuzz --repeat 7", "SEED:INDEX"),
+        ("braze minify none.py", "there is no file none.py"),
     ],
 )
 def test_a_name_that_is_none_is_explained(line: str, said: str, tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ __all__ = [
     "is_for_dynamo",
     "original_callable",
     "register_backend",
+    "replace_backend",
     "untraced",
     "unusual_input",
     "watch_forward_mode",
@@ -46,6 +47,13 @@ def register_backend(name: str, function: Callable[..., Any]) -> None:
     the installed package's entry point was found first."""
     if name not in registry.list_backends(exclude_tags=()):
         registry.register_backend(function, name=name)
+
+
+def replace_backend(name: str, function: Callable[..., Any]) -> None:
+    """Have `torch.compile(backend=name)` find `function`, and nothing else, in this process."""
+    registry.list_backends()  # entry points are looked for once, and would come later
+    registry._BACKENDS.setdefault(name, None)
+    registry._COMPILER_FNS[name] = function
 
 
 def graph_breaks() -> Counter[str]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch._dynamo import convert_frame
 from torch._guards import TracingContext, detect_fake_mode, tracing
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
-from torch.fx import GraphModule, Node
+from torch.fx import GraphModule, Interpreter, Node, traceback
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.node import map_arg
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
@@ -20,6 +21,7 @@ _PROMISED = "braze_promised_strides"
 __all__ = [
     "Remembered",
     "apart",
+    "as_operators",
     "copied",
     "fake_mode_of",
     "keep_promised_strides",
@@ -138,6 +140,18 @@ def new_trace(mode: FakeTensorMode) -> Iterator[None]:
 def propagate(gm: GraphModule, fake_mode: FakeTensorMode, example_inputs: Sequence[Any]) -> None:
     """Compute ``meta["val"]`` of every node of `gm` again, from `example_inputs`."""
     FakeTensorProp(gm, mode=fake_mode).propagate_dont_convert_inputs(*example_inputs)
+
+
+def as_operators(gm: GraphModule, arguments: Sequence[Any], *, sizes: bool) -> GraphModule:
+    """The graph as ATen operators that nobody has taken apart, with the user's lines. ``sizes``: they follow
+    from those of the arguments, and are numbers otherwise. Raises whatever tracing raises."""
+    mode: Literal["symbolic", "fake"] = "symbolic" if sizes else "fake"
+    with traceback.preserve_node_meta():
+        traced: GraphModule = make_fx(
+            Interpreter(gm).run, tracing_mode=mode, _error_on_data_dependent_ops=False
+        )(*arguments)
+    traced.graph.eliminate_dead_code()
+    return traced
 
 
 def promised_strides(gm: GraphModule) -> list[tuple[Any, ...] | None]:

@@ -23,7 +23,7 @@ __all__ = ["main"]
 
 
 # Commands whose modules need PyTorch to be imported: by name, where they are.
-_HEAVY = {"fuzz": "braze.cli.fuzz", "package": "braze.cli.package"}
+_HEAVY = {"fuzz": "braze.cli.fuzz", "minify": "braze.cli.minify", "package": "braze.cli.package"}
 
 
 class _Group(click.Group):

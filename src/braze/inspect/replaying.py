@@ -28,7 +28,7 @@ from braze.errors import Refused
 from braze.ops.numerics import difference
 from braze.runtime.spec import span
 
-__all__ = ["Compared", "Replay", "replay"]
+__all__ = ["Compared", "Replay", "random_inputs", "replay"]
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def replay(path: str | Path, *, strict: bool = False, out: str | Path | None = N
             compared: tuple[Compared, ...] = ()
             uncompared: str | None = None
             try:
-                compared = tuple(_compare(code, sent.parse(), _inputs(request, seed), seed))
+                compared = tuple(_compare(code, sent.parse(), random_inputs(request, seed), seed))
             except Refused as refusal:
                 uncompared = refusal.reason
             except Exception as error:  # random indices may be out of range, random matrices singular
@@ -130,7 +130,7 @@ def _with_options(request: CompileRequest, options: config.Config) -> CompileReq
     return CompileRequest(**{**vars(request), "config": options})
 
 
-def _inputs(request: CompileRequest, seed: int) -> list[Any]:
+def random_inputs(request: CompileRequest, seed: int) -> list[Any]:
     """Something of the right kind for each input. Raises `Refused` where there is nothing."""
     generator = torch.Generator().manual_seed(seed)
     return [_like(value, generator) for value in request.example_inputs]

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from braze.dtypes import dtype_named
 from braze.inspect.fuzz.noise import noise_of
 from braze.inspect.fuzz.program import Name, Number, Program, Statement, Tensor
-from braze.inspect.fuzz.table import OPERATORS
+from braze.inspect.fuzz.table import known_of
 
 __all__ = [
     "HALF",
@@ -187,7 +187,7 @@ def reference(program: Program, call: int, noise: random.Random | None = None) -
                 outcome.beyond |= _overflows(statement, eager, decided)
                 outcome.unordered |= _leaves_its_range(statement, eager)
                 exact.update((name, _widened(decided[name])) for name in statement.results)
-                if noise is not None and OPERATORS[statement.operator].rounding != "exact":
+                if noise is not None and known_of(statement.operator).rounding != "exact":
                     _disturb(statement, eager, exact, noise)
             outcome.results = tuple(exact[name] for name in program.outputs)
             if program.mode == "gradients":
@@ -215,7 +215,7 @@ def _errors_inside(
     statement: Statement, eager: Mapping[str, Any], noise: random.Random | None
 ) -> AbstractContextManager[Any]:
     """Rounding errors of a statement's types in each of its steps, where it is an approximation."""
-    operator = OPERATORS[statement.operator]
+    operator = known_of(statement.operator)
     if noise is None or operator.rounding != "loose" or operator.sharp or operator.bits:
         return nullcontext()
     coarse = _coarsest(eager[name] for name in (*statement.reads(), *statement.results))
@@ -232,7 +232,7 @@ def _overflows(statement: Statement, typed: Mapping[str, Any], seen: Mapping[str
     """Whether what an operator computes inside overflows where its value does not: finite numbers make one
     that is not finite in eager, and is in float64. Where the type is float64, numbers so large that their
     products overflow say as much."""
-    operator = OPERATORS[statement.operator]
+    operator = known_of(statement.operator)
     if operator.rounding != "loose" and not operator.sharp:
         return False
     taken = [typed[name] for name in statement.reads() if _is_floating(typed[name])]
@@ -249,7 +249,7 @@ def _overflows(statement: Statement, typed: Mapping[str, Any], seen: Mapping[str
 
 def _leaves_its_range(statement: Statement, typed: Mapping[str, Any]) -> bool:
     """Whether some of the numbers that a statement multiplies give more, or less, than their type holds."""
-    if not OPERATORS[statement.operator].multiplies:
+    if not known_of(statement.operator).multiplies:
         return False
     for value in (typed[name] for name in statement.reads()):
         if _is_floating(value):
@@ -270,12 +270,12 @@ def _is_floating(value: Any) -> bool:
 
 
 def _by_bits(statement: Statement) -> bool:
-    return OPERATORS[statement.operator].bits
+    return known_of(statement.operator).bits
 
 
 def _decided(statement: Statement, eager: Mapping[str, Any], exact: Mapping[str, Any]) -> dict[str, Any]:
     """The variables that a statement shall see in float64."""
-    operator = OPERATORS[statement.operator]
+    operator = known_of(statement.operator)
     seen = dict(exact)
     if not (operator.sharp or operator.bits) or operator.writes:
         return seen
@@ -305,7 +305,7 @@ def _widened(value: Any) -> Any:
 def _blur(statement: Statement, eager: Mapping[str, Any], seen: dict[str, Any], noise: random.Random) -> None:
     """Change what an approximation is given: its errors inside are like such changes, and may cancel less
     than those of its result."""
-    operator = OPERATORS[statement.operator]
+    operator = known_of(statement.operator)
     if operator.rounding != "loose" or operator.sharp or operator.writes:
         return
     for name in sorted(set(statement.reads())):

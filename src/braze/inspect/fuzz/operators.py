@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from braze.inspect.fuzz.operands import Operand
 
-__all__ = ["CannotDraw", "Gives", "Operator", "Rounding"]
+__all__ = ["CannotDraw", "Gives", "Operator", "Rounding", "outside_the_table"]
 
 Gives = Literal["promoted", "float", "same", "sum", "bool", "int64", "argument", "any", "nothing"]
 Rounding = Literal["exact", "ieee", "cast", "loose"]
@@ -54,3 +55,36 @@ class Operator:
     multiplies: bool = False
     torn: bool = False
     weight: float = 1.0
+
+
+_MOVES = frozenset(
+    "_unsafe_view alias as_strided cat clone constant_pad_nd detach diagonal expand flip gather index "
+    "index_select masked_fill permute repeat roll select slice split split_with_sizes squeeze stack t "
+    "transpose unbind unfold unsqueeze view where".split()
+)
+_DECIDES = frozenset(
+    "argmax argmin argsort bucketize ceil cummax cummin floor floor_divide fmod "
+    "frexp heaviside histc isclose isfinite isinf isnan kthvalue logical_and logical_not logical_or "
+    "logical_xor eq ge gt le lt ne nonzero remainder round searchsorted sgn sign signbit sort topk trunc "
+    "unique_consecutive unique_dim _unique2".split()
+)
+
+
+@functools.cache
+def outside_the_table(name: str) -> Operator:
+    """What is assumed of an operator that the table has no row of: ``aten.NAME.OVERLOAD``, or a function on
+    sizes."""
+    base = name.removeprefix("aten.").partition(".")[0]
+    sharp = base in _DECIDES
+    exact = base in _MOVES or sharp or not name.startswith("aten.")
+    return Operator(
+        name,
+        "",
+        (),
+        "any",
+        "exact" if exact else "loose",
+        sharp=sharp,
+        writes=base.endswith("_") and not base.startswith("_"),
+        bits=base == "view" and name.endswith(".dtype"),
+        multiplies=base in ("prod", "cumprod"),
+    )

@@ -76,7 +76,8 @@ class Tensor(msgspec.Struct, frozen=True, tag="tensor"):
     shapes: its sizes in each call. order: dimensions from the outermost in memory to the innermost. gaps:
     by how much more than for dense memory one goes from one element of a dimension to the next. offset: where
     in its memory it begins. expanded: dimensions of stride 0. values: repeated until the memory is full.
-    shares: another input, in whose memory it lies.
+    shares: another input, in whose memory it lies. steps: its strides in each call, where order, gaps and
+    expanded dimensions cannot say them.
     """
 
     name: str
@@ -89,9 +90,12 @@ class Tensor(msgspec.Struct, frozen=True, tag="tensor"):
     values: tuple[Union[bool, int, float], ...]  # noqa: UP007
     requires_grad: bool = False
     shares: str | None = None
+    steps: tuple[tuple[int, ...], ...] | None = None
 
     def strides(self, call: int) -> tuple[int, ...]:
         """Strides in one call, in elements."""
+        if self.steps is not None:
+            return self.steps[call]
         shape = self.shapes[call]
         strides = [0] * len(shape)
         step = 1
@@ -109,7 +113,7 @@ class Tensor(msgspec.Struct, frozen=True, tag="tensor"):
     def plain(self) -> bool:
         """Whether it is dense, in its own memory, and begins where that begins."""
         ordered = self.order == tuple(range(len(self.order))) and all(gap == 1 for gap in self.gaps)
-        return ordered and not (self.offset or self.expanded or self.shares)
+        return ordered and not (self.offset or self.expanded or self.shares or self.steps)
 
 
 class Number(msgspec.Struct, frozen=True, tag="number"):
@@ -123,13 +127,15 @@ Input = Union[Tensor, Number]  # noqa: UP007
 
 
 class Statement(msgspec.Struct, frozen=True):
-    """One line: an operator of the table, what it is given, and the variables that its results become. An
-    operator that only writes to its first argument has none."""
+    """One line: an operator of the table, or of ATen, what it is given, and the variables that its results
+    become. An operator that only writes to its first argument has none. ``source``: the line of somebody's
+    program that it comes from."""
 
     operator: str
     form: str
     arguments: tuple[Argument, ...]
     results: tuple[str, ...]
+    source: str = ""
 
     def text(self, float_dtype: str | None = None) -> str:
         """The line as Python. ``float_dtype``: stands for every floating type, as for a reference."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from braze.inspect.fuzz.execute import MARGIN
 from braze.inspect.fuzz.packages import dims_of
@@ -55,7 +55,7 @@ def shared(tensors):
 '''
 
 _CHECK = """
-compiled = torch.compile(program, backend="braze", dynamic={DYNAMIC})
+compiled = torch.compile(program, backend="braze", dynamic={DYNAMIC}{OPTIONS})
 for call in range({CALLS}):
     for _ in range(2):
         theirs, ours = inputs(call), inputs(call)
@@ -85,8 +85,8 @@ exported = source.module()
 """
 
 
-def script_of(program: Program, comment: str = "") -> str:
-    """The script. ``comment`` stands at its beginning."""
+def script_of(program: Program, comment: str = "", options: Mapping[str, object] | None = None) -> str:
+    """The script. ``comment`` stands at its beginning; ``options`` are those of the compiler."""
     gradients = program.mode == "gradients"
     returned = "with_gradients(function(*arguments), arguments)" if gradients else "function(*arguments)"
     head = "".join(f"# {line}\n" for line in comment.splitlines())
@@ -98,7 +98,7 @@ def script_of(program: Program, comment: str = "") -> str:
         _GRADIENTS if gradients else "",
         _OUTCOME.replace("{RETURNED}", returned),
         _SHARED,
-        _check(program),
+        _check(program, options or {}),
     ]
     return "\n".join(part.rstrip("\n") + "\n" for part in parts if part)
 
@@ -109,17 +109,23 @@ def _head(program: Program) -> str:
     return _HEAD.replace("{IMPORTS}", imports).replace("{BRAZE}", own)
 
 
-def _check(program: Program) -> str:
+def _check(program: Program, options: Mapping[str, object]) -> str:
     check = _CHECK.replace("{CALLS}", str(program.calls))
     compiled, rest = check.split("\n", 2)[1:]
     if program.mode != "package":
-        return f"{compiled.replace('{DYNAMIC}', str(program.mode == 'dynamic'))}\n{rest}"
+        compiled = compiled.replace("{DYNAMIC}", str(program.mode == "dynamic"))
+        given = f", options={{{_pairs(options)}}}" if options else ""
+        return f"{compiled.replace('{OPTIONS}', given)}\n{rest}"
     dims = [
         "None" if one is None else "{" + ", ".join(f"{d}: torch.export.Dim.AUTO" for d in one) + "}"
         for one in dims_of(program)
     ]
     rest = rest.replace("outcome(program, theirs)", "outcome(exported, theirs)")
     return _PACKAGE.replace("{DIMS}", f"({', '.join(dims)},)") + rest
+
+
+def _pairs(options: Mapping[str, object]) -> str:
+    return ", ".join(f'"{name}": {value!r}' for name, value in options.items())
 
 
 def _inputs(program: Program) -> str:

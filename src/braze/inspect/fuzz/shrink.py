@@ -8,6 +8,7 @@ nothing is, or time is up.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import chain
 
 from msgspec.structs import replace
 
@@ -29,21 +30,28 @@ __all__ = ["candidates", "shrink", "well_formed"]
 MOST_TRIALS = 400
 
 
-def shrink(program: Program, same: Callable[[Program], bool], *, enough: Callable[[], bool]) -> Program:
+def shrink(
+    program: Program,
+    same: Callable[[Program], bool],
+    *,
+    enough: Callable[[], bool],
+    first: Callable[[Program], Iterator[Program]] = lambda _: iter(()),
+    most: int = MOST_TRIALS,
+) -> Program:
     """The smallest program that was found. ``same``: whether a program has the fault; ``enough``: whether
-    time is up."""
+    time is up; ``first``: simpler programs to try before the others; ``most``: trials."""
     trials = 0
     seen = {program.to_bytes()}  # as bytes, since a NaN is not equal to itself
     changed = True
     while changed:
         changed = False
-        for candidate in candidates(program):
+        for candidate in chain(first(program), candidates(program)):
             text = candidate.to_bytes()
             if text in seen or not well_formed(candidate):
                 continue
             seen.add(text)
             trials += 1
-            if trials > MOST_TRIALS or enough():
+            if trials > most or enough():
                 return program
             if same(candidate):
                 program, changed = candidate, True
@@ -183,7 +191,9 @@ def _fewer_calls(program: Program) -> Iterator[Program]:
 def _calls(program: Program, calls: tuple[int, ...]) -> Program:
     def of(given: Input) -> Input:
         if isinstance(given, Tensor):
-            return replace(given, shapes=tuple(given.shapes[call] for call in calls))
+            shapes = tuple(given.shapes[call] for call in calls)
+            steps = None if given.steps is None else tuple(given.steps[call] for call in calls)
+            return replace(given, shapes=shapes, steps=steps)
         return replace(given, values=tuple(given.values[call] for call in calls))
 
     return replace(program, inputs=tuple(of(given) for given in program.inputs))
@@ -197,6 +207,7 @@ def _smaller_sizes(program: Program) -> Iterator[Program]:
             for less in dict.fromkeys((1, 2, size // 2, size - 1)):
                 if less < size:
                     yield _resized(program, call, size, less, None)
+                    yield _said_resized(_resized(program, call, size, less, None), size, less)
         for given in tensors:
             for size in sorted({n for n in given.shapes[call] if n > 1}, reverse=True):
                 for less in dict.fromkeys((1, size // 2, size - 1)):
@@ -212,9 +223,25 @@ def _resized(program: Program, call: int, size: int, less: int, only: Tensor | N
         if not isinstance(given, Tensor) or (only is not None and given is not only):
             return given
         shape = tuple(less if n == size else n for n in given.shapes[call])
-        return replace(given, shapes=(*given.shapes[:call], shape, *given.shapes[call + 1 :]))
+        if shape == given.shapes[call]:
+            return given
+        return replace(given, shapes=(*given.shapes[:call], shape, *given.shapes[call + 1 :]), steps=None)
 
     return replace(program, inputs=tuple(of(given) for given in program.inputs))
+
+
+def _said_resized(program: Program, size: int, less: int) -> Program:
+    """The same where a list of sizes says it."""
+
+    def of(argument: Argument) -> Argument:
+        if isinstance(argument, Group):
+            return Group(
+                tuple(less if type(item) is int and item == size else item for item in argument.items)
+            )
+        return argument
+
+    statements = tuple(replace(s, arguments=tuple(map(of, s.arguments))) for s in program.statements)
+    return replace(program, statements=statements)
 
 
 def _without_dim(given: Tensor, dim: int) -> Tensor:
@@ -227,6 +254,7 @@ def _without_dim(given: Tensor, dim: int) -> Tensor:
         order=drop(given.order),
         gaps=given.gaps[:dim] + given.gaps[dim + 1 :],
         expanded=drop(given.expanded),
+        steps=None,
     )
 
 
@@ -236,9 +264,10 @@ def _plainer_inputs(program: Program) -> Iterator[Program]:
             continue
         ones = tuple(1 for _ in given.gaps)
         ordered = tuple(range(len(given.order)))
-        plain = replace(given, order=ordered, gaps=ones, offset=0, expanded=())
+        plain = replace(given, order=ordered, gaps=ones, offset=0, expanded=(), steps=None)
         for simpler in (
             plain,
+            replace(given, steps=None),
             replace(given, offset=0),
             replace(given, gaps=ones),
             replace(given, order=ordered),
