@@ -32,7 +32,7 @@ __all__ = [
 class Argument:
     """One argument or result. `type` is the schema's own spelling ("Tensor", "Tensor[]", "SymInt[]",
     "float?"). `alias` names the storages that it shares with others of the same call; `written`: the call
-    writes to it."""
+    writes to it. `keyword_only`: it has no place among the positional ones."""
 
     name: str
     type: str
@@ -40,6 +40,7 @@ class Argument:
     has_default: bool
     alias: frozenset[str]
     written: bool
+    keyword_only: bool
 
 
 class Effect(enum.Flag):
@@ -185,6 +186,7 @@ def _argument(argument: Any) -> Argument:
         has_default=bool(argument.has_default_value()),
         alias=frozenset() if alias is None else frozenset(alias.before_set) | frozenset(alias.after_set),
         written=alias is not None and bool(alias.is_write),
+        keyword_only=bool(argument.kwarg_only),
     )
 
 

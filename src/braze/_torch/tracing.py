@@ -12,6 +12,7 @@ from torch._dynamo import convert_frame
 from torch._guards import TracingContext, detect_fake_mode, tracing
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.fx import GraphModule, Node
+from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
 from torch.fx.node import map_arg
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
@@ -31,6 +32,8 @@ __all__ = [
     "set_promised_strides",
     "static_inputs",
     "strides_of_outputs",
+    "untraced_values",
+    "value_of",
     "visible_outputs",
 ]
 
@@ -138,6 +141,30 @@ def new_trace(mode: FakeTensorMode) -> Iterator[None]:
 def propagate(gm: GraphModule, fake_mode: FakeTensorMode, example_inputs: Sequence[Any]) -> None:
     """Compute ``meta["val"]`` of every node of `gm` again, from `example_inputs`."""
     FakeTensorProp(gm, mode=fake_mode).propagate_dont_convert_inputs(*example_inputs)
+
+
+def value_of(gm: GraphModule, node: Node, fake_mode: FakeTensorMode) -> Any:
+    """What a node gives, as a fake value, for those that its inputs give. Raises what its target raises."""
+    if node.op == "get_attr":
+        found = _attribute(gm, str(node.target))
+        return fake_mode.from_tensor(found) if isinstance(found, torch.Tensor) else found
+    args, kwargs = map_arg((node.args, dict(node.kwargs)), lambda n: n.meta["val"])
+    with fake_mode, torch.no_grad():
+        return node.target(*args, **kwargs)  # type: ignore[operator]
+
+
+def _attribute(gm: GraphModule, path: str) -> Any:
+    found: Any = gm
+    for part in path.split("."):
+        found = getattr(found, part)
+    return found
+
+
+@contextmanager
+def untraced_values() -> Iterator[None]:
+    """Inside this block, in the midst of a trace, what is computed does not become part of the graph."""
+    with disable_proxy_modes_tracing():
+        yield
 
 
 def promised_strides(gm: GraphModule) -> list[tuple[Any, ...] | None]:
