@@ -253,7 +253,7 @@ def _remote_cache_timeout_ms(folder: Path) -> None:
 
 def _strict(folder: Path) -> None:
     def falls_back(x: torch.Tensor) -> torch.Tensor:
-        return torch.histc(x, 4) + 1
+        return torch._add_relu(x, x) + 1
 
     for strict in (False, True):
         torch.compiler.reset()

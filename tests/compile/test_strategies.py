@@ -139,8 +139,8 @@ def test_mutation_and_views(compiler: FxCompile) -> None:
 
 
 # -- what is said -------------------------------------------------------------------------------------------
-def chunks(x: torch.Tensor) -> torch.Tensor:
-    return torch._chunk_cat([x.sin(), x], 0, 2) + 1
+def rectified(x: torch.Tensor) -> torch.Tensor:
+    return torch._add_relu(x.sin(), x) + 1
 
 
 def test_log_lines_are_said_here(compiler: FxCompile, caplog: pytest.LogCaptureFixture) -> None:
@@ -160,11 +160,11 @@ def test_fallbacks_are_counted_and_warned_of(compiler: FxCompile) -> None:
     x = torch.randn(8)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        torch.testing.assert_close(kept.optimize(chunks)(x), chunks(x))
+        torch.testing.assert_close(kept.optimize(rectified)(x), rectified(x))
     assert came_as_bytes(kept.codes)
     new = stats().fallbacks[len(before.fallbacks) :]
-    assert "aten._chunk_cat.default" in [f.op for f in new]
-    (warned,) = [w for w in caught if "_chunk_cat" in str(w.message)]
+    assert "aten._add_relu.Tensor" in [f.op for f in new]
+    (warned,) = [w for w in caught if "_add_relu" in str(w.message)]
     assert warned.category is BrazeWarning and "test_strategies.py" in str(warned.message)
 
 
@@ -189,11 +189,11 @@ def test_a_warning_of_the_compiler_is_said_here(
 
 
 def test_strict_mode_raises_the_error_itself(compiler: FxCompile) -> None:
-    with config.patch(strict=True), pytest.raises(Exception, match="_chunk_cat") as caught:
-        Kept(compiler).optimize(chunks)(torch.randn(8))
+    with config.patch(strict=True), pytest.raises(Exception, match="_add_relu") as caught:
+        Kept(compiler).optimize(rectified)(torch.randn(8))
     error = caught.value.inner_exception  # type: ignore[attr-defined]
-    assert type(error) is FallbackError and error.node is not None and "_chunk_cat" in error.node
-    assert error.where is not None and "torch._chunk_cat" in error.where
+    assert type(error) is FallbackError and error.node is not None and "_add_relu" in error.node
+    assert error.where is not None and "torch._add_relu" in error.where
 
 
 def test_what_breaks_the_compiler_is_one_warning_and_runs_eagerly(

@@ -12,13 +12,17 @@ from braze.frontend.decompositions import takes_apart
 from braze.frontend.passes import random as random_pass
 from braze.lowering import families as families  # fills the registry of lowerings
 from braze.lowering.externs import BY_DESIGN
-from braze.lowering.registry import LOWERINGS, extern_of
+from braze.lowering.registry import COMPLEX_LOWERINGS, LOWERINGS, extern_of
 from tests.aten import functional_operators
 
 __all__ = ["RELEASE", "page"]
 
+_NATIVE = {**COMPLEX_LOWERINGS, **LOWERINGS}
+
 RELEASE = ".".join(torch.__version__.split(".")[:2])
 """Of PyTorch: each has other operators."""
+
+_NATIVE = {**COMPLEX_LOWERINGS, **LOWERINGS}
 
 _HEAD = """# Operators
 
@@ -93,7 +97,7 @@ _GROUPS: tuple[tuple[str, str], ...] = (
 
 
 def _kind(operator: Any) -> str:
-    if operator in LOWERINGS:
+    if operator in _NATIVE:
         return "native"
     if operator in random_pass._REWRITES:
         return "native, as random numbers"
@@ -123,7 +127,7 @@ def page() -> str:
     kinds: dict[str, list[Any]] = {kind: [] for kind in _MEANING}
     composed = 0
     for operator in functional_operators():
-        if operator._can_decompose() and operator not in LOWERINGS and not takes_apart(operator):
+        if operator._can_decompose() and operator not in _NATIVE and not takes_apart(operator):
             composed += 1
         else:
             kinds[_kind(operator)].append(operator)
@@ -138,7 +142,7 @@ def page() -> str:
         "## Fallbacks\n",
         *_rows("subject", _grouped(kinds["fallback"], _GROUPS, "others")),
         "## Native\n",
-        *_rows("in `lowering/`", _by(kinds["native"], lambda o: f"`{_file(LOWERINGS[o])}`")),
+        *_rows("in `lowering/`", _by(kinds["native"], lambda o: f"`{_file(_NATIVE[o])}`")),
         *_rows("in `frontend/passes/`", [("`random.py`", map(_name, kinds["native, as random numbers"]))]),
         "## Decomposed\n",
         *_rows("first letter", _by(kinds["decomposed"], lambda o: f"`{_name(o).lstrip('_')[0]}`")),

@@ -146,6 +146,13 @@ MOVES: dict[str, Callable[[Tensor], Any]] = {
     "summed": lambda z: (z.sum(), z.sum(1), z.mean((0, 2), keepdim=True), z.conj().sum(-1)),
     "normed": lambda z: z / z.abs().sum(-1, keepdim=True),
     "resolved": lambda z: (z.conj().resolve_conj(), z.conj().imag.resolve_neg()),
+    "truths": lambda z: (z.logical_not(), (z * 0).logical_or(z), (z[0] * 0).any(), z.any(1)),
+    "put": lambda z: z.index_put((torch.tensor([1, 0]),), z[0] * 2),
+    "added": lambda z: z.index_put((torch.tensor([1, 1, 0]),), z[0] * 2, accumulate=True),
+    "added_slices": lambda z: z.index_add(1, torch.tensor([2, 0, 2]), z.flip(2)),
+    "scattered_along": lambda z: z.scatter(2, torch.tensor([[[3, 1]]]).expand(2, 3, 2), z[..., :2] * 1j),
+    "summed_along": lambda z: z.scatter_add(2, torch.tensor([[[3, 3]]]).expand(2, 3, 2), z[..., :2] * 1j),
+    "masked": lambda z: z.masked_fill(z.real > 0, 1 - 1j),
     "diagonal": lambda z: z.diagonal(0, 1, 2) * 1j,
     "softmax_of_lengths": lambda z: z.abs().softmax(-1) * z.sgn(),
     "scattered": lambda z: torch.slice_scatter(z, z[:, :1] * 2, 1, 2, 3),
@@ -288,11 +295,18 @@ def loss_of_functions(z: Tensor, w: Tensor) -> Tensor:
     return (z.sin() * w.tanh() + (z**2 + 4).sqrt() - (w + 3).log()).abs().mean()
 
 
+def loss_of_places(z: Tensor, w: Tensor) -> Tensor:
+    rows = torch.tensor([1, 3, 1])
+    return (z[rows] * w.index_select(0, rows) + z.gather(1, rows[:, None])).abs().sum()
+
+
 def loss_of_angles(z: Tensor, w: Tensor) -> Tensor:
     return (torch.polar(z.abs(), w.angle()) * w.sgn()).real.sum()
 
 
-@pytest.mark.parametrize("fn", [loss_of_products, loss_of_parts, loss_of_functions, loss_of_angles])
+@pytest.mark.parametrize(
+    "fn", [loss_of_products, loss_of_parts, loss_of_functions, loss_of_angles, loss_of_places]
+)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_gradients(fn: Callable[[Tensor, Tensor], Tensor], dtype: torch.dtype) -> None:
     def gradients(call: Callable[..., Tensor]) -> tuple[Tensor, ...]:

@@ -49,9 +49,7 @@ OF_REAL_MATRICES: dict[str, Program] = {
     "norm of singular values": lambda x: linalg.matrix_norm(x * 2, "nuc") + linalg.cond(x),
     "addbmm": lambda x: torch.addbmm(x.reshape(-1, 4, 4)[0] * 2, x.reshape(-1, 4, 4), x.reshape(-1, 4, 4)),
     "bilinear": lambda x: F.bilinear(x[..., 0, :], x[..., 1, :] * 2, x.reshape(-1, 4, 4)[:1]),
-    "pdist": lambda x: F.pdist(x.reshape(-1, 4)) * 2,
     "cdist, p=3": lambda x: torch.cdist(x, x * 2 + 1, p=3.0).sin(),
-    "cdist, p=0": lambda x: torch.cdist(x.detach().round(), x.detach().floor(), p=0.0) * 2,
 }
 OF_ANY_MATRICES: dict[str, Program] = {
     "inv": linalg.inv,
@@ -99,7 +97,7 @@ def test_matrices(name: str, dtype: torch.dtype) -> None:
     _check(OF_REAL_MATRICES[name], _matrices(dtype=dtype))
 
 
-@pytest.mark.parametrize("name", ["a chain", "lu of a wide matrix", "addbmm", "pdist", "cdist, p=3"])
+@pytest.mark.parametrize("name", ["a chain", "lu of a wide matrix", "addbmm", "cdist, p=3"])
 def test_matrices_of_many_sizes(name: str) -> None:
     _check(OF_REAL_MATRICES[name], _matrices(3), _matrices(5), _matrices(2).mT, dynamic=True)
 
@@ -176,8 +174,8 @@ def test_explain_shows_calls_not_fallbacks() -> None:
 
 
 def test_another_reason_is_still_a_fallback() -> None:
-    with pytest.raises(FallbackError, match="complex64 is not compiled"):
-        lower(trace(lambda x: x.sinh() * 2, torch.randn(3, dtype=torch.complex64)), strict=True)
+    with pytest.raises(FallbackError, match="complex32 is not compiled"):
+        lower(trace(lambda x: x * 2, torch.randn(3, dtype=torch.complex32)), strict=True)
 
 
 def test_a_lowering_is_asked_first() -> None:
@@ -185,7 +183,8 @@ def test_a_lowering_is_asked_first() -> None:
     assert extern_of(aten._cdist_forward.default) and not always_whole(aten._cdist_forward.default)
     graph, _ = lower(trace(lambda x: torch.cdist(x, x), x), strict=True)
     assert "_cdist_forward" not in str(graph).split("#")[0]
-    graph, _ = lower(trace(lambda x: torch.cdist(x, x, p=3.0), x), strict=True)
+    # rows without elements are none of its loops
+    graph, _ = lower(trace(lambda x: aten._cdist_forward(x[:, :0], x[:, :0], 2.0, None), x), strict=True)
     assert "ExternKernelAlloc aten._cdist_forward.default" in str(graph)
 
 

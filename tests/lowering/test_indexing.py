@@ -140,10 +140,9 @@ def test_the_source_of_a_scatter_stays() -> None:
 
 
 def test_fallbacks_are_named() -> None:
-    _, fallbacks = lower(
-        trace(lambda x: x.scatter_reduce(0, torch.zeros(3, dtype=torch.int64), x, "amax"), torch.randn(3))
-    )
-    assert fallbacks == ["aten.scatter_reduce.two: a scatter that combines by amax"]
+    mask = torch.tensor([True, False, True])
+    _, fallbacks = lower(trace(lambda x, m: x.index_put((m, m), x[0, 0]), torch.randn(3, 3), mask))
+    assert fallbacks == ["aten.index_put.default: a mask among several indices"]
 
 
 @pytest.mark.parametrize("right", [False, True])

@@ -30,6 +30,25 @@ def test_more_places_than_asked_for_and_fewer() -> None:
     assert torch.equal(compiled(y), torch.nonzero_static(y > 0.3, size=50))
 
 
+def test_gradients_of_a_masked_scatter() -> None:
+    back = torch.ops.aten.masked_scatter_backward
+    mask = torch.rand(4, 5) > 0.5
+    for dtype in (torch.float32, torch.bfloat16, torch.float64):
+        grad = torch.randn(4, 5).to(dtype)
+        check(lambda g, m: back(g, m, [3, 10]), grad, mask)
+        check(lambda g, m: back(g * 2, m, [20]), grad.t(), mask.t())
+        check(lambda g, m: back(g, m, [20]), grad, mask[:1], symbolic=True)
+    check(lambda g, m: back(g, m, [0]), torch.zeros(0, 2), torch.zeros(0, 2).bool())
+
+    def fn(x: torch.Tensor, m: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+        return (x.masked_scatter(m, s) * torch.arange(5)).sum()
+
+    x, s = torch.randn(4, 5, requires_grad=True), torch.randn(30, requires_grad=True)
+    compiled = torch.compile(fn, backend="braze", options={"strict": True})
+    ours, theirs = (torch.autograd.grad(f(x, mask, s), (x, s)) for f in (compiled, fn))
+    torch.testing.assert_close(ours, theirs)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64, torch.bool], ids=str)
 def test_as_strided_scatter(dtype: torch.dtype) -> None:
     x = torch.randn(3, 4).to(dtype)
@@ -50,10 +69,3 @@ def test_parts_that_are_left_to_eager() -> None:
     ):
         (found,) = lower(trace(fn, torch.zeros(3, 4)))[1]
         assert reason in found
-
-
-def test_chunk_cat() -> None:
-    for dtype in (torch.float32, torch.bfloat16, torch.int64):
-        a, b = torch.randn(5, 3).to(dtype), torch.randn(2, 3).to(dtype)
-        check(lambda a, b: torch.ops.aten._chunk_cat([a, b], 0, 2), a, b)
-        check(lambda a, b: torch.ops.aten._chunk_cat([a.t(), b.t()], 0, 2), a, b)

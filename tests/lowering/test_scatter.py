@@ -168,6 +168,28 @@ def test_masks_need_as_many_values_as_places(count: int) -> None:
         run(fn, X, MASK, torch.randn(count, 2))
 
 
+@pytest.mark.parametrize(
+    ("mask", "values"),
+    [
+        (torch.tensor([True, False, True]), torch.tensor(1.0)),
+        (MASK, torch.randn(3, 3)),
+        (torch.tensor([True, True]), torch.randn(2, 3, 3)),
+        (MASK, torch.randn(1, 3, 2)),
+    ],
+)
+def test_masks_and_values_of_other_shapes_are_left_to_eager(mask: torch.Tensor, values: torch.Tensor) -> None:
+    def fn(x: torch.Tensor, m: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return x.index_put((m,), v)
+
+    with pytest.raises((RuntimeError, IndexError)):
+        fn(X, mask, values)
+    try:
+        gm = trace(fn, X, mask, values)
+    except (RuntimeError, IndexError):
+        return  # its fake version refuses it
+    assert lower(gm)[1]
+
+
 @pytest.mark.parametrize("index", [4, -1])
 @pytest.mark.parametrize(
     ("fn", "error"),
@@ -207,3 +229,9 @@ def test_what_eager_refuses_is_left_to_it(name: str) -> None:
         REFUSED[name](torch.ones(3, 2))
     _, fallbacks = lower(trace(REFUSED[name], torch.ones(3, 2)))
     assert len(fallbacks) == 1
+
+
+@pytest.mark.parametrize("alpha", [0, 1, 2])
+def test_truth_values_are_added_times_whether_alpha_is_zero(alpha: int) -> None:
+    x, values = torch.tensor([[True], [False], [False]]), torch.tensor([[True], [True]])
+    check(lambda x, i, v: x.index_add(0, i, v, alpha=alpha), x, torch.tensor([2, 0]), values)

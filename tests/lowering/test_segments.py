@@ -9,7 +9,8 @@ import torch
 
 from tests.lowering.execute import check, lower, run, trace
 
-X = torch.tensor([1.0, 2.0, float("nan"), 3.0, 0.0, 5.0, 0.0, 7.0])
+NAN = float("nan")
+X = torch.tensor([1.0, 2.0, NAN, 3.0, 0.0, 5.0, 0.0, 7.0])
 LENGTHS = torch.tensor([2, 0, 1, 3, 2])
 OFFSETS = torch.tensor([1, 3, 3, 7])
 ROWS = torch.arange(24.0).reshape(4, 3, 2)
@@ -30,6 +31,27 @@ def test_kinds(kind: str, initial: float | None) -> None:
     check(by_lengths, ROWS, torch.tensor([[1, 2], [0, 3], [3, 0], [2, 1]]))
     check(by_offsets, ROWS.transpose(0, 1), torch.tensor([0, 1, 3]))
     check(lambda x, n: by_lengths(x * 2, n) + 1, ROWS, torch.tensor([4]))
+
+
+@pytest.mark.parametrize("initial", [None, 2])
+@pytest.mark.parametrize("kind", ["sum", "prod", "mean", "max", "min"])
+def test_gradients(kind: str, initial: float | None) -> None:
+    """Also of several zeros and NaN in one product, and of several extrema in one segment."""
+
+    def fn(grad: torch.Tensor, x: torch.Tensor, n: torch.Tensor) -> torch.Tensor:
+        y = torch.segment_reduce(x, kind, lengths=n, initial=initial)
+        return torch.ops.aten._segment_reduce_backward(grad, y, x, kind, lengths=n, initial=initial)
+
+    grad = torch.tensor([1.0, 2.0, 4.0, -3.0, 5.0])
+    for values in ([3.0, 3, NAN, NAN, 0, 2, 2, 2], [0.0, 0, 2, 3, NAN, 0, 5, 0], [1.0, 2, 5, 0, 3, 4, 4, 0]):
+        for dtype in (torch.float32, torch.float64, torch.bfloat16):
+            check(fn, grad.to(dtype), torch.tensor(values, dtype=dtype), torch.tensor([2, 0, 2, 3, 1]))
+
+    def rows(grad: torch.Tensor, x: torch.Tensor, n: torch.Tensor) -> torch.Tensor:
+        y = torch.segment_reduce(x, kind, offsets=n)
+        return torch.ops.aten._segment_reduce_backward(grad, y, x, kind, offsets=n)
+
+    check(rows, torch.randn(2, 3, 2), torch.randn(6, 3, 2), torch.tensor([1, 2, 5]))
 
 
 def test_lengths_that_nobody_checks() -> None:

@@ -16,6 +16,7 @@ from braze.ops import scalar
 from braze.ops.dag import Dag, Node, topological
 from tests import support
 from tests.lowering.execute import check, run
+from tests.numerics import assert_agrees
 
 Function = Callable[..., torch.Tensor]
 
@@ -296,3 +297,56 @@ def test_mantissas_and_exponents(dtype: torch.dtype) -> None:
     mantissa, exponent = compiled(torch.frexp, x)
     torch.testing.assert_close((mantissa, exponent), tuple(torch.frexp(x)), rtol=0, atol=0, equal_nan=True)
     assert (mantissa.signbit() == x.signbit())[x == 0].all()
+
+
+FIRST = [0.0, -0.0, -1, 1e-10, 1e-3, 0.1, 0.49, 0.5, 1, 1.5, 3, 10, 30, 49, 50, 51, 80, 200, 1e3, 1e10]
+FIRST += [INF, NAN]
+SECOND = [0.0, -1, 1e-30, 1e-8, 1e-3, 0.1, 0.5, 1.1, 1.11, 2, 10, 30, 35, 48, 50, 55, 64, 66, 70, 100]
+SECOND += [150, 190, 200, 260, 900, 1e3, 1030, 1500, 1e10, 1.00001e10, 1e30, INF, NAN]
+GAMMA = {
+    "igamma": (torch.igamma, lambda a, x: mpmath.gammainc(a, 0, x, regularized=True)),
+    "igammac": (torch.igammac, lambda a, x: mpmath.gammainc(a, x, mpmath.inf, regularized=True)),
+}
+
+
+@pytest.mark.parametrize("dtype", [*HALVES, torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("name", GAMMA)
+def test_incomplete_gamma_functions(name: str, dtype: torch.dtype) -> None:
+    function, _ = GAMMA[name]
+    a, x = torch.tensor(FIRST, dtype=dtype)[:, None], torch.tensor(SECOND, dtype=dtype)
+    check(function, a, x)
+    wide = lambda: function(a.double(), x.double())  # noqa: E731
+    assert_agrees(compiled(function, a, x), function(a, x), wide)
+
+
+@pytest.mark.parametrize("name", GAMMA)
+def test_precision_of_incomplete_gamma_functions(name: str) -> None:
+    function, exact = GAMMA[name]
+    pairs = [(a, x) for a in FIRST for x in SECOND if 0 < a <= 1e3 and 0 < x <= 2e3]
+    references = [exact(mpmath.mpf(a), mpmath.mpf(x)) for a, x in pairs]
+    kept = [k for k, value in enumerate(references) if abs(value) > 1e-290]
+    both = torch.tensor([pairs[k] for k in kept], dtype=torch.float64)
+    found = compiled(function, both[:, 0].contiguous(), both[:, 1].contiguous())
+    assert _error(found, [references[k] for k in kept]) < 4e-13
+
+
+def test_no_incomplete_gamma_function_depends_on_those_beside_it() -> None:
+    a, x = torch.meshgrid(torch.tensor(FIRST), torch.tensor(SECOND), indexing="ij")
+    a, x = a.reshape(-1), x.reshape(-1)
+    function = compiled_function(torch.igammac)
+    alone = torch.cat([function(a[k : k + 1], x[k : k + 1]) for k in range(0, a.numel(), 11)])
+    torch.testing.assert_close(function(a, x)[::11], alone, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("name", GAMMA)
+def test_gradients_of_incomplete_gamma_functions(name: str) -> None:
+    function, _ = GAMMA[name]
+    a, x = torch.tensor([0.3, 1.0, 4.0, 30.0]), torch.tensor([0.2, 1.5, 3.0, 33.0])
+
+    def gradient(fn: Function) -> torch.Tensor:
+        leaf = x.clone().requires_grad_()
+        fn(a, leaf).sum().backward()
+        assert leaf.grad is not None
+        return leaf.grad
+
+    torch.testing.assert_close(gradient(compiled_function(function)), gradient(function))

@@ -57,6 +57,7 @@ KEPT: Mapping[str, str] = {
     "select_scatter": "its result has the strides of its argument, gaps included, and its lowering is a copy",
     "std": "it is computed in float64, so that no square overflows",
     "std_mean": "the same",
+    "_chunk_cat": "made for collectives, which take it whole",
 }
 
 _ALSO = (

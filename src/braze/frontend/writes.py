@@ -6,11 +6,10 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 import torch
-from torch._ops import OpOverload
 from torch.fx import Node
 
 from braze._torch.native import storage_id
-from braze._torch.schema import bind, operator_info
+from braze._torch.schema import bind, is_operator, operator_info
 
 __all__ = ["reaches", "value_of", "written_by"]
 
@@ -24,7 +23,7 @@ _WRITING_OPERATORS = frozenset(
 
 def written_by(node: Node) -> list[Node]:
     """What a node writes to: by its schema, or by the names that PyTorch gives its functions."""
-    if isinstance(node.target, OpOverload):
+    if is_operator(node.target):
         info = operator_info(node.target)
         given = bind(node.target, node.args, dict(node.kwargs)) if info.mutates else {}
         return _nodes(given[argument.name] for argument in info.arguments if given and argument.written)
@@ -54,7 +53,7 @@ def reaches(node: Node, some: Collection[Node]) -> bool:
     """Whether a node, or one that it is a view of, is among ``some``."""
     if node in some:
         return True
-    if isinstance(node.target, OpOverload):  # an exported program's values don't share what its tensors do
+    if is_operator(node.target):  # an exported program's values don't share what its tensors do
         return operator_info(node.target).is_view and any(reaches(n, some) for n in _nodes(node.args[:1]))
     value = node.meta.get("example_value")
     if not isinstance(value, torch.Tensor):

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import torch
 
 from braze._torch.devices import HOST, is_host
-from braze.ops.dag import Dag, Node
+from braze.ops.dag import Dag, Node, topological
 from braze.ops.dtypes import PARTS, short_name
 from braze.ops.kernel import Stage, Store
 from braze.ops.printer import print_values
@@ -86,6 +86,29 @@ class Pointwise(Loops):
 
     __str__ = Loops.__str__
 
+    def stage(self, dag: Dag, buffer: str, index: Callable[[Sequence[Expr]], Expr]) -> Stage:
+        """As of all loops. Where the value depends on whether a variable is even, as that of pairs in a row
+        does, its even and its odd points are two stores: neither computes what the other needs."""
+        v = self._alternating()
+        if v is None:
+            return super().stage(dag, buffer, index)
+        half = Symbol(f"{v.name}h", 0, v.size // 2 - 1)
+        stores: list[Store] = []
+        for k in range(2):
+            now: dict[Symbol, ExprLike] = {v: half.expr * 2 + k}
+            (value,) = dag.substitute([dag.to_dtype(self.value, self.dtype)], now)
+            place = index([i.substitute(now) for i in self.indices])
+            stores.append(Store(buffer, place, value, continues=k > 0))
+        return Stage(tuple(half if u == v else u for u in self.vars), (), tuple(stores))
+
+    def _alternating(self) -> Symbol | None:
+        """The variable of which the value asks whether it is even, if there is one."""
+        if self.dtype in PARTS:
+            return None
+        asked = [n.index for n in topological([self.value]) if n.op == "index_expr"]
+        even = (v for v in self.vars if v.size // 2 * 2 == v.size)
+        return next((v for v in even if v.expr % 2 in asked), None)
+
     def at(self, dag: Dag, indices: Sequence[ExprLike]) -> Node:
         """The value at ``indices``."""
         mapping = {
@@ -147,6 +170,11 @@ class Scatter(Loops):
     __str__ = Loops.__str__
 
     def stage(self, dag: Dag, buffer: str, index: Callable[[Sequence[Expr]], Expr]) -> Stage:
-        value = dag.to_dtype(self.value, self.dtype)
-        store = Store(buffer, self.target, value, self.mode, self.mask)  # type: ignore[arg-type]
-        return Stage(self.vars, (), (store,))
+        values, places = [dag.to_dtype(self.value, self.dtype)], [self.target]
+        if self.dtype in PARTS:
+            values, places = [*dag.parts(values[0])], [self.target * 2, self.target * 2 + 1]
+        stores = [
+            Store(buffer, place, value, self.mode, self.mask, continues=part > 0)  # type: ignore[arg-type]
+            for part, (place, value) in enumerate(zip(places, values, strict=True))
+        ]
+        return Stage(self.vars, (), tuple(stores))

@@ -10,16 +10,17 @@ Source: NIST Digital Library of Mathematical Functions, 10.2.2 and 10.25.2 (seri
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
 
 from braze.errors import Refused
 from braze.ir.boxes import TensorBox
+from braze.lowering.interpolation import polynomial
 from braze.lowering.registry import lowers
 from braze.ops.dag import Node
-from braze.ops.functions import cos, exp, fma, isinf, signbit, sin, sqrt, where
+from braze.ops.functions import cos, exp, isinf, signbit, sin, sqrt, where
 
 if TYPE_CHECKING:
     from braze.lowering.graph import GraphLowering
@@ -31,14 +32,6 @@ MEETING = 22.0
 SERIES_TERMS = 64
 ASYMPTOTIC_TERMS = 20
 INACCURATE = "eager's values in float64 are off by up to {}, and others would not agree"
-
-
-def polynomial(x: Node, coefficients: Sequence[float]) -> Node:
-    """The sum of coefficient k times x^k, by Horner's rule."""
-    value = x.like(coefficients[-1])
-    for c in reversed(coefficients[:-1]):
-        value = fma(value, x, c)
-    return value
 
 
 def series(order: int, sign: int) -> list[float]:

@@ -20,7 +20,8 @@ import torch
 
 from braze.errors import Refused
 from braze.ir.boxes import TensorBox
-from braze.lowering.bessel import INACCURATE, MEETING, first_kind_near, polynomial, waves
+from braze.lowering.bessel import INACCURATE, MEETING, first_kind_near, waves
+from braze.lowering.interpolation import interpolation, polynomial
 from braze.lowering.registry import lowers
 from braze.ops.dag import Node
 from braze.ops.functions import cos, exp, fma, isinf, log, sin, sqrt, where
@@ -55,26 +56,14 @@ def decaying(order: float, x: float) -> float:
 
 
 @functools.cache
-def chebyshev_coefficients(order: float, start: float) -> tuple[float, ...]:
-    """Of `decaying` as a function of u = 2 start / x - 1, for x from ``start`` on."""
-    n = INTERPOLATION_POINTS
-    angles = [math.pi * (k + 0.5) / n for k in range(n)]
-    values = [decaying(order, 2 * start / (1 + math.cos(a))) for a in angles]
-    found = [
-        2 / n * math.fsum(v * math.cos(j * a) for v, a in zip(values, angles, strict=True)) for j in range(n)
-    ]
-    return (found[0] / 2, *found[1:])
+def _series_of_decaying(order: float, start: float) -> tuple[float, ...]:
+    """Of `decaying` in u = 2 start / x - 1, for x from ``start`` on."""
+    return interpolation(lambda u: decaying(order, 2 * start / (1 + u)), INTERPOLATION_POINTS)
 
 
 def interpolated(order: float, start: float, x: Node) -> Node:
-    """`decaying` of x >= start, by Clenshaw's recurrence."""
-    coefficients = chebyshev_coefficients(order, start)
-    u = 2 * start / x - 1
-    double = u + u
-    last, before = u.like(coefficients[-1]), u.like(0)
-    for c in reversed(coefficients[1:-1]):
-        last, before = fma(double, last, c - before), last
-    return fma(u, last, coefficients[0] - before)
+    """`decaying` of x >= start."""
+    return polynomial(2 * start / x - 1, _series_of_decaying(order, start))
 
 
 def _harmonic(n: int) -> float:

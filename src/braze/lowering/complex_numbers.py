@@ -7,7 +7,7 @@ operator that takes complex tensors has one here, or eager PyTorch runs it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +17,7 @@ from braze.errors import Refused
 from braze.ir.boxes import ReinterpretView, StorageBox, TensorBox
 from braze.ir.buffers import Buffer
 from braze.ir.views import ComplexAsReal, RealAsComplex
+from braze.lowering import index_writes
 from braze.lowering.calls import call_fallback
 from braze.lowering.inplace import leaves_graph
 from braze.lowering.promotion import Operand, Scalar, number, result_type
@@ -68,6 +69,18 @@ same_for_complex(
     aten.gather.default,
     aten.index.Tensor,
     aten.index_select.default,
+    aten.index_copy.default,
+    aten.scatter.src,
+    aten.scatter.value,
+    aten.scatter_add.default,
+    # truth
+    aten.any.default,
+    aten.any.dim,
+    aten.any.dims,
+    aten.logical_and.default,
+    aten.logical_not.default,
+    aten.logical_or.default,
+    aten.logical_xor.default,
     # from nothing
     aten.empty.memory_format,
     aten.empty_permuted.default,
@@ -80,6 +93,30 @@ same_for_complex(
     # what is the same for both parts
     aten.sum.dim_IntList,
 )
+
+
+@lowers_complex(aten.index_add.default)
+def index_add(
+    ctx: GraphLowering, x: TensorBox, dim: int, index: TensorBox, source: TensorBox, *, alpha: Scalar = 1
+) -> TensorBox:
+    """x with slices of ``source`` added to its slices ``index`` along one dimension."""
+    if alpha != 1:
+        raise Refused("complex numbers added to slices, times a number")
+    return index_writes.index_add(ctx, x, dim, index, source)
+
+
+@lowers_complex(aten.index_put.default)
+def index_put(
+    ctx: GraphLowering,
+    x: TensorBox,
+    indices: Sequence[TensorBox | None],
+    values: TensorBox,
+    accumulate: bool = False,
+) -> TensorBox:
+    """x with ``values``, broadcast, written at ``x[indices]``, or added to it."""
+    if accumulate and any(t is not None and t.dtype is torch.bool for t in indices):
+        raise Refused("complex numbers added where a mask says")
+    return index_writes.index_put(ctx, x, indices, values, accumulate)
 
 
 # -- pairs and their parts --------------------------------------------------------------------------------

@@ -26,8 +26,7 @@ BY_DESIGN: tuple[tuple[str, str], ...] = (
     (
         "a matrix product: a library's micro-kernels",
         """mm addmm bmm baddbmm _int_mm addbmm _trilinear _grouped_mm _scaled_mm _scaled_mm_v2
-        _scaled_grouped_mm _scaled_grouped_mm_v2 _foreach_mm mkldnn::_linear_pointwise
-        mkl::_mkl_linear""",
+        _scaled_grouped_mm _scaled_grouped_mm_v2 _foreach_mm mkldnn::_linear_pointwise""",
     ),
     (
         "a product of packed or quantised weights: their layouts are a library's own",
@@ -37,13 +36,7 @@ BY_DESIGN: tuple[tuple[str, str], ...] = (
         _mixed_dtypes_linear _cslt_compress _cslt_sparse_mm _sparse_semi_structured_addmm
         _sparse_semi_structured_apply _sparse_semi_structured_apply_dense
         _sparse_semi_structured_linear _sparse_semi_structured_mm _sparse_semi_structured_tile
-        _to_sparse_semi_structured mkldnn::_reorder_linear_weight mkl::_mkl_reorder_linear_weight
-        onednn::qlinear_prepack onednn::qlinear_pointwise onednn::qconv_prepack
-        onednn::qconv_pointwise onednn::qconv1d_pointwise onednn::qconv2d_pointwise
-        onednn::qconv3d_pointwise onednn::linear_prepack_fp16 onednn::linear_dynamic_fp16
-        onednn::linear_relu_dynamic_fp16 quantized::int4mm_packed_weight_cpu quantized::linear
-        quantized::linear_relu quantized::linear_dynamic quantized::linear_relu_dynamic
-        quantized::linear_dynamic_fp16 quantized::linear_relu_dynamic_fp16
+        _to_sparse_semi_structured quantized::int4mm_packed_weight_cpu
         quantized::linear_dynamic_fp16_unpacked_weight
         _quantized::wrapped_fbgemm_pack_gemm_matrix_fp16
         _quantized::wrapped_fbgemm_linear_fp16_weight""",
@@ -53,7 +46,6 @@ BY_DESIGN: tuple[tuple[str, str], ...] = (
         """convolution convolution_backward convolution_overrideable
         convolution_backward_overrideable conv_tbc mkldnn_convolution
         mkldnn::_convolution_pointwise mkldnn::_convolution_transpose_pointwise
-        mkldnn::_reorder_convolution_weight mkldnn::_reorder_convolution_transpose_weight
         _slow_conv2d_forward _slow_conv2d_backward slow_conv3d_forward slow_conv_dilated2d
         slow_conv_dilated3d slow_conv_transpose2d slow_conv_transpose3d
         _nnpack_spatial_convolution _conv_depthwise2d conv_depthwise3d cudnn_convolution
@@ -77,12 +69,9 @@ BY_DESIGN: tuple[tuple[str, str], ...] = (
     ),
     (
         "a recurrent layer or cell: one call for all of its steps and gates",
-        """mkldnn_rnn_layer mkldnn_rnn_layer_backward mkldnn::_reorder_mkldnn_rnn_layer_weight
-        _thnn_fused_lstm_cell _thnn_fused_lstm_cell_backward_impl _thnn_fused_gru_cell
-        _thnn_fused_gru_cell_backward _cudnn_rnn _cudnn_rnn_backward miopen_rnn
-        miopen_rnn_backward quantized_lstm quantized_gru quantized::quantized_lstm_cell_dynamic
-        quantized::quantized_gru_cell_dynamic quantized::quantized_rnn_relu_cell_dynamic
-        quantized::quantized_rnn_tanh_cell_dynamic""",
+        """mkldnn_rnn_layer mkldnn_rnn_layer_backward _thnn_fused_lstm_cell
+        _thnn_fused_lstm_cell_backward_impl _thnn_fused_gru_cell _thnn_fused_gru_cell_backward
+        _cudnn_rnn _cudnn_rnn_backward miopen_rnn miopen_rnn_backward""",
     ),
     (
         "pooling over windows",
@@ -95,6 +84,10 @@ BY_DESIGN: tuple[tuple[str, str], ...] = (
         fractional_max_pool3d_backward""",
     ),
     ("sorting", "sort topk"),
+    (
+        "selection: a sort in part, whose choice among equal elements is its own",
+        "kthvalue median nanmedian mode",
+    ),
     ("a Fourier transform: a library's plans", "_fft_r2c _fft_c2r _fft_c2c"),
     (
         "linear algebra: LAPACK's factorisations and solvers",
@@ -115,7 +108,7 @@ BY_DESIGN: tuple[tuple[str, str], ...] = (
         "_standard_gamma_grad _dirichlet_grad",
     ),
     (
-        "distances of all pairs: a product of matrices, or sums of any power",
+        "derivatives of distances, and distances of rows of a width that is not known",
         "_cdist_forward _cdist_backward _pdist_forward _pdist_backward",
     ),
     (

@@ -1,4 +1,6 @@
-"""Operators on the bits of floating-point numbers: mantissa and exponent, and the next number."""
+"""Operators on the bits of floating-point numbers: mantissa and exponent, and the next number.
+
+A file of its own: each family of operators has one."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ import torch
 from braze.errors import Refused
 from braze.ir.boxes import TensorBox
 from braze.ir.loops import Scatter, loop_indices
+from braze.ir.views import View
 from braze.lowering.casts import converted, copied, keep_strides
 from braze.lowering.indexing import AdvancedIndex, checked
 from braze.lowering.promotion import operand
@@ -78,6 +79,8 @@ def _slices(
 
     def value(i: Sequence[Expr], dtype: torch.dtype) -> Node:
         own = ctx.dag.to_dtype(source.load(ctx.dag, i), dtype)
+        if dtype is torch.bool:
+            return own if alpha else own.like(False)
         return own if alpha == 1 else own * alpha
 
     if kind is None:
@@ -117,10 +120,18 @@ def _masked_put(
     if len(masks) != 1:
         raise Refused("a mask among several indices")
     dim, mask = masks[0]
-    if not mask.ndim and values.ndim:
-        raise Refused("a number as a mask, and values with dimensions")
+    if all(n == ONE for n in values.size):
+        values = ctx.graph.view(values, View((), values.size))
     d, end = ctx.dag, dim + mask.ndim
-    lead = x.ndim - mask.ndim + 1 - values.ndim
+    chosen = (*x.size[:dim], ONE, *x.size[end:])
+    lead = len(chosen) - values.ndim
+    if mask.size != x.size[dim:end] or lead < 0 or (values.ndim and not mask.ndim):
+        raise Refused("a mask or values of another shape")
+    common = chosen[lead:]
+    repeated = [ctx.sizes.is_repeated(n, own) for n, own in zip(values.size, common, strict=True)]
+    for axis, (n, own) in enumerate(zip(values.size, common, strict=True)):
+        if n != own and not repeated[axis] and axis != dim - lead:
+            raise Refused("values for a mask of which it is not known whether they broadcast")
     several = dim >= lead and _is_several(ctx, values.size[dim - lead])
     if several and any(n.constant == 0 for n in (*x.size, *values.size)):
         raise Refused("a mask and values, of which there are none")
@@ -135,12 +146,8 @@ def _masked_put(
             number = minimum(counts.load(d, i[dim:end]), d.index_expr(most)) - 1
             place = d.indirect(number, most)
         at = [*i[:dim], place, *i[end:]][lead:]
-        spread = [*x.size[:dim], ONE, *x.size[end:]][lead:]
-        at = [
-            ZERO if axis != dim - lead and ctx.sizes.is_repeated(n, common) else e
-            for axis, (e, n, common) in enumerate(zip(at, values.size, spread, strict=True))
-        ]
-        new = converted(ctx, d.mask(values.load(d, at), holds), x.dtype)
+        own = [ZERO if again else e for e, again in zip(at, repeated, strict=True)]
+        new = converted(ctx, d.mask(values.load(d, own), holds), x.dtype)
         if accumulate:
             new = old | new if x.dtype is torch.bool else old + new
         return where(holds, new, old)

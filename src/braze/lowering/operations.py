@@ -39,7 +39,7 @@ def _row(names: str, overloads: str = "default", booleans: str = "", wide: int |
         lowers(*[getattr(packet, o) for o in overloads.split()])(_operation(name, booleans, wide))
 
 
-_row("neg maximum minimum atan2 hypot")
+_row("neg maximum minimum atan2 hypot igamma igammac")
 _row("copysign", "Tensor Scalar")
 _row("mul", "Tensor Scalar", booleans="logical_and", wide=1)
 _row("sqrt rsqrt exp exp2 expm1 sigmoid log log1p log2 log10 erf erfc erfinv lgamma digamma")

@@ -15,7 +15,7 @@ from braze.ir.boxes import TensorBox
 from braze.lowering.registry import lowers
 from braze.ops.dag import Node
 from braze.ops.dtypes import is_float
-from braze.ops.functions import erfc, erfinv, exp, fma, isinf, isnan, log, minimum, sqrt, where
+from braze.ops.functions import erfc, exp, fma, isinf, isnan, where
 
 if TYPE_CHECKING:
     from braze.lowering.graph import GraphLowering
@@ -65,63 +65,24 @@ def angle(ctx: GraphLowering, x: TensorBox) -> TensorBox:
 _ERFCX_TERMS = 16
 
 
-def scaled_erfc(v: Node) -> Node:
-    """exp(v^2) * erfc(v) of float64; from 10 on by its asymptotic series, because erfc vanishes further on.
-    What rounding takes from v^2 is given back: the exponential would multiply it.
-
-    Source: NIST Digital Library of Mathematical Functions, 7.12.1."""
-    square = v * v
-    lost = where(isinf(square), 0, fma(v, v, -square))
-    rest = erfc(v)
-    direct = exp(square) * fma(rest, lost, rest)
-    step = -0.5 / square
-    series = v.like(1)
-    for k in range(2 * _ERFCX_TERMS - 1, 0, -2):
-        series = fma(step * k, series, 1)
-    far = series / (v * math.sqrt(math.pi))
-    return where(v > 10, far, direct)
-
-
 @lowers(aten.special_erfcx.default, prims.erfcx.default)
 def erfcx(ctx: GraphLowering, x: TensorBox) -> TensorBox:
-    """exp(x^2) * erfc(x), in float64."""
-    return ctx.elementwise(
-        lambda v: scaled_erfc(ctx.dag.to_dtype(v, torch.float64)), x, compute=ctx.out_dtype
-    )
+    """exp(x^2) * erfc(x), in float64; from 10 on by its asymptotic series, because erfc vanishes further on.
+    What rounding takes from x^2 is given back: the exponential would multiply it.
 
+    Source: NIST Digital Library of Mathematical Functions, 7.12.1."""
 
-_HALLEY_STEPS = 2
+    def value(v: Node) -> Node:
+        v = ctx.dag.to_dtype(v, torch.float64)
+        square = v * v
+        lost = where(isinf(square), 0, fma(v, v, -square))
+        rest = erfc(v)
+        direct = exp(square) * fma(rest, lost, rest)
+        step = -0.5 / square
+        series = v.like(1)
+        for k in range(2 * _ERFCX_TERMS - 1, 0, -2):
+            series = fma(step * k, series, 1)
+        far = series / (v * math.sqrt(math.pi))
+        return where(v > 10, far, direct)
 
-
-def normal_quantile(p: Node) -> Node:
-    """The x that a normal variable is below with probability p, in float64: by erfinv in the middle, and in
-    the tails by Halley's method on log(erfc(t) / 2) = log(p), where x = -sqrt(2) t.
-
-    The method starts within 4.5e-4; each step leaves the third power of the error. Source: Abramowitz and
-    Stegun, Handbook of Mathematical Functions, 26.2.23 (the start)."""
-    middle = math.sqrt(2) * erfinv(2 * p - 1)
-    below = minimum(p, 1 - p)
-    target = log(below)
-    root = sqrt(-2 * target)
-    start = root - fma(fma(root, 0.010328, 0.802853), root, 2.515517) / fma(
-        fma(fma(root, 0.001308, 0.189269), root, 1.432788), root, 1
-    )
-    t = start * math.sqrt(0.5)
-    for _ in range(_HALLEY_STEPS):
-        scaled = scaled_erfc(t)
-        # of f = log(erfc(t) / 2): f' = -ratio and f'' = ratio (2 t - ratio)
-        ratio = (2 / math.sqrt(math.pi)) / scaled
-        off = log(scaled * 0.5) - fma(t, t, target)
-        t = t + off / fma(off, 0.5 * ratio - t, ratio)
-    tail = where(p < 0.5, -t, t) * math.sqrt(2)
-    value = where(abs(p - 0.5) < 0.25, middle, tail)
-    value = where(p.eq(0), -math.inf, where(p.eq(1), math.inf, value))
-    return where((p >= 0) & (p <= 1), value, math.nan)
-
-
-@lowers(aten.special_ndtri.default)
-def ndtri(ctx: GraphLowering, x: TensorBox) -> TensorBox:
-    """The quantile function of the normal distribution, in float64."""
-    return ctx.elementwise(
-        lambda v: normal_quantile(ctx.dag.to_dtype(v, torch.float64)), x, compute=ctx.out_dtype
-    )
+    return ctx.elementwise(value, x, compute=ctx.out_dtype)

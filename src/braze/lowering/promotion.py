@@ -113,4 +113,4 @@ def dims_of(dims: int | Sequence[int] | None, ndim: int) -> list[int]:
 
 def nonzero(v: Node) -> Node:
     """``v != 0`` as a boolean."""
-    return v if v.dtype is torch.bool else v.ne(0)
+    return v.dag.to_dtype(v, torch.bool) if v.dtype.is_complex else v if v.dtype is torch.bool else v.ne(0)

@@ -20,8 +20,9 @@ from braze.lowering.registry import lowers
 from braze.lowering.scan import running_count
 from braze.lowering.scatter import owned, written_into
 from braze.ops.dag import Node
+from braze.ops.dtypes import compute_dtype
 from braze.ops.functions import maximum, minimum, sqrt, where
-from braze.runtime.expr import Expr, as_expr, known_positive
+from braze.runtime.expr import Expr, as_expr, known_positive, product
 
 if TYPE_CHECKING:
     from braze.lowering.graph import GraphLowering
@@ -118,6 +119,25 @@ def masked_scatter(ctx: GraphLowering, x: TensorBox, mask: TensorBox, source: Te
         return where(holds, d.mask(values.load(d, [place]), holds), old)
 
     return ctx.pointwise(size, x.dtype, value)
+
+
+@lowers(aten.masked_scatter_backward.default)
+def masked_scatter_backward(
+    ctx: GraphLowering, grad: TensorBox, mask: TensorBox, sizes: Sequence[Any]
+) -> TensorBox:
+    """The gradient of a masked scatter's source: the elements where the mask holds, in order, then zeros."""
+    d, size, out = ctx.dag, grad.size, ctx.exprs(sizes)
+    none = ctx.pointwise((product(out),), grad.dtype, lambda i: d.constant(0, compute_dtype(grad.dtype)))
+    flat = owned(ctx, none)
+    if all(n.constant != 0 for n in (*size, *out)):
+        holds = ctx.pointwise(size, torch.bool, lambda i: nonzero(ctx.broadcast_load(mask, i, size)))
+        counts, at = running_count(ctx, holds), loop_indices(size)
+        number, last = counts.load(d, at) - 1, d.index_expr(flat.numel - 1)
+        place = d.indirect(maximum(minimum(number, last), 0), flat.numel)
+        wanted = holds.load(d, at) & (number <= last)
+        value = d.to_dtype(grad.load(d, at), grad.dtype)
+        flat = written_into(ctx, flat, size, lambda i: [place], value, "set", wanted)
+    return ctx.graph.view(flat, View(out, flat.size))
 
 
 @lowers(aten.nonzero_static.default)

@@ -6,7 +6,7 @@ A file of its own: each family of operators has one.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,13 +14,13 @@ import torch
 from braze.errors import Refused
 from braze.ir.boxes import TensorBox
 from braze.ir.loops import Scan, loop_indices
-from braze.lowering.casts import converted
+from braze.lowering.casts import converted, held
 from braze.lowering.registry import lowers
 from braze.lowering.scatter import accumulated, reduction_start
 from braze.lowering.search import insertion
 from braze.ops.dag import Node
 from braze.ops.dtypes import compute_dtype
-from braze.ops.functions import maximum, minimum, where
+from braze.ops.functions import isnan, maximum, minimum, where
 from braze.runtime.expr import Expr
 
 if TYPE_CHECKING:
@@ -129,3 +129,70 @@ def segment_reduce(
         return v
 
     return ctx.pointwise(size, x.dtype, finished)
+
+
+@lowers(aten._segment_reduce_backward.default)
+def segment_reduce_backward(
+    ctx: GraphLowering,
+    grad: TensorBox,
+    output: TensorBox,
+    x: TensorBox,
+    reduce: str,
+    *,
+    lengths: TensorBox | None = None,
+    offsets: TensorBox | None = None,
+    axis: int = 0,
+    initial: float | None = None,
+) -> TensorBox:
+    """The gradient of each slice, which is that of its segment; 0 outside of all segments."""
+    if reduce not in _KINDS or any(n.constant == 0 for n in output.size):
+        raise Refused(f"gradients of segments reduced by {reduce}")
+    d, compute, axis = ctx.dag, compute_dtype(x.dtype), axis % x.ndim
+    segments = _Segments(ctx, lengths, offsets)
+
+    def held_value(i: Sequence[Expr]) -> Node:
+        return held(ctx, x.load(d, i), x.dtype)
+
+    def positions(i: Sequence[Expr]) -> list[Expr]:
+        return [*i[:axis], segments.place(i[:axis], i[axis])[1], *i[axis + 1 :]]
+
+    def gathered(kind: str, fn: Callable[[Node, Sequence[Expr]], Node]) -> TensorBox:
+        """``fn(value, indices)`` of all slices of each segment, reduced."""
+        start = reduction_start(kind, compute)
+        none = ctx.pointwise(output.size, compute, lambda i: d.constant(start, compute))
+
+        def value(i: Sequence[Expr], dtype: torch.dtype) -> Node:
+            return where(segments.place(i[:axis], i[axis])[0], fn(held_value(i), i), start)
+
+        return accumulated(ctx, none, x.size, positions, value, kind)
+
+    def extreme(v: Node, i: Sequence[Expr]) -> Node:
+        return isnan(v) | v.eq(held(ctx, output.load(d, positions(i)), output.dtype))
+
+    if reduce in ("max", "min"):
+        count = gathered("sum", lambda v, i: d.to_dtype(extreme(v, i), compute))
+    elif reduce == "prod":
+        nans = gathered("sum", lambda v, i: d.to_dtype(isnan(v), compute))
+        zeros = gathered("sum", lambda v, i: d.to_dtype(v.eq(0), compute))
+        others = gathered("prod", lambda v, i: where(isnan(v) | v.eq(0), 1, v))
+
+    def without(v: Node, at: Sequence[Expr]) -> Node:
+        """The product of a segment without one value, which is 0 or NaN."""
+        rest = others.load(d, at) * (1 if initial is None else float(initial))
+        rest = where((zeros.load(d, at) - d.to_dtype(v.eq(0), compute)) > 0, rest * 0, rest)
+        return where((nans.load(d, at) - d.to_dtype(isnan(v), compute)) > 0, math.nan, rest)
+
+    def value(i: tuple[Expr, ...]) -> Node:
+        inside, at = segments.place(i[:axis], i[axis])[0], positions(i)
+        g, v = grad.load(d, at), held_value(i)
+        if reduce == "mean":
+            g = g / d.to_dtype(maximum(segments.length(i[:axis], at[axis]), 1), compute)
+        elif reduce in ("max", "min"):
+            # eager shares out positive gradients alone
+            g = where(extreme(v, i), where(g > 0, g / count.load(d, at), g), 0)
+        elif reduce == "prod":
+            whole = g * held(ctx, output.load(d, at), output.dtype) / v
+            g = where(isnan(v) | v.eq(0), g * without(v, at), whole)
+        return where(inside, g, 0)
+
+    return ctx.pointwise(x.size, x.dtype, value)

@@ -264,6 +264,7 @@ def _result_type(name: str, dtype: torch.dtype) -> torch.dtype:
     definition = OPS[name]
     bad = (
         dtype in HALF_TYPES
+        or dtype in PARTS
         or (definition.domain == "float" and not is_float(dtype))
         or (definition.domain == "int" and not is_integer(dtype))
         or (definition.domain == "bool" and dtype is not torch.bool)

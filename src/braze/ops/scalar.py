@@ -160,6 +160,8 @@ FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "digamma": torch.digamma,
     "pow": torch.pow,
     "atan2": torch.atan2,
+    "igamma": torch.special.gammainc,
+    "igammac": torch.special.gammaincc,
     "gcd": _greatest_divisor,
     **{name: _recurrence(name) for name in COEFFICIENTS},
     "rand": random.rand,

@@ -138,6 +138,7 @@ def _rows() -> list[OpDef]:
     row("digamma", 1, "float", "same", 60, 95)
     row("pow", 2, "float", "same", 40, 57)
     row("atan2", 2, "float", "same", 40, 24)
+    row("igamma igammac", 2, "float", "same", 300, 400, "incomplete gamma functions P and Q of (a, x)")
     row("gcd", 2, "int", "same", 60, 0, "Euclid's algorithm on absolute values; of two zeros, 0")
     steps = "args: (x, p_1, n); p_n of the recurrence, n < 2^63; p_1 up to n = 1; the first NaN stays"
     row("chebyshev hermite_he", 3, "float", "same", 60, 4, steps)

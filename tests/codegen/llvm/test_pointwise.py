@@ -51,3 +51,26 @@ def test_strides(step: int, dtype: torch.dtype) -> None:
         buffers = (BufferArg("x", dtype, "in", as_expr(room)), BufferArg("out", dtype, "out", as_expr(n)))
         kernel = Kernel("strided", (), (Stage((i,), (), (store,)),), buffers)
         check(kernel, {"x": torch.arange(room).to(dtype), "out": torch.zeros(n, dtype=dtype)}, offset=n % 2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int8, torch.float64, torch.bfloat16, torch.bool])
+@pytest.mark.parametrize("masked", [False, True])
+def test_two_results_in_turn(dtype: torch.dtype, masked: bool) -> None:
+    """Two stores to every other place, one element apart, are one: both parts of complex numbers."""
+    for n in (1, 3, 16, 33, 64):
+        dag = Dag()
+        i = variable("i0", n)
+        first, second = dag.load("x", i.expr, dtype), dag.load("y", i.expr, dtype)
+        mask = dag.index_expr(i.expr % 3).ne(0) if masked else None
+        stores = (
+            Store("out", i.expr * 2, second, mask=mask),
+            Store("out", i.expr * 2 + 1, first, mask=mask, continues=True),
+        )
+        buffers = (
+            BufferArg("x", dtype, "in", as_expr(n)),
+            BufferArg("y", dtype, "in", as_expr(n)),
+            BufferArg("out", dtype, "out", as_expr(2 * n)),
+        )
+        kernel = Kernel("in_turn", (), (Stage((i,), (), stores),), buffers)
+        data = {name: (torch.arange(n) * k % 5).to(dtype) for k, name in enumerate(("x", "y"), 2)}
+        check(kernel, {**data, "out": torch.zeros(2 * n, dtype=dtype)}, offset=n % 2)

@@ -15,9 +15,9 @@ from braze.codegen.llvm.operations import compute
 from braze.codegen.program.grammar import LANE, Along, Load, Store
 from braze.codegen.program.steps import fits_32
 from braze.ops.dtypes import compute_dtype
-from braze.runtime.expr import Expr
+from braze.runtime.expr import ONE, Expr
 
-__all__ = ["MEMORY", "load", "store"]
+__all__ = ["MEMORY", "alternate", "load", "store", "store_alternately"]
 
 MEMORY: dict[torch.dtype, str] = {
     torch.float64: "double",
@@ -153,9 +153,7 @@ def _load_lanes(ix: Indices, pointers: Value, type: Type, active: Value | None) 
 def store(ix: Indices, s: Store, dtype: torch.dtype) -> None:
     """Write, or join to what is there, the elements whose mask is true; those in memory are of ``dtype``."""
     fb = ix.fb
-    value = ix.values[s.value]
-    if value.type.elem == "i1":
-        value = fb.zext(value, I8.elem)
+    value = _in_memory(ix, s)
     active = None if s.mask is None else ix.values[s.mask]
     place = _Place(ix, s.buffer, s.index, s.along)
     if s.combine is not None:
@@ -190,6 +188,34 @@ def store(ix: Indices, s: Store, dtype: torch.dtype) -> None:
         _store_lanes(ix, value, place.addresses(), active)
     else:
         fb.scatter(value, place.addresses(), active)
+
+
+def _in_memory(ix: Indices, s: Store) -> Value:
+    value = ix.values[s.value]
+    return ix.fb.zext(value, I8.elem) if value.type.elem == "i1" else value
+
+
+def alternate(first: Store, second: Store) -> bool:
+    """Whether two stores fill the even and the odd places of one stretch of memory."""
+    if first.along.lanes == 1 or first.combine is not None or second.combine is not None:
+        return False
+    if (first.buffer, first.along, first.mask) != (second.buffer, second.along, second.mask):
+        return False
+    step = step_along(first.index, first.along)
+    return step is not None and step.constant == 2 and second.index - first.index == ONE
+
+
+def store_alternately(ix: Indices, first: Store, second: Store) -> None:
+    """Two stores of which that is so, as one."""
+    fb, lanes = ix.fb, first.along.lanes
+    places = [place for i in range(lanes) for place in (i, lanes + i)]
+    value = fb.shuffle(_in_memory(ix, first), _in_memory(ix, second), places)
+    address = _Place(ix, first.buffer, first.index, first.along).address()
+    if first.mask is None:
+        fb.store(value, address)
+        return
+    active = ix.values[first.mask]
+    fb.masked_store(value, address, fb.shuffle(active, active, places))
 
 
 def _store_lanes(ix: Indices, value: Value, pointers: Value, active: Value | None) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 
@@ -195,8 +196,14 @@ class _Phase:
 
     def body(self, statements: Sequence[Statement]) -> None:
         """Statements, one after another."""
-        for s in statements:
-            _CASES[type(s)](self, s)
+        left = iter(pairwise((*statements, None)))
+        for s, following in left:
+            assert s is not None
+            if isinstance(s, Store) and isinstance(following, Store) and access.alternate(s, following):
+                self.stores(s, following)
+                next(left)
+            else:
+                _CASES[type(s)](self, s)
 
     def let(self, s: Let) -> None:
         args = [self.value(a) for a in s.args]
@@ -241,6 +248,11 @@ class _Phase:
         self._operand(s.mask)
         self._operand(s.value)
         access.store(self.ix, s, self.dtypes[s.buffer])
+
+    def stores(self, first: Store, second: Store) -> None:
+        for var in (first.mask, first.value, second.value):
+            self._operand(var)
+        access.store_alternately(self.ix, first, second)
 
     def check(self, s: Check) -> None:
         self._operand(s.mask)

@@ -15,6 +15,7 @@ from braze.codegen.llvm.vecmath import (
     error_function,
     exponential,
     hyperbolic,
+    incomplete_gamma,
     inverse_trigonometric,
     logarithm,
     power,
@@ -75,6 +76,8 @@ _SINGLE: dict[str, Emitter] = {
     "lgamma": through_double(_sleef("lgamma")),
     "pow": power.power,
     "hypot": power.hypot,
+    "igamma": incomplete_gamma.igamma,
+    "igammac": incomplete_gamma.igammac,
 }
 
 FUNCTIONS: Mapping[tuple[str, str], Emitter] = MappingProxyType(
@@ -88,6 +91,8 @@ FUNCTIONS: Mapping[tuple[str, str], Emitter] = MappingProxyType(
         ("asinh", "double"): hyperbolic.asinh_f64,
         ("acosh", "double"): hyperbolic.acosh_f64,
         ("erfinv", "double"): error_function.erfinv_f64,
+        ("igamma", "double"): incomplete_gamma.igamma_f64,
+        ("igammac", "double"): incomplete_gamma.igammac_f64,
     }
 )
 """Every vector function, by (operation, element type)."""

@@ -204,6 +204,17 @@ ROWS: tuple[Operator, ...] = (
         "loose",
         weight=0.3,
     ),
+    *(
+        Operator(
+            name,
+            f"torch.{name}({{0}}, {{1}})",
+            (T(FLOAT, check=positive), Like(dtypes=None, check=positive)),
+            "same",
+            "loose",
+            weight=0.3,
+        )
+        for name in ("igamma", "igammac")
+    ),
     *_special("modified_bessel_k0 modified_bessel_k1"),
     *_special("scaled_modified_bessel_k0 scaled_modified_bessel_k1"),
     Operator("ndtri", "torch.special.ndtri(torch.sigmoid({0}))", (T(WIDE),), "same", "loose", weight=0.3),
