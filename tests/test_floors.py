@@ -42,6 +42,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
             {"ops", "symbolic"},
             {"artifact", "cache"},
             {"runtime"},
+            {"extensions"},
             {"_torch"},
             {"config", "notices"},
             {"cpus", "dtypes"},

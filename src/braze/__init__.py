@@ -22,13 +22,19 @@ __all__ = [
     "aot_compile",
     "aot_load",
     "config",
+    "decomposition",
     "errors",
     "explain",
+    "extern",
     "fuse",
     "fuser",
+    "graph_pass",
     "inspect",
     "is_package",
+    "lowering",
+    "ops",
     "sign_package",
+    "unregister",
 ]
 
 # Exported name -> the module that it is, or that defines it.
@@ -36,13 +42,19 @@ _LAZY = {
     "aot_compile": "braze.frontend.aot_compile",
     "aot_load": "braze.artifact.aot_load",
     "config": "braze.config",
+    "decomposition": "braze.extensions.registry",
     "errors": "braze.errors",
     "explain": "braze.inspect.explaining",
+    "extern": "braze.extensions.registry",
     "fuse": "braze.fuser.function",
     "fuser": "braze.fuser",
+    "graph_pass": "braze.extensions.registry",
     "inspect": "braze.inspect",
     "is_package": "braze.artifact.package",
+    "lowering": "braze.lowering",
+    "ops": "braze.ops",
     "sign_package": "braze.artifact.package",
+    "unregister": "braze.extensions.registry",
 }
 _LOADER = "braze.cache.mega_cache"
 

@@ -386,6 +386,8 @@ _base: Config | None = None
 """What holds outside of patches: the environment's options, and over them those that were assigned. None
 until somebody asks."""
 _sealed = False
+_epoch = object()
+"""Another object after each `renew`."""
 _patched: contextvars.ContextVar[Config | None] = contextvars.ContextVar("braze_config", default=None)
 _outer: contextvars.ContextVar[tuple[Config | None, ...]] = contextvars.ContextVar("braze_outer", default=())
 """What held in front of each patch that the running context is in."""
@@ -481,7 +483,7 @@ def using(config: Config) -> Iterator[Config]:
 @dataclass(frozen=True)
 class Watch:
     """The options that something was compiled for. ``given``: those that were given to it and hold in every
-    call; ``key``: the `Config.compile_key` of all."""
+    call; ``key``: the `Config.compile_key` of all, and what `renew` changes."""
 
     given: Mapping[str, object]
     key: tuple[object, ...]
@@ -489,16 +491,16 @@ class Watch:
     def checker(self) -> Callable[[object], bool]:
         """A function, of an argument that does not count, that says whether this is still what holds. It
         stands in front of every call: one lookup and one comparison, unless something has changed."""
-        given, key, patched = dict(self.given), self.key, _patched.get
+        given, key, patched, epoch = dict(self.given), self.key, _patched.get, _epoch
         known: Config | None = None
 
         def same(now: Config) -> bool:
             nonlocal known
-            known = now if now.replace(**given).compile_key() == key else known
+            known = now if (*now.replace(**given).compile_key(), epoch) == key else known
             return known is now
 
         def check(_: object = None) -> bool:
-            return (patched() or _base) is known or same(current())
+            return _epoch is epoch and ((patched() or _base) is known or same(current()))
 
         same(current())  # so that the first call finds it known
         return check
@@ -506,7 +508,7 @@ class Watch:
 
 def key_reader(given: Mapping[str, object]) -> Callable[[], tuple[object, ...]]:
     """A function that returns the `Config.compile_key` of what holds where it is called, with the options
-    ``given``."""
+    ``given``, and what `renew` changes."""
     last: tuple[Config, tuple[object, ...]] | None = None
 
     def read() -> tuple[object, ...]:
@@ -514,7 +516,7 @@ def key_reader(given: Mapping[str, object]) -> Callable[[], tuple[object, ...]]:
         now, known = current(), last
         if known is None or known[0] is not now:
             last = known = now, now.replace(**given).compile_key()
-        return known[1]
+        return (*known[1], _epoch)
 
     return read
 
@@ -522,7 +524,14 @@ def key_reader(given: Mapping[str, object]) -> Callable[[], tuple[object, ...]]:
 def watch(given: Mapping[str, object] | None = None) -> Watch:
     """What compilations here and now are for, with the options ``given``. Raises `ConfigError`."""
     given = dict(given or {})
-    return Watch(given, resolve(given).compile_key())
+    return Watch(given, (*resolve(given).compile_key(), _epoch))
+
+
+def renew() -> None:
+    """What was compiled until now is compiled again when it is next called, as after an option has changed:
+    something besides the options has, for good."""
+    global _epoch
+    _epoch = object()
 
 
 def seal() -> None:

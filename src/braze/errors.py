@@ -14,6 +14,7 @@ __all__ = [
     "CodegenError",
     "ConfigError",
     "ExpressionError",
+    "ExtensionError",
     "FallbackError",
     "InputMismatchError",
     "InternalError",
@@ -185,6 +186,12 @@ class CacheError(BrazeError):
 
 class ConfigError(BrazeError, ValueError):
     """An option has no such name, or its value has the wrong type or lies out of range."""
+
+
+class ExtensionError(BrazeError, ValueError):
+    """What somebody registers for an operator of a library, or as a graph pass, does not fit."""
+
+    default_hint = "docs/extending.md says what can be registered, and for what"
 
 
 class InternalError(BrazeError):

@@ -216,9 +216,9 @@ def database() -> Database:
 
 
 SAMPLED = """
-    addbmm cdist cholesky_solve fft.hfft geqrf grid_sampler_3d linalg.cholesky linalg.eigh linalg.qr linalg.solve
-    linalg.svd lu_unpack masked.median median mode nn.functional.conv_transpose2d nn.functional.max_pool2d sort
-    topk triangular_solve
+    addbmm cdist cholesky_solve fft.hfft geqrf grid_sampler_3d linalg.cholesky linalg.eigh linalg.qr
+    linalg.svd lu_unpack masked.median median mode nn.functional.conv_transpose2d nn.functional.max_pool2d
+    linalg.solve sort topk triangular_solve
 """
 
 

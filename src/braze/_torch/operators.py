@@ -11,7 +11,7 @@ import torch._higher_order_ops
 import torch._prims  # torch.ops.prims is empty before
 from torch._ops import HigherOrderOperator, OpOverload, OpOverloadPacket, _higher_order_ops, _OpNamespace
 
-__all__ = ["find_operator", "qualified_name"]
+__all__ = ["find_operator", "is_operator_or_packet", "overload_of", "qualified_name"]
 
 _NAME = re.compile(
     r"(?P<space>[A-Za-z]\w*)::(?P<name>[A-Za-z_]\w*)(?:\.(?P<overload>[A-Za-z_]\w*))?", re.ASCII
@@ -42,6 +42,21 @@ def qualified_name(target: Any) -> str | None:
     else:
         return None
     return name if find_operator(name) is target else None
+
+
+def is_operator_or_packet(value: Any) -> bool:
+    """Whether it is an operator of any library, or all of its overloads."""
+    return isinstance(value, (OpOverload, OpOverloadPacket))
+
+
+def overload_of(value: Any) -> Any:
+    """The overload that somebody means by ``torch.ops.mylib.op``, an overload of it, or what
+    `torch.library.custom_op` returned; None where that is no operator, or has several overloads."""
+    value = getattr(value, "_opoverload", value)
+    if isinstance(value, OpOverloadPacket):
+        names = value._overload_names
+        return getattr(value, names[0] or "default") if len(names) == 1 else None
+    return value if isinstance(value, OpOverload) else None
 
 
 def find_operator(qualified: str) -> Any:

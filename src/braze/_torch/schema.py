@@ -32,7 +32,7 @@ __all__ = [
 class Argument:
     """One argument or result. `type` is as PyTorch prints it ("Tensor", "List[Tensor]", "List[int]",
     "Optional[float]"). `alias` names the storages that it shares with others of the same call; `written`: the
-    call writes to it."""
+    call writes to it. `keyword_only`: it has no place among the positional ones."""
 
     name: str
     type: str

@@ -12,7 +12,7 @@ from torch._dynamo import convert_frame
 from torch._guards import TracingContext, detect_fake_mode, tracing
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.fx import GraphModule, Interpreter, Node, traceback
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, make_fx
 from torch.fx.node import map_arg
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
@@ -33,6 +33,8 @@ __all__ = [
     "set_promised_strides",
     "static_inputs",
     "strides_of_outputs",
+    "untraced_values",
+    "value_of",
     "visible_outputs",
 ]
 
@@ -152,6 +154,30 @@ def as_operators(gm: GraphModule, arguments: Sequence[Any], *, sizes: bool) -> G
         )(*arguments)
     traced.graph.eliminate_dead_code()
     return traced
+
+
+def value_of(gm: GraphModule, node: Node, fake_mode: FakeTensorMode) -> Any:
+    """What a node gives, as a fake value, for those that its inputs give. Raises what its target raises."""
+    if node.op == "get_attr":
+        found = _attribute(gm, str(node.target))
+        return fake_mode.from_tensor(found) if isinstance(found, torch.Tensor) else found
+    args, kwargs = map_arg((node.args, dict(node.kwargs)), lambda n: n.meta["val"])
+    with fake_mode, torch.no_grad():
+        return node.target(*args, **kwargs)  # type: ignore[operator]
+
+
+def _attribute(gm: GraphModule, path: str) -> Any:
+    found: Any = gm
+    for part in path.split("."):
+        found = getattr(found, part)
+    return found
+
+
+@contextmanager
+def untraced_values() -> Iterator[None]:
+    """Inside this block, in the midst of a trace, what is computed does not become part of the graph."""
+    with disable_proxy_modes_tracing():
+        yield
 
 
 def promised_strides(gm: GraphModule) -> list[tuple[Any, ...] | None]:

@@ -28,13 +28,14 @@ from braze.compile.fx_compile import CompileRequest
 from braze.compile.text.parser import parse_request
 from braze.compile.text.printer import print_request
 from braze.compile.torch_state import TorchState
-from braze.errors import ArtifactError, BrazeError
+from braze.errors import ArtifactError, BrazeError, Refused, UnserializableError
+from braze.extensions.registry import texts_of_graph
 from braze.runtime.engine import MadeFor
 from braze.runtime.engines import engine, engines
 
 __all__ = ["Answer", "Context", "Failure", "Request", "pack_answer", "unpack_answer"]
 
-SCHEMA: Final = 2
+SCHEMA: Final = 3
 """Raised with every change of a type in this module or `braze.compile.capture`."""
 
 _ERRORS: Mapping[str, type[BrazeError]] = {
@@ -59,17 +60,18 @@ class Host(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class Context(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a compilation reads besides its request: who asks, PyTorch's switches, the levels of Braze's
-    loggers, and the machine to make code for, as each backend sees it. The options are in the request's
-    text."""
+    loggers, the machine to make code for, as each backend sees it, and what people registered for operators
+    of the graph. The options are in the request's text."""
 
     schema: int
     versions: Versions
     torch: TorchState
     levels: Levels
     hosts: tuple[Host, ...]
+    extensions: tuple[str, ...] = ()
 
     @classmethod
-    def here(cls) -> Context:
+    def here(cls, extensions: tuple[str, ...] = ()) -> Context:
         """That of this moment. Raises ``UnserializableError``."""
         here = [engine.here() for engine in engines()]
         return cls(
@@ -78,6 +80,7 @@ class Context(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             state.capture(),
             capture.levels(),
             tuple([Host(h.kind, h.name, dict(h.traits)) for h in here]),
+            extensions,
         )
 
     @contextmanager
@@ -102,7 +105,11 @@ class Request:
     def of(cls, request: CompileRequest) -> Request:
         """Raises ``UnserializableError``, which says what in the request has no printed form."""
         printed = print_request(request)
-        return cls(printed.text, printed.constants, Context.here())
+        try:
+            extensions = texts_of_graph(request.gm)
+        except Refused as error:
+            raise UnserializableError(error.reason) from None
+        return cls(printed.text, printed.constants, Context.here(extensions))
 
     def parse(self) -> CompileRequest:
         """The request, with a trace of its own. Raises ``ParseError``."""

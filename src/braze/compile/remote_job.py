@@ -21,7 +21,8 @@ from braze.compile import torch_state as state
 from braze.compile.capture import captured
 from braze.compile.fx_compile import CompileRequest
 from braze.compile.messages import Answer, Failure, Request, pack_answer
-from braze.errors import BrazeError, ConfigError, FallbackError, UnserializableError
+from braze.errors import BrazeError, ConfigError, FallbackError, Refused, UnserializableError
+from braze.extensions.registry import texts_of_graph
 
 __all__ = ["JOBS", "answer_to", "compile_request", "echo", "load_compiler", "other_versions", "warm"]
 
@@ -62,6 +63,8 @@ def answer_to(request: Request, debug_dir: str | None = None) -> bytes:
         try:
             parsed = request.parse()
             options = parsed.config if debug_dir is None else parsed.config.replace(debug_dir=debug_dir)
+            if (unlike := _other_extensions(parsed, context.extensions)) is not None:
+                return pack_answer(Answer(refused=unlike))
         except Exception as error:  # a text may say anything
             what = error.what if isinstance(error, BrazeError) else f"{type(error).__name__}: {error}"
             return pack_answer(Answer(refused=f"the request cannot be read: {what}"))
@@ -87,6 +90,16 @@ def other_versions(theirs: Versions) -> str | None:
     asked, here = theirs.named(), environment.versions().named()
     pairs = [(name, asked.get(name), here.get(name)) for name in {**asked, **here}]
     return ", ".join(f"{name} {b}, and not {a}" for name, a, b in pairs if a != b) or None
+
+
+def _other_extensions(request: CompileRequest, theirs: tuple[str, ...]) -> str | None:
+    """Where what was registered for the operators of a graph is not what the sender has, in words."""
+    try:
+        ours = texts_of_graph(request.gm)
+    except Refused as error:
+        return error.reason
+    other = sorted(set(theirs) ^ set(ours))
+    return f"it knows something else of {other[0].split(' context=')[0]}" if other else None
 
 
 def _with_options(request: CompileRequest, options: config.Config) -> CompileRequest:

@@ -17,9 +17,11 @@ from braze import notices
 from braze._torch import decomps as torch_decomps
 from braze._torch.provenance import current_source
 from braze._torch.shapes import decides_by_data, is_of_tracing, true_or_guard
+from braze._torch.tracing import untraced_values
 from braze.compile.failing import described
 from braze.config import Config
 from braze.errors import BrazeError, FallbackError
+from braze.extensions.registry import Extension, registered_decompositions
 from braze.frontend.decomps import (
     activations,
     elementwise,
@@ -224,7 +226,33 @@ def decompositions(config: Config) -> Table:
 
     None of them raises what Python or PyTorch raises: an operator whose decomposition fails stays whole, with
     one warning; in strict mode that is a ``FallbackError``."""
-    return _guarded_table(config.strict, torch_decomps.multiply_add())
+    table = _guarded_table(config.strict, torch_decomps.multiply_add())
+    theirs = registered_decompositions()
+    return {**table, **{one.operator: _by_user(one, config.strict) for one in theirs}} if theirs else table
+
+
+def _by_user(extension: Extension, strict: bool) -> Decomposition:
+    """A decomposition that somebody registered, with results that lie as those of the operator's fake
+    implementation do, of the types and sizes that it says. Where it fails the operator stays whole."""
+    operator, function = extension.operator, extension.function
+    assert function is not None
+
+    @functools.wraps(function)
+    def decompose(*args: Any, **kwargs: Any) -> Any:
+        try:
+            made = function(*args, **kwargs)
+            if made is NotImplemented:
+                return made
+            with untraced_values():
+                example = operator(*args, **kwargs)
+            return layouts.laid_out_like(example, made)
+        except Exception as error:
+            if is_of_tracing(error) and not decides_by_data(error):
+                raise
+            _failed(str(operator), error, strict, extension.name)
+            return NotImplemented
+
+    return decompose
 
 
 @functools.cache
@@ -294,10 +322,11 @@ _REFUSED_BY_IT = (RuntimeError, ValueError, TypeError, IndexError, NotImplemente
 """Errors of an operator's own checks."""
 
 
-def _failed(operator: str, error: Exception, strict: bool) -> None:
-    """Say that an operator stays whole; nothing more is said of it if it becomes a fallback."""
+def _failed(operator: str, error: Exception, strict: bool, name: str = "") -> None:
+    """Say that an operator stays whole; nothing more is said of it if it becomes a fallback. ``name``: of the
+    decomposition, where that is not ours."""
     where = current_source()
-    what = f"its decomposition failed with {described(error)}"
+    what = f"its decomposition{' ' if name else ''}{name} failed with {described(error)}"
     if strict:
         raise FallbackError(
             f"{operator} would stay whole: {what}", node=operator, where=where or None

@@ -22,6 +22,7 @@ from braze._torch.trace_state import TensorFacts
 from braze.compile.text.graphs import GraphPrinter, attribute_of, plain
 from braze.config import Config
 from braze.errors import Refused, UnserializableError
+from braze.extensions import registry as extensions
 
 __all__ = ["DynamoKey", "describe"]
 
@@ -67,6 +68,7 @@ def _describe(gm: GraphModule, example_inputs: Sequence[Any], config: Config) ->
         ("tracing.state", "\n".join(f"{name}={value}" for name, value in trace_state.state())),
         ("tracing.settings", f"{settings}\n{shape_settings}"),
         ("config", config.code_key()),
+        *[("extensions", "\n".join(lines)) for lines in [extensions.texts()] if lines],
     )
     return DynamoKey(parts, text.known(), text.env)
 

@@ -24,7 +24,7 @@ from braze.errors import ExpressionError, Refused, UnserializableError
 from braze.fuser.canonical import canonical, key_of
 from braze.fuser.strides import Geometry, Ints, broadcast_shapes, elementwise_strides
 from braze.lowering import families as families  # fills the registry of lowerings
-from braze.lowering.registry import lowering_of
+from braze.lowering.registry import has_lowering
 from braze.lowering.sizes import SizeTable
 from braze.ops.dtypes import is_supported, short_name
 from braze.runtime.expr import ZERO, Expr
@@ -209,7 +209,7 @@ def _refusal(node: Node, value: Any) -> str | None:
         return f"{target} does not act on each element by itself"
     if node.kwargs.get("memory_format") not in (None, torch.preserve_format):
         return f"{target} asks for a memory format"
-    return None if lowering_of(target) is not None else f"{target} is not compiled"
+    return None if has_lowering(target) else f"{target} is not compiled"
 
 
 # -- functions ----------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from braze.fuser.fallback import stats
 from braze.fuser.function import FusedFunction
 from braze.fuser.kernel import KernelSpec, kernel_specs
 from braze.lowering import families as families  # fills the registry of lowerings
-from braze.lowering.registry import always_whole, lowering_of
+from braze.lowering.registry import always_whole, has_lowering
 
 __all__ = [
     "FusionNode",
@@ -219,7 +219,7 @@ class _Fusable(OperatorSupportBase):
                 return False
             if always_whole(target) or str(target).split(".")[1] in _PRODUCTS:
                 return False
-            return lowering_of(target) is not None or takes_apart(target)
+            return has_lowering(target) or takes_apart(target)
         if target in _VIEWS:
             return False
         name = target if isinstance(target, str) else getattr(target, "__name__", "")

@@ -5,7 +5,6 @@ besides its arguments, which they look at.
 from __future__ import annotations
 
 import builtins
-import dis
 import functools
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from braze import config
 from braze._torch import native, surroundings
 from braze._torch.autograd import grad_enabled
 from braze._torch.devices import HOST
+from braze.extensions.source import instructions
 
 __all__ = ["FreeVariables", "call_guards", "free_variables"]
 
@@ -81,7 +81,7 @@ def free_variables(function: Callable[..., Any]) -> FreeVariables:
         if not isinstance(one, types.FunctionType) or id(one) in visited:
             continue
         visited.add(id(one))
-        code = list(_instructions(one.__code__))
+        code = list(instructions(one.__code__))
         names = {i.argval for i in code if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
         attributes = {i.argval for i in code if i.opname in ("LOAD_ATTR", "LOAD_METHOD")}
         formats = any(i.opname.startswith(("FORMAT_", "CONVERT_VALUE")) for i in code)
@@ -98,15 +98,6 @@ def free_variables(function: Callable[..., Any]) -> FreeVariables:
                 continue
             readers[key] = read
     return FreeVariables(tuple(readers.values()), tuple(seen), inspects, asks)
-
-
-def _instructions(code: types.CodeType) -> Iterator[dis.Instruction]:
-    """Those of functions inside included. A code's own list of names does not tell ``float(x)``, which looks
-    at a number, from ``x.float()``."""
-    yield from dis.get_instructions(code)
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from _instructions(constant)
 
 
 def _variables(function: types.FunctionType, names: set[str]) -> Iterator[tuple[tuple[int, str], Reader]]:

@@ -33,6 +33,7 @@ from braze.lowering.calls import (
     written_tensors,
 )
 from braze.lowering.casts import held
+from braze.lowering.extended import lowering_by_user
 from braze.lowering.promotion import Operand, operand
 from braze.lowering.refusals import refusal
 from braze.lowering.registry import extern_of, lowering_of
@@ -189,7 +190,8 @@ class GraphLowering:
         if computed is not None:
             return computed
         complex_types, extern = _complex_types(node), extern_of(called_by(node))
-        lowering = lowering_of(node.target, of_complex=bool(complex_types))
+        usual = lowering_of(node.target) or lowering_by_user(node.target)
+        lowering = lowering_of(node.target, of_complex=True) if complex_types else usual
         if extern is not None and lowering is None:
             return call_extern(self, extern)
         refused = refusal(node.target, *torch.fx.node.map_arg((node.args, dict(node.kwargs)), _meta))
@@ -203,7 +205,7 @@ class GraphLowering:
             if isinstance(inner, Refused):
                 return self.fallback(inner.reason)
             return call_graphs(self, inner)
-        if lowering is None and lowering_of(node.target) is not None:
+        if lowering is None and usual is not None:
             return self.fallback(f"{complex_types[0]} is not compiled")
         if lowering is None:
             return self.fallback("no lowering for this operator")

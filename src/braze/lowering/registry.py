@@ -1,5 +1,5 @@
 """Which operator is lowered by which function. Filled at import by the family modules, read-only
-afterwards."""
+afterwards. Of what people register for operators of their own, externs are found here, too."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from braze._torch.schema import is_operator, operator_info
+from braze.extensions.registry import registered
 
 Lowering = Callable[..., Any]
 F = TypeVar("F", bound=Lowering)
@@ -86,13 +87,21 @@ def extern_of(target: Any) -> Extern | None:
     found = EXTERNS.get(target)
     if found is not None or not is_operator(target):
         return found
+    theirs = registered("extern", target)
+    if theirs is not None:
+        return Extern(theirs.reason, theirs.out)
     named = EXTERNS.get(target.name().partition(".")[0])
     return None if named is None or operator_info(target).mutates else named
 
 
 def always_whole(target: Any) -> bool:
     """Whether a node's target is called whole by design, whatever its arguments are."""
-    return target not in LOWERINGS and extern_of(target) is not None
+    return not has_lowering(target) and extern_of(target) is not None
+
+
+def has_lowering(target: Any) -> bool:
+    """Whether there is a lowering of a node's target, ours or one that somebody registered."""
+    return target in LOWERINGS or registered("lowering", target) is not None
 
 
 def lowering_of(target: Any, *, of_complex: bool = False) -> Lowering | None:

@@ -12,6 +12,52 @@ from collections.abc import Callable
 from braze.errors import InternalError
 from braze.ops.dag import Node, NodeLike
 
+__all__ = [
+    "acos",
+    "acosh",
+    "asin",
+    "asinh",
+    "atan",
+    "atan2",
+    "atanh",
+    "ceil",
+    "copysign",
+    "cos",
+    "cosh",
+    "digamma",
+    "erf",
+    "erfc",
+    "erfinv",
+    "exp",
+    "exp2",
+    "expm1",
+    "floor",
+    "fma",
+    "fmod",
+    "hypot",
+    "isinf",
+    "isnan",
+    "lgamma",
+    "log",
+    "log1p",
+    "log2",
+    "log10",
+    "maximum",
+    "minimum",
+    "nextafter",
+    "pow",
+    "rsqrt",
+    "sigmoid",
+    "signbit",
+    "sin",
+    "sinh",
+    "sqrt",
+    "tan",
+    "tanh",
+    "trunc",
+    "where",
+]
+
 
 def _of_one(name: str) -> Callable[[Node], Node]:
     return lambda x: x.dag.op(name, x)
@@ -26,24 +72,46 @@ def _beside(x: Node, value: NodeLike) -> Node:
 
 
 acos = _of_one("acos")
+acosh = _of_one("acosh")
+asin = _of_one("asin")
+asinh = _of_one("asinh")
+atan = _of_one("atan")
+atanh = _of_one("atanh")
 ceil = _of_one("ceil")
 cos = _of_one("cos")
+cosh = _of_one("cosh")
+digamma = _of_one("digamma")
+erf = _of_one("erf")
 erfc = _of_one("erfc")
+erfinv = _of_one("erfinv")
 exp = _of_one("exp")
 exp2 = _of_one("exp2")
+expm1 = _of_one("expm1")
 floor = _of_one("floor")
 isinf = _of_one("isinf")
 isnan = _of_one("isnan")
+lgamma = _of_one("lgamma")
 log = _of_one("log")
+log10 = _of_one("log10")
 log1p = _of_one("log1p")
+log2 = _of_one("log2")
 rsqrt = _of_one("rsqrt")
+sigmoid = _of_one("sigmoid")
 signbit = _of_one("signbit")
 sin = _of_one("sin")
+sinh = _of_one("sinh")
 sqrt = _of_one("sqrt")
-hypot = _of_two("hypot")
+tan = _of_one("tan")
+tanh = _of_one("tanh")
 trunc = _of_one("trunc")
+atan2 = _of_two("atan2")
+copysign = _of_two("copysign")
+fmod = _of_two("fmod")
+hypot = _of_two("hypot")
 maximum = _of_two("maximum")
 minimum = _of_two("minimum")
+nextafter = _of_two("nextafter")
+pow = _of_two("pow")
 
 
 def fma(x: Node, y: NodeLike, z: NodeLike) -> Node:

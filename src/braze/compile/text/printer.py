@@ -18,7 +18,8 @@ from braze.compile.fx_compile import CompileRequest
 from braze.compile.text.graphs import GraphPrinter, plain
 from braze.compile.text.vocabulary import DTYPE_WORDS, FORMAT
 from braze.config import Config, options
-from braze.errors import UnserializableError
+from braze.errors import Refused, UnserializableError
+from braze.extensions import registry as extensions
 
 __all__ = ["Canonical", "RequestText", "canonical", "canonical_graph", "print_request"]
 
@@ -112,9 +113,14 @@ class _Printed(GraphPrinter):
             yield " & ".join(words)
 
     def operators(self) -> list[str]:
-        """What is known of the operators that are not PyTorch's own, for each of them one line."""
+        """What is known of the operators that are not PyTorch's own, and what people registered for them."""
         found = {foreign_signature(target) for target in self.words}
-        return sorted(f"operator({signature!a})" for signature in found if signature is not None)
+        try:
+            registered = extensions.texts(self.words)
+        except Refused as error:
+            raise UnserializableError(error.reason) from None
+        lines = sorted(f"operator({signature!a})" for signature in found if signature is not None)
+        return [*lines, *[f"extension({text!a})" for text in registered]]
 
     def conditions(self) -> Iterator[str]:
         """The symbols, and what is assumed of them."""

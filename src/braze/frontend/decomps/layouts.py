@@ -27,6 +27,7 @@ __all__ = [
     "format_of",
     "is_row_major",
     "laid_out",
+    "laid_out_like",
     "of_index",
     "of_ldexp",
     "of_roll",
@@ -166,6 +167,28 @@ def _indices(given: Sequence[Tensor | None]) -> dict[int, Tensor]:
             found[dim] = index
             dim += 1
     return found
+
+
+def laid_out_like(example: Any, made: Any) -> Any:
+    """What a decomposition made, with results that lie as those of ``example`` do. Raises ``TypeError`` where
+    they are of another number, type or size."""
+    several = isinstance(example, (tuple, list))
+    wanted = list(example) if several else [example]
+    given = list(made) if isinstance(made, (tuple, list)) else [made]
+    if len(wanted) != len(given):
+        raise TypeError(f"it returned {len(given)} results, and the operator returns {len(wanted)}")
+    found = []
+    for one, like in zip(given, wanted, strict=True):
+        if not isinstance(one, Tensor):
+            raise TypeError(f"it returned a {type(one).__name__}, and not a tensor")
+        alike = one.ndim == like.ndim and all(true_or_guard(a == b) for a, b in zip(one.shape, like.shape))
+        if one.dtype is not like.dtype or not alike:
+            raise TypeError(
+                f"it returned {one.dtype} of {list(one.shape)}, and the operator returns"
+                f" {like.dtype} of {list(like.shape)}"
+            )
+        found.append(_ordered(one, _order_by([like.stride()], one.shape)))
+    return type(example)(found) if several else found[0]
 
 
 def same_as(position: int) -> Rule:

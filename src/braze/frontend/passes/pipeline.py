@@ -15,6 +15,7 @@ from braze.compile.inner_graphs import graphs_inside, returns_a_tuple
 from braze.config import Config
 from braze.errors import ConfigError
 from braze.frontend.passes import conjugates, constants, cse, dce, layout, random, views
+from braze.frontend.passes.extended import passes_by_users
 
 __all__ = ["JOINT", "PASSES", "run_passes"]
 
@@ -52,8 +53,8 @@ JOINT: tuple[tuple[str, Pass], ...] = (
 def run_passes(gm: GraphModule, config: Config, passes: Sequence[tuple[str, Pass]] | None = None) -> None:
     """Simplify `gm`, and the graphs inside of it, in place. What it computes, mutates and returns stays the
     same; the order of its mutations too. A pass that fails is left out, with one warning, and what it had
-    begun is undone. ``passes``: others than `PASSES`."""
-    left = list(PASSES if passes is None else passes)
+    begun is undone. ``passes``: others than those of users and `PASSES`."""
+    left = list((*passes_by_users(), *PASSES) if passes is None else passes)
     before = tracing.Remembered(gm)
     while not all(_has_run(one, gm, config, left) for one in tuple(left)):
         # the others begin anew: the graph is known as it was before the first of them
