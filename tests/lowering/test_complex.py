@@ -14,6 +14,7 @@ from torch import Tensor
 import braze
 from tests.lowering.execute import check
 from tests.numerics import assert_agrees, in_float64
+from tests.support import compile_with
 
 DTYPES = [torch.complex64, torch.complex128]
 PARTS = {torch.complex64: torch.float32, torch.complex128: torch.float64}
@@ -358,3 +359,28 @@ def test_the_rotary_embedding_is_one_kernel(dtype: torch.dtype) -> None:
     assert launches(turned, q, turns) == 1
     # sines and cosines are computed once, and not for each image and each head
     assert launches(rotary, q, freqs) == 2
+
+
+def test_gradients_that_come_lazily_conjugated_are_their_conjugates() -> None:
+    """Of a gradient's bits there are no guards."""
+    x = torch.randn(4, dtype=torch.complex64, requires_grad=True)
+    compiled = compile_with(lambda x: x * 2, "braze", strict=True)
+    given = torch.randn(4, dtype=torch.complex64)
+    for gradient in (given, given.conj(), given, given.conj()):
+        (found,) = torch.autograd.grad(compiled(x), x, gradient)
+        assert_agrees(found, gradient.resolve_conj() * 2)
+    y = torch.randn(4, requires_grad=True)
+    real = compile_with(lambda y: y * 2, "braze", strict=True)
+    (found,) = torch.autograd.grad(real(y), y, given.conj().imag)
+    assert_agrees(found, given.imag * -2)
+
+
+def test_the_gradient_of_a_result_that_is_conjugated_lazily() -> None:
+    def program(x: torch.Tensor) -> torch.Tensor:
+        return torch.fft.ihfft(x)
+
+    x = torch.randn(2, 7, requires_grad=True)
+    gradient = torch.randn(2, 4, dtype=torch.complex64)
+    (expected,) = torch.autograd.grad(program(x), x, gradient)
+    (found,) = torch.autograd.grad(compile_with(program, "braze")(x), x, gradient)
+    assert_agrees(found, expected)

@@ -26,6 +26,7 @@ __all__ = [
     "record_function",
     "reinterpret_bytes",
     "reinterpret_tensor",
+    "resolved",
     "same_tensors",
     "storage_id",
 ]
@@ -70,6 +71,13 @@ def reinterpret_bytes(
         view = torch.empty(0, dtype=dtype, device=base.device)
         at = start // dtype.itemsize + offset
         return view.set_(base.untyped_storage(), at, tuple(sizes), tuple(strides))
+
+
+def resolved(value: Any) -> Any:
+    """A tensor without lazy conjugation or negation: a copy where there is one. Anything else as it is."""
+    if isinstance(value, torch.Tensor) and (value.is_conj() or value.is_neg()):
+        return value.resolve_conj().resolve_neg()
+    return value
 
 
 def storage_id(tensor: torch.Tensor) -> int:

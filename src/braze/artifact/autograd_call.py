@@ -13,6 +13,7 @@ import torch
 
 from braze._torch import autograd
 from braze._torch.hidden import untraced
+from braze._torch.native import resolved
 from braze.artifact.call_spec import (
     AliasOfInput,
     AliasOfResult,
@@ -154,7 +155,7 @@ def _function(
             if len(gradients) != returned:
                 raise ArtifactError(f"{len(gradients)} gradients came back instead of {returned}")
             arguments = [*ctx.numbers, *ctx.saved_tensors, *ctx.unchecked]
-            arguments += [fit(gradients[position]) for position, fit in coerce]
+            arguments += [fit(resolved(gradients[position])) for position, fit in coerce]
             del gradients
 
             def run() -> tuple[Any, ...]:

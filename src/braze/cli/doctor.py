@@ -137,6 +137,8 @@ CHECKS: tuple[tuple[str, Callable[[], Finding]], ...] = (
     ("sharing", _remote),
     ("speed", _machine),
 )
+REPORTED = tuple(subject for subject, _ in CHECKS[:4])
+"""What a report of a fault says of the machine."""
 
 
 def _examine(subject: str, check: Callable[[], Finding]) -> Finding:

@@ -13,7 +13,7 @@ from rich.syntax import Syntax
 from rich.text import Text
 
 from braze import __version__
-from braze.cli.doctor import CHECKS
+from braze.cli.doctor import CHECKS, REPORTED
 from braze.cli.tables import add_row, facts
 from braze.errors import BrazeError
 from braze.inspect.minify.minifying import Minified, nodes_of, sizes_of
@@ -35,7 +35,6 @@ _MEANS = {
     "crash": "the process ends",
     "hang": "there is no end to it",
 }
-_VERSIONS = ("Python", "PyTorch", "llvmlite", "processor")
 
 
 @click.command(context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})
@@ -155,6 +154,6 @@ def _report(found: Minified, path: Path) -> str:
             *(f"  line       {line}" for line in found.sources),
             f"  graph      {found.original.origin}, from {shrunk}",
             f"  Braze      {__version__}",
-            *(f"  {name:<10} {checks[name]().text}" for name in _VERSIONS),
+            *(f"  {name:<10} {checks[name]().text}" for name in REPORTED),
         ]
     )

@@ -9,11 +9,12 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 
 from braze import config as configuration
 from braze import notices
 from braze._torch import aot, aot_metadata, dynamo, shapes, trace_state, tracing
+from braze._torch.native import resolved
 from braze._torch.tracing import fake_mode_of
 from braze.artifact.autograd_call import guarded_backward
 from braze.artifact.output_code import BoxedCall, OutputCode
@@ -88,7 +89,10 @@ def compile_parts(
         if observer is not None:
             observer.note(kind, part, inputs)
         placeholders = part.graph.find_nodes(op="placeholder")
+        lazy: list[int] = []
         if kind == "backward":
+            lazy = [k for k, (node, v) in enumerate(zip(placeholders, inputs)) if _may_be_lazy(node, v)]
+            inputs = [resolved(v) if k in lazy else v for k, v in enumerate(inputs)]
             # its inputs are in an order of their own, but keep the names that they have in the forward graph
             static = frozenset(i for i, node in enumerate(placeholders) if node.name in static_names)
         else:
@@ -111,7 +115,7 @@ def compile_parts(
             tracing.report_output_strides(code.output_strides)
         run = _with_numbers(code.run, inputs)
         if kind == "backward":
-            run = guarded_backward(run, curved)
+            run = guarded_backward(_with_resolved(run, lazy), curved)
         if moved:
             run = with_outputs_in_inputs(run, moved)
         if inner_views:
@@ -199,6 +203,25 @@ def _with_numbers(run: BoxedCall, inputs: Sequence[Any]) -> BoxedCall:
     def call(arguments: list[Any]) -> Sequence[Any]:
         for position, dtype in numbers:
             arguments[position] = torch.scalar_tensor(arguments[position], dtype=dtype)
+        return run(arguments)
+
+    return call
+
+
+def _may_be_lazy(node: Node, value: Any) -> bool:
+    """Whether an input of a backward may be conjugated or negated lazily in one call, and not in the next: of
+    gradients there are no guards."""
+    return isinstance(value, torch.Tensor) and (value.is_complex() or node.name.startswith("tangents"))
+
+
+def _with_resolved(run: BoxedCall, lazy: Sequence[int]) -> BoxedCall:
+    """``run``, called with tensors at these places whose memory holds the numbers that they stand for."""
+    if not lazy:
+        return run
+
+    def call(arguments: list[Any]) -> Sequence[Any]:
+        for position in lazy:
+            arguments[position] = resolved(arguments[position])
         return run(arguments)
 
     return call
