@@ -128,7 +128,7 @@ def compile_parts(
         outputs = len(part.graph.output_node().args[0])  # type: ignore[arg-type]
         request = CompileRequest(
             gm=part,
-            shape_env=shapes.shape_env_of(inputs),
+            shape_env=None,
             static_inputs=static,
             visible_outputs=outputs if visible is None else visible,
             config=config,
@@ -140,6 +140,7 @@ def compile_parts(
         with notices.held():
             try:
                 with notices.held():  # of what was said on a way that failed nothing is true any more
+                    request = replace(request, shape_env=shapes.shape_env_of(inputs))
                     _adopt_inputs(part, inputs)
                     run_passes(part, config)
                     # a backward is compiled later, maybe in another thread, and under these options

@@ -58,7 +58,8 @@ def _bag_of_position(indices: Tensor, offsets: Tensor) -> Tensor:
     """For each position of `indices` the number of its bag: bags that start there or before, minus one."""
     starts = torch.zeros([indices.shape[0] + 1], dtype=indices.dtype, device=indices.device)
     ones = torch.ones_like(offsets, dtype=indices.dtype)
-    starts = aten.index_add.default(starts, 0, offsets, ones)
+    # with two dimensions, so that it raises the error of `embedding_bag`
+    starts = aten.index_add.default(starts.unsqueeze(1), 0, offsets, ones.unsqueeze(1)).squeeze(1)
     return torch.cumsum(starts, 0)[: indices.shape[0]] - 1
 
 
