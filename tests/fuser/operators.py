@@ -80,7 +80,7 @@ def judge(name: str, op: Any, dtype: torch.dtype, count: int = 3) -> Outcome:
             continue
         outcome.gradients += bool(eager["gradients"])
         try:
-            assert_agrees(actual, eager, lambda s=sample: _attempt(call, in_float64(s), wants)[0])
+            assert_agrees(actual, eager, lambda s=sample: _attempt(call, _wide(s), wants)[0])
         except Disagreement as wrong:
             outcome.problems.append(f"sample {outcome.samples - 1}: {wrong}")
     return outcome
@@ -89,6 +89,15 @@ def judge(name: str, op: Any, dtype: torch.dtype, count: int = 3) -> Outcome:
 def _samples(op: Any, dtype: torch.dtype, wants: bool) -> Iterator[Any]:
     for sample in op.sample_inputs("cpu", dtype, requires_grad=wants):
         yield [sample.input, *sample.args], dict(sample.kwargs)
+
+
+def _wide(sample: Any) -> Any:
+    """The sample in float64; what requires gradients does there, too."""
+    wide = in_float64(sample)
+    for (_, given), (_, made) in zip(leaves(list(sample)), leaves(list(wide)), strict=True):
+        if isinstance(given, torch.Tensor) and given.requires_grad:
+            made.requires_grad_()
+    return wide
 
 
 def _attempt(function: Any, sample: Any, wants: bool) -> tuple[Any, Exception | None]:
