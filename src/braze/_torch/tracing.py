@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import operator
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
@@ -159,18 +160,11 @@ def as_operators(gm: GraphModule, arguments: Sequence[Any], *, sizes: bool) -> G
 def value_of(gm: GraphModule, node: Node, fake_mode: FakeTensorMode) -> Any:
     """What a node gives, as a fake value, for those that its inputs give. Raises what its target raises."""
     if node.op == "get_attr":
-        found = _attribute(gm, str(node.target))
+        found = operator.attrgetter(str(node.target))(gm)
         return fake_mode.from_tensor(found) if isinstance(found, torch.Tensor) else found
     args, kwargs = map_arg((node.args, dict(node.kwargs)), lambda n: n.meta["val"])
     with fake_mode, torch.no_grad():
         return node.target(*args, **kwargs)  # type: ignore[operator]
-
-
-def _attribute(gm: GraphModule, path: str) -> Any:
-    found: Any = gm
-    for part in path.split("."):
-        found = getattr(found, part)
-    return found
 
 
 @contextmanager

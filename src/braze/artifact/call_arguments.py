@@ -9,6 +9,7 @@ import torch
 
 from braze._torch.devices import in_host_memory
 from braze._torch.integers import LEAST
+from braze._torch.native import resolved
 from braze.artifact.model_info import ArgumentLeaf, CallingConvention, Model
 from braze.artifact.schema import GraphInfo, Input, NumberInput, TensorInput
 from braze.artifact.trees import flattener, leaf_paths
@@ -165,7 +166,7 @@ class Checks:
                     f"the program writes to {self.paths[leaf]}, which is negated or conjugated lazily",
                     hint="pass a copy: `x.resolve_conj().resolve_neg()`",
                 )
-            leaves[leaf] = value.resolve_conj().resolve_neg()
+            leaves[leaf] = resolved(value)
 
     def keep_apart(self, leaves: Sequence[Any], inputs: Sequence[Any]) -> None:
         """Raise `InputMismatchError` where the program writes to memory of which another argument has a part:

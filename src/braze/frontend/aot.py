@@ -128,7 +128,7 @@ def compile_parts(
         outputs = len(part.graph.output_node().args[0])  # type: ignore[arg-type]
         request = CompileRequest(
             gm=part,
-            shape_env=None,
+            shape_env=None,  # read below, where a failure is eager's to mend
             static_inputs=static,
             visible_outputs=outputs if visible is None else visible,
             config=config,

@@ -15,7 +15,7 @@ from torch.fx.node import map_arg
 from braze._torch.schema import bind
 from braze._torch.tracing import copied
 from braze.errors import LoweringError
-from braze.frontend.writes import reaches, value_of, written_by
+from braze.frontend.writes import reaches, written_by
 
 __all__ = ["with_writable_windows"]
 
@@ -56,7 +56,7 @@ def _value(argument: Any) -> Any:
     """What the trace has for a node; a number as it is."""
     if not isinstance(argument, Node):
         return argument
-    return value_of(argument)
+    return argument.meta.get("example_value", argument.meta.get("val"))
 
 
 def _window(node: Node) -> tuple[Any, Any, Any]:

@@ -11,7 +11,7 @@ from torch.fx import Node
 from braze._torch.native import storage_id
 from braze._torch.schema import bind, is_operator, operator_info
 
-__all__ = ["reaches", "value_of", "written_by"]
+__all__ = ["reaches", "written_by"]
 
 _WRITING_OPERATORS = frozenset(
     """
@@ -42,11 +42,6 @@ def _nodes(values: Iterable[Any]) -> list[Node]:
     """The nodes among values, and in lists among them."""
     each = [one for value in values for one in (value if isinstance(value, (list, tuple)) else [value])]
     return [one for one in each if isinstance(one, Node)]
-
-
-def value_of(node: Node) -> Any:
-    """What the trace has for a node."""
-    return node.meta.get("example_value", node.meta.get("val"))
 
 
 def reaches(node: Node, some: Collection[Node]) -> bool:
